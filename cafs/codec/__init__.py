@@ -1,0 +1,1 @@
+"""Formats as pure, synchronous code: tar, zip, compression, sniffing. zstandard's only door."""

@@ -1,0 +1,1 @@
+"""Turns refs into parts and trees: blob, archive, docker; resolving."""

@@ -1,0 +1,52 @@
+"""Identities of streams and trees: texts that say what the bytes are, hashed to fixed keys.
+
+A raw stream is named by its digest, or by URL, validator and size where there is no pin. A decoded
+stream belongs to its raw stream *and* to the rules that decoded it, because other rules can give
+other bytes. A tree belongs to what it was built from, and how.
+"""
+
+import hashlib
+from typing import NewType
+
+from cafs.model.digest import Digest
+from cafs.model.resolved import Part
+
+StreamKey = NewType("StreamKey", str)
+"""64 hex digits: the sha256 of a stream's identity."""
+
+TreeIdentity = NewType("TreeIdentity", str)
+"""64 hex digits: the sha256 of a tree's identity."""
+
+INDEX_VERSION = 1
+"""Version of the rules by which archives become streams and trees. Raise it when they change."""
+
+
+def _hashed(*words: str) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def raw_stream(digest: Digest) -> StreamKey:
+    """The stream of a blob's own bytes."""
+    return StreamKey(_hashed("raw", str(digest)))
+
+
+def located_stream(part: Part) -> StreamKey:
+    """The stream of a part: by its pin, else by where it was found and in which version."""
+    if part.digest is not None:
+        return raw_stream(part.digest)
+    return StreamKey(_hashed("located", part.urls[0], part.validator.text, str(part.size)))
+
+
+def decoded_stream(raw: StreamKey, rules: str) -> StreamKey:
+    """What ``rules`` ("gzip", "zip", …) make of a raw stream."""
+    return StreamKey(_hashed("decoded", raw, rules, str(INDEX_VERSION)))
+
+
+def archive_tree(raw: StreamKey) -> TreeIdentity:
+    """The tree of one archive."""
+    return TreeIdentity(_hashed("archive", raw, str(INDEX_VERSION)))
+
+
+def derived_tree(sources: tuple[TreeIdentity, ...], rules: str) -> TreeIdentity:
+    """The tree that ``rules`` ("layers", "strip=1", …) make of other trees, in order."""
+    return TreeIdentity(_hashed("derived", *sources, rules, str(INDEX_VERSION)))

@@ -1,0 +1,73 @@
+"""Records of trees, attachments and mounts: what the store keeps, as values."""
+
+from dataclasses import dataclass
+
+from cafs.model.digest import Digest
+from cafs.model.identity import StreamKey, TreeIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A piece of a decoded stream that can be decoded and checked alone.
+
+    ``start`` and ``length`` are in the decoded stream; ``input_start`` and ``input_length`` in the
+    raw one, the latter 0 when it must be found first (zip: behind the local header, which lies at
+    ``input_start``). ``codec`` is the method ("store", "deflate", …), ``crc32`` the archive's own
+    checksum, None where it has none.
+    """
+
+    start: int
+    length: int
+    input_start: int
+    input_length: int
+    codec: str
+    crc32: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeStream:
+    """One stream that a tree's entries lie in.
+
+    ``key`` names the stream, ``size`` is bytes, ``raw`` names what it is decoded from (the same key
+    for content that lies in the raw bytes as it is), ``part`` is the number of that part in the ref.
+    ``rules`` is empty for raw content; "tar" for one that a pass has written whole; "zip" for one
+    with segments, decoded on demand.
+    """
+
+    key: StreamKey
+    size: int
+    raw: StreamKey
+    part: int
+    rules: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeRecord:
+    """A published tree: its number, how many entries it has (the root included), its streams.
+
+    ``digest`` is that of the raw blob, when the pass saw it whole.
+    """
+
+    number: int
+    identity: TreeIdentity
+    count: int
+    streams: tuple[TreeStream, ...]
+    digest: Digest | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """Where something is attached in a mount: the inode numbers ``[first, first + count)``.
+
+    ``path`` is the path below the mount, without a leading slash, "" being its root. ``tree`` is the
+    tree's number, and ``root`` the entry that ``path`` shows; None for a node of the namespace
+    itself. ``content`` is a snapshot's bytes, None for everything else.
+    """
+
+    first: int
+    count: int
+    path: str
+    tree: int | None = None
+    root: int = 0
+    content: bytes | None = None
+    created_ns: int = 0

@@ -1,0 +1,48 @@
+"""What a ref means: the parts to fetch, and how they make a file or a tree."""
+
+import enum
+from dataclasses import dataclass
+
+from cafs.model.digest import Digest
+from cafs.model.validator import Validator
+
+
+class Shape(enum.StrEnum):
+    """How a ref appears in the mount."""
+
+    FILE = "file"
+    TREE = "tree"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One blob that a ref needs, and where it can be had.
+
+    ``digest`` is the pin, or what is known since the content was seen whole; None otherwise.
+    ``size`` is bytes, None when nobody told. ``urls`` are in the order in which they are tried, and
+    hold no secrets. ``validator`` is the version that was located (of the first URL); it is empty
+    for content with a pin. ``ranges`` says that byte ranges can be asked for.
+    """
+
+    media_type: str
+    size: int | None
+    digest: Digest | None
+    urls: tuple[str, ...]
+    validator: Validator = Validator()
+    ranges: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """The meaning of a ref at one time.
+
+    ``ref`` is the canonical text. ``digest`` is that of the blob, or of the image's platform
+    manifest. ``parts`` has one part for a blob or an archive, and the layers, lowest first, for an
+    image. ``resolved_ns`` is when, since the epoch.
+    """
+
+    ref: str
+    shape: Shape
+    digest: Digest | None
+    parts: tuple[Part, ...]
+    resolved_ns: int

@@ -1,0 +1,59 @@
+"""Ref specs: a ref with everything the settings say about it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from typing_extensions import override
+
+from cafs.model.digest import Digest
+from cafs.model.ref import Ref
+
+Pull = Literal["lock", "new", "update", "never"]
+"""When a mutable ref is asked for again (R-24): ``new`` takes what the store has; ``update``
+revalidates; ``never`` asks nobody; ``lock`` takes what is locked, the rest as ``update``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image must run on, in the words of the OCI image index ("linux", "amd64", "v7")."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @override
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefSpec:
+    """A ref, and how it is to be read.
+
+    ``name`` is the name in cafs.toml, empty for one that was named by path. ``integrity`` is the
+    pin. ``strip`` leading path components are removed, then ``subdir`` is the root. ``mirrors`` are
+    other URLs of the same content. ``platform`` None is the machine's own. ``deadline_s`` bounds
+    time without progress; None means: as long as the reader lives.
+    """
+
+    name: str
+    ref: Ref
+    integrity: Digest | None = None
+    strip: int = 0
+    subdir: str = ""
+    mirrors: tuple[str, ...] = ()
+    platform: Platform | None = None
+    deadline_s: float | None = 60.0
+    pull: Pull = "lock"
+
+    @property
+    def key(self) -> str:
+        """The text under which a mount keeps what the spec resolved to: everything that matters."""
+        words = [
+            self.ref.canonical,
+            str(self.integrity or ""),
+            str(self.strip),
+            self.subdir,
+            str(self.platform or ""),
+        ]
+        return "\n".join(words)

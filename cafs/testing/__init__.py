@@ -1,0 +1,1 @@
+"""The shipped test kit: an HTTP origin with faults, archive and image makers."""

@@ -1,0 +1,1 @@
+"""Moves the bytes of one URL; knows no digests. httpx's only door."""
