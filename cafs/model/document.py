@@ -26,7 +26,7 @@ class CacheDocument:
     media_type: str
 
     def fresh(self, now_s: float) -> bool:
-        """Whether the content may be used without asking (R-12, with the comparison the right way round).
+        """Whether the content may be used without asking (R-12, its comparison turned round).
 
         Strict: with a maximal age of 10 s, an age of 10 s is stale. An answer from the future is
         stale.

@@ -28,9 +28,9 @@ class Segment:
 class TreeStream:
     """One stream that a tree's entries lie in.
 
-    ``key`` names the stream, ``size`` is bytes, ``raw`` names what it is decoded from (the same key
-    for content that lies in the raw bytes as it is), ``part`` is the number of that part in the ref.
-    ``rules`` is empty for raw content; "tar" for one that a pass has written whole; "zip" for one
+    ``key`` names the stream, ``size`` is bytes, ``raw`` names what it is decoded from (the same
+    key for content that lies in the raw bytes as it is), ``part`` is the number of that part in the
+    ref. ``rules`` is empty for raw content; "tar" for one that a pass has written whole; "zip" for one
     with segments, decoded on demand.
     """
 
@@ -59,8 +59,8 @@ class TreeRecord:
 class Attachment:
     """Where something is attached in a mount: the inode numbers ``[first, first + count)``.
 
-    ``path`` is the path below the mount, without a leading slash, "" being its root. ``tree`` is the
-    tree's number, and ``root`` the entry that ``path`` shows; None for a node of the namespace
+    ``path`` is the path below the mount, without a leading slash, "" being its root. ``tree`` is
+    the tree's number, and ``root`` the entry that ``path`` shows; None for a node of the namespace
     itself. ``content`` is a snapshot's bytes, None for everything else.
     """
 

@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 
 from cafs.model.digest import Digest
-from cafs.model.validator import Validator
+from cafs.model.validator import UNKNOWN_VERSION, Validator
 
 
 class Shape(enum.StrEnum):
@@ -28,7 +28,7 @@ class Part:
     size: int | None
     digest: Digest | None
     urls: tuple[str, ...]
-    validator: Validator = Validator()
+    validator: Validator = UNKNOWN_VERSION
     ranges: bool = True
 
 

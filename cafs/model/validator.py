@@ -1,6 +1,7 @@
 """Validators: what tells one version of a resource from another."""
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,7 @@ class Validator:
         if self.last_modified:
             return self.last_modified
         return "" if self.mtime_ns is None else f"{self.mtime_ns}:{self.size}"
+
+
+UNKNOWN_VERSION: Final = Validator()
+"""Nothing can tell the version."""

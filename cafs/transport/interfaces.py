@@ -11,15 +11,15 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from cafs.model.span import Span
-from cafs.model.validator import Validator
+from cafs.model.validator import UNKNOWN_VERSION, Validator
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A read of one URL.
 
-    ``span`` asks for a byte range; None for all. ``if_range`` makes the range conditional: the whole
-    is sent when the version is another one (If-Range). ``if_changed`` asks for nothing when the
+    ``span`` asks for a byte range; None for all. ``if_range`` makes the range conditional: the
+    whole is sent when the version is another one (If-Range). ``if_changed`` asks for nothing when the
     version is still that one (If-None-Match, If-Modified-Since). ``headers`` are added as they are;
     an Authorization among them never crosses to another host.
     """
@@ -46,7 +46,7 @@ class Head:
 
     url: str
     status: int
-    validator: Validator = Validator()
+    validator: Validator = UNKNOWN_VERSION
     span: Span | None = None
     total: int | None = None
     unchanged: bool = False
