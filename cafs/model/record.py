@@ -30,8 +30,8 @@ class TreeStream:
 
     ``key`` names the stream, ``size`` is bytes, ``raw`` names what it is decoded from (the same
     key for content that lies in the raw bytes as it is), ``part`` is the number of that part in the
-    ref. ``rules`` is empty for raw content; "tar" for one that a pass has written whole; "zip" for one
-    with segments, decoded on demand.
+    ref. ``rules`` is empty for raw content; "tar" for one that a pass has written whole; "zip"
+    for one with segments, decoded on demand.
     """
 
     key: StreamKey

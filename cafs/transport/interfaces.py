@@ -19,8 +19,8 @@ class Request:
     """A read of one URL.
 
     ``span`` asks for a byte range; None for all. ``if_range`` makes the range conditional: the
-    whole is sent when the version is another one (If-Range). ``if_changed`` asks for nothing when the
-    version is still that one (If-None-Match, If-Modified-Since). ``headers`` are added as they are;
+    whole is sent when the version is another one (If-Range). ``if_changed`` asks for nothing when
+    the version is still that one (If-None-Match, If-Modified-Since). ``headers`` are added as they are;
     an Authorization among them never crosses to another host.
     """
 
