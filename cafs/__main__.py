@@ -1,0 +1,5 @@
+"""``python -m cafs`` is ``cafs``."""
+
+from cafs.cli.main import main
+
+main()

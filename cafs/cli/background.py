@@ -1,0 +1,97 @@
+"""Starting a worker in the background, and waiting for its word that the mount is ready.
+
+The worker is this same command with ``--foreground --ready-fd N``. It writes one JSON line to the
+descriptor: the live mount, or the error that kept it from mounting. End of file without a line
+means that it died; then its log tells why.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+import platformdirs
+
+from cafs.cli.live import LiveMount
+from cafs.errors import MountError
+
+_LOG_TAIL: Final = 2_000
+"""Bytes of a dead worker's log that are shown."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a worker could not mount; ``exit`` is the exit code that belongs to it."""
+
+    what: str
+    hint: str
+    exit: int
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The one line that a worker says: exactly one of the two."""
+
+    ready: LiveMount | None = None
+    failure: Failure | None = None
+
+
+def log_file(mount_point: Path) -> Path:
+    """Where a mount point's worker logs: one file each, started afresh by every mount."""
+    state = Path(platformdirs.user_state_path("cafs"))
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = hashlib.sha256(os.fsencode(mount_point)).hexdigest()[:8]
+    return state / f"{mount_point.name or 'root'}-{place}.log"
+
+
+def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
+    """Start a worker with the arguments of this command line, and wait until it is ready.
+
+    Raises:
+        MountError: the worker died without a word.
+        click.exceptions.Exit: the worker said why it could not mount; the message has been printed.
+    """
+    log = log_file(mount_point)
+    listen, speak = os.pipe()
+    with log.open("wb") as out:
+        worker = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "cafs",
+                *_as_mount(arguments),
+                "--foreground",
+                "--ready-fd",
+                str(speak),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            pass_fds=(speak,),
+            start_new_session=True,
+            env={**os.environ, "CAFS_LOG_FILE": str(log)},
+        )
+    os.close(speak)
+    with open(listen, "rb") as pipe:  # noqa: PTH123 - a descriptor, not a path
+        line = pipe.readline()
+    if line:
+        word = msgspec.json.decode(line, type=Word)
+        if word.ready is not None:
+            return word.ready
+        if word.failure is not None:
+            worker.wait()
+            click.echo(f"error: {word.failure.what}", err=True)
+            if word.failure.hint:
+                click.echo(f"hint: {word.failure.hint}", err=True)
+            raise click.exceptions.Exit(word.failure.exit)
+    code = worker.wait()
+    tail = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
+    raise MountError(f"the worker ended with {code} before the mount was ready:\n{tail}")
+
+
+def _as_mount(arguments: Sequence[str]) -> list[str]:
+    """The arguments as those of ``mount``: ``run`` passes its own without verb and command."""
+    return list(arguments) if arguments[:1] == ["mount"] else ["mount", *arguments]
