@@ -1,0 +1,30 @@
+"""The error family: one line a failure, with its causes and the hint."""
+
+from cafs.errors import CafsError, DeadlineError, UnreachableError
+
+
+def subclasses(of: type[CafsError]) -> list[type[CafsError]]:
+    return [of, *(each for child in of.__subclasses__() for each in subclasses(child))]
+
+
+def test_the_line_names_causes_and_hint() -> None:
+    cause = UnreachableError("connect to 127.0.0.1:1: refused")
+    error = DeadlineError("read of a.bin: no bytes for 3 s", hint="is the server up?")
+    error.__cause__ = cause
+    assert error.line == (
+        "read of a.bin: no bytes for 3 s: connect to 127.0.0.1:1: refused (is the server up?)"
+    )
+
+
+def test_a_line_is_one_line() -> None:
+    assert "\n" not in CafsError("two\nlines", hint="").line
+
+
+def test_codes_are_unique() -> None:
+    codes = [each.code for each in subclasses(CafsError)]
+    assert len(set(codes)) == len(codes)
+
+
+def test_only_what_may_pass_is_transient() -> None:
+    transient = {each.__name__ for each in subclasses(CafsError) if each.transient}
+    assert transient == {"DeadlineError", "UnreachableError"}
