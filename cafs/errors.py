@@ -118,9 +118,17 @@ class UnreachableError(SourceError):
 
 
 class RefusedError(SourceError):
-    """An answer that no retry will better: an unexpected status, a protocol violation."""
+    """An answer that no retry will better: an unexpected status, a protocol violation.
+
+    ``total`` is the size of the whole, bytes, when the answer was that the range lies outside it
+    (416).
+    """
 
     code = "refused"
+
+    def __init__(self, what: str, *, hint: str = "", total: int | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.total = total
 
 
 class OfflineError(CafsError):

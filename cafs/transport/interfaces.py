@@ -6,10 +6,12 @@ are half-open byte ranges of the representation, sizes are bytes.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
+from cafs.errors import CafsError
 from cafs.model.span import Span
 from cafs.model.validator import UNKNOWN_VERSION, Validator
 
@@ -20,16 +22,19 @@ class Request:
 
     ``span`` asks for a byte range; None for all. ``if_range`` makes the range conditional: the
     whole is sent when the version is another one (If-Range). ``if_changed`` asks for nothing when
-    the version is still that one (If-None-Match, If-Modified-Since). ``headers`` are added as they are;
-    an Authorization among them never crosses to another host.
+    the version is still that one (If-None-Match, If-Modified-Since). ``headers`` are added as they
+    are; an Authorization among them never crosses to another host.
     """
 
     url: str
     span: Span | None = None
     if_range: Validator | None = None
     if_changed: Validator | None = None
-    headers: tuple[tuple[str, str], ...] = ()
+    # Headers may hold a token, which no repr may show.
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     method: str = "GET"
+    attempts: int | None = None
+    failed: Callable[[CafsError], None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Head:
     ``unchanged`` is the answer to ``if_changed``; such a response has no body. ``ranges`` says that
     byte ranges can be asked for. ``max_age_s`` is how long the answer may be used without asking
     (R-15, with its bugs mended: ``no-store`` and ``no-cache`` win); 0 when it may not. ``headers``
-    are lower-case.
+    are lower-case. ``peer`` is the address of the connection's other end; empty where there is none
+    (a file) or where it says nothing about the source (a proxy).
     """
 
     url: str
@@ -53,7 +59,8 @@ class Head:
     ranges: bool = False
     max_age_s: int = 0
     content_type: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    peer: str = ""
 
 
 class Response(Protocol):
