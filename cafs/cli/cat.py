@@ -1,0 +1,63 @@
+"""``cafs cat``: print a file of the mount without mounting."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from cafs.cli import options
+
+if TYPE_CHECKING:
+    from cafs.settings.values import Settings
+
+_PIECE: Final = 1 << 20
+"""Bytes read and written at once."""
+
+
+@click.command("cat", short_help="Print a file without mounting.")
+@click.argument("path")
+@options.common
+@options.dynamic
+def command(
+    *, path: str, config: Path | None, store: Path | None, offline: bool, dynamic: bool
+) -> int:
+    """Print the content of PATH, a file of the mount, without mounting.
+
+    PATH is written as for cafs ls. What is fetched stays in the store.
+    """
+    import trio
+
+    loaded = options.settings(
+        config_file=config,
+        store_path=store,
+        offline_only=offline,
+        any_host=dynamic or "://" in path,
+    )
+    trio.run(_print, loaded, path)
+    return 0
+
+
+async def _print(loaded: "Settings", path: str) -> None:
+    import trio
+
+    from cafs.assemble import open_system
+    from cafs.cli.walking import follow, mount_path
+    from cafs.errors import UsageError
+    from cafs.model.member import Kind
+
+    async with open_system(loaded, description="cat") as system:
+        place = mount_path(path, (spec.name for spec in loaded.refs))
+        node = await follow(system.filesystem, place)
+        if node.kind is not Kind.FILE:
+            raise UsageError(f"{path} is no file", hint=f"cafs ls {path}")
+        offset = 0
+        while piece := await system.filesystem.read(node.inode, offset, _PIECE):
+            await trio.to_thread.run_sync(_write, piece)
+            offset += len(piece)
+
+
+def _write(piece: bytes) -> None:
+    """Write to standard output: in a thread, because a slow reader may hold it up."""
+    sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()

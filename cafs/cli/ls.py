@@ -1,0 +1,104 @@
+"""``cafs ls``: list a directory of the mount without mounting."""
+
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from cafs.cli import options
+
+if TYPE_CHECKING:
+    from cafs.settings.values import Settings
+    from cafs.vfs.attributes import Attributes
+
+_BATCH: Final = 1_000
+"""Names that are read at once."""
+
+
+@click.command("ls", short_help="List a directory without mounting.")
+@click.argument("path", default="/")
+@click.option("-l", "--long", is_flag=True, help="Modes, sizes and times too.")
+@options.common
+@options.dynamic
+@options.as_json
+def command(
+    *,
+    path: str,
+    long: bool,
+    config: Path | None,
+    store: Path | None,
+    offline: bool,
+    dynamic: bool,
+    as_json: bool,
+) -> int:
+    """List PATH, a directory or a file of the mount, without mounting.
+
+    \b
+    PATH is one of
+        toolchain/bin                  below a ref of cafs.toml
+        ref/toolchain/bin              as the mount shows it
+        docker://localhost:5000/app    a ref, whose host is allowed by naming it here
+    """
+    import trio
+
+    loaded = options.settings(
+        config_file=config,
+        store_path=store,
+        offline_only=offline,
+        any_host=dynamic or "://" in path,
+    )
+    trio.run(_list, loaded, path, long, as_json)
+    return 0
+
+
+async def _list(loaded: "Settings", path: str, long: bool, as_json: bool) -> None:
+    from cafs.assemble import open_system
+    from cafs.cli.walking import follow, mount_path
+    from cafs.model.member import Kind
+
+    async with open_system(loaded, description="ls") as system:
+        place = mount_path(path, (spec.name for spec in loaded.refs))
+        node = await follow(system.filesystem, place)
+        if node.kind is not Kind.DIRECTORY:
+            _print(place.rsplit("/", 1)[-1], node, long=long, as_json=as_json)
+            return
+        after = 0
+        while batch := await system.filesystem.list(node.inode, after, _BATCH):
+            for each in batch:
+                name = each.name.decode(errors="surrogateescape")
+                _print(name, each.attributes, long=long, as_json=as_json)
+            after = batch[-1].cookie
+
+
+def _print(name: str, node: "Attributes", *, long: bool, as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        facts = {
+            "name": name.encode(errors="surrogateescape").decode(errors="replace"),
+            "kind": node.kind.name.lower(),
+            "mode": node.mode,
+            "size": node.size,
+            "mtime_ns": node.mtime_ns,
+        }
+        click.echo(msgspec.json.encode(facts))
+    elif long:
+        mode = stat.filemode(_type_bits(node) | node.mode)
+        when = datetime.fromtimestamp(node.mtime_ns // 10**9, tz=UTC)
+        click.echo(f"{mode} {node.size:>12} {when:%Y-%m-%d %H:%M} {name}")
+    else:
+        click.echo(name)
+
+
+def _type_bits(node: "Attributes") -> int:
+    from cafs.model.member import Kind
+
+    return {
+        Kind.DIRECTORY: stat.S_IFDIR,
+        Kind.SYMLINK: stat.S_IFLNK,
+        Kind.FIFO: stat.S_IFIFO,
+        Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+        Kind.BLOCK_DEVICE: stat.S_IFBLK,
+    }.get(node.kind, stat.S_IFREG)

@@ -1,0 +1,130 @@
+"""``cafs prefetch``: fetch refs whole, before anybody reads."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cafs.cli import options
+
+if TYPE_CHECKING:
+    from cafs.model.spec import RefSpec
+    from cafs.settings.values import Settings
+
+Report = Callable[[int, int], None]
+"""``fn(downloaded, total)`` in bytes."""
+
+
+@click.command("prefetch", short_help="Fetch refs whole, before anybody reads.")
+@click.argument("refs", nargs=-1)
+@options.common
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@options.as_json
+def command(
+    *,
+    refs: tuple[str, ...],
+    config: Path | None,
+    store: Path | None,
+    offline: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Fetch REFS whole into the store, and open their archives, so that reading waits for nothing.
+
+    REFS are names from cafs.toml (all of them when none is given) or refs written out. A mount
+    that is live sees what has been fetched at once, and readers come first.
+
+    With --json: one object a line, {"ref", "downloaded", "total", "done"}, in bytes.
+    """
+    import trio
+
+    loaded = options.settings(config_file=config, store_path=store, offline_only=offline)
+    trio.run(_prefetch, loaded, refs, quiet, as_json)
+    return 0
+
+
+async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+    from cafs.assemble import open_system
+    from cafs.cli.choosing import chosen
+    from cafs.cli.live import find
+    from cafs.fetch.interfaces import Patience, Priority
+
+    specs = chosen(loaded, words)
+    live = find(loaded.mount_point) if loaded.mount_point is not None else None
+    mount = live.mount if live is not None and live.alive else None
+    async with open_system(loaded, description="prefetch", mount=mount) as system:
+        for spec in specs:
+            patience = Patience(spec.deadline_s, Priority.PREFETCH)
+            with _reporting(spec, quiet=quiet, as_json=as_json) as report:
+                await system.prefetch(spec, patience, report)
+
+
+@contextmanager
+def _reporting(spec: "RefSpec", *, quiet: bool, as_json: bool) -> Iterator[Report]:
+    """A report for one ref: JSON lines, a bar on a terminal, else one line at the end."""
+    name = spec.name or spec.ref.friendly
+    if as_json:
+        yield from _lines(name)
+    elif quiet:
+        yield lambda _downloaded, _total: None
+    elif sys.stderr.isatty():
+        yield from _bar(name)
+    else:
+        yield from _summary(name)
+
+
+def _lines(name: str) -> Iterator[Report]:
+    import msgspec
+
+    last = (0, 0)
+
+    def report(downloaded: int, total: int) -> None:
+        nonlocal last
+        last = (downloaded, total)
+        say(done=False)
+
+    def say(*, done: bool) -> None:
+        facts = {"ref": name, "downloaded": last[0], "total": last[1], "done": done}
+        click.echo(msgspec.json.encode(facts))
+
+    yield report
+    say(done=True)
+
+
+def _bar(name: str) -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda downloaded, total: progress.update(task, completed=downloaded, total=total)
+
+
+def _summary(name: str) -> Iterator[Report]:
+    from cafs.cli.sizes import size
+
+    last = (0, 0)
+
+    def report(downloaded: int, total: int) -> None:
+        nonlocal last
+        last = (downloaded, total)
+
+    yield report
+    click.echo(f"{name}: {size(last[0])} of {size(last[1])} local")

@@ -1,0 +1,78 @@
+"""``cafs resolve``: say what refs mean now."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cafs.cli import options
+
+if TYPE_CHECKING:
+    from cafs.model.resolved import Resolved
+    from cafs.model.spec import RefSpec
+    from cafs.settings.values import Settings
+
+
+@click.command("resolve", short_help="Say what refs mean now.")
+@click.argument("refs", nargs=-1)
+@options.common
+@options.as_json
+def command(
+    *,
+    refs: tuple[str, ...],
+    config: Path | None,
+    store: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> int:
+    """Say what each of REFS means now: digest, size, and where its bytes come from.
+
+    REFS are names from cafs.toml (all of them when none is given) or refs written out. Mutable ones
+    are asked for again; a mount that is live keeps what it has.
+    """
+    import trio
+
+    loaded = options.settings(config_file=config, store_path=store, offline_only=offline)
+    trio.run(_resolve, loaded, refs, as_json)
+    return 0
+
+
+async def _resolve(loaded: "Settings", words: tuple[str, ...], as_json: bool) -> None:
+    from cafs.assemble import open_system, patience_of
+    from cafs.cli.choosing import chosen
+
+    specs = chosen(loaded, words)
+    async with open_system(loaded, description="resolve") as system:
+        for spec in specs:
+            resolved = await system.resolver.resolve(spec, patience_of(spec))
+            _print(spec, resolved, as_json=as_json)
+
+
+def _print(spec: "RefSpec", resolved: "Resolved", *, as_json: bool) -> None:
+    from cafs.cli.sizes import size
+
+    if as_json:
+        import msgspec
+
+        facts = {
+            "name": spec.name,
+            "ref": resolved.ref,
+            "shape": resolved.shape.value,
+            "digest": str(resolved.digest) if resolved.digest else None,
+            "parts": [
+                {
+                    "mediaType": part.media_type,
+                    "size": part.size,
+                    "digest": str(part.digest) if part.digest else None,
+                    "urls": part.urls,
+                }
+                for part in resolved.parts
+            ],
+        }
+        click.echo(msgspec.json.encode(facts))
+        return
+    click.echo(f"{spec.name or spec.ref.friendly}: {resolved.shape.value} {resolved.ref}")
+    click.echo(f"  digest {resolved.digest or 'not known until it has been read whole'}")
+    for part in resolved.parts:
+        told = size(part.size) if part.size is not None else "size not told"
+        click.echo(f"  {told:>10}  {part.digest or part.validator.text or '-'}  {part.urls[0]}")

@@ -1,0 +1,152 @@
+"""``cafs status``: what is mounted, what is fetched, from where."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cafs.cli import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cafs.cli.live import LiveMount
+    from cafs.reporting import RefStatus, Status
+
+
+@click.command("status", short_help="Say what is mounted, and what is fetched from where.")
+@click.argument("mount_point", required=False, type=click.Path(path_type=Path))
+@options.common
+@options.as_json
+def command(
+    *,
+    mount_point: Path | None,
+    config: Path | None,
+    store: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> int:
+    """Say what is mounted, what is fetched, from where, and how often it was there already.
+
+    Of a mount (MOUNT_POINT, or that of cafs.toml) its worker answers; without one, what the store
+    knows of the refs of cafs.toml is shown. Elsewhere all mounts of this user are listed.
+    """
+    import msgspec
+
+    found = _status(mount_point, config, store, offline=offline)
+    if found is None:
+        return _list_mounts(as_json=as_json)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        _show(found)
+    return 0
+
+
+def _status(
+    mount_point: Path | None, config: Path | None, store: Path | None, *, offline: bool
+) -> "Status | None":
+    """The status of the mount that is meant; None when none is meant.
+
+    Raises:
+        MountError: the mount point was named, and nothing is mounted there.
+    """
+    from cafs.cli import live
+    from cafs.errors import MountError
+
+    if mount_point is not None:
+        place = mount_point.absolute()
+        if live.mounted_type(place) != "fuse.cafs":
+            raise MountError(f"no cafs is mounted on {place}", hint="cafs status lists mounts")
+        return _of_worker(place)
+    loaded = options.settings(config_file=config, store_path=store, offline_only=offline)
+    if loaded.mount_point is not None and live.mounted_type(loaded.mount_point) == "fuse.cafs":
+        return _of_worker(loaded.mount_point)
+    if loaded.project_file is None and not loaded.refs:
+        return None
+    from cafs.assemble import status_without_mount
+
+    return status_without_mount(loaded)
+
+
+def _of_worker(mount_point: Path) -> "Status":
+    import msgspec
+
+    from cafs.errors import MountError
+    from cafs.reporting import Status
+
+    try:
+        text = (mount_point / ".cafs" / "status.json").read_bytes()
+    except OSError as error:
+        raise MountError(
+            f"the mount on {mount_point} does not answer: {error.strerror}",
+            hint=f"cafs unmount --lazy {mount_point}",
+        ) from error
+    return msgspec.json.decode(text, type=Status)
+
+
+def _list_mounts(*, as_json: bool) -> int:
+    import msgspec
+
+    from cafs.cli import live
+
+    mounts = live.all_mounts()
+    if as_json:
+        click.echo(msgspec.json.encode({"mounts": mounts}))
+        return 0
+    for mount in mounts:
+        click.echo(f"{mount.mount_point}  {_state(mount)}  store {mount.store}")
+    if not mounts:
+        click.echo("nothing is mounted, and there is no cafs.toml here or above")
+    return 0
+
+
+def _state(mount: "LiveMount") -> str:
+    return f"pid {mount.pid}" if mount.alive else f"its worker (pid {mount.pid}) has died"
+
+
+def _show(found: "Status") -> None:
+    from rich.console import Console
+
+    from cafs.cli.sizes import duration, size
+    from cafs.reporting import uptime_s
+
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    up = uptime_s(found)
+    if found.mount_point is None or up is None:
+        console.print("not mounted")
+    else:
+        console.print(f"mounted on {found.mount_point} (pid {found.pid}) for {duration(up)}")
+    console.print(f"store {found.store}, {size(found.store_free)} free")
+    if found.hit_rate is not None:
+        requests = found.counters["fetch.requests"]
+        console.print(
+            f"fetched {size(found.fetched)} in {requests} requests; "
+            f"{found.hit_rate:.0%} of reads found their bytes in the store"
+        )
+    _show_refs(console, found.refs)
+    for fetch in found.inflight:
+        done = f"{size(fetch.received)} of {size(fetch.stop - fetch.start)}"
+        console.print(f"fetching {fetch.name}: {done} from {fetch.url} ({fetch.priority})")
+
+
+def _show_refs(console: "Console", refs: "tuple[RefStatus, ...]") -> None:
+    from rich.table import Table
+
+    from cafs.cli.sizes import size
+
+    if not refs:
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("ref", "local", "of", "state", "from"):
+        table.add_column(title, overflow="fold", justify="right" if title in "local of" else "left")
+    for ref in refs:
+        table.add_row(
+            ref.name,
+            size(ref.present) if ref.state == "resolved" else "-",
+            size(ref.size) if ref.size is not None else "?",
+            ref.error or ref.state,
+            ref.ref,
+        )
+    console.print(table)

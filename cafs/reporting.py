@@ -1,0 +1,157 @@
+"""What ``.cafs/status.json`` and ``cafs status`` say: facts about refs, fetching and requests.
+
+Everything is read from the store and from counters: a status costs no request to any source, and
+the same functions serve a worker and a command that runs without one.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from cafs import __version__
+from cafs.fetch.interfaces import Inflight
+from cafs.metrics import Metrics
+from cafs.model.identity import located_stream
+from cafs.model.resolved import Part, Resolved
+from cafs.model.spec import RefSpec
+from cafs.store.store import Store
+
+_OPERATION: Final = "fuse."
+
+
+class RefStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One named ref. ``size`` and ``present`` are bytes as the sources send them.
+
+    ``state`` is ``unread`` (nothing is known yet), ``resolved`` or ``failed``; ``error`` is the
+    last failure. ``size`` is None while it is not known. ``sources`` are URLs without secrets.
+    """
+
+    name: str
+    ref: str
+    state: str
+    digest: str | None
+    size: int | None
+    present: int
+    sources: tuple[str, ...]
+    error: str | None
+
+
+class FetchStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One fetch under way: ``received`` bytes of ``[start, stop)`` in ``seconds`` so far."""
+
+    name: str
+    url: str
+    start: int
+    stop: int
+    received: int
+    seconds: float
+    priority: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole. Counters are those of ``cafs.metrics``, since the worker started.
+
+    ``hit_rate`` is the part of reads that found their bytes in the store, None before the first.
+    ``requests`` counts what the kernel asked the worker, by operation: what is answered from the
+    kernel's caches is not among them.
+    """
+
+    version: str
+    mount_point: str | None
+    view: str
+    pid: int | None
+    started_ns: int | None
+    store: str
+    store_free: int
+    fetched: int
+    hit_rate: float | None
+    refs: tuple[RefStatus, ...]
+    inflight: tuple[FetchStatus, ...]
+    requests: dict[str, int]
+    counters: dict[str, int]
+
+
+def present(store: Store, part: Part) -> int:
+    """Bytes of a part that are local."""
+    if part.digest is not None and store.blobs.stat(part.digest) is not None:
+        return part.size if part.size is not None else 0
+    stream = store.streams.find(located_stream(part))
+    return stream.present().total if stream is not None else 0
+
+
+def ref_status(
+    store: Store, spec: RefSpec, resolved: Resolved | None, error: str | None
+) -> RefStatus:
+    """What is known of a ref; ``resolved`` is what it means for the mount, or last meant."""
+    parts = resolved.parts if resolved is not None else ()
+    sizes = [part.size for part in parts]
+    known = [size for size in sizes if size is not None]
+    state = "failed" if error else "unread" if resolved is None else "resolved"
+    return RefStatus(
+        name=spec.name,
+        ref=spec.ref.friendly,
+        state=state,
+        digest=str(resolved.digest) if resolved is not None and resolved.digest else None,
+        size=sum(known) if parts and len(known) == len(sizes) else None,
+        present=sum(present(store, part) for part in parts),
+        sources=tuple(dict.fromkeys(url for part in parts for url in part.urls)),
+        error=error,
+    )
+
+
+def fetch_status(flights: Sequence[Inflight], now_s: float) -> tuple[FetchStatus, ...]:
+    """The fetches under way; ``now_s`` is trio's clock."""
+    return tuple(
+        FetchStatus(
+            name=flight.name,
+            url=flight.url,
+            start=flight.span.start,
+            stop=flight.span.stop,
+            received=flight.received,
+            seconds=round(now_s - flight.since_s, 3),
+            priority=flight.priority.name.lower(),
+        )
+        for flight in flights
+    )
+
+
+def status(
+    store: Store,
+    metrics: Metrics,
+    refs: Iterable[RefStatus],
+    *,
+    inflight: tuple[FetchStatus, ...] = (),
+    mount_point: str | None = None,
+    view: str = "/",
+    pid: int | None = None,
+    started_ns: int | None = None,
+) -> Status:
+    """Put the facts together."""
+    counters = metrics.snapshot()
+    reads = counters["fetch.hits"] + counters["fetch.misses"]
+    return Status(
+        version=__version__,
+        mount_point=mount_point,
+        view=view,
+        pid=pid,
+        started_ns=started_ns,
+        store=str(store.path),
+        store_free=store.free_bytes(),
+        fetched=counters["fetch.bytes"],
+        hit_rate=round(counters["fetch.hits"] / reads, 4) if reads else None,
+        refs=tuple(refs),
+        inflight=inflight,
+        requests={
+            name.removeprefix(_OPERATION): count
+            for name, count in counters.items()
+            if name.startswith(_OPERATION)
+        },
+        counters=counters,
+    )
+
+
+def uptime_s(of: Status) -> float | None:
+    """Seconds since the worker started; None without a worker."""
+    return None if of.started_ns is None else (time.time_ns() - of.started_ns) / 1e9
