@@ -17,7 +17,8 @@ from cafs.errors import InvalidReferenceError
 
 SCHEMES: Final = ("https", "http", "file")
 """What a URL in a ref may start with."""
-_PORTS: Final = {"http": 80, "https": 443}
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+"""The port that a scheme means when none is written."""
 _NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _ESCAPE: Final = re.compile(r"(%[0-9A-Fa-f]{2})")
@@ -141,7 +142,7 @@ def _http(parts: SplitResult, text: str) -> str:
         place = authority(parts.netloc)
     except InvalidReferenceError as error:
         raise InvalidReferenceError(f"{text!r} is no URL", hint=error.hint) from error
-    place = place.removesuffix(f":{_PORTS[parts.scheme]}")
+    place = place.removesuffix(f":{DEFAULT_PORTS[parts.scheme]}")
     query = f"?{tidied(parts.query, query=True)}" if parts.query else ""
     return f"{parts.scheme}://{place}{_without_dots(tidied(parts.path))}{query}"
 

@@ -12,7 +12,8 @@ from cafs.model.digest import Digest
 
 DEFAULT_REGISTRY: Final = "registry-1.docker.io"
 """Where images live whose name has no host."""
-_REGISTRY_ALIASES: Final = frozenset({"docker.io", "index.docker.io"})
+REGISTRY_ALIASES: Final = frozenset({"docker.io", "index.docker.io"})
+"""Other names of the default registry that people write."""
 # The published pattern lets the separator be empty, which matches the same names and backtracks
 # exponentially; here a run of hyphens has at least one.
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -50,7 +51,7 @@ class DockerRef:
                 f"{self.registry!r} is no registry",
                 hint="a registry's name has a dot or a port, or is localhost",
             )
-        if registry in _REGISTRY_ALIASES:
+        if registry in REGISTRY_ALIASES:
             registry = DEFAULT_REGISTRY
         repository = self.repository
         if registry == DEFAULT_REGISTRY and "/" not in repository:
