@@ -102,7 +102,7 @@ def ref_status(
 
 
 def fetch_status(flights: Sequence[Inflight], now_s: float) -> tuple[FetchStatus, ...]:
-    """The fetches under way; ``now_s`` is trio's clock."""
+    """The fetches under way; ``now_s`` is since the epoch."""
     return tuple(
         FetchStatus(
             name=flight.name,
@@ -110,7 +110,7 @@ def fetch_status(flights: Sequence[Inflight], now_s: float) -> tuple[FetchStatus
             start=flight.span.start,
             stop=flight.span.stop,
             received=flight.received,
-            seconds=round(now_s - flight.since_s, 3),
+            seconds=round(now_s - flight.since, 3),
             priority=flight.priority.name.lower(),
         )
         for flight in flights
