@@ -1,10 +1,73 @@
-"""Fixtures that every test may use. What they start is real, on loopback, and stopped after."""
+"""Fixtures that every test may use. What they start is real, on loopback, and stopped after.
 
+The rules that keep tests true:
+
+- No network but loopback; ports are free ones; nothing is shared with the machine's own services.
+- Waiting is for a condition, with a limit; never for a time.
+- The origin's bytes travel on the real clock: tests on an autojump clock do not use it.
+- An unexpected warning in a log fails the test (``@pytest.mark.expects_log("pattern")`` allows).
+- Where CI is set, a missing program or /dev/fuse is a failure; elsewhere the test is skipped.
+"""
+
+import logging
+import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cafs.testing.command import Cafs
+from cafs.testing.daemons import (
+    Nginx,
+    Registry,
+    find_program,
+    running_nginx,
+    running_registry,
+)
+from cafs.testing.images import Image, Layer, Layout, busybox_items, write_layout
 from cafs.testing.origin import Origin, running_origin
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker of this file."""
+    config.addinivalue_line(
+        "markers", "expects_log(pattern): warnings that match the pattern may be logged"
+    )
+
+
+def lacking(what: str) -> None:
+    """Skip the test, or fail it where everything has to be there."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing; scripts/setup installs it", pytrace=False)
+    pytest.skip(f"{what} is missing")
+
+
+def program(name: str) -> str:
+    """The path of a program that tests need."""
+    found = find_program(name)
+    if found is None:
+        lacking(name)
+        raise AssertionError
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_warning(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """Fail a test whose code logged a warning or worse that it did not announce."""
+    yield
+    marks = request.node.iter_markers("expects_log")
+    patterns = [re.compile(mark.args[0]) for mark in marks]
+    records = [*caplog.get_records("setup"), *caplog.get_records("call")]
+    bad = [
+        record.getMessage()
+        for record in records
+        if record.levelno >= logging.WARNING
+        and not any(pattern.search(record.getMessage()) for pattern in patterns)
+    ]
+    assert not bad, f"logged: {bad}"
 
 
 @pytest.fixture
@@ -12,3 +75,41 @@ def origin() -> Iterator[Origin]:
     """An HTTP origin with faults, on a free port."""
     with running_origin() as running:
         yield running
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Nginx]:
+    """Debian's nginx; what lies in ``nginx.files`` is served."""
+    with running_nginx(tmp_path / "nginx", program("nginx")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Debian's docker-registry, one for all tests: push under a name of the test's own."""
+    program("skopeo")
+    root = tmp_path_factory.mktemp("registry")
+    with running_registry(root, program("docker-registry")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def busybox_image(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """An image of busybox and a script, in one gzip layer."""
+    items = busybox_items(Path(program("busybox")))
+    path = tmp_path_factory.mktemp("busybox") / "layout"
+    return write_layout(path, [Image((Layer(items),))])
+
+
+@pytest.fixture
+def cafs(tmp_path: Path) -> Cafs:
+    """The command, with a home, a store and a project of its own."""
+    return Cafs(tmp_path / "cafs-world")
+
+
+@pytest.fixture
+def fuse() -> None:
+    """Nothing, where a file system can be mounted."""
+    program("fusermount3")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        lacking("/dev/fuse")

@@ -1,0 +1,195 @@
+"""Runs the command as people do: in a process, with a home, a store and a project of its own.
+
+A mount made here always ends with its context, whatever happened, and what its worker logged is
+looked at: an unexpected warning or traceback fails the test.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+_RUN_S: Final = 120.0
+_END_S: Final = 10.0
+_POLL_S: Final = 0.02
+_ALARM: Final = re.compile(
+    r"^.*(?:\b(?:WARNING|ERROR|CRITICAL)\b|Traceback \(most recent).*", re.MULTILINE
+)
+_KEPT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_START")
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What ``cafs mount --json`` says, as far as it is used here."""
+
+    mount_point: str
+    pid: int
+    log: str
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What ``cafs status --json`` says, as far as it is used here; sizes in bytes."""
+
+    fetched: int
+    requests: dict[str, int]
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A live mount: where it is, who serves it, where that one logs."""
+
+    path: Path
+    pid: int
+    log: Path
+
+    def status(self) -> Status:
+        """The worker's own counters, through the mount."""
+        return msgspec.json.decode((self.path / ".cafs" / "status.json").read_bytes(), type=Status)
+
+    def ref(self, name: str) -> Path:
+        """The place of a named ref, when the mount shows everything."""
+        return self.path / "ref" / name
+
+    def is_mounted(self) -> bool:
+        """Whether the kernel has a mount there; asks the file system nothing."""
+        return f" {self.path} " in Path("/proc/self/mountinfo").read_text()
+
+
+class Cafs:
+    """The command, in a world below one directory.
+
+    ``project`` is the working directory, with ``cafs.toml``; ``environment`` is all that a process
+    gets, and may be changed.
+
+    Concurrency: one thread.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.project = root / "project"
+        self.store = root / "cache" / "cafs" / "store"
+        self.project.mkdir(parents=True)
+        self._expected: list[re.Pattern[str]] = []
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        self.environment = {**kept, "HOME": str(root / "home"), "NO_COLOR": "1"}
+        for name in ("cache", "config", "state", "data", "runtime"):
+            (root / name).mkdir(mode=0o700)
+            kind = "XDG_RUNTIME_DIR" if name == "runtime" else f"XDG_{name.upper()}_HOME"
+            self.environment[kind] = str(root / name)
+        (root / "home").mkdir()
+
+    def write(self, toml: str) -> Path:
+        """Write the project's ``cafs.toml``; its path."""
+        path = self.project / "cafs.toml"
+        path.write_text(toml)
+        return path
+
+    def expect_log(self, pattern: str) -> None:
+        """Let a worker log lines with this, though they be warnings."""
+        self._expected.append(re.compile(pattern))
+
+    def popen(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """Start ``cafs ARGUMENTS`` with pipes for stdout and stderr; the caller ends it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cafs", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.project,
+            env=self.environment,
+        )
+
+    def run(
+        self, *arguments: str | Path, check: bool = False, timeout_s: float = _RUN_S
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run ``cafs ARGUMENTS`` in the project to its end.
+
+        Raises:
+            AssertionError: ``check``, and the exit code is not 0; with what was said.
+        """
+        process = self.popen(*arguments)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        if check and process.returncode:
+            text = " ".join(map(str, arguments))
+            raise AssertionError(f"cafs {text}: exit {process.returncode}\n{out}{err}")
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    @contextmanager
+    def mount(self, toml: str | None = None, *arguments: str | Path) -> Iterator[Mount]:
+        """Mount by ``cafs mount --json ARGUMENTS``, and unmount at the end.
+
+        Without a ``[mount]`` path and without a mount point among the arguments it is ``cafs``
+        in the project.
+
+        Raises:
+            AssertionError: it cannot be mounted, leaves something behind, or its worker logged
+                something that ``expect_log`` does not know.
+        """
+        if toml is not None:
+            has_path = re.search(r"^\[mount\]", toml, re.MULTILINE)
+            self.write(toml if has_path else f'[mount]\npath = "cafs"\n{toml}')
+        done = self.run("mount", "--json", *arguments, check=True)
+        ready = msgspec.json.decode(done.stdout, type=Ready)
+        mount = Mount(Path(ready.mount_point), ready.pid, Path(ready.log))
+        try:
+            yield mount
+        except BaseException:
+            self._show_log(mount)
+            raise
+        finally:
+            clean = self._end(mount)
+        self._judge(mount, clean=clean)
+
+    def _end(self, mount: Mount) -> bool:
+        """Unmount by all means, and end the worker; whether the first attempt was enough."""
+        clean = not mount.is_mounted() or self.run("unmount", mount.path).returncode == 0
+        for command in (["fusermount3", "-uz"], ["umount", "-l"]):
+            if mount.is_mounted():
+                clean = False
+                subprocess.run([*command, mount.path], check=False, capture_output=True)
+        if not _ends(mount.pid):
+            clean = False
+            os.kill(mount.pid, signal.SIGKILL)
+        return clean
+
+    def _show_log(self, mount: Mount) -> None:
+        sys.stderr.write(f"--- {mount.log}\n{_text(mount.log)}\n")
+
+    def _judge(self, mount: Mount, *, clean: bool) -> None:
+        lines = [match.group() for match in _ALARM.finditer(_text(mount.log))]
+        bad = [line for line in lines if not any(known.search(line) for known in self._expected)]
+        if bad or not clean:
+            self._show_log(mount)
+            raise AssertionError(f"the worker logged: {bad}" if bad else "unmount failed")
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace") if log.is_file() else "(no log)"
+
+
+def _ends(pid: int) -> bool:
+    """Wait for a process that may not be our child; whether it ended, a zombie included."""
+    limit = time.monotonic() + _END_S
+    while time.monotonic() < limit:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(_POLL_S)
+    return False
