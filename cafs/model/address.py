@@ -75,7 +75,7 @@ def normalised(text: str, *, base: Path | None = None) -> str:
     if _CONTROL.search(text):
         raise InvalidReferenceError(f"{text!r}: a URL has no control characters")
     try:
-        parts = urlsplit(text.strip())
+        parts = urlsplit(text)
     except ValueError as error:
         raise InvalidReferenceError(f"{text!r} is no URL: {error}") from error
     if parts.scheme not in SCHEMES:

@@ -90,8 +90,8 @@ class AppcRef:
 
     @property
     def friendly(self) -> str:
-        """``appc:`` and the app string; the canonical text when a value has a comma in it."""
-        if any("," in value for _, value in self.labels):
+        """``appc:`` and the app string; the canonical text when no app string can say it."""
+        if not all(_writable(value) for _, value in self.labels):
             return self.canonical
         words = "".join(f",{label}={value}" for label, value in self.ranked)
         version = self.version
@@ -107,9 +107,18 @@ class AppcRef:
         return self.friendly
 
 
+def _writable(value: str) -> bool:
+    """Whether a value can stand in an app string, where nothing is escaped."""
+    return value.isprintable() and value == value.strip() and not set(",:") & set(value)
+
+
 def _parts(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Take an app string apart, unchecked."""
+    """Take an app string apart; names and labels are unchecked."""
     head, *words = text.split(",")
+    if text.count(":") > head.count(":") or head.count(":") > 1:
+        raise InvalidReferenceError(
+            f"{text!r}: ':' stands once, straight after the name", hint="name:version,label=value"
+        )
     name, colon, version = head.partition(":")
     labels = [("version", version)] if colon else []
     for word in words:

@@ -169,6 +169,8 @@ def parse_ref(text: str, *, base: Path | None = None) -> Ref:
             f"{text!r} is no ref",
             hint="a name must be defined in cafs.toml; an image is docker://NAME, a file file:PATH",
         )
+    if text != text.strip():
+        raise InvalidReferenceError(f"{text!r}: there is white space around it")
     if scheme in SIZES:
         return DigestRef(Digest.parse(f"{scheme}:{rest}"))
     if scheme in _LATER:

@@ -199,7 +199,7 @@ def _step(at: tuple[str, ...], word: str) -> Step:
 
 
 def _directory(at: tuple[str, ...], word: str, canonical: str) -> Step:
-    """The directory ``canonical`` in ``at``, or an alias of it when ``word`` is another spelling."""
+    """The directory ``canonical`` in ``at``, or an alias when ``word`` spells it otherwise."""
     if max(map(len, canonical.split("/"))) > MAX_COMPONENT:
         return Absent()
     if word == canonical:
