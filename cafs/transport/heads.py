@@ -1,0 +1,150 @@
+"""What the headers of an HTTP response say. Pure functions; no network, no clock.
+
+Header names are lower-case throughout.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from cafs.errors import RefusedError
+from cafs.model.span import Span
+from cafs.model.validator import Validator
+
+_CONTENT_RANGE: Final = re.compile(r"bytes[ =]+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
+_UNSATISFIED: Final = re.compile(r"bytes[ =]+\*/(\d{1,18})", re.IGNORECASE)
+_INTEGER: Final = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)
+_MAX_AGE_S: Final = 2**31 - 1
+"""RFC 9111 §1.2.2: a larger age is as good as this one."""
+_STRONG_AFTER_S: Final = 60
+"""How much later than Last-Modified the Date must be.
+
+RFC 9110 §8.8.2.2 asks for a second, and that both come from one clock or are so far apart that
+clocks do not matter. Whether one clock made them cannot be seen, so this is RFC 7232's minute.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRange:
+    """Where the body of a 206 lies: ``span`` of a whole of ``total`` bytes (None: not told)."""
+
+    span: Span
+    total: int | None
+
+
+def max_age_s(cache_control: str) -> int:
+    """How long an answer may be used without asking, in seconds (R-15, mended).
+
+    ``no-store`` and ``no-cache`` win over every age, wherever they stand. Of several ages the last
+    one counts; one that is not positive is 0; one that is no integer, or has a leading zero, is
+    ignored. Expires, Age, s-maxage and Vary play no part.
+    """
+    age = 0
+    for directive in cache_control.lower().split(","):
+        name, _, value = directive.strip().partition("=")
+        if name.rstrip() in ("no-store", "no-cache"):
+            return 0
+        if name.rstrip() == "max-age" and _INTEGER.fullmatch(value.strip()):
+            age = min(max(int(value), 0), _MAX_AGE_S)
+    return age
+
+
+def validator_of(headers: Mapping[str, str]) -> Validator:
+    """The version that a response names.
+
+    Source: RFC 9110 §8.8.1, §8.8.2.2.
+    """
+    etag = headers.get("etag", "").strip()
+    if etag[:2] == "w/":
+        etag = f"W/{etag[2:]}"
+    modified = headers.get("last-modified", "").strip()
+    when = _date(modified)
+    date = _date(headers.get("date", ""))
+    if when is None:
+        modified = ""
+    dated = (
+        when is not None and date is not None and (date - when).total_seconds() >= _STRONG_AFTER_S
+    )
+    return Validator(etag=etag, last_modified=modified, dated=dated)
+
+
+def content_range(text: str) -> ContentRange | None:
+    """Parse a Content-Range; None when it is none, or contradicts itself."""
+    found = _CONTENT_RANGE.fullmatch(text.strip())
+    if found is None:
+        return None
+    first, last = int(found[1]), int(found[2])
+    total = None if found[3] == "*" else int(found[3])
+    if last < first or (total is not None and last >= total):
+        return None
+    return ContentRange(Span(first, last + 1), total)
+
+
+def unsatisfied_total(text: str) -> int | None:
+    """The total that the Content-Range of a 416 tells; None when it tells none."""
+    found = _UNSATISFIED.fullmatch(text.strip())
+    return int(found[1]) if found else None
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Content-Length in bytes; None when absent, or not in force because of a transfer coding."""
+    text = headers.get("content-length", "")
+    if "transfer-encoding" in headers or not re.fullmatch(r"\d{1,18}", text, re.ASCII):
+        return None
+    return int(text)
+
+
+def answered_range(name: str, wanted: Span, headers: Mapping[str, str]) -> ContentRange:
+    """The range that a 206 holds, checked against the one that was asked for.
+
+    It begins where asked, and ends where asked, or with the whole.
+
+    Raises:
+        RefusedError: it does not, or it is in several parts, or not told, or contradicted by
+            Content-Length. Using it would put bytes in the wrong place.
+
+    Source: RFC 9110 §15.3.7.
+    """
+    if headers.get("content-type", "").lower().startswith("multipart/byteranges"):
+        raise RefusedError(f"{name}: asked for {wanted}, got several ranges")
+    text = headers.get("content-range", "")
+    answer = content_range(text)
+    if answer is None:
+        raise RefusedError(f"{name}: asked for {wanted}, got Content-Range {text!r}")
+    stop = wanted.stop if answer.total is None else min(wanted.stop, answer.total)
+    right_stop = answer.span.stop == stop or (
+        answer.total is None and answer.span.stop <= wanted.stop
+    )
+    if answer.span.start != wanted.start or not right_stop:
+        raise RefusedError(f"{name}: asked for {wanted}, got Content-Range {text!r}")
+    length = content_length(headers)
+    if length is not None and length != answer.span.length:
+        raise RefusedError(f"{name}: Content-Range {text!r} with {length} bytes")
+    return answer
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long the server asks to wait, in seconds; None when it does not say.
+
+    A date is compared with the response's own Date, so that our clock does not matter.
+
+    Source: RFC 9110 §10.2.3.
+    """
+    text = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        return float(text)
+    until, now = _date(text), _date(headers.get("date", ""))
+    if until is None or now is None:
+        return None
+    return max(0.0, (until - now).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
