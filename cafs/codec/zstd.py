@@ -1,0 +1,136 @@
+"""zstd, frame by frame and block by block.
+
+libzstd's streaming reader cannot tell a truncated stream from a whole one, and one MiB of its input
+can decode to gigabytes. So the frames are walked here (the format is simple down to its blocks),
+and libzstd is given whole blocks only: each decodes to at most 128 KiB, and the end of a frame is
+known exactly.
+
+Source:
+    RFC 8878 §3.1 (frames, blocks), §3.1.2 (skippable frames).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import zstandard
+
+from cafs.errors import MalformedError, UnsupportedError
+
+_WINDOW: Final = 128 << 20
+"""Bytes of history that a frame may need: what ``zstd --ultra -22 --long=27`` makes."""
+
+_MAGIC: Final = 0xFD2FB528
+_SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
+_BATCH: Final = 8
+"""Blocks given to libzstd at once: at most 1 MiB of output."""
+
+_INPUT: Final = 128 << 10
+_BLOCK: Final = 128 << 10
+_RLE: Final = 1
+_RESERVED: Final = 3
+_SMALLEST_WINDOW_LOG: Final = 10
+
+
+class _Source:
+    """Input cut into exact pieces."""
+
+    def __init__(self, read: Callable[[int], bytes], name: str) -> None:
+        self._read = read
+        self._name = name
+        self._data = b""
+        self._at = 0
+
+    def ended(self) -> bool:
+        if self._at == len(self._data):
+            self._data, self._at = self._read(_INPUT), 0
+        return not self._data
+
+    def take(self, size: int) -> bytes:
+        """Exactly ``size`` bytes, of which there must be so many."""
+        while len(self._data) - self._at < size:
+            more = self._read(_INPUT)
+            if not more:
+                raise MalformedError(f"{self._name}: the zstd data ends too early")
+            self._data, self._at = self._data[self._at :] + more, 0
+        piece = self._data[self._at : self._at + size]
+        self._at += size
+        return piece
+
+    def skip(self, size: int) -> None:
+        while size > 0:
+            step = min(size, _INPUT)
+            self.take(step)
+            size -= step
+
+
+def zstd_pieces(read: Callable[[int], bytes], name: str) -> Iterator[bytes]:
+    """Decode frames up to the end of the input, in pieces of at most 1 MiB.
+
+    Raises:
+        MalformedError: damage, truncation, or anything behind the frames that is no frame.
+        UnsupportedError: a window above 128 MiB, or a dictionary.
+    """
+    source = _Source(read, name)
+    first = True
+    while first or not source.ended():
+        first = False
+        magic = int.from_bytes(source.take(4), "little")
+        if magic in _SKIPPABLE:
+            source.skip(int.from_bytes(source.take(4), "little"))
+        elif magic == _MAGIC:
+            yield from _frame(source, name)
+        else:
+            raise MalformedError(f"{name}: no zstd frame where one should begin")
+
+
+def _frame(source: _Source, name: str) -> Iterator[bytes]:
+    """Decode one frame, whose magic number was taken."""
+    header, checksum = _header(source, name)
+    engine = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+    batch = [header]
+    last = False
+    try:
+        while not last:
+            word = source.take(3)
+            value = int.from_bytes(word, "little")
+            last, kind, size = bool(value & 1), value >> 1 & 3, value >> 3
+            if kind == _RESERVED or size > _BLOCK:
+                raise MalformedError(f"{name}: damaged zstd data: no such block")
+            batch += (word, source.take(1 if kind == _RLE else size))
+            if last and checksum:
+                batch.append(source.take(4))
+            if last or len(batch) > 2 * _BATCH:
+                piece = engine.decompress(b"".join(batch))
+                batch.clear()
+                if piece:
+                    yield piece
+    except zstandard.ZstdError as error:
+        raise MalformedError(f"{name}: damaged zstd data: {error}") from error
+    if not engine.eof:
+        raise MalformedError(f"{name}: damaged zstd data: the frame does not end with its blocks")
+
+
+def _header(source: _Source, name: str) -> tuple[bytes, bool]:
+    """Take a frame header: all of it with its magic, and whether a checksum follows the blocks."""
+    descriptor = source.take(1)
+    flags = descriptor[0]
+    single = bool(flags & 0x20)
+    window = b"" if single else source.take(1)
+    dictionary = source.take((0, 1, 2, 4)[flags & 3])
+    content = source.take((1 if single else 0, 2, 4, 8)[flags >> 6])
+    if any(dictionary):
+        raise UnsupportedError(f"{name}: the zstd data needs a dictionary")
+    # A frame of a single segment has its content for a window.
+    needed = int.from_bytes(content, "little") if single else _window(window[0])
+    if needed > _WINDOW:
+        raise UnsupportedError(
+            f"{name}: the zstd data needs a window of {needed} bytes",
+            hint="compress it with --long=27 at most",
+        )
+    header = _MAGIC.to_bytes(4, "little") + descriptor + window + dictionary + content
+    return header, bool(flags & 4)
+
+
+def _window(descriptor: int) -> int:
+    base = 1 << (_SMALLEST_WINDOW_LOG + (descriptor >> 3))
+    return base + (base >> 3) * (descriptor & 7)
