@@ -55,7 +55,7 @@ class RetryPolicy:
 
 
 class Retrying(Transport):
-    """Opens again what failed for a reason that may pass; a body that breaks is its reader's matter.
+    """Opens again what failed for a reason that may pass. A body that breaks is its reader's.
 
     ``Request.attempts`` lowers the number of attempts, ``Request.failed`` is told of each failure
     that is not raised.

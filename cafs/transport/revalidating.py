@@ -1,0 +1,223 @@
+"""Revalidating: finds out what a URL is now, and remembers it in cache documents.
+
+The one place that makes and reads these documents (R-2). They are keyed by the URL that was asked,
+before any redirect (R-14). One small request tells everything: the first byte, by range. Its answer
+has the size, the version and whether ranges work, where a HEAD is often refused; and where ranges
+do not work, it is already the content.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from cafs.errors import CafsError, NotFoundError, OfflineError, RefusedError
+from cafs.metrics import Metrics
+from cafs.model.descriptor import OCTETS, Descriptor
+from cafs.model.document import CacheDocument
+from cafs.model.resolved import Part
+from cafs.model.span import Span
+from cafs.model.spec import Pull
+from cafs.model.validator import Validator
+from cafs.transport.interfaces import Head, Request, Response, Transport
+from cafs.transport.urls import shown
+
+_PROBE: Final = Span(0, 1)
+_WHOLE: Final = 200
+
+
+class DocumentStore(Protocol):
+    """Keeps cache documents by URL. A document that cannot be read is absent (R-8)."""
+
+    @abstractmethod
+    def load(self, url: str) -> CacheDocument | None:
+        """The document; without its digest when that blob is gone (R-2b)."""
+
+    @abstractmethod
+    async def save(self, url: str, document: CacheDocument) -> None:
+        """Keep it, instead of what was there. Cancellation: all or nothing."""
+
+    @abstractmethod
+    async def drop(self, url: str) -> None:
+        """Forget it. Cancellation: all or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What a URL is now.
+
+    ``head_response`` is the open response of a source that sent all instead of a part: its body is
+    the content, from its start. Whoever gets it closes it.
+    """
+
+    part: Part
+    head_response: Response | None = None
+
+
+class Locator:
+    """Locates content that no digest names.
+
+    Args:
+        transport: answers for the URLs.
+        documents: keeps what they answered.
+        metrics: counts what was fresh and what was unchanged.
+        clock: seconds since the epoch.
+
+    Concurrency: any number of tasks; two that locate the same URL ask twice.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        documents: DocumentStore,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._transport = transport
+        self._documents = documents
+        self._metrics = metrics
+        self._clock = clock
+
+    async def locate(self, url: str, *mirrors: str, pull: Pull, media_type: str = "") -> Located:
+        """Find out what a URL is: from its document, or by asking.
+
+        ``never`` takes any document and asks nobody. ``new`` takes any document whose content has
+        been seen whole; with no other it asks, and is content with an old document when nobody
+        answers. ``update`` and ``lock`` ask unless the document is fresh. A mirror is asked
+        when the URLs before it are missing, refuse or fail; all but the last are tried once.
+
+        Args:
+            url: what is asked first.
+            mirrors: other URLs of the same content, in the order in which they are tried.
+            pull: when to ask.
+            media_type: what the content shall be taken for; empty takes the source's word.
+
+        Returns:
+            The part; its ``urls`` begin with the one that answered, whose version it has.
+
+        Raises:
+            OfflineError: ``never``, and no document.
+            CafsError: what the transport raised for the first URL, the others mentioned.
+
+        Cancellation: no effect but, perhaps, a newer document.
+        """
+        urls = (url, *mirrors)
+        if pull in {"never", "new"}:
+            for each in urls:
+                document = self._documents.load(each)
+                if document is not None and (pull == "never" or document.digest is not None):
+                    return Located(_part(urls, each, document, media_type))
+        if pull == "never":
+            raise OfflineError(
+                f"{shown(url)}: not known here, and nobody may be asked (pull = never)"
+            )
+        try:
+            return await self._first(urls, media_type)
+        except CafsError as error:
+            document = self._documents.load(url)
+            if pull == "new" and error.transient and document is not None:
+                return Located(_part(urls, url, document, media_type))
+            raise
+
+    async def learned(
+        self, url: str, descriptor: Descriptor, *, validator: Validator | None = None
+    ) -> None:
+        """Note the digest of content that has been seen whole.
+
+        A document that is about another version (another size, or another validator than the one
+        given) is left alone.
+
+        Cancellation: all or nothing.
+        """
+        document = self._documents.load(url)
+        if document is None or document.size not in {None, descriptor.size}:
+            return
+        if validator is not None and validator.text != document.validator.text:
+            return
+        known = replace(document, digest=descriptor.digest, size=descriptor.size)
+        if known != document:
+            await self._documents.save(url, known)
+
+    async def _first(self, urls: tuple[str, ...], media_type: str) -> Located:
+        """The first URL that answers."""
+        failures: list[CafsError] = []
+        for each in urls:
+            attempts = None if each == urls[-1] else 1
+            try:
+                return await self._ask(urls, each, media_type, attempts)
+            except (NotFoundError, RefusedError) as error:
+                failures.append(error)
+            except CafsError as error:
+                if not error.transient:
+                    raise
+                failures.append(error)
+        raise _together(failures)
+
+    async def _ask(
+        self, urls: tuple[str, ...], url: str, media_type: str, attempts: int | None
+    ) -> Located:
+        old = self._documents.load(url)
+        if old is not None and old.fresh(self._clock()):
+            self._metrics.add("transport.fresh")
+            return Located(_part(urls, url, old, media_type))
+        version = old.validator if old is not None and old.validator.text else None
+        request = Request(url, _PROBE, if_changed=version, attempts=attempts)
+        response = await self._transport.open(request)
+        try:
+            new = self._document(old, response.head)
+            await self._documents.save(url, new)
+            located = Located(_part(urls, url, new, media_type))
+            if response.head.status == _WHOLE and new.digest is None:
+                return replace(located, head_response=response)
+            if response.head.status != _WHOLE:
+                while await response.receive():
+                    pass  # one byte at most; the connection is of use to the next request
+        except BaseException:
+            await response.aclose()
+            raise
+        await response.aclose()
+        return located
+
+    def _document(self, old: CacheDocument | None, head: Head) -> CacheDocument:
+        """The document after an answer; it knows the digest when the version is still the same."""
+        now = self._clock()
+        if head.unchanged and old is not None:
+            self._metrics.add("transport.revalidated")
+            # What a 304 does not repeat still holds (RFC 9111 §3.2).
+            age = head.max_age_s if "cache-control" in head.headers else old.max_age_s
+            return old.freshened(now, age, head.validator.etag)
+        same = (
+            old is not None
+            and old.validator.strong
+            and (old.validator.text, old.size) == (head.validator.text, head.total)
+        )
+        return CacheDocument(
+            digest=old.digest if old is not None and same else None,
+            validator=head.validator,
+            fetched_s=now,
+            max_age_s=head.max_age_s,
+            size=head.total,
+            ranges=head.ranges,
+            media_type=head.content_type,
+        )
+
+
+def _part(urls: tuple[str, ...], url: str, document: CacheDocument, media_type: str) -> Part:
+    return Part(
+        media_type=media_type or document.media_type or OCTETS,
+        size=document.size,
+        digest=document.digest,
+        urls=(url, *(each for each in urls if each != url)),
+        validator=document.validator,
+        ranges=document.ranges,
+    )
+
+
+def _together(failures: list[CafsError]) -> CafsError:
+    """The first failure; its message tells of the others."""
+    first, *others = failures
+    if others:
+        first.what = f"{first.what}; then {'; '.join(each.what for each in others)}"
+        first.args = (first.what,)
+    return first
