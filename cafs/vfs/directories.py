@@ -1,0 +1,245 @@
+"""Directories of the namespace: what they list, and what stands behind their names.
+
+What lies inside the trees that they show is not here but in ``planted``.
+"""
+
+import os
+import zlib
+from collections.abc import Collection, Iterable
+from typing import Final, TypeGuard
+
+import trio
+
+from cafs.errors import NotFoundError
+from cafs.model.digest import Digest
+from cafs.model.resolved import Shape
+from cafs.store.blobs import Blobs
+from cafs.vfs.attributes import (
+    BRIEFLY_S,
+    FOREVER_S,
+    UNDATED_NS,
+    Appearance,
+    Attributes,
+    DirectoryEntry,
+)
+from cafs.vfs.control import ControlFiles
+from cafs.vfs.namespace import (
+    AD_HOC,
+    CONTROL,
+    LISTED_ALGORITHMS,
+    TOP,
+    AdHocDirectory,
+    Alias,
+    Control,
+    ControlFile,
+    DigestAlgorithm,
+    DigestBlob,
+    DigestRoot,
+    Node,
+    Path,
+    RefRoot,
+    Root,
+    TreeAlgorithm,
+    TreeRoot,
+)
+from cafs.vfs.opening import Opening, Shown
+from cafs.vfs.places import Named, Places, text_of
+
+_KEY_BYTES: Final = 8
+
+
+class Directories:
+    """Answers for nodes of the namespace.
+
+    A directory ref is found without asking anybody; a file ref has a size, so its source may have
+    to be asked for that. Listings ask nobody.
+
+    Args:
+        places: inode numbers of the mount.
+        opening: opens what nodes show.
+        blobs: the store's blobs, for ``digest/``.
+        control: the control files.
+        appearance: whose the nodes are.
+        names: the names of the named refs.
+
+    Concurrency: any number of tasks.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        opening: Opening,
+        *,
+        blobs: Blobs,
+        control: ControlFiles,
+        appearance: Appearance,
+        names: Collection[str],
+    ) -> None:
+        self._places = places
+        self._opening = opening
+        self._blobs = blobs
+        self._control = control
+        self._appearance = appearance
+        self._names = sorted(names)
+        self._digests: list[Digest] = []
+
+    async def lookup(self, parent: Path, name: str) -> Attributes:
+        """Find a name in a directory of the namespace.
+
+        Raises:
+            NotFoundError: there is no such name, now.
+            PolicyError: a ref that no path may name.
+            CafsError: the size of a file ref cannot be found out.
+
+        Cancellation: its inode number may have been given or not.
+        """
+        path = (*parent, name)
+        node = self._places.child(parent, name)
+        if node is None:
+            raise NotFoundError(f"{text_of(path)}: no such path")
+        if isinstance(node, ControlFile):
+            return await self._snapshot(path, node)
+        # The size comes first: a name that cannot be answered for gets no number.
+        size = await self._size(node)
+        return await self._attributes(await self._places.inode(path), path, node, size)
+
+    async def attributes(self, at: Named) -> Attributes:
+        """The attributes of a node.
+
+        Raises:
+            CafsError: as ``lookup``.
+
+        Cancellation: no effect.
+        """
+        return await self._attributes(at.inode, at.path, at.node, await self._size(at.node))
+
+    async def listing(self, at: Named, after: int, limit: int) -> list[DirectoryEntry]:
+        """At most ``limit`` names, after the one with the cookie ``after``; 0 begins.
+
+        Raises:
+            NotFoundError: the node is no directory of the namespace.
+
+        Cancellation: no effect, but for numbers given.
+        """
+        if isinstance(at.node, DigestAlgorithm):
+            return await self._list_digests(at.path, at.node, after, limit)
+        children = [(await self._key(path, node), path, node) for path, node in self._children(at)]
+        children.sort(key=lambda child: child[0])
+        following = [child for child in children if child[0] > after][:limit]
+        return [
+            DirectoryEntry(os.fsencode(path[-1]), await self._listed_as(key, path, node), key)
+            for key, path, node in following
+        ]
+
+    def _children(self, at: Named) -> list[tuple[Path, Node]]:
+        found = [(name, self._places.child(at.path, name)) for name in self._listed(at)]
+        return [
+            ((*at.path, name), node)
+            for name, node in found
+            if node is not None and not isinstance(node, Alias)
+        ]
+
+    def _listed(self, at: Named) -> Iterable[str]:
+        """The names that a directory lists, but for ``digest/sha256``, in any order."""
+        match at.node:
+            case Root():
+                return TOP
+            case RefRoot():
+                return (*self._names, *AD_HOC)
+            case DigestRoot() | TreeRoot():
+                return LISTED_ALGORITHMS
+            case AdHocDirectory() | TreeAlgorithm():
+                return [named.path[-1] for _, named in self._places.below(at.path)]
+            case Control():
+                return self._control.names
+            case _:
+                raise NotFoundError(f"{text_of(at.path)} is no directory of names")
+
+    async def _list_digests(
+        self, path: Path, node: DigestAlgorithm, after: int, limit: int
+    ) -> list[DirectoryEntry]:
+        if node.algorithm not in LISTED_ALGORITHMS:
+            return []
+        if not after or not self._digests:
+            self._digests = await trio.to_thread.run_sync(lambda: list(self._blobs.digests()))
+        following = [each for each in self._digests if _cookie(each) > after][:limit]
+        found: list[DirectoryEntry] = []
+        for digest in following:
+            blob = self._blobs.stat(digest)
+            if blob is not None:
+                inode = await self._places.inode((*path, digest.hex))
+                attributes = self._appearance.file(inode, blob.size, ttl_s=FOREVER_S)
+                found.append(DirectoryEntry(digest.hex.encode(), attributes, _cookie(digest)))
+        # Blobs that went meanwhile must not look like the end of the listing.
+        if following and not found:
+            return await self._list_digests(path, node, _cookie(following[-1]), limit)
+        return found
+
+    async def _key(self, path: Path, node: Node) -> int:
+        """Where a name stands in its listing: a number that it never loses."""
+        if isinstance(node, ControlFile):
+            return await self._places.unsized(path)
+        return await self._places.inode(path)
+
+    async def _listed_as(self, key: int, path: Path, node: Node) -> Attributes:
+        if isinstance(node, ControlFile):
+            return self._appearance.file(key, 0, ttl_s=0.0)
+        if not self._is_file(node):
+            return await self._attributes(key, path, node, 0)
+        resolved = self._opening.peek(node)
+        size = resolved.parts[0].size if resolved is not None else None
+        if size is None:
+            # No size must be told of an inode that somebody may have open, unless it is the size.
+            return self._appearance.file(await self._places.unsized(path), 0, ttl_s=0.0)
+        return await self._attributes(key, path, node, size)
+
+    def _is_file(self, node: Node) -> TypeGuard[Shown]:
+        return isinstance(node, Shown) and self._opening.shape(node) is Shape.FILE
+
+    async def _size(self, node: Node) -> int:
+        """The size of a file node, asking for it if it must; 0 for all others."""
+        if not self._is_file(node):
+            return 0
+        if isinstance(node, DigestBlob):
+            blob = self._blobs.stat(node.digest)
+            if blob is not None:
+                return blob.size
+        return (await self._opening.content(node)).size
+
+    async def _snapshot(self, path: Path, node: ControlFile) -> Attributes:
+        content = self._control.content(node.name)
+        if content is None:
+            raise NotFoundError(f"{CONTROL} has no file {node.name}")
+        inode = await self._places.snapshot(path, content)
+        return self._appearance.file(inode, len(content), ttl_s=0.0)
+
+    async def _attributes(self, inode: int, path: Path, node: Node, size: int) -> Attributes:
+        if self._is_file(node):
+            ttl_s = FOREVER_S if isinstance(node, DigestBlob) else BRIEFLY_S
+            return self._appearance.file(inode, size, ttl_s=ttl_s)
+        match node:
+            case Alias(target):
+                return self._appearance.symlink(inode, os.fsencode(target))
+            case AdHocDirectory() | TreeAlgorithm():
+                return self._appearance.directory(inode, mtime_ns=self._newest(path))
+            case DigestAlgorithm():
+                stamp = await trio.to_thread.run_sync(self._stamp)
+                return self._appearance.directory(inode, mtime_ns=stamp)
+            case _:
+                return self._appearance.directory(inode)
+
+    def _newest(self, path: Path) -> int:
+        times = [at.created_ns for at, _ in self._places.below(path)]
+        return max(times, default=UNDATED_NS)
+
+    def _stamp(self) -> int:
+        """A time that differs when the blobs differ; kernels cache a listing by its mtime."""
+        checksum = 0
+        for digest in self._blobs.digests():
+            checksum = zlib.crc32(digest.raw, checksum)
+        return UNDATED_NS + checksum
+
+
+def _cookie(digest: Digest) -> int:
+    """Digests are listed in their order; their first bits say where one is, below 2**62."""
+    return (int.from_bytes(digest.raw[:_KEY_BYTES], "big") >> 2) + 1

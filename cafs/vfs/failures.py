@@ -1,0 +1,69 @@
+"""What went wrong lately: the lines behind ``user.cafs.error`` and ``.cafs/errors.json``."""
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from cachetools import LRUCache
+
+from cafs.errors import CafsError
+
+_LOG: Final = logging.getLogger("cafs.vfs")
+_RECENT: Final = 100
+"""How many failures ``errors.json`` tells."""
+_PLACES: Final = 4096
+"""How many inodes and refs keep their last line; at some 300 bytes a line, about a megabyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One request that failed as expected. ``time_s`` is seconds since the epoch."""
+
+    time_s: float
+    path: str
+    code: str
+    line: str
+
+
+class Failures:
+    """Remembers failures: the last one of each place, and the most recent ones of all.
+
+    A failure is noted at the inode that was asked for and at the path of its ref. It is for people:
+    nothing is decided by it, and a restart forgets it.
+
+    Concurrency: one trio run; nothing awaits.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[Failure] = deque(maxlen=_RECENT)
+        self._last: LRUCache[int | str, str] = LRUCache(_PLACES)
+
+    @contextmanager
+    def noting(self, inode: int, path: str) -> Iterator[None]:
+        """Note a failure of the body, and let it go on. ``path`` is the ref's or the file's own."""
+        try:
+            yield
+        except CafsError as error:
+            failure = Failure(time.time(), path, error.code, error.line)
+            self._recent.append(failure)
+            self._last[inode] = error.line
+            self._last[path] = error.line
+            _LOG.info("vfs.request.failed path=%s code=%s: %s", path, error.code, error.line)
+            raise
+
+    def last(self, place: int | str) -> str | None:
+        """The last failure at an inode or a path, one line."""
+        return self._last.get(place)
+
+    def __iter__(self) -> Iterator[Failure]:
+        """The most recent failures, newest first."""
+        return reversed(tuple(self._recent))
+
+    def as_json(self) -> bytes:
+        """The most recent failures, newest first: an array of objects."""
+        return json.dumps([asdict(each) for each in self], indent=1).encode() + b"\n"

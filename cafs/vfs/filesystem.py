@@ -1,0 +1,326 @@
+"""The file system in neutral words: what each request of a kernel means.
+
+- A directory ref is found and described from configuration; it resolves at the first look inside.
+- What lies inside trees never changes and may be cached for a year, absent names too.
+- Nothing is kept per open file: an inode number is all that a read needs.
+- Every failure is a ``CafsError``, noted for ``user.cafs.error`` where it concerns content.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from cafs.distribution.interfaces import OpenTree
+from cafs.errors import NotFoundError, SourceChangedError, UsageError
+from cafs.model.member import Kind
+from cafs.model.ref import Ref
+from cafs.model.resolved import Shape
+from cafs.model.spec import RefSpec
+from cafs.store.store import Store
+from cafs.vfs.attributes import Appearance, Attributes, DirectoryEntry
+from cafs.vfs.control import ControlFiles
+from cafs.vfs.directories import Directories
+from cafs.vfs.failures import Failures
+from cafs.vfs.interfaces import Digests, Policy, Refs
+from cafs.vfs.knowing import Knowing
+from cafs.vfs.namespace import CONTROL, Alias, view_at
+from cafs.vfs.opening import Opening, Shown
+from cafs.vfs.places import ROOT_INODE, Named, Places, Planted, Snapshot, Unsized, text_of
+from cafs.vfs.planted import PlantedTrees
+from cafs.vfs.reading import exactly, read_entry
+from cafs.vfs.xattrs import Xattrs
+
+_CONTROL_NAME: Final = os.fsencode(CONTROL)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The room of the file system that the store is on. Bytes; ``available`` is for this user."""
+
+    size: int
+    free: int
+    available: int
+
+
+class FileSystem:
+    """Answers requests about one mount.
+
+    Args:
+        store: the open store.
+        mount: the mount's number in ``store.mounts``.
+        refs: opens refs.
+        digests: opens content by digest.
+        policy: says which refs may be named by path.
+        specs: the named refs.
+        ad_hoc: makes the spec of a ref that was named by path.
+        view: the path that the root shows ("/", "ref", "ref/NAME/usr").
+        appearance: whose the nodes are.
+        version: the version of cafs.
+        status: makes ``.cafs/status.json``, in the trio thread.
+        inflight: makes ``.cafs/inflight.json``, likewise.
+        deadline_s: how long content that was named by digest is waited for, without progress.
+
+    Raises:
+        UsageError: the view is not there, or is a file.
+
+    Concurrency: any number of tasks. Requests that wait for the network hold nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        mount: int,
+        refs: Refs,
+        digests: Digests,
+        policy: Policy,
+        specs: Iterable[RefSpec],
+        ad_hoc: Callable[[Ref], RefSpec],
+        appearance: Appearance,
+        version: str,
+        status: Callable[[], bytes],
+        inflight: Callable[[], bytes],
+        view: str = "/",
+        deadline_s: float | None = 60.0,
+    ) -> None:
+        by_name = {spec.name: spec for spec in specs}
+        self._store = store
+        self._view = view_at(view, by_name)
+        self._opening = Opening(
+            refs, digests, policy, by_name, ad_hoc=ad_hoc, deadline_s=deadline_s
+        )
+        node = self._view.node
+        if isinstance(node, Shown) and self._opening.shape(node) is Shape.FILE:
+            raise UsageError(f"view {view!r}: a file cannot be the root of a mount")
+        self._appearance = appearance
+        self._failures = Failures()
+        self._places = Places(store.mounts, mount, by_name, self._view)
+        self._planted = PlantedTrees(store.trees, appearance)
+        control = ControlFiles(
+            version=version, status=status, inflight=inflight, failures=self._failures
+        )
+        self._directories = Directories(
+            self._places,
+            self._opening,
+            blobs=store.blobs,
+            control=control,
+            appearance=appearance,
+            names=by_name,
+        )
+        knowing = Knowing(store, self._opening, self._planted)
+        self._xattrs = Xattrs(knowing, self._opening, self._planted, self._failures)
+
+    async def lookup(self, parent: int, name: bytes) -> Attributes:
+        """Find a name in a directory. Inode 0 says that it is not there and never will be.
+
+        Raises:
+            NotFoundError: there is no such name, now.
+            CafsError: the directory's tree cannot be had, or the size of a file ref.
+
+        Cancellation: its inode number may have been given or not.
+        """
+        at = self._places.locate(parent)
+        if parent == ROOT_INODE and name == _CONTROL_NAME:
+            return await self._directories.lookup((), CONTROL)
+        if isinstance(at, Planted):
+            return self._planted.child(at.at, at.number, name)
+        if not isinstance(at, Named):
+            raise NotFoundError(f"inode {parent} is no directory")
+        if self._shows_tree(at):
+            inside = await self._inside(at)
+            return self._planted.child(inside.at, inside.number, name)
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            raise NotFoundError(f"{text_of(at.path)}/{name!r}: no such path") from None
+        if "?" in text:
+            raise NotFoundError(f"{text_of(at.path)}/{text}: no such path")
+        if self._places.child(at.path, text) is None:
+            raise NotFoundError(f"{text_of((*at.path, text))}: no such path")
+        with self._failures.noting(parent, text_of((*at.path, text))):
+            return await self._directories.lookup(at.path, text)
+
+    async def attributes(self, inode: int) -> Attributes:
+        """The attributes of a node.
+
+        Raises:
+            CafsError: the number is unknown, its tree is gone, or its size cannot be had.
+
+        Cancellation: no effect.
+        """
+        at = self._places.locate(inode)
+        match at:
+            case Planted():
+                return self._planted.attributes(at.at, at.number)
+            case Snapshot(_, content):
+                return self._appearance.file(inode, len(content), ttl_s=0.0)
+            case Unsized():
+                return self._appearance.file(inode, 0, ttl_s=0.0)
+            case Named():
+                return await self._directories.attributes(at)
+
+    async def readlink(self, inode: int) -> bytes:
+        """The text of a symlink.
+
+        Raises:
+            NotFoundError: it is none.
+            CafsError: its text is content that cannot be had.
+
+        Cancellation: no effect.
+        """
+        at = self._places.locate(inode)
+        if isinstance(at, Named) and isinstance(at.node, Alias):
+            return os.fsencode(at.node.target)
+        if not isinstance(at, Planted):
+            raise NotFoundError(f"inode {inode} is no symbolic link")
+        entry = self._planted.entry(at.at, at.number)
+        if entry.kind is not Kind.SYMLINK:
+            raise NotFoundError(f"inode {inode} is no symbolic link")
+        if entry.target is not None:
+            return entry.target
+        return await self._read_planted(at, 0, entry.size)
+
+    async def list(self, inode: int, after: int, limit: int) -> list[DirectoryEntry]:
+        """At most ``limit`` names of a directory, after the one with the cookie ``after``.
+
+        0 begins; an empty list is the end. Names in trees are sorted by their bytes. Attributes of
+        files whose size is not known have no lifetime, and an inode that no lookup gives.
+
+        Raises:
+            CafsError: as ``lookup``.
+
+        Cancellation: no effect, but for inode numbers given.
+        """
+        at = self._places.locate(inode)
+        if isinstance(at, Planted):
+            return self._planted.children(at.at, at.number, after, limit)
+        if not isinstance(at, Named):
+            raise NotFoundError(f"inode {inode} is no directory")
+        if self._shows_tree(at):
+            inside = await self._inside(at)
+            return self._planted.children(inside.at, inside.number, after, limit)
+        return await self._directories.listing(at, after, limit)
+
+    async def open(self, inode: int) -> None:
+        """Make sure that a file can be opened. Nothing has to be closed.
+
+        Raises:
+            CafsError: the number is unknown, or another one by now.
+
+        Cancellation: no effect.
+        """
+        at = self._places.locate(inode)
+        if isinstance(at, Unsized):
+            raise _looked_up_anew(at)
+        if isinstance(at, Planted):
+            # A kernel keeps names for a year. An open that fails like this makes it look again.
+            self._planted.entry(at.at, at.number)
+            tree = self._opening.opened(at.path)
+            if tree is not None:
+                _same(at, tree)
+
+    async def read(self, inode: int, offset: int, length: int) -> bytes:
+        """Read a file's bytes, fetching what is missing; short only at the end.
+
+        Raises:
+            CafsError: they cannot be had; never anything in their place.
+
+        Cancellation: what has been fetched stays.
+        """
+        at = self._places.locate(inode)
+        match at:
+            case Planted():
+                return await self._read_planted(at, offset, length)
+            case Snapshot(_, content):
+                return content[offset : offset + length]
+            case Unsized():
+                raise _looked_up_anew(at)
+            case Named():
+                return await self._read_named(at, offset, length)
+
+    async def xattr(self, inode: int, name: bytes) -> bytes | None:
+        """The value of an extended attribute; None when it is absent. Nothing is fetched for it.
+
+        Raises:
+            CafsError: the number is unknown, or its tree is gone.
+
+        Cancellation: no effect.
+        """
+        return self._xattrs.value(self._places.locate(inode), name)
+
+    async def xattrs(self, inode: int) -> Sequence[bytes]:
+        """The names of the extended attributes that are listed: the archive's own.
+
+        Raises:
+            CafsError: as ``xattr``.
+
+        Cancellation: no effect.
+        """
+        return self._xattrs.names(self._places.locate(inode))
+
+    async def space(self) -> Space:
+        """The room where the store is.
+
+        Cancellation: no effect.
+        """
+        room = await trio.to_thread.run_sync(os.statvfs, self._store.path)
+        unit = room.f_frsize
+        return Space(room.f_blocks * unit, room.f_bfree * unit, room.f_bavail * unit)
+
+    def _shows_tree(self, at: Named) -> bool:
+        return isinstance(at.node, Shown) and self._opening.shape(at.node) is Shape.TREE
+
+    async def _inside(self, at: Named) -> Planted:
+        """The directory of a tree that a node shows; its number is of no use to a kernel."""
+        if not isinstance(at.node, Shown):
+            raise NotFoundError(f"{text_of(at.path)} shows no tree")
+        with self._failures.noting(at.inode, text_of(at.path)):
+            tree = await self._opening.tree(at.path, at.node)
+            record = tree.record
+            attached = await self._places.tree(at.path, record.number, record.count, tree.root)
+            number: int | None = tree.root
+            if at.inode == ROOT_INODE and self._view.inside:
+                number = self._planted.walk(attached, self._view.inside)
+            if number is None:
+                inside = os.fsdecode(b"/".join(self._view.inside))
+                raise NotFoundError(
+                    f"{text_of(at.path)} has no directory {inside!r}", hint="see --view"
+                )
+        return Planted(at.inode, at.path, at.node, attached, number)
+
+    async def _read_planted(self, at: Planted, offset: int, length: int) -> bytes:
+        entry = self._planted.entry(at.at, at.number)
+        if not isinstance(at.node, Shown):
+            raise NotFoundError(f"{text_of(at.path)} shows no tree")
+        with self._failures.noting(at.inode, text_of(at.path)):
+            tree = await self._opening.tree(at.path, at.node)
+            _same(at, tree)
+            patience = self._opening.patience(at.node)
+            return await read_entry(tree, entry, offset, length, patience)
+
+    async def _read_named(self, at: Named, offset: int, length: int) -> bytes:
+        if not isinstance(at.node, Shown):
+            raise NotFoundError(f"{text_of(at.path)} is no file")
+        with self._failures.noting(at.inode, text_of(at.path)):
+            content = await self._opening.content(at.node)
+            length = min(length, content.size - offset)
+            if length <= 0:
+                return b""
+            return await exactly(content, offset, length, self._opening.patience(at.node))
+
+
+def _same(at: Planted, tree: OpenTree) -> None:
+    if tree.record.number != at.at.tree:
+        raise SourceChangedError(
+            f"{text_of(at.path)}: it shows another tree than when this file was looked up",
+            hint="open the path again",
+        )
+
+
+def _looked_up_anew(at: Unsized) -> SourceChangedError:
+    return SourceChangedError(
+        f"{text_of(at.path)}: its size was not known when it was listed", hint="open it again"
+    )

@@ -1,0 +1,164 @@
+"""What is known of a node without asking any source: digest, trust, how much of it is local."""
+
+import enum
+from dataclasses import dataclass
+
+from cafs.model.digest import CANONICAL, Digest
+from cafs.model.identity import StreamKey, located_stream
+from cafs.model.member import Entry, Kind
+from cafs.model.resolved import Part, Resolved, Shape
+from cafs.model.span import Span
+from cafs.store.store import Store
+from cafs.vfs.namespace import DigestBlob, TreeBlob
+from cafs.vfs.opening import Opening, Shown
+from cafs.vfs.places import Named, Planted
+from cafs.vfs.planted import PlantedTrees
+from cafs.vfs.reading import stored_span
+
+
+class Trust(enum.StrEnum):
+    """What stands behind the bytes that a reader gets."""
+
+    VERIFIED = "verified"
+    WEAK = "weak"
+    PROVISIONAL = "provisional"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of a node; None for what is not.
+
+    ``checksum`` is the raw sha256 of its content, once verified. ``present`` of ``size`` bytes are
+    local; ``size`` None says that it is not known how many there are.
+    """
+
+    digest: Digest | None = None
+    checksum: bytes | None = None
+    present: int = 0
+    size: int | None = None
+    trust: Trust | None = None
+
+
+class Knowing:
+    """Says what the store and a mount's resolutions know of nodes.
+
+    Concurrency: synchronous; the store is asked in short read transactions.
+    """
+
+    def __init__(self, store: Store, opening: Opening, planted: PlantedTrees) -> None:
+        self._store = store
+        self._opening = opening
+        self._planted = planted
+
+    def of(self, place: Named | Planted) -> Known:
+        """What is known of a node.
+
+        Raises:
+            SourceChangedError: its tree has left the store.
+        """
+        if isinstance(place, Planted):
+            entry = self._planted.entry(place.at, place.number)
+            return self._entry(place, entry) if entry.kind is Kind.FILE else Known()
+        if not isinstance(place.node, Shown):
+            return Known()
+        if isinstance(place.node, DigestBlob):
+            return self._blob(place.node.digest)
+        if self._opening.shape(place.node) is Shape.TREE:
+            return self._tree(place, place.node)
+        return self._file(place.node)
+
+    def _blob(self, digest: Digest) -> Known:
+        blob = self._store.blobs.stat(digest)
+        if blob is None:
+            return Known()
+        return Known(
+            digest=blob.digest,
+            checksum=blob.digest.raw,
+            present=blob.size,
+            size=blob.size,
+            trust=Trust.VERIFIED,
+        )
+
+    def _file(self, node: Shown) -> Known:
+        resolved = self._opening.peek(node)
+        if resolved is None:
+            return Known()
+        (part, *_) = resolved.parts
+        blob = self._verified(part)
+        if blob is not None:
+            return Known(
+                digest=blob.digest,
+                checksum=blob.checksum,
+                present=blob.present,
+                size=blob.size,
+                trust=self._trust(node, resolved),
+            )
+        present = self._local(located_stream(part))
+        return Known(
+            digest=part.digest,
+            present=present,
+            size=part.size,
+            trust=Trust.PROVISIONAL if present else None,
+        )
+
+    def _verified(self, part: Part) -> Known | None:
+        """The blob that a part turned out to be, when it is local."""
+        stream = self._store.streams.find(located_stream(part))
+        digest = stream.digest() if stream is not None else None
+        digest = digest or part.digest
+        if digest is None:
+            return None
+        known = self._blob(digest)
+        return known if known.size is not None else None
+
+    def _tree(self, place: Named, node: Shown) -> Known:
+        resolved = self._opening.peek(node)
+        digest = resolved.digest if resolved is not None else None
+        if isinstance(node, TreeBlob):
+            digest = self._blob(node.digest).digest
+        tree = self._opening.opened(place.path)
+        if tree is None:
+            return Known(digest=digest)
+        streams = tree.record.streams
+        return Known(
+            digest=digest,
+            present=sum(self._local(stream.key) for stream in streams),
+            size=sum(stream.size for stream in streams),
+            trust=self._trust(node, resolved),
+        )
+
+    def _entry(self, place: Planted, entry: Entry) -> Known:
+        present, size = 0, None
+        tree = self._opening.opened(place.path)
+        if tree is not None and tree.record.number == place.at.tree:
+            span = stored_span(entry)
+            size = span.length
+            if size:
+                present = self._local(tree.record.streams[entry.stream].key, span)
+        return Known(
+            digest=Digest(CANONICAL, entry.sha256) if entry.sha256 else None,
+            checksum=entry.sha256 or None,
+            present=present,
+            size=size,
+            trust=self._trust(place.node, self._opening.peek(place.node)),
+        )
+
+    def _trust(self, node: object, resolved: Resolved | None) -> Trust | None:
+        """What stands behind content that has passed the gate."""
+        if isinstance(node, TreeBlob | DigestBlob):
+            return Trust.VERIFIED
+        if resolved is None:
+            return None
+        pins = [part.digest for part in resolved.parts]
+        if any(pin is None for pin in pins):
+            return Trust.PROVISIONAL
+        weak = any(pin is not None and pin.weak for pin in pins)
+        return Trust.WEAK if weak else Trust.VERIFIED
+
+    def _local(self, key: StreamKey, span: Span | None = None) -> int:
+        """Bytes of a stream that are local; of a span of it, when one is given."""
+        stream = self._store.streams.find(key)
+        if stream is None:
+            return 0
+        present = stream.present()
+        return present.total if span is None else present.intersection(span).total

@@ -1,0 +1,135 @@
+"""From nodes of the namespace to what they show: specs, trees, content."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias, assert_never
+
+from cachetools import LRUCache
+
+from cafs.distribution.interfaces import OpenTree
+from cafs.fetch.interfaces import Content, Patience
+from cafs.model.ref import Ref
+from cafs.model.resolved import Resolved, Shape
+from cafs.model.spec import RefSpec
+from cafs.vfs.interfaces import Digests, Policy, Refs
+from cafs.vfs.namespace import AdHocRef, DigestBlob, NamedRef, Node, Path, TreeBlob
+
+Shown: TypeAlias = NamedRef | AdHocRef | DigestBlob | TreeBlob
+"""Nodes with content of their own; which of them are trees is for ``Opening.shape`` to say."""
+_OPENED: Final = 256
+"""Trees whose streams are remembered for the attributes that say what is local."""
+
+
+class Opening:
+    """Opens what nodes show.
+
+    Args:
+        refs: opens refs.
+        digests: opens content by digest.
+        policy: says which refs a path may name.
+        specs: the named refs, by name.
+        ad_hoc: makes the spec of a ref that was named by path.
+        deadline_s: how long content that was named by digest is waited for, without progress.
+
+    Concurrency: any number of tasks.
+    """
+
+    def __init__(
+        self,
+        refs: Refs,
+        digests: Digests,
+        policy: Policy,
+        specs: Mapping[str, RefSpec],
+        *,
+        ad_hoc: Callable[[Ref], RefSpec],
+        deadline_s: float | None,
+    ) -> None:
+        self._refs = refs
+        self._digests = digests
+        self._policy = policy
+        self._specs = specs
+        self._ad_hoc = ad_hoc
+        self._by_digest = Patience(deadline_s)
+        self._opened: LRUCache[Path, OpenTree] = LRUCache(_OPENED)
+
+    def shape(self, node: Shown) -> Shape:
+        """Whether a node is a file or shows a tree.
+
+        Raises:
+            PolicyError: a ref that no path may name.
+        """
+        match node:
+            case DigestBlob():
+                return Shape.FILE
+            case TreeBlob():
+                return Shape.TREE
+            case NamedRef() | AdHocRef():
+                return self._refs.shape(self._spec(node))
+            case _:
+                assert_never(node)
+
+    def spec(self, node: Node) -> RefSpec | None:
+        """The spec behind a node; None for a node that is no ref.
+
+        Raises:
+            PolicyError: a ref that no path may name.
+        """
+        return self._spec(node) if isinstance(node, NamedRef | AdHocRef) else None
+
+    def patience(self, node: Node) -> Patience:
+        """How long a reader of what a node shows waits."""
+        spec = self.spec(node)
+        return Patience(spec.deadline_s) if spec is not None else self._by_digest
+
+    async def tree(self, path: Path, node: Shown) -> OpenTree:
+        """The tree that a node shows.
+
+        Raises:
+            CafsError: it cannot be resolved, fetched or read.
+
+        Cancellation: what has been fetched stays.
+        """
+        match node:
+            case NamedRef() | AdHocRef():
+                tree = await self._refs.tree(self._spec(node), self.patience(node))
+            case TreeBlob(digest) | DigestBlob(digest):
+                tree = await self._digests.blob_tree(digest, self._by_digest)
+            case _:
+                assert_never(node)
+        self._opened[path] = tree
+        return tree
+
+    async def content(self, node: Shown) -> Content:
+        """The content of a node that is a file.
+
+        Raises:
+            CafsError: it cannot be resolved or found.
+
+        Cancellation: what has been fetched stays.
+        """
+        match node:
+            case NamedRef() | AdHocRef():
+                return await self._refs.file(self._spec(node), self.patience(node))
+            case TreeBlob(digest) | DigestBlob(digest):
+                return await self._digests.blob_content(digest, self._by_digest)
+            case _:
+                assert_never(node)
+
+    def opened(self, path: Path) -> OpenTree | None:
+        """The tree at a path, if it was opened not long ago; opens nothing."""
+        return self._opened.get(path)
+
+    def peek(self, node: Node) -> Resolved | None:
+        """What a ref means in this mount, when that is known; asks nobody."""
+        spec = self.spec(node)
+        return self._refs.peek(spec) if spec is not None else None
+
+    def error(self, node: Node) -> str | None:
+        """The last failure to resolve or open a ref, one line."""
+        spec = self.spec(node)
+        return self._refs.error(spec) if spec is not None else None
+
+    def _spec(self, node: NamedRef | AdHocRef) -> RefSpec:
+        if isinstance(node, NamedRef):
+            return self._specs[node.name]
+        self._policy.check(node.ref)
+        return self._ad_hoc(node.ref)

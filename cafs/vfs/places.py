@@ -1,0 +1,188 @@
+"""Places: what an inode number stands for, and which number a path has.
+
+Numbers are ranges of a mount's attachments, kept by the store for the life of the mount. The path
+of an attachment says what it is:
+
+- ``ref/gcc``: a node of the namespace, one number.
+- ``ref/gcc/``: the tree of that node, one number an entry.
+- ``ref/blob?``: the same file in a listing that did not know its size. Its number is never looked
+  up and never read; a lookup gives the real one. No path of the namespace has a ``?``.
+- ``.cafs/status.json`` with content: a snapshot. Each lookup attaches a new one; the old ones stay.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from cachetools import LRUCache
+
+from cafs.errors import NotFoundError
+from cafs.model.record import Attachment
+from cafs.store.mounts import Mounts
+from cafs.vfs.namespace import Node, Path, View, node_at
+
+ROOT_INODE: Final = 1
+"""The number of what the mount shows at its root. No attachment has it."""
+_TREE: Final = "/"
+_UNSIZED: Final = "?"
+_MEANINGS: Final = 4096
+"""Paths whose meaning is remembered: parsing one costs more than reading its page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A node of the namespace."""
+
+    inode: int
+    path: Path
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """An entry of an attached tree. ``path`` and ``node`` are those that show the tree."""
+
+    inode: int
+    path: Path
+    node: Node
+    at: Attachment
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsized:
+    """A file as a listing showed it that did not know its size."""
+
+    inode: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The content of a control file at one time."""
+
+    inode: int
+    content: bytes
+
+
+Place: TypeAlias = Named | Planted | Unsized | Snapshot
+
+
+def text_of(path: Path) -> str:
+    """A path as attachments and messages spell it."""
+    return "/".join(path)
+
+
+class Places:
+    """Numbers and paths of one mount.
+
+    Args:
+        mounts: the store's records of mounts.
+        mount: the mount's number there.
+        names: the names of the named refs.
+        view: what the root shows.
+
+    Concurrency: any number of tasks; attaching is idempotent by path.
+    """
+
+    def __init__(self, mounts: Mounts, mount: int, names: Collection[str], view: View) -> None:
+        self._mounts = mounts
+        self._mount = mount
+        self._names = names
+        self._root = Named(ROOT_INODE, view.path, view.node)
+        self._meanings: LRUCache[str, tuple[Path, Node]] = LRUCache(_MEANINGS)
+
+    def locate(self, inode: int) -> Place:
+        """What an inode number stands for.
+
+        Raises:
+            NotFoundError: no such number was ever given.
+        """
+        if inode == ROOT_INODE:
+            return self._root
+        at = self._mounts.find(self._mount, inode)
+        if at is None:
+            raise NotFoundError(f"inode {inode} is not known in this mount")
+        if at.content is not None:
+            return Snapshot(inode, at.content)
+        if at.tree is not None:
+            path, node = self._meaning(at.path.removesuffix(_TREE))
+            return Planted(inode, path, node, at, inode - at.first)
+        if at.path.endswith(_UNSIZED):
+            return Unsized(inode, _split(at.path.removesuffix(_UNSIZED)))
+        path, node = self._meaning(at.path)
+        return Named(inode, path, node)
+
+    def child(self, parent: Path, name: str) -> Node | None:
+        """What a name in a directory of the namespace is; None when there is no such name."""
+        return node_at((*parent, name), self._names)
+
+    async def inode(self, path: Path) -> int:
+        """The number of a node of the namespace, the same each time.
+
+        Cancellation: it may have been given or not.
+        """
+        return await self._single(text_of(path))
+
+    async def unsized(self, path: Path) -> int:
+        """The number of a file in listings that do not know its size.
+
+        Cancellation: it may have been given or not.
+        """
+        return await self._single(text_of(path) + _UNSIZED)
+
+    async def snapshot(self, path: Path, content: bytes) -> int:
+        """A number for this content; the last one again when the content is the same.
+
+        Cancellation: it may have been given or not.
+        """
+        text = text_of(path)
+        last = self._mounts.at(self._mount, text)
+        if last is None or last.content != content:
+            last = await self._mounts.attach(self._mount, text, content=content, replace=True)
+        return last.first
+
+    async def tree(self, path: Path, tree: int, count: int, root: int) -> Attachment:
+        """The numbers of a node's tree, which has ``count`` entries; ``root`` is what it shows.
+
+        Another tree than the last time gets other numbers.
+
+        Cancellation: they may have been given or not.
+        """
+        text = text_of(path) + _TREE
+        last = self._mounts.at(self._mount, text)
+        if last is not None and (last.tree, last.count, last.root) == (tree, count, root):
+            return last
+        return await self._mounts.attach(
+            self._mount, text, count=count, tree=tree, root=root, replace=last is not None
+        )
+
+    def below(self, parent: Path) -> list[tuple[Attachment, Named]]:
+        """The nodes of the namespace that have been looked up directly below a directory."""
+        found: list[tuple[Attachment, Named]] = []
+        for at in self._mounts.under(self._mount, text_of(parent)):
+            path = _split(at.path)
+            if at.tree is None and not at.path.endswith(_UNSIZED) and len(path) == len(parent) + 1:
+                found.append((at, Named(at.first, *self._meaning(at.path))))
+        return found
+
+    async def _single(self, text: str) -> int:
+        last = self._mounts.at(self._mount, text)
+        if last is None:
+            last = await self._mounts.attach(self._mount, text)
+        return last.first
+
+    def _meaning(self, text: str) -> tuple[Path, Node]:
+        known = self._meanings.get(text)
+        if known is None:
+            path = _split(text)
+            node = node_at(path, self._names)
+            if node is None:
+                # Only a mount whose settings changed under its number could get here.
+                raise NotFoundError(f"{text}: the settings no longer name it")
+            known = self._meanings[text] = (path, node)
+        return known
+
+
+def _split(text: str) -> Path:
+    return tuple(text.split("/")) if text else ()

@@ -1,0 +1,116 @@
+"""Trees as inodes: an attachment's range of inode numbers is its tree's entries, one to one.
+
+Inode = first number of the range + entry number. So nothing is kept in memory, and a new process
+gives the answers of the old one.
+"""
+
+from typing import Final
+
+from cafs.errors import SourceChangedError
+from cafs.model.member import Entry, Kind
+from cafs.model.record import Attachment
+from cafs.store.trees import Trees
+from cafs.vfs.attributes import NOWHERE, Appearance, Attributes, DirectoryEntry
+
+_BATCH: Final = 128
+"""Children read at once when some are hidden: one page of answers or a few."""
+
+
+class PlantedTrees:
+    """Answers for what lies inside attached trees. All of it is local, and none of it changes.
+
+    Concurrency: synchronous; each call has its own short read transactions.
+    """
+
+    def __init__(self, trees: Trees, appearance: Appearance) -> None:
+        self._trees = trees
+        self._appearance = appearance
+
+    def entry(self, at: Attachment, number: int) -> Entry:
+        """An entry, which is never a hard link: that is followed.
+
+        Raises:
+            SourceChangedError: the tree has left the store, or was built anew.
+        """
+        entry = self._entry(at, number)
+        return self._entry(at, entry.link) if entry.kind is Kind.HARD_LINK else entry
+
+    def attributes(self, at: Attachment, number: int) -> Attributes:
+        """The attributes of an entry; a hard link is the file that it links to.
+
+        Raises:
+            SourceChangedError: as ``entry``.
+        """
+        return self._shown(at, number, self._entry(at, number))
+
+    def child(self, at: Attachment, parent: int, name: bytes) -> Attributes:
+        """A child of a directory by its name; ``NOWHERE`` when there is none, or it is hidden.
+
+        Raises:
+            SourceChangedError: as ``entry``.
+        """
+        number = self._trees.child(_tree(at), parent, name)
+        if number is None:
+            # A tree that is gone has no names either, and that must not be remembered for a year.
+            self._entry(at, parent)
+            return NOWHERE
+        entry = self._entry(at, number)
+        return self._shown(at, number, entry) if self._appearance.shows(entry.kind) else NOWHERE
+
+    def children(self, at: Attachment, parent: int, after: int, limit: int) -> list[DirectoryEntry]:
+        """At most ``limit`` children by name bytes, after the one with the cookie ``after``.
+
+        Raises:
+            SourceChangedError: as ``entry``.
+        """
+        if not after:
+            self._entry(at, parent)
+        found: list[DirectoryEntry] = []
+        last = after - 1 if after else None
+        while len(found) < limit:
+            batch = self._trees.children(_tree(at), parent, last, min(_BATCH, limit - len(found)))
+            if not batch:
+                break
+            last = batch[-1][0]
+            found += [
+                DirectoryEntry(entry.name, self._shown(at, number, entry), number + 1)
+                for number, entry in batch
+                if self._appearance.shows(entry.kind)
+            ]
+        return found
+
+    def walk(self, at: Attachment, inside: tuple[bytes, ...]) -> int | None:
+        """The directory at a path below the attachment's root; None when there is none.
+
+        Symlinks are not followed.
+
+        Raises:
+            SourceChangedError: as ``entry``.
+        """
+        number = at.root
+        for name in inside:
+            child = self._trees.child(_tree(at), number, name)
+            if child is None:
+                return None
+            number = child
+        return number if self._entry(at, number).kind is Kind.DIRECTORY else None
+
+    def _shown(self, at: Attachment, number: int, entry: Entry) -> Attributes:
+        if entry.kind is Kind.HARD_LINK:
+            number, entry = entry.link, self._entry(at, entry.link)
+        return self._appearance.of_entry(at.first + number, entry)
+
+    def _entry(self, at: Attachment, number: int) -> Entry:
+        try:
+            return self._trees.entry(_tree(at), number)
+        except KeyError:
+            raise SourceChangedError(
+                f"{at.path}: the tree that was listed here is no longer in the store",
+                hint="open the path again",
+            ) from None
+
+
+def _tree(at: Attachment) -> int:
+    if at.tree is None:
+        raise ValueError(f"{at.path}: no tree is attached here")
+    return at.tree
