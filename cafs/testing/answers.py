@@ -51,7 +51,8 @@ class Answer:
 
     ``span`` is the part of the body that is sent, and announced unless ``chunked``. Then, in the
     order in which they strike: ``delay_s`` and ``hang`` before the head, ``head_interval_s``
-    between the bytes of the head, ``rate`` (bytes/s), ``stall_after`` and ``cut_after`` (bytes of
+    between the bytes of the head, ``rate`` (bytes/s; ``shared`` by all responses or of this one
+    alone), ``stall_after`` and ``cut_after`` (bytes of
     this body) in the body; ``reset`` makes a cut an RST.
     """
 
@@ -64,6 +65,7 @@ class Answer:
     hang: bool = False
     head_interval_s: float = 0
     rate: float | None = None
+    shared: bool = False
     stall_after: int | None = None
     cut_after: int | None = None
     reset: bool = False

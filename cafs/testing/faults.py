@@ -235,13 +235,14 @@ class SlowHeaders(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Rate(_BodyFault):
-    """The body comes at so many bytes a second; each response by itself."""
+    """The body comes at so many bytes a second: each by itself, or all ``shared`` together."""
 
     bytes_per_s: float
+    shared: bool = False
 
     @override
     def spoil(self, ask: Ask, answer: Answer) -> Answer:
-        return replace(answer, rate=self.bytes_per_s)
+        return replace(answer, rate=self.bytes_per_s, shared=self.shared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from cafs.testing.answers import Answer, Ask, Headers
 _SEND_BUFFER: Final = 64 << 10
 _PIECE: Final = 64 << 10
 _RECEIVE: Final = 64 << 10
+_BURST_S: Final = 0.02
 _RESET: Final = struct.pack("ii", 1, 0)  # linger for no time: close() sends RST
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
@@ -46,6 +47,23 @@ class Exchange:
     def header(self, name: str) -> str | None:
         """The first request header of that (lower-case) name."""
         return next((value for key, value in self.headers if key == name), None)
+
+
+class Line:
+    """A line of limited bandwidth that many responses share.
+
+    What an oversleeping timer loses is made up for within ``_BURST_S``.
+
+    Concurrency: one trio run.
+    """
+
+    def __init__(self) -> None:
+        self._free_s = 0.0
+
+    def admit(self, length_s: float, now_s: float) -> float:
+        """Queue a piece that takes so long; the time at which it may be sent."""
+        self._free_s = max(self._free_s, now_s - _BURST_S) + length_s
+        return self._free_s
 
 
 class _Entry:
@@ -86,6 +104,7 @@ class Ledger:
         self._report = report
         self._gate: tuple[trio.lowlevel.TrioToken, trio.Event] | None = None
         self.connections = 0
+        self.line = Line()
 
     def open(self, ask: Ask) -> _Entry:
         """A request came."""
@@ -308,7 +327,9 @@ async def _body(connection: _Connection, ledger: Ledger, entry: _Entry, answer: 
         length = _next_length(answer, sent)
         if not length:
             return
-        if answer.rate is not None:
+        if answer.rate is not None and answer.shared:
+            await trio.sleep_until(ledger.line.admit(length / answer.rate, trio.current_time()))
+        elif answer.rate is not None:
             await trio.sleep_until(started + (sent + length) / answer.rate)
         data = answer.body.read(answer.span.start + sent, length)
         if not data:

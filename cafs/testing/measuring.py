@@ -1,0 +1,75 @@
+"""Timing by alternation, medians, and the table of ratios."""
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Medians of ours and of the reference, in s, and what the origin counted, in bytes.
+
+    What does not apply is None.
+    """
+
+    name: str
+    ours_s: float | None = None
+    reference_s: float | None = None
+    sent: int | None = None
+    needed: int | None = None
+    requests: int | None = None
+    note: str = ""
+
+
+def seconds(command: Sequence[str], directory: Path | None = None) -> float:
+    """Run a command to its end, its output thrown away; the seconds that it took.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=directory)
+    return time.perf_counter() - started
+
+
+def output(command: Sequence[str]) -> str:
+    """What a command prints.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def alternating(run: Callable[[int], float], rounds: int) -> tuple[float, float]:
+    """Medians of ``run(0)`` and ``run(1)``, called in turn after one call of each that warms up."""
+    run(0)
+    run(1)
+    pairs = [(run(0), run(1)) for _ in range(rounds)]
+    return median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+
+
+def table(title: str, rows: Sequence[Measured]) -> str:
+    """The rows for people: milliseconds, the ratio of ours to the reference, bytes, requests."""
+    head = f"{'cafs ms':>10}{'ref. ms':>10}{'ratio':>8}{'fetched':>12}{'/needed':>9}{'req.':>6}"
+    lines = [f"{title:<36}{head}"]
+    for row in rows:
+        cells = [f"{row.name:<36}"]
+        cells += [_number(time_s, 1e3, 10) for time_s in (row.ours_s, row.reference_s)]
+        cells.append(_ratio(row.ours_s, row.reference_s, 8))
+        cells.append(f"{row.sent:>12}" if row.sent is not None else " " * 12)
+        cells.append(_ratio(row.sent, row.needed, 9))
+        cells.append(f"{row.requests:>6}" if row.requests is not None else " " * 6)
+        lines.append(f"{''.join(cells).rstrip()}{'  ' if row.note else ''}{row.note}")
+    return "\n".join(lines) + "\n\n"
+
+
+def _number(value: float | None, scale: float, width: int) -> str:
+    return " " * width if value is None else f"{value * scale:>{width}.2f}"
+
+
+def _ratio(value: float | None, of: float | None, width: int) -> str:
+    return " " * width if value is None or not of else f"{value / of:>{width}.2f}"
