@@ -8,18 +8,16 @@ What happens behind the last frame follows the formats' own tools: gzip and bzip
 and xz do not.
 """
 
-import bz2
-import lzma
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from isal import igzip_lib
 from typing_extensions import override
 
+from cafs.codec.engines import Engine, bzip2_engine, decompress, gzip_engine, xz_engine
 from cafs.codec.sniffing import Compression
 from cafs.codec.zstd import zstd_pieces
-from cafs.errors import MalformedError, UnsupportedError
+from cafs.errors import MalformedError
 from cafs.model.limits import Limits
 
 Read = Callable[[int], bytes]
@@ -28,9 +26,6 @@ Read = Callable[[int], bytes]
 _INPUT: Final = 128 << 10
 _OUTPUT: Final = 512 << 10
 """Piece sizes; smaller ones cost speed, larger ones gain none (gzip: 570 MB/s from 64 KiB on)."""
-
-_XZ_MEMORY: Final = 256 << 20
-"""Bytes that an xz stream may ask for; ``xz -9`` needs 65 MiB to decode."""
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _BZIP2_MAGIC: Final = b"BZh"
@@ -52,25 +47,6 @@ class Decoder(Protocol):
                 allow.
             UnsupportedError: it needs more memory than we give, or a dictionary.
         """
-
-
-class _Engine(Protocol):
-    """One frame's decompressor: the interface of ``bz2.BZ2Decompressor``."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the frame has ended."""
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether nothing comes without more input."""
-
-    @property
-    def unused_data(self) -> bytes:
-        """Input behind the frame."""
-
-    def decompress(self, data: bytes, max_length: int = -1, /) -> bytes:
-        """Take input, and return some output."""
 
 
 def decoder(
@@ -170,7 +146,7 @@ def _framed(compression: Compression, read: Read, name: str) -> Iterator[bytes]:
                 data = read(_INPUT)
                 if not data:
                     raise MalformedError(f"{name}: the {compression.value} data ends too early")
-            piece = _decompress(engine, data, compression, name)
+            piece = decompress(engine, data, _OUTPUT, codec=compression.value, name=name)
             data = b""
             if piece:
                 yield piece
@@ -180,28 +156,10 @@ def _framed(compression: Compression, read: Read, name: str) -> Iterator[bytes]:
         data = following
 
 
-def _engine(compression: Compression) -> _Engine:
+def _engine(compression: Compression) -> Engine:
     if compression is Compression.GZIP:
-        return igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
-    if compression is Compression.XZ:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
-    return bz2.BZ2Decompressor()
-
-
-def _decompress(engine: _Engine, data: bytes, compression: Compression, name: str) -> bytes:
-    try:
-        return engine.decompress(data, _OUTPUT)
-    except lzma.LZMAError as error:
-        if "limit" in str(error):
-            raise UnsupportedError(
-                f"{name}: the xz data needs more than {_XZ_MEMORY >> 20} MiB of memory",
-                hint="compress it with a smaller dictionary",
-            ) from error
-        raise MalformedError(f"{name}: damaged xz data: {error}") from error
-    except (OSError, EOFError, ValueError) as error:
-        raise MalformedError(f"{name}: damaged {compression.value} data: {error}") from error
-    except igzip_lib.IsalError as error:  # type: ignore[misc]  # isal's stub makes it an instance
-        raise MalformedError(f"{name}: damaged gzip data: {error}") from error
+        return gzip_engine()
+    return xz_engine() if compression is Compression.XZ else bzip2_engine()
 
 
 def _fill(read: Read, data: bytes) -> bytes:

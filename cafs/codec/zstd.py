@@ -14,10 +14,8 @@ from typing import Final
 
 import zstandard
 
+from cafs.codec.engines import WINDOW
 from cafs.errors import MalformedError, UnsupportedError
-
-_WINDOW: Final = 128 << 20
-"""Bytes of history that a frame may need: what ``zstd --ultra -22 --long=27`` makes."""
 
 _MAGIC: Final = 0xFD2FB528
 _SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
@@ -86,7 +84,7 @@ def zstd_pieces(read: Callable[[int], bytes], name: str) -> Iterator[bytes]:
 def _frame(source: _Source, name: str) -> Iterator[bytes]:
     """Decode one frame, whose magic number was taken."""
     header, checksum = _header(source, name)
-    engine = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+    engine = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
     batch = [header]
     last = False
     try:
@@ -122,7 +120,7 @@ def _header(source: _Source, name: str) -> tuple[bytes, bool]:
         raise UnsupportedError(f"{name}: the zstd data needs a dictionary")
     # A frame of a single segment has its content for a window.
     needed = int.from_bytes(content, "little") if single else _window(window[0])
-    if needed > _WINDOW:
+    if needed > WINDOW:
         raise UnsupportedError(
             f"{name}: the zstd data needs a window of {needed} bytes",
             hint="compress it with --long=27 at most",
