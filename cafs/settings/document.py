@@ -1,0 +1,153 @@
+"""One TOML file, read and asked for typed values by dotted key."""
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cafs.errors import SettingsError
+from cafs.settings.schema import Origin, Voice, check, table
+
+T = TypeVar("T")
+_MAX_FILE: Final = 1024 * 1024
+"""Bytes. Settings are written by hand; anything larger is another file by mistake."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Document:
+    """The checked tables of one file. Errors name the file and the key.
+
+    Concurrency: immutable; any number of readers.
+    """
+
+    __slots__ = ("_tables", "directory", "origin")
+
+    def __init__(self, tables: dict[str, object], *, origin: Origin, directory: Path) -> None:
+        check(tables, origin)
+        self._tables = tables
+        self.origin = origin
+        self.directory = directory
+
+    def refs(self) -> list[str]:
+        """The names under ``ref``, as they stand in the file."""
+        return list(table(self._tables.get("ref", {}), "ref", self.origin))
+
+    def has(self, key: str) -> bool:
+        """Whether anything stands at a key."""
+        return self._value(key) is not None
+
+    def text(self, key: str) -> str | None:
+        """The string at a key, None when it is absent."""
+        value = self._value(key)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise self.wrong(key, "must be a string", hint=f'{key.rpartition(".")[2]} = "…"')
+        if _CONTROL.search(value):
+            raise self.wrong(key, f"{value!r} has control characters in it")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The strings of a list, empty when it is absent."""
+        value = self._value(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise self.wrong(key, "must be a list of strings", hint='["…", "…"]')
+        texts: list[str] = []
+        for each in value:
+            if not isinstance(each, str) or _CONTROL.search(each):
+                raise self.wrong(key, f"{each!r} must be a plain string")
+            texts.append(each)
+        return tuple(texts)
+
+    def parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
+        """What ``parse`` makes of the string at a key; its ValueError says what is wrong."""
+        text = self.text(key)
+        if text is None:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise self.wrong(key, str(error)) from error
+
+    def count(self, key: str) -> int | None:
+        """The number at a key, not negative; None when it is absent."""
+        value = self._value(key)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.wrong(key, f"{value!r} must be a whole number, 0 or more")
+        return value
+
+    def flag(self, key: str) -> bool | None:
+        """``true`` or ``false`` at a key, None when it is absent."""
+        value = self._value(key)
+        if value is not None and not isinstance(value, bool):
+            raise self.wrong(key, f"{value!r} must be true or false, without quotes")
+        return value
+
+    def wrong(self, key: str, what: str, *, hint: str = "") -> SettingsError:
+        """The error that says what is wrong with a key."""
+        return SettingsError(self.origin.name, key, what, hint=hint)
+
+    def _value(self, key: str) -> object:
+        """The value at a dotted key; only a ref's name has dots of its own."""
+        words = _split(key)
+        at: object = self._tables
+        for word in words:
+            if not isinstance(at, dict) or word not in at:
+                return None
+            at = at[word]
+        return at
+
+
+def read(path: Path, voice: Voice) -> Document | None:
+    """Read and check one file. None when it does not exist.
+
+    Raises:
+        SettingsError: it cannot be read, is no TOML (names the line), or has keys that may not
+            stand in it.
+    """
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise SettingsError(name, "", f"cannot be read: {error.strerror}") from error
+    if len(raw) > _MAX_FILE:
+        raise SettingsError(name, "", f"is larger than {_MAX_FILE} bytes", hint="is it settings?")
+    return Document(_parse(raw, name), origin=Origin(name, voice), directory=path.parent)
+
+
+def _parse(raw: bytes, name: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        line = _line(raw[: error.start])
+        raise SettingsError(name, "", f"line {line}: is not UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        text = str(error)
+        place = re.search(r" \(at line (\d+), column (\d+)\)\Z", text)
+        if place is None:
+            what = f"line {_line(raw.rstrip())}: {text}"
+        else:
+            what = f"line {place[1]}, column {place[2]}: {text[: place.start()]}"
+        raise SettingsError(name, "", what, hint="see https://toml.io") from error
+    except RecursionError as error:
+        raise SettingsError(name, "", "is nested too deeply") from error
+
+
+def _line(before: bytes) -> int:
+    return before.count(b"\n") + 1
+
+
+def _split(key: str) -> tuple[str, ...]:
+    first, _, rest = key.partition(".")
+    if first != "ref":
+        return (first, rest)
+    name, _, last = rest.rpartition(".")
+    return (first, name, last)

@@ -1,0 +1,199 @@
+"""One source of settings at a time: a file, the environment, or the flags."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cafs.errors import InvalidReferenceError, SettingsError
+from cafs.model.address import authority
+from cafs.settings import units
+from cafs.settings.document import Document
+from cafs.settings.naming import Draft, Terms, drafts, terms
+from cafs.settings.places import home, project_mount, settled
+from cafs.settings.schema import Voice
+from cafs.settings.values import Overrides
+
+T = TypeVar("T")
+ENVIRONMENT: Final = "environment"
+COMMAND_LINE: Final = "command line"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What one source says, parsed; fields are those of ``Settings``, None where it is silent."""
+
+    mount_point: Path | None = None
+    view: str | None = None
+    budget: units.Budget | None = None
+    refs: tuple[Draft, ...] = ()
+    terms: Terms = Terms()
+    store: Path | None = None
+    hosts: tuple[str, ...] = ()
+    dynamic: bool | None = None
+    allow_other: bool | None = None
+    preserve_owner: bool | None = None
+    suid: bool | None = None
+    dev: bool | None = None
+    offline: bool | None = None
+    ca_bundle: Path | None = None
+
+
+def of_file(document: Document, environ: Mapping[str, str]) -> Layer:
+    """The layer of a settings file.
+
+    Raises:
+        SettingsError: a wrong value, naming file and key.
+    """
+    _check_verify(document)
+    return Layer(
+        mount_point=_mount_point(document, environ),
+        view=document.parsed("mount.view", _view),
+        budget=document.parsed("mount.budget", units.budget),
+        refs=tuple(drafts(document)),
+        terms=terms(document, "defaults"),
+        store=_absolute(document, "store.path", environ),
+        hosts=_hosts(document.origin.name, "hosts.allow", document.texts("hosts.allow")),
+        dynamic=document.flag("hosts.dynamic"),
+        allow_other=document.flag("mount.allow-other"),
+        preserve_owner=document.flag("mount.preserve-owner"),
+        suid=document.flag("mount.suid"),
+        dev=document.flag("mount.dev"),
+        offline=document.flag("network.offline"),
+        ca_bundle=_existing(
+            document.origin.name,
+            "network.ca-bundle",
+            _absolute(document, "network.ca-bundle", environ),
+        ),
+    )
+
+
+def of_environment(environ: Mapping[str, str], start: Path) -> Layer:
+    """The layer of the ``CAFS_*`` variables; an empty one says nothing, paths start at ``start``.
+
+    Raises:
+        SettingsError: a wrong value, naming the variable.
+    """
+
+    def said(variable: str, parse: Callable[[str], T]) -> T | None:
+        text = environ.get(variable, "")
+        return _parsed(ENVIRONMENT, variable, text, parse) if text else None
+
+    mount_point = said("CAFS_MOUNT_POINT", start.joinpath)
+    return Layer(
+        mount_point=settled(mount_point) if mount_point else None,
+        view=said("CAFS_VIEW", _view),
+        budget=said("CAFS_BUDGET", units.budget),
+        terms=Terms(
+            deadline_s=said("CAFS_DEADLINE", units.duration_s),
+            on_error=said("CAFS_ON_ERROR", units.on_error),
+            pull=said("CAFS_PULL", units.pull),
+        ),
+        store=said("CAFS_STORE", start.joinpath),
+        hosts=_hosts(
+            ENVIRONMENT,
+            "CAFS_ALLOW_HOSTS",
+            tuple(filter(None, environ.get("CAFS_ALLOW_HOSTS", "").replace(",", " ").split())),
+        ),
+        dynamic=said("CAFS_DYNAMIC", units.switch),
+        allow_other=said("CAFS_ALLOW_OTHER", units.switch),
+        preserve_owner=said("CAFS_PRESERVE_OWNER", units.switch),
+        suid=said("CAFS_SUID", units.switch),
+        dev=said("CAFS_DEV", units.switch),
+        offline=said("CAFS_OFFLINE", units.switch),
+        ca_bundle=_existing(ENVIRONMENT, "CAFS_CA_BUNDLE", said("CAFS_CA_BUNDLE", start.joinpath)),
+    )
+
+
+def of_flags(overrides: Overrides, start: Path) -> Layer:
+    """The layer of the flags; paths start at ``start``.
+
+    Raises:
+        SettingsError: a wrong value, naming the flag.
+    """
+
+    def said(flag: str, text: str | None, parse: Callable[[str], T]) -> T | None:
+        return None if text is None else _parsed(COMMAND_LINE, flag, text, parse)
+
+    mount_point, store, ca_bundle = overrides.mount_point, overrides.store, overrides.ca_bundle
+    return Layer(
+        mount_point=settled(start / mount_point) if mount_point is not None else None,
+        view=said("--view", overrides.view, _view),
+        budget=said("--budget", overrides.budget, units.budget),
+        terms=Terms(
+            deadline_s=said("--deadline", overrides.deadline, units.duration_s),
+            on_error=said("--on-error", overrides.on_error, units.on_error),
+            pull=said("--pull", overrides.pull, units.pull),
+        ),
+        store=start / store if store is not None else None,
+        hosts=_hosts(COMMAND_LINE, "--allow-host", overrides.allow_hosts),
+        dynamic=overrides.dynamic,
+        allow_other=overrides.allow_other,
+        preserve_owner=overrides.preserve_owner,
+        suid=overrides.suid,
+        dev=overrides.dev,
+        offline=overrides.offline,
+        ca_bundle=_existing(
+            COMMAND_LINE, "--ca-bundle", start / ca_bundle if ca_bundle is not None else None
+        ),
+    )
+
+
+def _parsed(source: str, key: str, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingsError(source, key, str(error)) from error
+
+
+def _view(text: str) -> str:
+    return units.inner_path(text) or "/"
+
+
+def _check_verify(document: Document) -> None:
+    verify = document.text("defaults.verify")
+    if verify == "provisional":
+        raise document.wrong(
+            "defaults.verify",
+            '"provisional" is not supported by this version',
+            hint='"block": nothing is read before it has been checked',
+        )
+    if verify not in {None, "block"}:
+        raise document.wrong("defaults.verify", f'{verify!r} is not known; "block"')
+
+
+def _mount_point(document: Document, environ: Mapping[str, str]) -> Path | None:
+    if document.origin.voice is Voice.MACHINE:
+        path = _absolute(document, "mount.path", environ)
+        return None if path is None else settled(path)
+    text = document.text("mount.path")
+    if text is None:
+        return None
+    return project_mount(document.origin.name, document.directory, text)
+
+
+def _absolute(document: Document, key: str, environ: Mapping[str, str]) -> Path | None:
+    """An absolute path, or one below the user's home that starts with ``~/``."""
+    text = document.text(key)
+    if text is None:
+        return None
+    if text.startswith("~/"):
+        return home(environ) / text.removeprefix("~/")
+    if not text.startswith("/"):
+        raise document.wrong(key, f"{text!r} must be an absolute path", hint="/… or ~/…")
+    return Path(text)
+
+
+def _existing(source: str, key: str, path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        raise SettingsError(source, key, f"{path}: there is no such file")
+    return path
+
+
+def _hosts(source: str, key: str, texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(authority(text) for text in texts)
+    except InvalidReferenceError as error:
+        raise SettingsError(
+            source, key, error.what, hint=error.hint or '"example.com" or "example.com:8443"'
+        ) from error

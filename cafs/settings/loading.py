@@ -1,0 +1,163 @@
+"""All sources of settings as one value.
+
+What several sources say, the first of these decides:
+
+1. flags
+2. ``CAFS_*`` variables
+3. the project's cafs.toml: ``--config``, else ``CAFS_CONFIG``, else the nearest one upwards
+4. the user's ``$XDG_CONFIG_HOME/cafs/config.toml`` (``~/.config/cafs/config.toml``)
+5. the system's ``/etc/cafs/config.toml`` (``CAFS_SYSTEM_CONFIG`` names another)
+
+What a ref's own table says comes after flags and variables, and before every ``[defaults]``. A ref
+that several files define is the first one's, whole. Allowed hosts add up. ``on-error = "wait"``
+beats every deadline. A project file may not say everything (``schema``).
+
+======================  =======================  ======================  ===============
+key                     variable                 flag                    default
+======================  =======================  ======================  ===============
+mount.path              CAFS_MOUNT_POINT         mount point             none
+mount.view              CAFS_VIEW                --view                  "/"
+mount.budget            CAFS_BUDGET              --budget                "unlimited"
+mount.allow-other       CAFS_ALLOW_OTHER         --allow-other           false
+mount.preserve-owner    CAFS_PRESERVE_OWNER      --preserve-owner        false
+mount.suid              CAFS_SUID                --suid                  false
+mount.dev               CAFS_DEV                 --dev                   false
+defaults.verify                                                          "block"
+defaults.deadline       CAFS_DEADLINE            --deadline              "60s"
+defaults.on-error       CAFS_ON_ERROR            --on-error              "fail"
+defaults.pull           CAFS_PULL                --pull                  "lock"
+store.path              CAFS_STORE               --store                 user's cache
+hosts.allow             CAFS_ALLOW_HOSTS         --allow-host            []
+hosts.dynamic           CAFS_DYNAMIC             --dynamic               false
+network.offline         CAFS_OFFLINE             --offline               false
+network.ca-bundle       CAFS_CA_BUNDLE           --ca-bundle             the system's
+======================  =======================  ======================  ===============
+
+Proxies are taken from HTTP_PROXY, HTTPS_PROXY and NO_PROXY, and from nowhere else.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cafs.errors import SettingsError
+from cafs.model.address import host_of
+from cafs.model.spec import Pull, RefSpec
+from cafs.settings import document, layers, places
+from cafs.settings.layers import Layer
+from cafs.settings.naming import Terms
+from cafs.settings.schema import Voice
+from cafs.settings.units import Budget
+from cafs.settings.values import OnError, Overrides, Settings
+
+T = TypeVar("T")
+_DEADLINE_S: Final = 60.0
+
+
+def load_settings(
+    start: Path, *, project: Path | None, overrides: Overrides, environ: Mapping[str, str]
+) -> Settings:
+    """Read every source and merge them.
+
+    Args:
+        start: the working directory: the search for cafs.toml begins here, and relative paths of
+            flags and variables start here.
+        project: the project file, None to search for one.
+        overrides: what the flags say.
+        environ: the environment; nothing else is taken from the process's own.
+
+    Raises:
+        SettingsError: any source is wrong; it names the source and the key.
+    """
+    start = start.absolute()
+    stated = project or (Path(environ["CAFS_CONFIG"]) if environ.get("CAFS_CONFIG") else None)
+    file = places.find_project(start) if stated is None else start / stated
+    files = [
+        _file(file, Voice.PROJECT, environ, must_exist=True),
+        _file(places.user_file(environ), Voice.MACHINE, environ),
+        _file(places.system_file(environ), Voice.MACHINE, environ),
+    ]
+    said = [layers.of_flags(overrides, start), layers.of_environment(environ, start)]
+    return _merged(said, files, project_file=file, store=places.default_store(environ))
+
+
+def _file(
+    path: Path | None, voice: Voice, environ: Mapping[str, str], *, must_exist: bool = False
+) -> Layer:
+    if path is None:
+        return Layer()
+    read = document.read(path, voice)
+    if read is None and must_exist:
+        raise SettingsError(str(path), "", "there is no such file")
+    return Layer() if read is None else layers.of_file(read, environ)
+
+
+def _merged(
+    said: Sequence[Layer], files: Sequence[Layer], *, project_file: Path | None, store: Path
+) -> Settings:
+    """One value from the layers that are said aloud and those of files, each strongest first."""
+    every = (*said, *files)
+    refs = _refs(said, files)
+    deadline_s, on_error, pull = _agreed(each.terms for each in every)
+    merged = Settings(
+        project_file=project_file,
+        mount_point=_first((each.mount_point for each in every), None),
+        view=_first((each.view for each in every), "/"),
+        budget=_first((each.budget for each in every), Budget(None)).limit,
+        refs=refs,
+        deadline_s=deadline_s,
+        on_error=on_error,
+        pull=pull,
+        store=_first((each.store for each in every), store),
+        allowed_hosts=_hosts(refs) | {host for each in every for host in each.hosts},
+        dynamic=_first((each.dynamic for each in every), False),
+        allow_other=_first((each.allow_other for each in every), False),
+        preserve_owner=_first((each.preserve_owner for each in every), False),
+        suid=_first((each.suid for each in every), False),
+        dev=_first((each.dev for each in every), False),
+        offline=_first((each.offline for each in every), False),
+        ca_bundle=_first((each.ca_bundle for each in every), None),
+    )
+    if merged.dynamic and merged.allow_other:
+        raise SettingsError(
+            "settings",
+            "hosts.dynamic",
+            "a mount that others may read fetches only from hosts that are configured",
+            hint="leave out --dynamic or --allow-other, or allow the hosts by name",
+        )
+    return merged
+
+
+def _refs(said: Sequence[Layer], files: Sequence[Layer]) -> tuple[RefSpec, ...]:
+    """Every ref, sorted by name, with its defaults filled in."""
+    named = {draft.spec.name: draft for each in reversed(files) for draft in each.refs}
+    specs: list[RefSpec] = []
+    for _, draft in sorted(named.items()):
+        aloud = [each.terms for each in said]
+        deadline_s, _, pull = _agreed([*aloud, draft.terms, *(each.terms for each in files)])
+        specs.append(replace(draft.spec, deadline_s=deadline_s, pull=pull))
+    return tuple(specs)
+
+
+def _agreed(order: Iterable[Terms]) -> tuple[float | None, OnError, Pull]:
+    """The deadline, what happens at it, and the pull policy of terms, strongest first."""
+    every = list(order)
+    fail: OnError = "fail"
+    lock: Pull = "lock"
+    on_error = _first((each.on_error for each in every), fail)
+    deadline_s = _first((each.deadline_s for each in every), _DEADLINE_S)
+    pull = _first((each.pull for each in every), lock)
+    return (None if on_error == "wait" else deadline_s), on_error, pull
+
+
+def _hosts(refs: Iterable[RefSpec]) -> frozenset[str]:
+    """The hosts that refs and their mirrors name."""
+    hosts = {spec.ref.host for spec in refs}
+    hosts |= {host_of(mirror) for spec in refs for mirror in spec.mirrors}
+    return frozenset(host for host in hosts if host is not None)
+
+
+def _first(values: Iterable[T | None], default: T) -> T:
+    """The first that is said, else the default."""
+    return next((value for value in values if value is not None), default)

@@ -1,0 +1,69 @@
+"""What settings are, once everything has been read: frozen, checked, complete."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cafs.model.spec import Pull, RefSpec
+
+OnError = Literal["fail", "wait"]
+"""At the deadline: fail the read, or retry as long as the reader lives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting, with where it came from forgotten.
+
+    ``project_file`` is the cafs.toml that was read, None without one. ``mount_point`` is absolute,
+    None when nothing names one. ``view`` is the path inside the mount that is shown at its root:
+    ``/``, or one without slashes at its ends. ``budget`` bounds the bytes fetched per mount, None
+    is no bound. ``refs`` are sorted by name, names unique.
+
+    ``deadline_s``, ``on_error`` and ``pull`` are for refs that are named by path; named ones carry
+    their own. ``deadline_s`` bounds time without progress and is None exactly when ``on_error`` is
+    "wait". ``store`` is absolute. ``allowed_hosts`` are the authorities (``host`` or ``host:port``)
+    that may be named by path: those of refs, of mirrors, and those that the user's or the system's
+    settings allow. ``ca_bundle`` is an absolute path, None for the system's certificates.
+    """
+
+    project_file: Path | None
+    mount_point: Path | None
+    view: str
+    budget: int | None
+    refs: tuple[RefSpec, ...]
+    deadline_s: float | None
+    on_error: OnError
+    pull: Pull
+    store: Path
+    allowed_hosts: frozenset[str]
+    dynamic: bool
+    allow_other: bool
+    preserve_owner: bool
+    suid: bool
+    dev: bool
+    offline: bool
+    ca_bundle: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What flags say; None is not said. Texts as they were typed ("20GiB", "5m").
+
+    Relative paths start from the working directory. ``allow_hosts`` are added to what is allowed.
+    """
+
+    mount_point: Path | None = None
+    view: str | None = None
+    budget: str | None = None
+    deadline: str | None = None
+    on_error: str | None = None
+    pull: str | None = None
+    store: Path | None = None
+    allow_hosts: tuple[str, ...] = ()
+    dynamic: bool | None = None
+    allow_other: bool | None = None
+    preserve_owner: bool | None = None
+    suid: bool | None = None
+    dev: bool | None = None
+    offline: bool | None = None
+    ca_bundle: Path | None = None
