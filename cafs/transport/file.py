@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from typing import Final
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import trio
 from typing_extensions import override
@@ -21,7 +21,7 @@ from cafs.errors import (
 from cafs.model.span import Span
 from cafs.model.validator import Validator
 from cafs.transport.interfaces import Head, Request, Response, Transport
-from cafs.transport.urls import shown
+from cafs.transport.urls import shown, split
 
 _PIECE: Final = 1 << 20
 _FAMILIES: Final[dict[int, type[CafsError]]] = {
@@ -142,7 +142,7 @@ def _path(url: str) -> bytes:
 
     Source: RFC 8089 §2.
     """
-    parts = urlsplit(url)
+    parts = split(url)
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
         raise InvalidReferenceError(f"{shown(url)}: not a file of this machine")
     path = unquote_to_bytes(parts.path)
@@ -157,7 +157,11 @@ def _open(url: str, path: bytes) -> tuple[int, Validator]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise _failure(url, error) from error
-    status = os.fstat(fd)
+    try:
+        status = os.fstat(fd)
+    except OSError as error:
+        os.close(fd)
+        raise _failure(url, error) from error
     if stat.S_ISREG(status.st_mode):
         return fd, _version(status)
     os.close(fd)

@@ -34,7 +34,7 @@ class Origin:
         Raises:
             InvalidReferenceError: another scheme, no host, userinfo, a port that is none.
         """
-        parts = _split(url)
+        parts = split(url)
         if parts.scheme not in _PORTS:
             raise InvalidReferenceError(f"{shown(url)}: not an http(s) URL")
         if "@" in parts.netloc:
@@ -74,7 +74,12 @@ def shown(url: str) -> str:
     return bare + ("?…" if query else "")
 
 
-def _split(url: str) -> SplitResult:
+def split(url: str) -> SplitResult:
+    """The parts of a URL.
+
+    Raises:
+        InvalidReferenceError: not a URL.
+    """
     try:
         return urlsplit(url)
     except ValueError as error:
