@@ -1,0 +1,239 @@
+"""The verification gate: the one way in which bytes become a blob.
+
+A stream that is whole is sealed, so that nobody writes into it any more; hashed; compared with
+every claim; linked into ``blobs/``; and recorded, in this order. The stream's file stays where it
+is until the record is committed: a crash in between leaves a whole stream and an unrecorded file,
+which the next admission replaces. What does not match goes to ``quarantine/`` with a note.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from cafs.errors import ContentError, DigestMismatchError, SizeMismatchError, StorageError
+from cafs.model.descriptor import Descriptor
+from cafs.model.digest import Digest, Hasher
+from cafs.model.identity import StreamKey
+from cafs.store import locking
+from cafs.store.blob_records import BlobRecords
+from cafs.store.files import storage_error, sync_directory
+from cafs.store.layout import Layout
+from cafs.store.records import StreamRecord
+from cafs.store.streams import Shelf
+
+_CHUNK: Final = 1 << 20
+"""Bytes hashed between two looks at whether anybody still waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is said of a stream's bytes, to be checked: digests, and a size in bytes.
+
+    ``name`` says what they are, in errors and notes.
+    """
+
+    name: str
+    media_type: str
+    digests: tuple[Digest, ...]
+    size: int | None
+
+
+class Admission:
+    """Admits streams as blobs.
+
+    Concurrency: any number of worker threads and processes.
+    """
+
+    def __init__(self, layout: Layout, shelf: Shelf, records: BlobRecords) -> None:
+        self._layout = layout
+        self._shelf = shelf
+        self._records = records
+
+    def admit(self, key: StreamKey, claim: Claim, hashed: Hasher | None) -> Descriptor:
+        """Verify a whole stream and make it a blob. Blocks; for worker threads made by trio.
+
+        Raises:
+            DigestMismatchError, SizeMismatchError: a claim is wrong; the stream is quarantined, or
+                kept if it was a blob already.
+            StorageError: the disk failed; the stream is as it was.
+            ValueError: the stream is not whole.
+
+        Cancellation: while hashing; the stream is as it was, but sealed.
+        """
+        try:
+            while True:
+                record = self._shelf.ledger.record(key)
+                if record is None:
+                    raise ValueError(f"{claim.name}: stream {key} is not there")
+                if record.digest is not None:
+                    return self._confirm(key, record, record.digest, claim)
+                admitted = self._admit(key, record, claim, hashed)
+                if admitted is not None:
+                    return admitted
+        except OSError as error:
+            raise storage_error(error, f"{claim.name}: admitting stream {key}") from error
+
+    def _admit(
+        self, key: StreamKey, record: StreamRecord, claim: Claim, hashed: Hasher | None
+    ) -> Descriptor | None:
+        """Admit the stream as ``record`` has it; None when it has changed meanwhile."""
+        path = self._shelf.ledger.path(key, record)
+        if not self._seal(key, record, path):
+            return None
+        try:
+            digest = self._check(path, claim, self._usable(record, claim, hashed))
+        except ContentError as error:
+            self._quarantine(key, record, path, claim, error)
+            raise
+        size = path.stat().st_size
+        kept = self._place(path, digest, size)
+        descriptor = Descriptor(claim.media_type, digest, size)
+        former = self._records.admit(descriptor, claim.digests, key, record)
+        if not former:
+            return None
+        self._retire(former)
+        kept.chmod(0o444)
+        return descriptor
+
+    def _retire(self, former: Iterable[tuple[StreamKey, StreamRecord]]) -> None:
+        """Remove the files of streams that lie in a blob now."""
+        for name, old in former:
+            self._shelf.ledger.settle(name, old)
+            self._shelf.forget(name, old)
+            self._shelf.ledger.path(name, old).unlink(missing_ok=True)
+
+    def _seal(self, key: StreamKey, record: StreamRecord, path: Path) -> bool:
+        """Stop all writing into a whole stream; False when it has changed meanwhile."""
+        ledger = self._shelf.ledger
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._shelf.discard(key, record)
+            return False
+        try:
+            locking.hold_gate(descriptor)
+            if ledger.record(key) != record:
+                return False
+            if not ledger.whole(key, record):
+                raise ValueError(f"stream {key} is not whole")
+            if os.fstat(descriptor).st_size != record.size:
+                self._shelf.discard(key, record)
+                return False
+            ledger.seal(record)
+            return True
+        finally:
+            os.close(descriptor)
+
+    def _usable(self, record: StreamRecord, claim: Claim, hashed: Hasher | None) -> Hasher | None:
+        """The caller's hashes, if they are of exactly the bytes in the file.
+
+        They are when this process wrote all of them: what was present before, from whomever, was
+        not overwritten, and need not be what the caller hashed.
+        """
+        if hashed is None or hashed.size != record.size or not self._shelf.filled_alone(record):
+            return None
+        try:
+            for each in claim.digests:
+                hashed.digest(each.algorithm)
+        except KeyError:
+            return None
+        return hashed
+
+    def _check(self, path: Path, claim: Claim, hashed: Hasher | None) -> Digest:
+        size = path.stat().st_size
+        if claim.size is not None and claim.size != size:
+            raise SizeMismatchError(claim.name, expected=claim.size, actual=size)
+        if hashed is None:
+            hashed = hash_file(path, claim.digests)
+        for each in claim.digests:
+            actual = hashed.digest(each.algorithm)
+            if actual != each:
+                raise DigestMismatchError(claim.name, expected=each, actual=actual)
+        return hashed.digest()
+
+    def _place(self, path: Path, digest: Digest, size: int) -> Path:
+        """Make the bytes outlive a power cut under the blob's name."""
+        target = self._layout.blob(digest)
+        if not target.parent.exists():
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            sync_directory(target.parent.parent)
+        if self._records.get(digest) is not None and _size(target) == size:
+            return target
+        _sync(path)
+        temporary = target.with_name(f"{target.name}.{os.urandom(8).hex()}")
+        temporary.hardlink_to(path)
+        temporary.rename(target)
+        # Renaming onto another link of the same file does nothing, the old name included.
+        temporary.unlink(missing_ok=True)
+        sync_directory(target.parent)
+        return target
+
+    def _confirm(
+        self, key: StreamKey, record: StreamRecord, digest: Digest, claim: Claim
+    ) -> Descriptor:
+        """Check the claims on a stream that is a blob already; new aliases are recorded."""
+        path = self._layout.blob(digest)
+        if _size(path) != record.size or (known := self._records.get(digest)) is None:
+            self._shelf.discard(key, record)
+            raise StorageError(
+                f"{claim.name}: {path} has vanished or changed", hint="read again to fetch it again"
+            )
+        if claim.size is not None and claim.size != known.size:
+            raise SizeMismatchError(claim.name, expected=claim.size, actual=known.size)
+        unknown: list[Digest] = []
+        for each in claim.digests:
+            actual = self._records.canonical(each)
+            if actual is None:
+                unknown.append(each)
+            elif actual != digest:
+                raise DigestMismatchError(claim.name, expected=each, actual=digest)
+        if unknown:
+            self._check(path, Claim(claim.name, claim.media_type, tuple(unknown), None), None)
+        descriptor = Descriptor(claim.media_type, digest, known.size)
+        self._retire(self._records.admit(descriptor, claim.digests, key, record))
+        return descriptor
+
+    def _quarantine(
+        self, key: StreamKey, record: StreamRecord, path: Path, claim: Claim, error: ContentError
+    ) -> None:
+        """Put a stream that failed aside, where nothing reads it, with a note that says why."""
+        target = self._layout.quarantine / path.name
+        note = {"name": claim.name, "error": error.what, "time_ns": time.time_ns(), "v": 1}
+        target.with_name(f"{target.name}.json").write_bytes(msgspec.json.encode(note) + b"\n")
+        self._shelf.ledger.remove(key, record)
+        self._shelf.forget(key, record)
+        path.rename(target)
+
+
+def hash_file(path: Path, claims: Sequence[Digest] = ()) -> Hasher:
+    """Hash a file, also by the algorithms of ``claims``. For worker threads made by trio.
+
+    Cancellation: between two pieces.
+    """
+    hasher = Hasher(claim.algorithm for claim in claims)
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(_CHUNK):
+            hasher.update(data)
+            trio.from_thread.check_cancelled()
+    return hasher
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,153 @@
+"""The records of blobs: which digests are verified, and by which other names they are known.
+
+A blob has one record, under its canonical digest. Other digests of the same bytes are aliases
+(B-5, B-10); streams that turned out to be these bytes are listed with it.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from cafs.model.descriptor import OCTETS, Descriptor
+from cafs.model.digest import CANONICAL, Digest
+from cafs.model.identity import StreamKey, raw_stream
+from cafs.store import spans
+from cafs.store.environment import Batch, Environment
+from cafs.store.ledger import PREFIX
+from cafs.store.records import BlobRecord, Packed, StreamRecord, unpack_stream
+
+_PAGE: Final = 1024
+"""Digests listed in one transaction."""
+
+
+class BlobRecords:
+    """Records of blobs, their aliases, and the streams that became them.
+
+    Concurrency: any number of threads and processes; changes belong in worker threads.
+    """
+
+    def __init__(self, index: Environment) -> None:
+        self._index = index
+        self._blobs = index.table("blobs")
+        self._aliases = index.table("aliases")
+        self._streams = index.table("streams")
+        self._spans = index.table("spans")
+        self._packed = Packed(BlobRecord)
+
+    def canonical(self, digest: Digest) -> Digest | None:
+        """The canonical digest of the same bytes, None while nothing says which that is."""
+        if digest.canonical:
+            return digest
+        raw = self._index.get(self._aliases, _alias(digest))
+        return None if raw is None else Digest(CANONICAL, raw)
+
+    def get(self, digest: Digest) -> BlobRecord | None:
+        """The record of a canonical digest."""
+        return self._packed.unpack(self._index.get(self._blobs, digest.raw))
+
+    def digests(self) -> Iterator[Digest]:
+        """All canonical digests, ascending, as they are when each page of them is read."""
+        start = b""
+        while True:
+            page: list[bytes] = []
+            with self._index.read() as snapshot:
+                for key, _ in snapshot.scan(self._blobs, start, b"\xff" * 33):
+                    page.append(key)
+                    if len(page) == _PAGE:
+                        break
+            for raw in page:
+                yield Digest(CANONICAL, raw)
+            if len(page) < _PAGE:
+                return
+            start = page[-1] + b"\0"
+
+    def admit(
+        self, descriptor: Descriptor, claims: Iterable[Digest], key: StreamKey, record: StreamRecord
+    ) -> list[tuple[StreamKey, StreamRecord]]:
+        """Record a verified blob, its aliases, and the streams that are it.
+
+        Args:
+            descriptor: with the canonical digest.
+            claims: verified digests of the same bytes. Weak ones become no alias, since others
+                might rely on it.
+            key: the stream that held the bytes.
+            record: that stream's record, which must still be the one on file.
+
+        Returns:
+            The streams as they were, to remove their files. Empty when the stream has changed; then
+            nothing was recorded.
+        """
+        strong = [claim for claim in claims if not claim.weak]
+        names = {key, raw_stream(descriptor.digest), *map(raw_stream, strong)}
+
+        def change(batch: Batch) -> list[tuple[StreamKey, StreamRecord]]:
+            if batch.get(self._streams, bytes.fromhex(key)) != record.pack():
+                return []
+            former = [
+                each for name in sorted(names) if (each := self._point(batch, name, descriptor))
+            ]
+            self._record(batch, descriptor, strong, names)
+            return former
+
+        return self._index.apply(change)
+
+    def _point(
+        self, batch: Batch, name: StreamKey, descriptor: Descriptor
+    ) -> tuple[StreamKey, StreamRecord] | None:
+        """Make a stream be the blob; what it was, None when it was nothing or that blob."""
+        raw_key = bytes.fromhex(name)
+        raw = batch.get(self._streams, raw_key)
+        old = None if raw is None else unpack_stream(raw)
+        if old is not None and old.digest == descriptor.digest:
+            return None
+        file = descriptor.digest.raw[:8] if old is None else old.file
+        generation = 0 if old is None else old.generation + 1
+        new = StreamRecord(file, generation, descriptor.size, descriptor.digest)
+        batch.put(self._streams, raw_key, new.pack())
+        if old is None or old.digest is not None:
+            return None
+        spans.clear(batch, self._spans, (raw_key + old.file)[:PREFIX])
+        return name, old
+
+    def _record(
+        self,
+        batch: Batch,
+        descriptor: Descriptor,
+        strong: Iterable[Digest],
+        names: Iterable[StreamKey],
+    ) -> None:
+        old = self._packed.unpack(batch.get(self._blobs, descriptor.digest.raw))
+        if old is None:
+            old = BlobRecord(media_type=OCTETS, size=descriptor.size, admitted_ns=time.time_ns())
+        others = {str(claim) for claim in strong if not claim.canonical}
+        new = replace(
+            old,
+            media_type=descriptor.media_type if old.media_type == OCTETS else old.media_type,
+            aliases=tuple(sorted({*old.aliases, *others})),
+            streams=tuple(sorted({*old.streams, *names})),
+        )
+        batch.put(self._blobs, descriptor.digest.raw, self._packed.pack(new))
+        for text in others:
+            batch.put(self._aliases, _alias(Digest.parse(text)), descriptor.digest.raw)
+
+    def delete(self, digest: Digest) -> bool:
+        """Forget a blob, its aliases, and the streams that are it; whether there was one."""
+
+        def change(batch: Batch) -> bool:
+            record = self._packed.unpack(batch.get(self._blobs, digest.raw))
+            if record is None:
+                return batch.delete(self._blobs, digest.raw)
+            for text in record.aliases:
+                batch.delete(self._aliases, _alias(Digest.parse(text)))
+            for name in record.streams:
+                raw = batch.get(self._streams, bytes.fromhex(name))
+                if raw is not None and unpack_stream(raw).digest == digest:
+                    batch.delete(self._streams, bytes.fromhex(name))
+            return batch.delete(self._blobs, digest.raw)
+
+        return self._index.apply(change, urgent=True)
+
+
+def _alias(digest: Digest) -> bytes:
+    return digest.algorithm.encode() + b":" + digest.raw

@@ -1,0 +1,168 @@
+"""Blobs: immutable, verified bytes by digest.
+
+Nothing gets here but through the gate of ``admission``. A blob whose file has gone is absent,
+whatever its record says.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from cafs.errors import NotFoundError
+from cafs.model.descriptor import OCTETS, Descriptor
+from cafs.model.digest import EMPTY, Digest, Hasher
+from cafs.model.identity import StreamKey
+from cafs.store.admission import Admission, Claim
+from cafs.store.blob_records import BlobRecords
+from cafs.store.files import Files, storage_error
+from cafs.store.layout import Layout
+from cafs.store.uploads import BlobWriter, Uploads
+
+ADMISSIONS = 2
+"""Streams hashed at one time; more would only slow each other and the reads."""
+
+
+class Blobs:
+    """The blobs of a store (B-3).
+
+    Concurrency: any number of tasks and processes.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        files: Files,
+        records: BlobRecords,
+        admission: Admission,
+        uploads: Uploads,
+    ) -> None:
+        self._layout = layout
+        self._files = files
+        self._records = records
+        self._admission = admission
+        self._uploads = uploads
+        self._limiter = trio.CapacityLimiter(ADMISSIONS)
+
+    def stat(self, digest: Digest) -> Descriptor | None:
+        """The blob's descriptor, under its canonical digest; None when it is not here.
+
+        The empty blob is always here (B-17).
+        """
+        canonical = self._records.canonical(digest)
+        if canonical is None:
+            return None
+        record = self._records.get(canonical)
+        if record is None:
+            return Descriptor(OCTETS, EMPTY, 0) if canonical == EMPTY else None
+        if canonical != EMPTY and not _has_size(self._layout.blob(canonical), record.size):
+            return None
+        return Descriptor(record.media_type, canonical, record.size)
+
+    def digests(self) -> Iterator[Digest]:
+        """All canonical digests on record, ascending."""
+        return self._records.digests()
+
+    async def read(self, digest: Digest, offset: int, length: int) -> bytes:
+        """Read a span of a blob; short at its end.
+
+        Raises:
+            NotFoundError: it is not here.
+            StorageError: the disk failed.
+
+        Cancellation: no effect.
+        """
+        found = self.stat(digest)
+        if found is None:
+            raise NotFoundError(f"{digest}: not in the store")
+        length = max(0, min(length, found.size - offset))
+        if not length:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return b""
+        try:
+            data = await self._files.read(self._layout.blob(found.digest), offset, length)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{digest}: not in the store any more") from error
+        except OSError as error:
+            raise storage_error(error, f"reading {digest}") from error
+        if len(data) < length:
+            raise NotFoundError(f"{digest}: its file was cut short")
+        return data
+
+    async def admit(
+        self,
+        key: StreamKey,
+        *,
+        media_type: str,
+        claims: Sequence[Digest] = (),
+        size: int | None = None,
+        name: str,
+        hashed: Hasher | None = None,
+    ) -> Descriptor:
+        """Verify a whole stream and make it a blob: the one gate for bytes.
+
+        Args:
+            key: the stream; all of it must be present.
+            media_type: of the content; kept when nothing better is known.
+            claims: digests that the bytes must have. Each that is not weak resolves afterwards.
+            size: bytes that it must have, if anybody said.
+            name: what the content is, for errors.
+            hashed: hashes of all bytes of the stream, in order, by a caller who saw them go in;
+                used instead of another reading when this process wrote all of the stream.
+
+        Returns:
+            The canonical descriptor (B-5).
+
+        Raises:
+            DigestMismatchError, SizeMismatchError: a claim is wrong; the bytes are in quarantine,
+                and the stream is gone.
+            StorageError: the disk failed; the stream is as it was.
+            ValueError: the stream is not whole.
+
+        Cancellation: all or nothing.
+        """
+        claim = Claim(name, media_type or OCTETS, tuple(claims), size)
+        return await trio.to_thread.run_sync(
+            partial(self._admission.admit, key, claim, hashed), limiter=self._limiter
+        )
+
+    async def create(self, media_type: str = OCTETS) -> BlobWriter:
+        """Begin a new blob (B-14).
+
+        Cancellation: an empty upload may remain.
+        """
+        return await self._uploads.create(self, media_type or OCTETS)
+
+    async def resume(self, identity: str) -> BlobWriter:
+        """Go on with an upload that was closed, or whose process died, where its bytes end.
+
+        Raises:
+            NotFoundError: no such upload, or it was committed or cancelled.
+
+        Cancellation: no effect.
+        """
+        return await self._uploads.resume(self, identity)
+
+    async def delete(self, digest: Digest) -> None:
+        """Remove a blob and all its names. Nothing happens when it is not here.
+
+        Cancellation: all or nothing; once begun it is carried through.
+        """
+        await trio.to_thread.run_sync(self._delete, digest, limiter=self._limiter)
+
+    def _delete(self, digest: Digest) -> None:
+        canonical = self._records.canonical(digest)
+        if canonical is None:
+            return
+        path = self._layout.blob(canonical)
+        self._records.delete(canonical)
+        self._files.forget(path)
+        path.unlink(missing_ok=True)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,157 @@
+"""Transport cache documents on disk: one JSON document per URL, versioned (R-8, R-9, R-10).
+
+A document that cannot be read, or is of another version, is none: it costs a request. One whose
+blob has gone keeps what it knows of the URL, without the digest (R-2b).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from cafs.errors import InvalidReferenceError
+from cafs.model.descriptor import OCTETS
+from cafs.model.digest import Digest
+from cafs.model.document import CacheDocument
+from cafs.model.validator import Validator
+from cafs.store.environment import Environment
+from cafs.store.records import hashed
+
+VERSION: Final = 1
+
+
+class _Http(msgspec.Struct, kw_only=True):
+    """What an HTTP answer said; names as R-9 spells them."""
+
+    v: int
+    digest: str | None
+    fetch_time: float = msgspec.field(name="fetchTime")
+    etag: str = msgspec.field(name="ETag")
+    last_modified: str = msgspec.field(name="lastModified")
+    dated: bool
+    maxage: int
+    size: int | None
+    ranges: bool
+    media_type: str = msgspec.field(name="mediaType")
+
+
+class _File(msgspec.Struct, kw_only=True):
+    """A file as it was; ``mtime`` is ns since the epoch."""
+
+    v: int
+    digest: str | None
+    size: int
+    mtime: int
+
+
+def encode(url: str, document: CacheDocument) -> bytes:
+    """The document as it is stored: what a file was like, or what an HTTP answer said."""
+    digest = None if document.digest is None else str(document.digest)
+    validator = document.validator
+    if _is_file(url):
+        return msgspec.json.encode(
+            _File(
+                v=VERSION,
+                digest=digest,
+                size=validator.size or 0,
+                mtime=validator.mtime_ns or 0,
+            )
+        )
+    return msgspec.json.encode(
+        _Http(
+            v=VERSION,
+            digest=digest,
+            fetch_time=document.fetched_s,
+            etag=validator.etag,
+            last_modified=validator.last_modified,
+            dated=validator.dated,
+            maxage=document.max_age_s,
+            size=document.size,
+            ranges=document.ranges,
+            media_type=document.media_type,
+        )
+    )
+
+
+def decode(url: str, raw: bytes) -> CacheDocument | None:
+    """The document in stored bytes, None when they are none of this version."""
+    try:
+        return _decode_file(raw) if _is_file(url) else _decode_http(raw)
+    except (msgspec.MsgspecError, InvalidReferenceError):
+        return None
+
+
+def _decode_http(raw: bytes) -> CacheDocument | None:
+    stored = msgspec.json.decode(raw, type=_Http)
+    if stored.v != VERSION:
+        return None
+    return CacheDocument(
+        digest=_digest(stored.digest),
+        validator=Validator(
+            etag=stored.etag, last_modified=stored.last_modified, dated=stored.dated
+        ),
+        fetched_s=stored.fetch_time,
+        max_age_s=stored.maxage,
+        size=stored.size,
+        ranges=stored.ranges,
+        media_type=stored.media_type,
+    )
+
+
+def _decode_file(raw: bytes) -> CacheDocument | None:
+    stored = msgspec.json.decode(raw, type=_File)
+    if stored.v != VERSION:
+        return None
+    return CacheDocument(
+        digest=_digest(stored.digest),
+        validator=Validator(size=stored.size, mtime_ns=stored.mtime),
+        fetched_s=0.0,
+        max_age_s=0,
+        size=stored.size,
+        ranges=True,
+        media_type=OCTETS,
+    )
+
+
+def _digest(text: str | None) -> Digest | None:
+    return None if text is None else Digest.parse(text)
+
+
+def _is_file(url: str) -> bool:
+    return url.startswith("file:")
+
+
+class Documents:
+    """The documents of a store, by the URL before redirects.
+
+    Concurrency: any number of tasks and processes; the last to save wins.
+    """
+
+    def __init__(self, index: Environment, has: Callable[[Digest], bool]) -> None:
+        self._index = index
+        self._table = index.table("documents")
+        self._has = has
+
+    def load(self, url: str) -> CacheDocument | None:
+        """The document of a URL, None when there is none that can be used."""
+        raw = self._index.get(self._table, hashed(url))
+        document = None if raw is None else decode(url, raw)
+        if document is None or document.digest is None or self._has(document.digest):
+            return document
+        return replace(document, digest=None)
+
+    async def save(self, url: str, document: CacheDocument) -> None:
+        """Keep a document.
+
+        Cancellation: all or nothing.
+        """
+        value = encode(url, document)
+        await self._index.commit(lambda batch: batch.put(self._table, hashed(url), value))
+
+    async def drop(self, url: str) -> None:
+        """Forget the document of a URL, if there is one.
+
+        Cancellation: all or nothing.
+        """
+        await self._index.commit(lambda batch: batch.delete(self._table, hashed(url)), urgent=True)

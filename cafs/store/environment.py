@@ -1,0 +1,274 @@
+"""Key-value environments with checked records: lmdb's only door.
+
+An environment is one LMDB directory with named tables. Every record carries the crc32 of its key
+and value, seeded with its table's version, so what is damaged, misplaced or of another version
+reads as absent and is logged. Reads never wait for writes. Write transactions are short; they run
+in worker threads, one at a time in this process, and LMDB's own lock orders them across processes.
+"""
+
+import errno
+import logging
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import lmdb
+import trio
+from typing_extensions import override
+
+from cafs.errors import StorageError, StorageFullError
+
+T = TypeVar("T")
+_LOG: Final = logging.getLogger("cafs.store")
+_CRC: Final = struct.Struct("<I")
+MAP_SIZE: Final = 1 << 40
+"""Address space of one environment. Reserved, not used: the file grows with its content."""
+READERS: Final = 4096
+"""Read transactions at one time, over all processes."""
+_BROKEN: Final = (
+    lmdb.CorruptedError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+)
+
+
+class BrokenEnvironmentError(StorageError):
+    """The environment's own structure is damaged: nothing in it can be trusted."""
+
+    code = "storage-broken"
+
+
+class Table:
+    """A named table of one environment, and the version of its records."""
+
+    __slots__ = ("handle", "name", "version")
+
+    def __init__(self, name: str, version: int, handle: "lmdb._Database") -> None:
+        self.name = name
+        self.version = version
+        self.handle = handle
+
+    def seal(self, key: bytes, value: bytes) -> bytes:
+        """The record of a value: its checksum, then the value."""
+        return _CRC.pack(zlib.crc32(value, zlib.crc32(key, self.version))) + value
+
+    def unseal(self, key: bytes, record: bytes) -> bytes | None:
+        """The value in a record; None, logged, when it is not what was written."""
+        value = record[_CRC.size :]
+        if record[: _CRC.size] == _CRC.pack(zlib.crc32(value, zlib.crc32(key, self.version))):
+            return value
+        _LOG.warning("store.record.broken table=%s key=%s", self.name, key.hex())
+        return None
+
+
+class Snapshot:
+    """A read transaction: one consistent view, held for microseconds.
+
+    Concurrency: one thread; never across an await.
+    """
+
+    __slots__ = ("_path", "_transaction")
+
+    def __init__(self, transaction: "lmdb.Transaction[bytes]", path: Path) -> None:
+        self._transaction = transaction
+        self._path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._transaction.abort()
+        if isinstance(error, lmdb.Error):
+            raise _translated(error, self._path) from error
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """The value at a key, None when there is none."""
+        record = self._transaction.get(key, db=table.handle)
+        return None if record is None else table.unseal(key, record)
+
+    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
+        """The record with the greatest key that is not above ``key``, None when there is none."""
+        cursor = self._transaction.cursor(table.handle)
+        above = cursor.set_range(key)
+        if not (cursor.key() == key or cursor.prev() if above else cursor.last()):
+            return None
+        at, record = cursor.item()
+        value = table.unseal(at, record)
+        return None if value is None else (at, value)
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The records with ``start <= key < stop``, ascending. Broken ones are left out."""
+        cursor = self._transaction.cursor(table.handle)
+        if not cursor.set_range(start):
+            return
+        for key, record in cursor:
+            if key >= stop:
+                return
+            value = table.unseal(key, record)
+            if value is not None:
+                yield key, value
+
+
+class Batch(Snapshot):
+    """A write transaction: committed as a whole, or not at all. It reads its own writes."""
+
+    __slots__ = ()
+
+    @override
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            super().__exit__(kind, error, trace)
+            return
+        try:
+            self._transaction.commit()
+        except lmdb.Error as failure:
+            raise _translated(failure, self._path) from failure
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        """Write a record, over one that may be there."""
+        self._transaction.put(key, table.seal(key, value), db=table.handle)
+
+    def delete(self, table: Table, key: bytes) -> bool:
+        """Remove a record; whether there was one."""
+        return self._transaction.delete(key, db=table.handle)
+
+    def clear(self, table: Table, start: bytes, stop: bytes, limit: int) -> int:
+        """Remove at most ``limit`` records with ``start <= key < stop``; how many it were."""
+        cursor = self._transaction.cursor(table.handle)
+        count = 0
+        found = cursor.set_range(start)
+        while found and count < limit and cursor.key() < stop:
+            found = cursor.delete() and bool(cursor.key())
+            count += 1
+        return count
+
+
+class Environment:
+    """One LMDB directory.
+
+    Concurrency: any number of threads and processes. A directory is opened once in a process.
+    """
+
+    def __init__(
+        self, path: Path, tables: Mapping[str, int], *, synced: bool, make_room: Callable[[], bool]
+    ) -> None:
+        """Open, creating what is missing. Blocks; belongs in a thread.
+
+        Args:
+            path: the directory.
+            tables: the version of the records of each table, by name.
+            synced: whether a commit outlives a power cut. Without, it outlives the process.
+            make_room: frees some disk space; whether there was anything to free.
+
+        Raises:
+            BrokenEnvironmentError: damaged.
+            StorageFullError: no space to create it.
+            StorageError: it cannot be opened, or is open in this process.
+        """
+        self.path = path
+        self._make_room = make_room
+        self._limiter = trio.CapacityLimiter(1)
+        try:
+            self._environment = lmdb.Environment(
+                str(path),
+                map_size=MAP_SIZE,
+                max_readers=READERS,
+                max_dbs=len(tables),
+                max_spare_txns=8,
+                mode=0o600,
+                sync=synced,
+                metasync=synced,
+                readahead=False,
+            )
+            self._environment.reader_check()
+            self._tables = {
+                name: Table(name, version, self._environment.open_db(name.encode()))
+                for name, version in tables.items()
+            }
+        except lmdb.Error as error:
+            raise _translated(error, path) from error
+
+    def close(self) -> None:
+        """Let go of the directory; nothing else may be called afterwards."""
+        self._environment.close()
+
+    def table(self, name: str) -> Table:
+        """The table that was opened under this name."""
+        return self._tables[name]
+
+    def read(self) -> Snapshot:
+        """Begin a read transaction; use as a context manager."""
+        try:
+            return Snapshot(self._environment.begin(), self.path)
+        except lmdb.Error as error:
+            raise _translated(error, self.path) from error
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """The value at a key, in a transaction of its own."""
+        with self.read() as snapshot:
+            return snapshot.get(table, key)
+
+    def apply(self, change: Callable[[Batch], T], *, urgent: bool = False) -> T:
+        """Run a change in a write transaction. Blocks; for code in worker threads.
+
+        Args:
+            change: called once, or once more after room was made; short, without I/O of its own.
+            urgent: removes things, so it is worth the ballast when the disk is full.
+
+        Raises:
+            StorageFullError: the disk is full; nothing has changed.
+            StorageError: the commit failed; nothing has changed.
+        """
+        try:
+            return self._apply(change)
+        except StorageFullError:
+            if urgent and self._make_room():
+                return self._apply(change)
+            raise
+
+    def _apply(self, change: Callable[[Batch], T]) -> T:
+        try:
+            transaction = self._environment.begin(write=True)
+        except lmdb.Error as error:
+            raise _translated(error, self.path) from error
+        with Batch(transaction, self.path) as batch:
+            return change(batch)
+
+    async def commit(self, change: Callable[[Batch], T], *, urgent: bool = False) -> T:
+        """``apply`` in a thread.
+
+        Cancellation: all or nothing; once begun it is carried through.
+        """
+        return await trio.to_thread.run_sync(
+            partial(self.apply, change, urgent=urgent), limiter=self._limiter
+        )
+
+
+def _translated(error: lmdb.Error, path: Path) -> StorageError:
+    if isinstance(error, lmdb.MapFullError) or error.code in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageFullError(f"{path}: {error}", hint="free space on the store's disk")
+    if isinstance(error, _BROKEN):
+        return BrokenEnvironmentError(f"{path}: {error}")
+    return StorageError(f"{path}: {error}")
+
+
+def after(prefix: bytes) -> bytes:
+    """The first key behind all keys that begin with ``prefix``, for ``scan`` and ``clear``."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 512

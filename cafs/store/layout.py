@@ -1,0 +1,216 @@
+"""The directory of a store: what lies where, who may use it, and what must be true of it first.
+
+::
+
+    VERSION                 layout version
+    users                   a file that every process using the store keeps flocked
+    index/                  records that outlive a power cut
+    recent-<boot id>/       records that outlive the process; other boots' are deleted unread
+    blobs/sha256/ab/<hex>   complete and verified, mode 0444
+    streams/ab/<key>.<id>   sparse files being filled
+    quarantine/             what failed verification, each with a note
+    leases/                 files that a holder keeps flocked
+    ballast                 space to delete first when the disk is full
+
+Everything here blocks; it belongs in a thread.
+"""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Final
+
+from cafs.errors import StorageError
+from cafs.model.digest import Digest
+from cafs.store.files import storage_error
+from cafs.store.locking import flock
+
+VERSION: Final = 1
+"""Version of this layout. A store of a newer one is refused."""
+BALLAST: Final = 16 << 20
+"""Bytes kept back, so that removing things from a full disk can write what it must."""
+_FOLDERS: Final = ("blobs/sha256", "streams", "quarantine", "leases", "index")
+_MODE: Final = 0o700
+_REMOTE: Final = frozenset({"nfs", "nfs4", "fuse", "cifs", "smb3", "9p", "afs", "ceph"})
+"""File system types on which locks and memory maps do not join up between machines, or which are
+answered by a process that may itself wait for this store."""
+
+
+class Layout:
+    """The paths of one store.
+
+    Args:
+        root: the store's directory.
+        boot_id: names this boot of the machine.
+    """
+
+    def __init__(self, root: Path, boot_id: str) -> None:
+        self.root = root
+        self.index = root / "index"
+        self.recent = root / f"recent-{boot_id}"
+        self.quarantine = root / "quarantine"
+        self.ballast = root / "ballast"
+        self.checkpoint_lock = root / "leases" / "checkpoint"
+
+    def blob(self, digest: Digest) -> Path:
+        """Where the blob of a canonical digest lies, if it is there (B-12)."""
+        return self.root / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+
+    def stream(self, key: bytes, file: bytes) -> Path:
+        """Where one incarnation of a stream lies; the random ``file`` is never used again."""
+        name = key.hex()
+        return self.root / "streams" / name[:2] / f"{name}.{file.hex()}"
+
+    def make_room(self) -> bool:
+        """Delete the ballast; whether it was there."""
+        try:
+            self.ballast.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def free_bytes(self) -> int:
+        """Bytes that this user may still write on the store's disk."""
+        info = os.statvfs(self.root)
+        return info.f_bavail * info.f_frsize
+
+    def prepare(self) -> None:
+        """Make the directory if it is missing, and check that it may be used.
+
+        Raises:
+            StorageError: it belongs to somebody else, lies on a file system where a store cannot
+                live, or cannot be made.
+        """
+        try:
+            self.root.mkdir(mode=_MODE, parents=True, exist_ok=True)
+            info = self.root.stat()
+        except OSError as error:
+            raise storage_error(error, f"{self.root}: cannot be made") from error
+        if not stat.S_ISDIR(info.st_mode):
+            raise StorageError(f"{self.root}: not a directory")
+        if info.st_uid != os.geteuid():
+            raise StorageError(
+                f"{self.root}: belongs to user {info.st_uid}, not to {os.geteuid()}",
+                hint="a store has one user; choose another directory",
+            )
+        check_type(self.root, file_system_type(self.root))
+        if stat.S_IMODE(info.st_mode) != _MODE:
+            self.root.chmod(_MODE)
+
+    def fill(self) -> None:
+        """Make what is missing inside; only while nobody else is using the store.
+
+        Raises:
+            StorageError: the layout is of a newer version, or cannot be made.
+        """
+        try:
+            self._check_version()
+            for folder in _FOLDERS:
+                (self.root / folder).mkdir(mode=_MODE, parents=True, exist_ok=True)
+            self.recent.mkdir(mode=_MODE, exist_ok=True)
+            for other in self.root.glob("recent-*"):
+                if other != self.recent:
+                    shutil.rmtree(other)
+            self._fill_ballast()
+        except OSError as error:
+            raise storage_error(error, f"{self.root}: cannot be prepared") from error
+
+    def _check_version(self) -> None:
+        path = self.root / "VERSION"
+        try:
+            text = path.read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            path.write_text(f"{VERSION}\n", encoding="ascii")
+            return
+        if not text.isdecimal() or int(text) == 0:
+            raise StorageError(f"{path}: {text[:40]!r} is no layout version")
+        if int(text) > VERSION:
+            raise StorageError(
+                f"{self.root}: written by a newer cafs (layout {text}, known up to {VERSION})",
+                hint="upgrade cafs, or choose another store",
+            )
+
+    def _fill_ballast(self) -> None:
+        if self.ballast.exists() or self.free_bytes() < 4 * BALLAST:
+            return
+        descriptor = os.open(self.ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, BALLAST)
+        finally:
+            os.close(descriptor)
+
+
+class Usage:
+    """Our place among the users of a store, held until ``close`` or the end of the process.
+
+    ``alone`` says that nobody else is using the store, and that nobody can begin to before
+    ``share`` is called.
+    """
+
+    def __init__(self, layout: Layout, namespace: str) -> None:
+        """Enter, waiting for one who is alone there to share it.
+
+        Raises:
+            StorageError: in use from another PID namespace, where LMDB cannot tell whether our
+                processes live.
+        """
+        self._path = layout.root / "users"
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.alone = flock(self._descriptor, exclusive=True, wait=False)
+        if self.alone:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, namespace.encode(), 0)
+            return
+        flock(self._descriptor, exclusive=False, wait=True)
+        theirs = os.pread(self._descriptor, 256, 0).decode("ascii", "replace")
+        if theirs != namespace:
+            self.close()
+            raise StorageError(
+                f"{layout.root}: in use from another PID namespace ({theirs}, not {namespace})",
+                hint="use one store per container, or share the host's PID namespace",
+            )
+
+    def share(self) -> None:
+        """Let others in."""
+        if self.alone:
+            flock(self._descriptor, exclusive=False, wait=True)
+            self.alone = False
+
+    def close(self) -> None:
+        """Leave."""
+        os.close(self._descriptor)
+
+
+def check_type(path: Path, kind: str) -> None:
+    """Refuse a directory on a file system of a type on which a store cannot live.
+
+    Raises:
+        StorageError: it is remote, or served by a process.
+    """
+    if kind in _REMOTE or kind.startswith("fuse."):
+        raise StorageError(
+            f"{path}: lies on {kind}, where processes cannot share a store",
+            hint="choose a directory on a local disk",
+        )
+
+
+def file_system_type(path: Path) -> str:
+    """The type of the file system that a directory lies on, as in ``/proc/self/mountinfo``.
+
+    Found by mount ID, since device numbers are not unique there (btrfs, overlays).
+
+    Source: proc(5), ``/proc/pid/mountinfo`` and ``/proc/pid/fdinfo``.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        info = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
+    finally:
+        os.close(descriptor)
+    mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            fields, _, rest = line.partition(" - ")
+            if fields.split()[0] == mount:
+                return rest.split()[0]
+    return "unknown"

@@ -1,0 +1,95 @@
+"""Locks on files that every process of one machine sees: open-file-description locks, and flock.
+
+An OFD lock belongs to one open of the file, so two tasks exclude each other like two processes do,
+and it goes with the last descriptor, however its holder ends.
+
+Source: fcntl_locking(2), "Open file description locks".
+"""
+
+import errno
+import fcntl
+import os
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from cafs.model.span import Span
+
+LOCK_LENGTH: Final = 8 << 20
+"""The longest span that one lock may cover, so that nobody can hold a whole stream."""
+_GATE: Final = Span(1 << 62, (1 << 62) + 1)
+"""A byte that no stream has: who writes into a stream file, or seals it, holds it."""
+_FLOCK: Final = struct.Struct("@hhqqi4x")
+_BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES})
+
+
+def _ofd(descriptor: int, command: int, kind: int, span: Span) -> None:
+    fcntl.fcntl(descriptor, command, _FLOCK.pack(kind, os.SEEK_SET, span.start, span.length, 0))
+
+
+class SpanLock:
+    """A lock on a span of a file; let go by ``release``, or with the process.
+
+    Concurrency: any task may release it.
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let go; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def try_lock(path: Path, span: Span) -> SpanLock | None:
+    """Lock a span of a file exclusively; None when somebody else holds a part of it.
+
+    Raises:
+        ValueError: the span is empty or longer than ``LOCK_LENGTH``.
+        FileNotFoundError: there is no such file.
+    """
+    if not 0 < span.length <= LOCK_LENGTH:
+        raise ValueError(f"cannot lock {span}: at most {LOCK_LENGTH} bytes, at least one")
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _ofd(descriptor, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, span)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in _BUSY:
+            return None
+        raise
+    return SpanLock(descriptor)
+
+
+def hold_gate(descriptor: int) -> None:
+    """Wait for a stream file's gate, and hold it until the descriptor is closed.
+
+    Blocks for as long as one write into the file takes; for worker threads.
+    """
+    _ofd(descriptor, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, _GATE)
+
+
+def flock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
+    """Lock a whole file, or change the lock; whether it was to be had (always, with ``wait``)."""
+    operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(descriptor, operation | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True

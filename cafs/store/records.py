@@ -1,0 +1,206 @@
+"""Records as bytes: what the tables hold, packed and unpacked.
+
+Small, frequent records are fixed structures or positional arrays; the others are MessagePack maps
+by field name, to which fields with defaults may be added. A record that cannot be unpacked reads as
+absent: its checksum has vouched for the bytes, so another version wrote it.
+"""
+
+import hashlib
+import logging
+import struct
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from cafs.errors import CafsError, MalformedError
+from cafs.model.digest import CANONICAL, Digest
+from cafs.model.member import Entry, Kind, Piece
+from cafs.model.record import Segment
+
+T = TypeVar("T")
+_LOG: Final = logging.getLogger("cafs.store")
+_STREAM: Final = struct.Struct("<8sIqB")
+_SEGMENT: Final = struct.Struct("<qqqBI")
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+def hashed(text: str) -> bytes:
+    """The key of a text from outside: 32 bytes, whatever its length."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+class Packed(Generic[T]):
+    """Packs values of one type as MessagePack."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(kind)
+
+    def pack(self, value: T) -> bytes:
+        """The bytes of a value."""
+        return self._encoder.encode(value)
+
+    def unpack(self, raw: bytes | None) -> T | None:
+        """The value in the bytes; None, logged, when it is not one."""
+        if raw is None:
+            return None
+        try:
+            return self._decoder.decode(raw)
+        except (msgspec.MsgspecError, CafsError) as error:
+            _LOG.warning("store.record.unknown kind=%s error=%s", self._kind.__name__, error)
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRecord:
+    """A stream and the file that holds it.
+
+    ``file`` is the 8 random bytes in the file's name; spans belong to it, and to no other
+    incarnation. ``generation`` rises whenever spans are taken away. ``digest`` names the blob that
+    the stream has become; then there is no stream file.
+    """
+
+    file: bytes
+    generation: int
+    size: int | None
+    digest: Digest | None
+
+    def pack(self) -> bytes:
+        """The bytes of the record."""
+        size = -1 if self.size is None else self.size
+        head = _STREAM.pack(self.file, self.generation, size, self.digest is not None)
+        return head if self.digest is None else head + self.digest.raw
+
+
+def unpack_stream(raw: bytes) -> StreamRecord:
+    """The stream record in the bytes."""
+    file, generation, size, admitted = _STREAM.unpack_from(raw)
+    digest = Digest(CANONICAL, raw[_STREAM.size :]) if admitted else None
+    return StreamRecord(file, generation, None if size < 0 else size, digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobRecord:
+    """A verified blob: ``aliases`` are its other digests as text, ``streams`` the keys that are it.
+
+    ``admitted_ns`` is when, since the epoch.
+    """
+
+    media_type: str
+    size: int
+    admitted_ns: int
+    aliases: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+
+
+class _Row(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """An entry as a positional array: what most files need comes first."""
+
+    name: bytes
+    parent: int
+    kind: int
+    mode: int
+    mtime_ns: int = 0
+    size: int = 0
+    offset: int = 0
+    stream: int = 0
+    links: int = 1
+    sha256: bytes = b""
+    uid: int = 0
+    gid: int = 0
+    target: bytes | None = None
+    link: int = 0
+    device: int = 0
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    sparse: tuple[tuple[int, int], ...] | None = None
+
+
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_DECODE: Final = msgspec.msgpack.Decoder(_Row).decode
+
+
+def pack_entry(entry: Entry) -> bytes:
+    """The bytes of an entry.
+
+    Raises:
+        MalformedError: a number of it does not fit into 64 bits.
+    """
+    sparse = entry.sparse
+    row = _Row(
+        entry.name,
+        entry.parent,
+        entry.kind,
+        entry.mode,
+        entry.mtime_ns,
+        entry.size,
+        entry.offset,
+        entry.stream,
+        entry.links,
+        entry.sha256,
+        entry.uid,
+        entry.gid,
+        entry.target,
+        entry.link,
+        entry.device,
+        entry.xattrs,
+        None if sparse is None else tuple((piece.offset, piece.length) for piece in sparse),
+    )
+    try:
+        return _ENCODE(row)
+    except OverflowError as error:
+        name = entry.name.decode("utf-8", "backslashreplace")
+        raise MalformedError(f"{name}: a number in its header is out of range") from error
+
+
+def unpack_entry(raw: bytes) -> Entry:
+    """The entry in the bytes."""
+    row = _DECODE(raw)
+    sparse = row.sparse
+    return Entry(
+        name=row.name,
+        parent=row.parent,
+        kind=_KINDS[row.kind],
+        mode=row.mode,
+        uid=row.uid,
+        gid=row.gid,
+        mtime_ns=row.mtime_ns,
+        size=row.size,
+        stream=row.stream,
+        offset=row.offset,
+        target=row.target,
+        link=row.link,
+        links=row.links,
+        device=row.device,
+        xattrs=row.xattrs,
+        sparse=None if sparse is None else tuple(Piece(*piece) for piece in sparse),
+        sha256=row.sha256,
+    )
+
+
+def pack_segment(segment: Segment) -> bytes:
+    """The bytes of a segment but for its start, which is in the key."""
+    return (
+        _SEGMENT.pack(
+            segment.length,
+            segment.input_start,
+            segment.input_length,
+            segment.crc32 is not None,
+            segment.crc32 or 0,
+        )
+        + segment.codec.encode()
+    )
+
+
+def unpack_segment(start: int, raw: bytes) -> Segment:
+    """The segment in the bytes."""
+    length, input_start, input_length, checked, crc32 = _SEGMENT.unpack_from(raw)
+    return Segment(
+        start=start,
+        length=length,
+        input_start=input_start,
+        input_length=input_length,
+        codec=raw[_SEGMENT.size :].decode(),
+        crc32=crc32 if checked else None,
+    )

@@ -1,0 +1,66 @@
+"""References: what each ref meant, and when (R-6); apart from what URLs answered."""
+
+import struct
+from dataclasses import replace
+from typing import Final
+
+from cafs.model.resolved import Resolved
+from cafs.store.environment import Batch, Environment, Snapshot, after
+from cafs.store.records import Packed, hashed
+
+_SERIAL: Final = struct.Struct(">Q")
+KEPT: Final = 64
+"""Meanings kept of one ref; older ones are forgotten."""
+
+
+class References:
+    """Resolutions by the spec's key, the latest and those before.
+
+    Concurrency: any number of tasks and processes; the last to record is the latest.
+    """
+
+    def __init__(self, index: Environment) -> None:
+        self._index = index
+        self._table = index.table("references")
+        self._packed = Packed(Resolved)
+
+    def latest(self, key: str) -> Resolved | None:
+        """What the ref meant last, None when it has never been resolved."""
+        with self._index.read() as snapshot:
+            last = self._last(snapshot, hashed(key))
+        return None if last is None else self._packed.unpack(last[1])
+
+    def _last(self, snapshot: Snapshot, prefix: bytes) -> tuple[bytes, bytes] | None:
+        last = snapshot.floor(self._table, prefix + b"\xff" * _SERIAL.size)
+        return last if last is not None and last[0].startswith(prefix) else None
+
+    def history(self, key: str) -> list[Resolved]:
+        """Everything that the ref meant, oldest first, at most ``KEPT``."""
+        prefix = hashed(key)
+        with self._index.read() as snapshot:
+            raws = [raw for _, raw in snapshot.scan(self._table, prefix, after(prefix))]
+        return [each for raw in raws if (each := self._packed.unpack(raw)) is not None]
+
+    async def record(self, key: str, resolved: Resolved) -> None:
+        """Record what the ref means now. The same meaning again only moves its time on.
+
+        Cancellation: all or nothing.
+        """
+        prefix = hashed(key)
+        value = self._packed.pack(resolved)
+
+        def change(batch: Batch) -> None:
+            serial = 0
+            last = self._last(batch, prefix)
+            if last is not None:
+                serial = int(_SERIAL.unpack(last[0][-_SERIAL.size :])[0])
+                old = self._packed.unpack(last[1])
+                same = old is not None and (
+                    replace(old, resolved_ns=resolved.resolved_ns) == resolved
+                )
+                serial += 0 if same else 1
+            batch.put(self._table, prefix + _SERIAL.pack(serial), value)
+            oldest = prefix + _SERIAL.pack(max(0, serial + 1 - KEPT))
+            batch.clear(self._table, prefix, oldest, KEPT)
+
+        await self._index.commit(change)

@@ -1,0 +1,200 @@
+"""The local digest store, opened: everything that is kept, behind one door.
+
+Any number of processes use one store at once. What is written outlives this process at once, and a
+power cut after the next checkpoint. See ``layout`` for what lies where.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cafs.errors import StorageError
+from cafs.model.digest import Digest
+from cafs.store.admission import Admission
+from cafs.store.blob_records import BlobRecords
+from cafs.store.blobs import Blobs
+from cafs.store.checkpointing import Checkpointer
+from cafs.store.documents import Documents
+from cafs.store.environment import Environment
+from cafs.store.files import Files, storage_error
+from cafs.store.layout import Layout, Usage
+from cafs.store.ledger import Ledger
+from cafs.store.mounts import Mounts
+from cafs.store.references import References
+from cafs.store.streams import Shelf, Streams
+from cafs.store.tree_tables import TreeTables
+from cafs.store.trees import Trees
+from cafs.store.uploads import Uploads
+
+CHECKPOINT_BYTES: Final = 64 << 20
+CHECKPOINT_S: Final = 5.0
+_CLOSING_S: Final = 30.0
+"""How long closing may wait for the disk."""
+_INDEX: Final = {
+    "aliases": 1,
+    "blobs": 1,
+    "counters": 1,
+    "documents": 1,
+    "drafts": 1,
+    "entries": 1,
+    "names": 1,
+    "references": 1,
+    "segments": 1,
+    "spans": 1,
+    "streams": 1,
+    "trees": 1,
+    "uploads": 1,
+}
+"""Tables that outlive a power cut, with the versions of their records."""
+_RECENT: Final = {
+    "attachments": 1,
+    "below": 1,
+    "mounts": 1,
+    "paths": 1,
+    "resolved": 1,
+    "sealed": 1,
+    "spans": 1,
+}
+"""Tables that outlive the process, not the boot."""
+
+
+class Store:
+    """An open store.
+
+    Concurrency: any number of tasks of the trio run that opened it; worker threads where a method
+    says so.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        index: Environment,
+        recent: Environment,
+        files: Files,
+        ledger: Ledger,
+        checkpointer: Checkpointer,
+    ) -> None:
+        shelf = Shelf(ledger, files, checkpointer)
+        records = BlobRecords(index)
+        self._layout = layout
+        self._checkpointer = checkpointer
+        self.path = layout.root
+        self.streams = Streams(shelf)
+        self.blobs = Blobs(
+            layout, files, records, Admission(layout, shelf, records), Uploads(index, self.streams)
+        )
+        self.trees = Trees(TreeTables(index))
+        self.references = References(index)
+        self.documents = Documents(index, self._has)
+        self.mounts = Mounts(recent)
+
+    def _has(self, digest: Digest) -> bool:
+        return self.blobs.stat(digest) is not None
+
+    async def checkpoint(self) -> None:
+        """Make all that was written outlive a power cut.
+
+        Raises:
+            StorageError: the disk failed; what may be lost is forgotten.
+
+        Cancellation: no effect; once begun it is carried through.
+        """
+        await self._checkpointer.checkpoint()
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be written on the store's disk."""
+        return self._layout.free_bytes()
+
+
+@asynccontextmanager
+async def open_store(
+    path: Path,
+    *,
+    checkpoint_bytes: int = CHECKPOINT_BYTES,
+    checkpoint_s: float = CHECKPOINT_S,
+    boot_id: str | None = None,
+) -> AsyncIterator[Store]:
+    """Open a store, creating it when there is none.
+
+    Args:
+        path: the store's directory.
+        checkpoint_bytes: bytes written after which a checkpoint is made.
+        checkpoint_s: seconds after the first byte after which it is made in any case.
+        boot_id: names this boot of the machine; None asks the kernel.
+
+    Raises:
+        StorageError: it cannot be used, and why.
+
+    Cancellation: while opening, no effect; afterwards the store is closed, which may take the time
+        of a last checkpoint.
+    """
+    failure: BaseException | None = None
+    with ExitStack() as held:
+        if boot_id is None:
+            boot_id = await trio.to_thread.run_sync(_read_boot_id)
+        layout = Layout(path, boot_id)
+        usage = await trio.to_thread.run_sync(_enter, layout)
+        held.callback(usage.close)
+        index, recent = await trio.to_thread.run_sync(_open_environments, layout, held)
+        files = Files()
+        held.callback(files.close)
+        ledger = Ledger(layout, index, recent)
+        checkpointer = Checkpointer(layout, ledger, limit=checkpoint_bytes, period_s=checkpoint_s)
+        store = Store(
+            layout=layout,
+            index=index,
+            recent=recent,
+            files=files,
+            ledger=ledger,
+            checkpointer=checkpointer,
+        )
+        if usage.alone:
+            await store.trees.purge()
+            await trio.to_thread.run_sync(usage.share)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(checkpointer.run)
+                try:
+                    yield store
+                finally:
+                    nursery.cancel_scope.cancel()
+                    with trio.move_on_after(_CLOSING_S, shield=True):
+                        await checkpointer.checkpoint()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) != 1:
+                raise
+            # The user's own error leaves as it was raised, not in the nursery's wrapping.
+            failure = group.exceptions[0]
+    if failure is not None:
+        raise failure
+
+
+def _read_boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _enter(layout: Layout) -> Usage:
+    layout.prepare()
+    try:
+        usage = Usage(layout, str(Path("/proc/self/ns/pid").readlink()))
+    except OSError as error:
+        raise storage_error(error, f"{layout.root}: cannot be entered") from error
+    try:
+        if usage.alone:
+            layout.fill()
+    except StorageError:
+        usage.close()
+        raise
+    return usage
+
+
+def _open_environments(layout: Layout, held: ExitStack) -> tuple[Environment, Environment]:
+    index = Environment(layout.index, _INDEX, synced=True, make_room=layout.make_room)
+    held.callback(index.close)
+    recent = Environment(layout.recent, _RECENT, synced=False, make_room=layout.make_room)
+    held.callback(recent.close)
+    return index, recent

@@ -1,0 +1,307 @@
+"""Streams: byte sequences that are filled by span, and read where they are filled.
+
+A hole is never read as zeros: a read looks up, reads, and looks up again; where the record has
+changed between, it starts over. Bytes that are present are never overwritten: a write fills what is
+missing and leaves the rest, so what was verified stays what it was.
+"""
+
+import os
+from functools import partial
+from typing import Final
+
+import trio
+
+from cafs.errors import SizeMismatchError
+from cafs.model.digest import Digest
+from cafs.model.identity import StreamKey
+from cafs.model.span import Span, SpanSet
+from cafs.store import locking
+from cafs.store.checkpointing import Checkpointer
+from cafs.store.files import Files, storage_error, write_whole
+from cafs.store.ledger import Ledger, long_enough
+from cafs.store.locking import SpanLock
+from cafs.store.records import StreamRecord
+
+WRITES: Final = 4
+"""Writes into stream files at one time; they copy into the page cache, which few threads fill."""
+
+
+class Shelf:
+    """What all streams of one store share. Everything in it may be called in worker threads."""
+
+    def __init__(self, ledger: Ledger, files: Files, checkpointer: Checkpointer) -> None:
+        self.ledger = ledger
+        self.files = files
+        self.checkpointer = checkpointer
+        self.limiter = trio.CapacityLimiter(WRITES)
+        self._written: dict[bytes, int] = {}
+
+    def filled(self, record: StreamRecord, count: int) -> None:
+        """Count bytes that this process put into a file. Call it with the file's gate held."""
+        self._written[record.file] = self._written.get(record.file, 0) + count
+        self.checkpointer.note(count)
+
+    def filled_alone(self, record: StreamRecord) -> bool:
+        """Whether all bytes of the file came from this process, in its present life."""
+        return record.size is not None and self._written.get(record.file, 0) == record.size
+
+    def forget(self, key: StreamKey, record: StreamRecord) -> None:
+        """Let go of what is held in memory for a file that is no longer the stream's."""
+        self._written.pop(record.file, None)
+        self.files.forget(self.ledger.path(key, record))
+
+    def discard(self, key: StreamKey, record: StreamRecord) -> None:
+        """Forget the stream as the record has it, then remove its file. A blob stays a blob."""
+        if self.ledger.remove(key, record):
+            self.forget(key, record)
+            if record.digest is None:
+                self.ledger.path(key, record).unlink(missing_ok=True)
+
+
+class Stream:
+    """One stream of the store: a name and a size; the truth is in the records, each time.
+
+    The handle stays good whatever becomes of the stream: when its file has vanished, a write makes
+    another; when it has become a blob, reads come from there.
+
+    Concurrency: any number of tasks, threads and processes.
+    """
+
+    __slots__ = ("_shelf", "_size", "key")
+
+    def __init__(self, shelf: Shelf, key: StreamKey, size: int | None) -> None:
+        self._shelf = shelf
+        self._size = size
+        self.key = key
+
+    @property
+    def size(self) -> int | None:
+        """Bytes in the whole stream, None while unknown."""
+        if self._size is None:
+            record = self._shelf.ledger.record(self.key)
+            self._size = None if record is None else record.size
+        return self._size
+
+    def present(self) -> SpanSet:
+        """What can be read now, whoever wrote it."""
+        return self._shelf.ledger.present(self.key)
+
+    def digest(self) -> Digest | None:
+        """The digest of the blob that the stream has become, None before that."""
+        record = self._shelf.ledger.record(self.key)
+        return None if record is None else record.digest
+
+    async def read(self, offset: int, length: int) -> bytes | None:
+        """Read a span; None when any byte of it is absent. Short only at the stream's size.
+
+        Raises:
+            StorageError: the disk failed.
+
+        Cancellation: no effect.
+        """
+        shelf = self._shelf
+        span = Span(offset, offset + length)
+        while (record := shelf.ledger.holding(self.key, span)) is not None:
+            wanted = span if record.size is None else span.clamp(record.size)
+            try:
+                path = shelf.ledger.path(self.key, record)
+                data = await shelf.files.read(path, wanted.start, wanted.length)
+            except FileNotFoundError:
+                data = b""
+            except OSError as error:
+                raise storage_error(error, f"reading stream {self.key}") from error
+            if shelf.ledger.holding(self.key, span) != record:
+                continue
+            if len(data) == wanted.length:
+                return data
+            await trio.to_thread.run_sync(self._void, record, limiter=shelf.limiter)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return None
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """Write bytes and record them as present. Bytes that were present stay what they were.
+
+        Raises:
+            StorageFullError: the disk is full; what could be written is recorded.
+            StorageError: the disk failed.
+            ValueError: beyond the stream's size.
+
+        Cancellation: all or nothing; once begun it is carried through.
+        """
+        await trio.to_thread.run_sync(self.write_sync, offset, data, limiter=self._shelf.limiter)
+
+    def write_sync(self, offset: int, data: bytes) -> None:
+        """``write`` for code that runs in a worker thread."""
+        span = Span(offset, offset + len(data))
+        size = self.size
+        if size is not None and span.stop > size:
+            raise ValueError(f"stream {self.key}: {span} lies beyond its {size} bytes")
+        try:
+            while not self._fill(span, memoryview(data)):
+                pass
+        except OSError as error:
+            raise storage_error(error, f"writing stream {self.key}") from error
+
+    def _fill(self, span: Span, data: memoryview) -> bool:
+        """Fill what is missing of the span; False when the record changed meanwhile."""
+        ledger = self._shelf.ledger
+        record = ledger.record(self.key) or ledger.create(self.key, self._size)
+        if record.digest is not None:
+            return True
+        try:
+            descriptor = os.open(ledger.path(self.key, record), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._void(record)
+            return False
+        try:
+            locking.hold_gate(descriptor)
+            if ledger.record(self.key) != record:
+                return False
+            if ledger.sealed(record):
+                return True
+            if record.size is not None and os.fstat(descriptor).st_size < record.size:
+                self._void(record)
+                return False
+            for gap in ledger.missing(self.key, record, span):
+                part = data[gap.start - span.start : gap.stop - span.start]
+                write_whole(descriptor, gap.start, part)
+                ledger.add(self.key, record, [gap])
+                self._shelf.filled(record, gap.length)
+            return True
+        finally:
+            os.close(descriptor)
+
+    def _void(self, record: StreamRecord) -> None:
+        """The file is gone or too short: its records say nothing any more."""
+        self._shelf.discard(self.key, record)
+
+    async def set_size(self, size: int) -> None:
+        """Say how many bytes the stream has, once that is known.
+
+        Raises:
+            SizeMismatchError: another size is known, or bytes beyond this one are present.
+
+        Cancellation: all or nothing.
+        """
+        await trio.to_thread.run_sync(self.set_size_sync, size, limiter=self._shelf.limiter)
+
+    def set_size_sync(self, size: int) -> None:
+        """``set_size`` for code that runs in a worker thread."""
+        ledger = self._shelf.ledger
+        while True:
+            record = ledger.record(self.key) or ledger.create(self.key, size)
+            known = record.size
+            if known is None:
+                known = max(size, *ledger.present(self.key).bounds, 0)
+            if known != size:
+                raise SizeMismatchError(f"stream {self.key}", expected=known, actual=size)
+            if record.size == size or self._resize(record, size):
+                self._size = size
+                return
+
+    def _resize(self, record: StreamRecord, size: int) -> bool:
+        ledger = self._shelf.ledger
+        try:
+            os.truncate(ledger.path(self.key, record), size)
+        except FileNotFoundError:
+            self._void(record)
+            return False
+        except OSError as error:
+            raise storage_error(error, f"sizing stream {self.key}") from error
+        sized = StreamRecord(record.file, record.generation, size, record.digest)
+        return ledger.update(self.key, record, sized)
+
+    async def discard(self) -> None:
+        """Forget all spans and remove the file. A blob that it has become stays.
+
+        Cancellation: all or nothing; once begun it is carried through.
+        """
+        record = self._shelf.ledger.record(self.key)
+        if record is not None:
+            await trio.to_thread.run_sync(self._void, record, limiter=self._shelf.limiter)
+
+    def try_lock(self, span: Span) -> SpanLock | None:
+        """Lock a span against everybody else who locks, here and in other processes.
+
+        It keeps nobody from reading or writing; it says "I am fetching this". A stream with nothing
+        left to fetch is always granted.
+
+        Args:
+            span: at most 8 MiB.
+
+        Returns:
+            The lock, or None when somebody holds a part of the span.
+        """
+        ledger = self._shelf.ledger
+        record = ledger.record(self.key)
+        if record is None or record.digest is not None:
+            return SpanLock(None)
+        try:
+            return locking.try_lock(ledger.path(self.key, record), span)
+        except FileNotFoundError:
+            return SpanLock(None)
+        except OSError as error:
+            raise storage_error(error, f"locking stream {self.key}") from error
+
+
+class Streams:
+    """The streams of a store, by key.
+
+    Concurrency: any number of tasks, threads and processes.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    def find(self, key: StreamKey) -> Stream | None:
+        """The stream, None when the store has none of that key, or has lost its file."""
+        record = self._shelf.ledger.record(key)
+        if record is None or not self._intact(key, record):
+            return None
+        return Stream(self._shelf, key, record.size)
+
+    async def open(self, key: StreamKey, size: int | None) -> Stream:
+        """The stream, made when it is absent or has lost its file.
+
+        Args:
+            key: names the stream's content.
+            size: bytes, None while unknown.
+
+        Raises:
+            SizeMismatchError: bytes of a stream of that key and another size are present.
+            StorageFullError: no space for it.
+
+        Cancellation: the stream may have been made, with nothing in it.
+        """
+        return await trio.to_thread.run_sync(
+            partial(self._open, key, size), limiter=self._shelf.limiter
+        )
+
+    def _open(self, key: StreamKey, size: int | None) -> Stream:
+        try:
+            record = self._usable(key, size) or self._shelf.ledger.create(key, size)
+        except OSError as error:
+            raise storage_error(error, f"opening stream {key}") from error
+        stream = Stream(self._shelf, key, record.size)
+        if record.size is None and size is not None:
+            stream.set_size_sync(size)
+        return stream
+
+    def _usable(self, key: StreamKey, size: int | None) -> StreamRecord | None:
+        """The record, unless it is void: without its file, or of another size and empty."""
+        record = self._shelf.ledger.record(key)
+        if record is None:
+            return None
+        known = record.size
+        if not self._intact(key, record):
+            self._shelf.discard(key, record)
+            return None
+        if size is None or known is None or size == known:
+            return record
+        if self._shelf.ledger.present(key):
+            raise SizeMismatchError(f"stream {key}", expected=known, actual=size)
+        self._shelf.discard(key, record)
+        return None
+
+    def _intact(self, key: StreamKey, record: StreamRecord) -> bool:
+        return long_enough(self._shelf.ledger.path(key, record), record.size or 0)

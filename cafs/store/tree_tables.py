@@ -1,0 +1,107 @@
+"""The tables of trees, and how their keys are made.
+
+All keys begin with the tree's number, big-endian, so that a tree is a contiguous run of each table:
+``entries`` (number -> entry), ``names`` (parent, name -> number), ``segments`` (stream, start ->
+segment). ``trees`` has the record of each published tree by identity; ``drafts`` the numbers whose
+records belong to no published tree: being written, abandoned, replaced or deleted. ``counters``
+has the number of the last tree.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from cafs.model.record import TreeRecord
+from cafs.store.environment import Batch, Environment, Table, after
+from cafs.store.records import Packed
+
+_TREE: Final = struct.Struct(">Q")
+_ENTRY: Final = struct.Struct(">QI")
+_SEGMENT: Final = struct.Struct(">QBQ")
+_NUMBER: Final = struct.Struct(">I")
+_COUNTER: Final = b"tree"
+
+
+class TreeTables:
+    """Tables and keys; no state of its own.
+
+    Concurrency: any number of threads and processes.
+    """
+
+    def __init__(self, index: Environment) -> None:
+        self.index = index
+        self.entries = index.table("entries")
+        self.names = index.table("names")
+        self.segments = index.table("segments")
+        self.trees = index.table("trees")
+        self.drafts = index.table("drafts")
+        self.records = Packed(TreeRecord)
+        self._counters = index.table("counters")
+
+    def allocate(self, batch: Batch) -> int:
+        """Take the next tree number, and note it as a draft."""
+        last = batch.get(self._counters, _COUNTER)
+        number = 1 if last is None else _TREE.unpack(last)[0] + 1
+        batch.put(self._counters, _COUNTER, _TREE.pack(number))
+        batch.put(self.drafts, _TREE.pack(number), b"")
+        return number
+
+    def purge(self, tree: int, limit: int) -> None:
+        """Remove all records of a draft, at most ``limit`` in each transaction. Blocks."""
+        prefix = _TREE.pack(tree)
+        for table in (self.entries, self.names, self.segments):
+            clearing = _clearing(table, prefix, limit)
+            while self.index.apply(clearing, urgent=True) == limit:
+                pass
+        self.index.apply(lambda batch: batch.delete(self.drafts, prefix), urgent=True)
+
+    def draft_numbers(self) -> list[int]:
+        """The trees that ``purge`` is for, once nobody can be using them."""
+        with self.index.read() as snapshot:
+            return [
+                int(_TREE.unpack(key)[0]) for key, _ in snapshot.scan(self.drafts, b"", b"\xff" * 9)
+            ]
+
+
+def _clearing(table: Table, prefix: bytes, limit: int) -> Callable[[Batch], int]:
+    return lambda batch: batch.clear(table, prefix, after(prefix), limit)
+
+
+def draft_key(tree: int) -> bytes:
+    """The key of a tree's draft mark."""
+    return _TREE.pack(tree)
+
+
+def entry_key(tree: int, number: int) -> bytes:
+    """The key of an entry."""
+    return _ENTRY.pack(tree, number)
+
+
+def name_key(tree: int, parent: int, name: bytes) -> bytes:
+    """The key of a name in a directory; with an empty name, the prefix of the directory."""
+    return _ENTRY.pack(tree, parent) + name
+
+
+def name_in(key: bytes) -> bytes:
+    """The name in a name's key."""
+    return key[_ENTRY.size :]
+
+
+def segment_key(tree: int, stream: int, start: int) -> bytes:
+    """The key of a segment."""
+    return _SEGMENT.pack(tree, stream, start)
+
+
+def segment_start(key: bytes) -> int:
+    """Where the segment of a key begins in its stream."""
+    return int(_SEGMENT.unpack(key)[2])
+
+
+def pack_number(number: int) -> bytes:
+    """An entry's number as a value."""
+    return _NUMBER.pack(number)
+
+
+def unpack_number(raw: bytes) -> int:
+    """The entry's number in a value."""
+    return int(_NUMBER.unpack(raw)[0])

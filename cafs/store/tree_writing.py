@@ -1,0 +1,243 @@
+"""Writing a tree: buffered, in short transactions, and visible only when it is complete."""
+
+import logging
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
+
+from cafs.errors import MalformedError, StorageError
+from cafs.model.digest import Digest
+from cafs.model.identity import TreeIdentity
+from cafs.model.member import ROOT, Entry
+from cafs.model.record import Segment, TreeRecord, TreeStream
+from cafs.store.environment import Batch, after
+from cafs.store.records import pack_entry, pack_segment, unpack_entry
+from cafs.store.tree_tables import (
+    TreeTables,
+    draft_key,
+    entry_key,
+    name_in,
+    name_key,
+    pack_number,
+    segment_key,
+    unpack_number,
+)
+
+_LOG: Final = logging.getLogger("cafs.store")
+BATCH: Final = 4096
+"""Entries, names and segments written in one transaction: about 20 ms."""
+PURGE: Final = 20_000
+"""Records removed in one transaction: about 20 ms."""
+NAME_LENGTH: Final = 255
+"""Bytes in a name: what Linux file systems take."""
+
+
+class TreeWriter:
+    """Writes one tree; a context manager. What is not published when it ends is removed.
+
+    Memory is bounded: at most ``BATCH`` changes wait. Reads see what waits.
+
+    Concurrency: one worker thread; everything may block.
+    """
+
+    def __init__(self, tables: TreeTables, identity: TreeIdentity) -> None:
+        self._tables = tables
+        self._identity = identity
+        self._tree = 0
+        self._published = False
+        self._entries: dict[int, Entry] = {}
+        self._names: dict[tuple[int, bytes], int | None] = {}
+        self._segments: list[tuple[int, Segment]] = []
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        """Take a number.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        self._tree = self._tables.index.apply(self._tables.allocate)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._published:
+            return
+        try:
+            self._tables.purge(self._tree, PURGE)
+        except StorageError as failure:
+            # The number stays marked as a draft, and is purged by whoever opens the store alone.
+            _LOG.warning("store.tree.abandoned tree=%d error=%s", self._tree, failure.line)
+
+    def add(self, entry: Entry) -> int:
+        """Add an entry, and bind it to its name in its parent; returns its number.
+
+        The first is the root. A name that was bound means the new entry from now on.
+
+        Raises:
+            MalformedError: the name is longer than a name can be.
+            StorageError: the store cannot be written.
+        """
+        number = self.count
+        if len(entry.name) > NAME_LENGTH:
+            shown = entry.name[:40].decode("utf-8", "backslashreplace")
+            raise MalformedError(f"{shown}…: a name of {len(entry.name)} bytes")
+        self.count += 1
+        self._entries[number] = entry
+        if number != ROOT:
+            self._names[entry.parent, entry.name] = number
+        if len(self._entries) >= BATCH:
+            self.flush()
+        return number
+
+    def entry(self, number: int) -> Entry:
+        """The entry of a number.
+
+        Raises:
+            KeyError: there is none.
+        """
+        waiting = self._entries.get(number)
+        if waiting is not None:
+            return waiting
+        tables = self._tables
+        raw = tables.index.get(tables.entries, entry_key(self._tree, number))
+        if raw is None:
+            raise KeyError(number)
+        return unpack_entry(raw)
+
+    def replace(self, number: int, entry: Entry) -> None:
+        """Let a number mean a changed entry, of the same name and parent.
+
+        Raises:
+            KeyError: there is no such number.
+            ValueError: another name or parent.
+        """
+        old = self.entry(number)
+        if (old.parent, old.name) != (entry.parent, entry.name):
+            raise ValueError(f"entry {number} is {old.name!r}, not {entry.name!r}")
+        self._entries[number] = entry
+        if len(self._entries) >= BATCH:
+            self.flush()
+
+    def child(self, parent: int, name: bytes) -> int | None:
+        """The number that a name means in a directory, None when it means nothing."""
+        if (parent, name) in self._names:
+            return self._names[parent, name]
+        tables = self._tables
+        raw = tables.index.get(tables.names, name_key(self._tree, parent, name))
+        return None if raw is None else unpack_number(raw)
+
+    def bind(self, parent: int, name: bytes, number: int) -> None:
+        """Let a name mean an entry that was added under it before, now replaced or unbound.
+
+        Raises:
+            KeyError: there is no such number.
+            ValueError: the entry has another name or parent. A further name of a file is an entry
+                of its own, a hard link: listings resume behind an entry by its one name.
+        """
+        entry = self.entry(number)
+        if (entry.parent, entry.name) != (parent, name):
+            raise ValueError(f"entry {number} is {entry.name!r}, not {name!r}")
+        self._rebind(parent, name, number)
+
+    def unbind(self, parent: int, name: bytes) -> None:
+        """Let a name mean nothing; the entry itself stays, for hard links to it."""
+        self._rebind(parent, name, None)
+
+    def _rebind(self, parent: int, name: bytes, number: int | None) -> None:
+        self._names[parent, name] = number
+        if len(self._names) >= BATCH:
+            self.flush()
+
+    def children(self, parent: int) -> Iterator[tuple[bytes, int]]:
+        """The names of a directory and what they mean, by name, as they are now.
+
+        The directory may be changed between two steps; then either answer may come.
+        """
+        self.flush()
+        tables = self._tables
+        prefix = name_key(self._tree, parent, b"")
+        start = prefix
+        while True:
+            page: list[tuple[bytes, int]] = []
+            with tables.index.read() as snapshot:
+                for key, raw in snapshot.scan(tables.names, start, after(prefix)):
+                    page.append((name_in(key), unpack_number(raw)))
+                    if len(page) == BATCH:
+                        break
+            yield from page
+            if len(page) < BATCH:
+                return
+            start = prefix + page[-1][0] + b"\0"
+
+    def add_segment(self, stream: int, segment: Segment) -> None:
+        """Add a segment of one of the tree's streams. Empty ones need none, and are left out."""
+        if not segment.length:
+            return
+        self._segments.append((stream, segment))
+        if len(self._segments) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            StorageError: the store cannot be written; what waits still waits.
+        """
+        if self._entries or self._names or self._segments:
+            self._tables.index.apply(self._write)
+            self._entries.clear()
+            self._names.clear()
+            self._segments.clear()
+
+    def _write(self, batch: Batch) -> None:
+        tables, tree = self._tables, self._tree
+        for number in sorted(self._entries):
+            batch.put(tables.entries, entry_key(tree, number), pack_entry(self._entries[number]))
+        for (parent, name), bound in sorted(self._names.items(), key=lambda item: item[0]):
+            key = name_key(tree, parent, name)
+            if bound is None:
+                batch.delete(tables.names, key)
+            else:
+                batch.put(tables.names, key, pack_number(bound))
+        for stream, segment in self._segments:
+            key = segment_key(tree, stream, segment.start)
+            batch.put(tables.segments, key, pack_segment(segment))
+
+    def publish(self, streams: tuple[TreeStream, ...], digest: Digest | None) -> TreeRecord:
+        """Make the tree what its identity means; the record is written last.
+
+        A tree that the identity meant before stays readable by its number for those who use it.
+
+        Args:
+            streams: what the entries' ``stream`` numbers mean.
+            digest: of the raw blob, when it was seen whole.
+
+        Raises:
+            StorageError: the store cannot be written; nothing is published.
+        """
+        self.flush()
+        tables = self._tables
+        record = TreeRecord(
+            number=self._tree,
+            identity=self._identity,
+            count=self.count,
+            streams=streams,
+            digest=digest,
+        )
+        key = bytes.fromhex(self._identity)
+
+        def change(batch: Batch) -> None:
+            old = tables.records.unpack(batch.get(tables.trees, key))
+            if old is not None:
+                batch.put(tables.drafts, draft_key(old.number), b"")
+            batch.put(tables.trees, key, tables.records.pack(record))
+            batch.delete(tables.drafts, draft_key(self._tree))
+
+        tables.index.apply(change)
+        self._published = True
+        return record

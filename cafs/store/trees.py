@@ -1,0 +1,148 @@
+"""Trees: entries by number, names by directory, segments by stream, straight from the records.
+
+Nothing of a tree is kept in memory, so a tree of a million entries opens at once. Each call is one
+short read transaction, of a few microseconds.
+"""
+
+import trio
+
+from cafs.model.identity import TreeIdentity
+from cafs.model.member import Entry
+from cafs.model.record import Segment, TreeRecord
+from cafs.model.span import Span
+from cafs.store.environment import Batch, Snapshot, after as behind
+from cafs.store.records import unpack_entry, unpack_segment
+from cafs.store.tree_tables import (
+    TreeTables,
+    draft_key,
+    entry_key,
+    name_key,
+    segment_key,
+    segment_start,
+    unpack_number,
+)
+from cafs.store.tree_writing import PURGE, TreeWriter
+
+
+class Trees:
+    """The trees of a store.
+
+    Concurrency: any number of tasks, threads and processes.
+    """
+
+    def __init__(self, tables: TreeTables) -> None:
+        self._tables = tables
+        self._index = tables.index
+
+    def find(self, identity: TreeIdentity) -> TreeRecord | None:
+        """The published tree of an identity, None when there is none."""
+        tables = self._tables
+        return tables.records.unpack(self._index.get(tables.trees, bytes.fromhex(identity)))
+
+    def entry(self, tree: int, number: int) -> Entry:
+        """An entry by its number.
+
+        Raises:
+            KeyError: there is no such tree, or no such entry in it.
+        """
+        with self._index.read() as snapshot:
+            return self._entry(snapshot, tree, number)
+
+    def _entry(self, snapshot: Snapshot, tree: int, number: int) -> Entry:
+        raw = snapshot.get(self._tables.entries, entry_key(tree, number))
+        if raw is None:
+            raise KeyError((tree, number))
+        return unpack_entry(raw)
+
+    def child(self, tree: int, parent: int, name: bytes) -> int | None:
+        """The number of the entry that a name means in a directory; a hard link's own number."""
+        raw = self._index.get(self._tables.names, name_key(tree, parent, name))
+        return None if raw is None else unpack_number(raw)
+
+    def children(
+        self, tree: int, parent: int, after: int | None, limit: int
+    ) -> list[tuple[int, Entry]]:
+        """A page of a directory, by name bytes.
+
+        Args:
+            tree: the tree's number.
+            parent: the directory's number.
+            after: the number of the last child of the page before, None for the first page. A
+                key, not a rank: the page is right whatever happened between.
+            limit: entries at most.
+
+        Raises:
+            KeyError: ``after`` is no entry of that directory.
+        """
+        tables = self._tables
+        prefix = name_key(tree, parent, b"")
+        page: list[tuple[int, Entry]] = []
+        with self._index.read() as snapshot:
+            start = prefix
+            if after is not None:
+                last = self._entry(snapshot, tree, after)
+                if last.parent != parent:
+                    raise KeyError((tree, after))
+                start = prefix + last.name + b"\0"
+            for _, raw in snapshot.scan(tables.names, start, behind(prefix)):
+                if len(page) >= limit:
+                    break
+                number = unpack_number(raw)
+                page.append((number, self._entry(snapshot, tree, number)))
+        return page
+
+    def segment_at(self, tree: int, stream: int, offset: int) -> Segment | None:
+        """The segment that has the byte at ``offset`` of a stream, None when none has."""
+        with self._index.read() as snapshot:
+            return self._segment_at(snapshot, tree, stream, offset)
+
+    def _segment_at(
+        self, snapshot: Snapshot, tree: int, stream: int, offset: int
+    ) -> Segment | None:
+        key = segment_key(tree, stream, offset)
+        found = snapshot.floor(self._tables.segments, key)
+        if found is None or found[0][:-8] != key[:-8]:
+            return None
+        segment = unpack_segment(segment_start(found[0]), found[1])
+        return segment if offset < segment.start + segment.length else None
+
+    def segments(self, tree: int, stream: int, span: Span) -> list[Segment]:
+        """The segments that share a byte with a span of a stream, ascending."""
+        if not span.length:
+            return []
+        with self._index.read() as snapshot:
+            first = self._segment_at(snapshot, tree, stream, span.start)
+            found = [] if first is None else [first]
+            start = segment_key(tree, stream, span.start + (0 if first is None else 1))
+            stop = segment_key(tree, stream, span.stop)
+            for key, raw in snapshot.scan(self._tables.segments, start, stop):
+                found.append(unpack_segment(segment_start(key), raw))
+        return found
+
+    def writer(self, identity: TreeIdentity) -> TreeWriter:
+        """A writer of a new tree, to be used as a context manager in one worker thread."""
+        return TreeWriter(self._tables, identity)
+
+    async def delete(self, identity: TreeIdentity) -> None:
+        """Forget a tree. Who has its number reads on; its records go when nobody uses the store.
+
+        Cancellation: all or nothing.
+        """
+        tables = self._tables
+        key = bytes.fromhex(identity)
+
+        def change(batch: Batch) -> None:
+            old = tables.records.unpack(batch.get(tables.trees, key))
+            if old is not None:
+                batch.put(tables.drafts, draft_key(old.number), b"")
+            batch.delete(tables.trees, key)
+
+        await self._index.commit(change, urgent=True)
+
+    async def purge(self) -> None:
+        """Remove the records that belong to no published tree. Only while alone with the store.
+
+        Cancellation: the rest is removed next time.
+        """
+        for number in self._tables.draft_numbers():
+            await trio.to_thread.run_sync(self._tables.purge, number, PURGE)
