@@ -1,0 +1,196 @@
+"""Files as sources."""
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from cafs.errors import (
+    CafsError,
+    InvalidReferenceError,
+    NotFoundError,
+    RefusedError,
+    SourceChangedError,
+)
+from cafs.model.span import Span
+from cafs.model.validator import Validator
+from cafs.transport.file import FileTransport
+from cafs.transport.interfaces import Request, Response
+
+BODY = bytes(range(256)) * 10_000
+MTIME_NS = 1_700_000_000_123_456_789
+
+
+async def body_of(response: Response) -> bytes:
+    pieces = []
+    while piece := await response.receive():
+        assert len(piece) <= 1 << 20
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a b%41"
+    path.write_bytes(BODY)
+    os.utime(path, ns=(MTIME_NS, MTIME_NS))
+    return path
+
+
+async def test_a_file_is_read_whole(file: Path) -> None:
+    async with await FileTransport().open(Request(file.as_uri())) as response:
+        head = response.head
+        assert (head.status, head.span, head.total) == (200, Span(0, len(BODY)), len(BODY))
+        assert head.validator == Validator(size=len(BODY), mtime_ns=MTIME_NS)
+        assert head.validator.strong
+        assert head.ranges
+        assert head.max_age_s == 0
+        assert await body_of(response) == BODY
+        assert await response.receive() == b""
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "end"),
+    [
+        (0, 1, 1),
+        (5, 2_000_000, 2_000_000),
+        (len(BODY) - 1, len(BODY) + 9, len(BODY)),
+    ],
+)
+async def test_a_span_of_a_file_is_read(file: Path, start: int, stop: int, end: int) -> None:
+    request = Request(file.as_uri(), Span(start, stop))
+    async with await FileTransport().open(request) as response:
+        assert response.head.status == 206
+        assert response.head.span == Span(start, end)
+        assert await body_of(response) == BODY[start:end]
+
+
+async def test_a_span_behind_the_end_tells_the_total(file: Path) -> None:
+    with pytest.raises(RefusedError) as caught:
+        await FileTransport().open(Request(file.as_uri(), Span(len(BODY), len(BODY) + 1)))
+    assert caught.value.total == len(BODY)
+
+
+async def test_an_empty_file_is_an_empty_whole(tmp_path: Path) -> None:
+    (tmp_path / "e").touch()
+    request = Request((tmp_path / "e").as_uri(), Span(0, 1))
+    async with await FileTransport().open(request) as response:
+        assert (response.head.status, response.head.total) == (200, 0)
+        assert await response.receive() == b""
+
+
+async def test_r10_a_file_is_unchanged_iff_size_and_time_are(file: Path) -> None:
+    transport = FileTransport()
+    async with await transport.open(Request(file.as_uri())) as response:
+        version = response.head.validator
+    probe = Request(file.as_uri(), Span(0, 1), if_changed=version)
+    async with await transport.open(probe) as response:
+        assert response.head.unchanged
+        assert await response.receive() == b""
+    os.utime(file, ns=(MTIME_NS, MTIME_NS + 1))
+    async with await transport.open(probe) as response:
+        assert not response.head.unchanged
+        assert response.head.status == 206
+    with file.open("ab") as more:
+        more.write(b"x")
+    os.utime(file, ns=(MTIME_NS, MTIME_NS))
+    async with await transport.open(probe) as response:
+        assert not response.head.unchanged
+
+
+async def test_if_range_gets_the_whole_of_another_version(file: Path) -> None:
+    transport = FileTransport()
+    async with await transport.open(Request(file.as_uri())) as response:
+        version = response.head.validator
+    async with await transport.open(Request(file.as_uri(), Span(5, 9), version)) as response:
+        assert response.head.status == 206
+    os.utime(file, ns=(0, 0))
+    async with await transport.open(Request(file.as_uri(), Span(5, 9), version)) as response:
+        assert response.head.status == 200
+        assert response.head.span == Span(0, len(BODY))
+
+
+@pytest.mark.parametrize("change", ["write", "truncate", "touch"])
+async def test_a_change_during_the_read_is_noticed(file: Path, change: str) -> None:
+    async with await FileTransport().open(Request(file.as_uri())) as response:
+        assert await response.receive() == BODY[: 1 << 20]
+        if change == "write":
+            with file.open("r+b") as writer:
+                writer.write(b"zzz")
+            os.utime(file, ns=(1, 1))
+        elif change == "truncate":
+            os.truncate(file, 1 << 20)
+        else:
+            os.utime(file, ns=(1, 1))
+        with pytest.raises(SourceChangedError, match="changed"):
+            await response.receive()
+
+
+async def test_a_file_that_was_replaced_is_read_to_its_end(file: Path, tmp_path: Path) -> None:
+    async with await FileTransport().open(Request(file.as_uri())) as response:
+        (tmp_path / "new").write_bytes(b"new")
+        (tmp_path / "new").rename(file)
+        assert await body_of(response) == BODY
+
+
+async def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", Path("/dev/null")):
+        with pytest.raises(RefusedError, match="not a regular file"):
+            await FileTransport().open(Request(path.as_uri()))
+
+
+@pytest.mark.parametrize("name", ["none", "a b%41/below"])
+async def test_a_missing_file_is_not_found(file: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotFoundError, match="file://"):
+        await FileTransport().open(Request((tmp_path / name).as_uri()))
+
+
+async def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "l").symlink_to("l")
+    with pytest.raises(RefusedError):
+        await FileTransport().open(Request((tmp_path / "l").as_uri()))
+
+
+@pytest.mark.parametrize(
+    "url", ["file://elsewhere/etc/passwd", "file:///a?b", "file:a", "file:///a%00b", "file://["]
+)
+async def test_a_url_of_no_local_file_is_refused(url: str) -> None:
+    with pytest.raises(InvalidReferenceError):
+        await FileTransport().open(Request(url))
+
+
+async def test_localhost_is_this_machine(file: Path) -> None:
+    url = file.as_uri().replace("file://", "file://localhost")
+    async with await FileTransport().open(Request(url)) as response:
+        assert await body_of(response) == BODY
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_no_descriptor_is_left_behind(file: Path, tmp_path: Path) -> None:
+    transport = FileTransport()
+    async with await transport.open(Request(file.as_uri())):
+        pass  # the first use of a thread may open descriptors of its own
+    before = descriptors()
+    for _ in range(10):
+        response = await transport.open(Request(file.as_uri()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive_or_closed, response)
+            await response.aclose()
+        await response.aclose()
+        for request in (Request(tmp_path.as_uri()), Request(file.as_uri(), Span(10**9, 10**9 + 1))):
+            with pytest.raises(CafsError):
+                await transport.open(request)
+    await transport.aclose()
+    assert descriptors() == before
+
+
+async def receive_or_closed(response: Response) -> None:
+    try:
+        await response.receive()
+    except trio.ClosedResourceError:
+        return
