@@ -175,7 +175,7 @@ def members(
     *,
     name: str = _NAME,
     limits: Limits | None = None,
-) -> Iterator[tuple[Member, Segment | None]]:
+) -> Iterator[tuple[Member, Segment]]:
     """Read the central directory.
 
     Args:
@@ -186,7 +186,7 @@ def members(
         limits: the defaults of ``Limits`` when None.
 
     Yields:
-        each member with the segment that holds its content; None for one that has none (a
+        each member with the segment that holds its content, of no length when there is none (a
         directory, an empty file). A segment's ``input_start`` is that of the local header, its
         ``input_length`` that of the compressed content, which begins ``content_start`` bytes
         behind. A symlink's text is its content.
@@ -237,7 +237,7 @@ class _Members:
         self._claimed = 0
         self._last = (-1, 0)
 
-    def members(self) -> Iterator[tuple[Member, Segment | None]]:
+    def members(self) -> Iterator[tuple[Member, Segment]]:
         """All members, in the directory's order."""
         count = 0
         while self._left:
@@ -293,7 +293,7 @@ class _Members:
             raw, host, flags, method, time, date, crc32, packed, size, attributes, offset, fields
         )
 
-    def _member(self, central: _Central) -> tuple[Member, Segment | None]:
+    def _member(self, central: _Central) -> tuple[Member, Segment]:
         path = path_of(central.raw, host=central.host, flags=central.flags, fields=central.fields)
         kind, mode = kind_and_mode(path, host=central.host, attributes=central.attributes)
         start = self._place(central)
@@ -307,8 +307,6 @@ class _Members:
             size=size,
             offset=self._decoded,
         )
-        if not size:
-            return member, None
         segment = Segment(
             start=self._decoded,
             length=size,

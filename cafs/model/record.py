@@ -11,9 +11,9 @@ class Segment:
     """A piece of a decoded stream that can be decoded and checked alone.
 
     ``start`` and ``length`` are in the decoded stream; ``input_start`` and ``input_length`` in the
-    raw one, the latter 0 when it must be found first (zip: behind the local header, which lies at
-    ``input_start``). ``codec`` is the method ("store", "deflate", …), ``crc32`` the archive's own
-    checksum, None where it has none.
+    raw one. (zip: the local header lies at ``input_start``; it must be read to know where behind it
+    the ``input_length`` bytes of compressed content begin.) ``codec`` is the method ("store",
+    "deflate", …), ``crc32`` the archive's own checksum, None where it has none.
     """
 
     start: int
