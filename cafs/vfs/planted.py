@@ -68,7 +68,7 @@ class PlantedTrees:
         found: list[DirectoryEntry] = []
         last = after - 1 if after else None
         while len(found) < limit:
-            batch = self._trees.children(_tree(at), parent, last, min(_BATCH, limit - len(found)))
+            batch = self._page(at, parent, last, min(_BATCH, limit - len(found)))
             if not batch:
                 break
             last = batch[-1][0]
@@ -104,10 +104,22 @@ class PlantedTrees:
         try:
             return self._trees.entry(_tree(at), number)
         except KeyError:
-            raise SourceChangedError(
-                f"{at.path}: the tree that was listed here is no longer in the store",
-                hint="open the path again",
-            ) from None
+            raise _gone(at) from None
+
+    def _page(
+        self, at: Attachment, parent: int, after: int | None, limit: int
+    ) -> list[tuple[int, Entry]]:
+        try:
+            return self._trees.children(_tree(at), parent, after, limit)
+        except KeyError:
+            raise _gone(at) from None
+
+
+def _gone(at: Attachment) -> SourceChangedError:
+    return SourceChangedError(
+        f"{at.path}: the tree that was found here is no longer in the store",
+        hint="open the path again",
+    )
 
 
 def _tree(at: Attachment) -> int:

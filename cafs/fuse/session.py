@@ -1,0 +1,191 @@
+"""The session: mounting, serving, ending. One a process, because pyfuse3 keeps it globally.
+
+The mount is unmounted whenever ``open_session`` is left, by whatever way. Nothing here touches the
+mount point while it is mounted: the answer would have to come from this very thread.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyfuse3
+import trio
+
+from cafs.errors import MountError
+from cafs.fuse import tuning
+from cafs.fuse.operations import CafsOperations
+
+_LOG: Final = logging.getLogger("cafs.fuse")
+_TASKS: Final = 4096
+"""Requests answered at once: a reader that waits for a source must not hold up the others."""
+_GRACE_S: Final = 1.0
+"""How long requests that are under way may still be answered once the session is to end."""
+_IN_USE: Final = threading.Lock()
+"""Held while pyfuse3's one session is in use: a second one would silently leak the first mount."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How to mount.
+
+    ``source`` stands in /proc/mounts before the mount point. ``allow_other`` lets other users in.
+    ``suid`` and ``dev`` make the kernel honour set-id bits and device nodes (root only).
+    ``read_ahead_kb`` is how far the kernel reads ahead in sequential reads, KiB;
+    ``max_background`` how many of its reads may wait at once. Both are raised where the process
+    may.
+    """
+
+    source: str = "cafs"
+    allow_other: bool = False
+    suid: bool = False
+    dev: bool = False
+    read_ahead_kb: int = 1024
+    max_background: int = 1024
+
+    @property
+    def mount_options(self) -> set[str]:
+        """The options in libfuse's words."""
+        options = {f"fsname={self.source}", "subtype=cafs", "ro", "default_permissions"}
+        if self.allow_other:
+            options.add("allow_other")
+        if self.suid:
+            options.add("suid")
+        if self.dev:
+            options.add("dev")
+        return options
+
+
+class Session:
+    """A mounted file system that waits to be served.
+
+    Concurrency: one task serves; any task of the same run may terminate.
+    """
+
+    def __init__(
+        self, mount_point: Path, operations: CafsOperations, options: SessionOptions
+    ) -> None:
+        self.mount_point = mount_point
+        self._operations = operations
+        self._options = options
+        self._serving = trio.CancelScope()
+        self._ended = False
+
+    async def serve(self) -> None:
+        """Answer requests until the mount is unmounted or ``terminate`` is called.
+
+        Cancellation: requests that are under way get no answer, and fail when the mount goes.
+        """
+        if self._ended:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tune)
+            with self._serving:
+                await pyfuse3.main(max_tasks=_TASKS)
+            nursery.cancel_scope.cancel()
+
+    def terminate(self) -> None:
+        """End ``serve``: no more requests; those under way have a second to be answered.
+
+        Call it in the trio thread. A second call ends at once.
+        """
+        if self._ended:
+            self._serving.cancel()
+            return
+        self._ended = True
+        self._serving.deadline = trio.current_time() + _GRACE_S
+        pyfuse3.terminate()
+
+    async def ready(self) -> None:
+        """Wait until the kernel has begun to talk; from then on the mount answers.
+
+        Cancellation: no effect.
+        """
+        await self._operations.initialised.wait()
+
+    async def _tune(self) -> None:
+        # Before the kernel's first word its limits are not settled, and would be set back.
+        await self.ready()
+        await trio.to_thread.run_sync(
+            tuning.tune,
+            self.mount_point,
+            self._options.read_ahead_kb,
+            self._options.max_background,
+            abandon_on_cancel=True,
+        )
+
+
+@asynccontextmanager
+async def open_session(
+    mount_point: Path, operations: CafsOperations, options: SessionOptions
+) -> AsyncIterator[Session]:
+    """Mount, and unmount at the end of the block.
+
+    Args:
+        mount_point: an existing directory.
+        operations: what answers.
+        options: how to mount.
+
+    Raises:
+        MountError: it cannot be mounted; the message and the hint say why.
+
+    Cancellation: it is not mounted, or unmounted.
+    """
+    if not _IN_USE.acquire(blocking=False):
+        raise MountError(
+            f"{mount_point}: this process serves a mount already", hint="one mount a process"
+        )
+    with contextlib.ExitStack() as stack:
+        stack.callback(_IN_USE.release)
+        real = await trio.to_thread.run_sync(
+            checked_mount_point, mount_point, abandon_on_cancel=True
+        )
+        try:
+            pyfuse3.init(operations, str(real), options.mount_options)
+        except RuntimeError as error:
+            raise MountError(f"{mount_point}: {error}", hint=_hint(options)) from error
+        stack.callback(pyfuse3.close)
+        _LOG.info("fuse.session.mounted %s", mount_point)
+        yield Session(real, operations, options)
+    _LOG.info("fuse.session.unmounted %s", mount_point)
+
+
+def checked_mount_point(path: Path) -> Path:
+    """The real path of a directory that can be mounted on.
+
+    Blocks for as long as the file system there does.
+
+    Raises:
+        MountError: no FUSE here, no such directory, not a directory, or a mount whose process is
+            gone.
+    """
+    device = Path("/dev/fuse")
+    if not device.exists():
+        raise MountError(
+            f"{path}: {device} is missing",
+            hint="load the fuse module; in a container, pass the device in (--device /dev/fuse)",
+        )
+    try:
+        is_directory = path.is_dir()
+        real = path.resolve(strict=True)
+    except FileNotFoundError as error:
+        raise MountError(f"{path}: no such directory", hint=f"mkdir -p {path}") from error
+    except OSError as error:
+        hint = f"a dead mount is in the way: fusermount3 -u {path}"
+        raise MountError(f"{path}: {error.strerror}", hint=hint) from error
+    if not is_directory:
+        raise MountError(f"{path}: not a directory")
+    return real
+
+
+def _hint(options: SessionOptions) -> str:
+    if os.geteuid() and options.allow_other:
+        return "other users may be let in only if /etc/fuse.conf has user_allow_other"
+    if os.geteuid():
+        return "is fusermount3 installed (Debian: fuse3), and may you write to the directory?"
+    return "the lines above are from libfuse; in a container, CAP_SYS_ADMIN is needed"
