@@ -28,6 +28,8 @@ from cafs.testing.daemons import (
 from cafs.testing.images import Image, Layer, Layout, busybox_items, write_layout
 from cafs.testing.origin import Origin, running_origin
 
+__all__ = ["Cafs", "Layout", "Nginx", "Origin", "Registry"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of this file."""
@@ -94,11 +96,18 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="session")
-def busybox_image(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """An image of busybox and a script, in one gzip layer."""
+def busybox_layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """An image of busybox and a script, in one gzip layer, as an OCI layout."""
     items = busybox_items(Path(program("busybox")))
     path = tmp_path_factory.mktemp("busybox") / "layout"
     return write_layout(path, [Image((Layer(items),))])
+
+
+@pytest.fixture(scope="session")
+def busybox_image(registry: Registry, busybox_layout: Layout) -> str:
+    """The repository in ``registry`` that has the busybox image, tagged ``latest``."""
+    registry.push(busybox_layout, "test/busybox:latest")
+    return "test/busybox"
 
 
 @pytest.fixture

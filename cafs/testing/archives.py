@@ -9,16 +9,20 @@ import gzip
 import io
 import lzma
 import random
+import struct
 import subprocess
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import IO, Final, Literal as Choice
 
-Dialect = Literal[0, 1, 2]
+from cafs.testing.bodies import Body, Generated, Joined, Literal
+
+Dialect = Choice[0, 1, 2]
 """tarfile's USTAR_FORMAT, GNU_FORMAT or PAX_FORMAT."""
 MTIME: Final = 1_600_000_000
 """Default modification time, s since the epoch."""
@@ -186,6 +190,76 @@ def header(item: Item) -> tarfile.TarInfo:
     info.devmajor, info.devminor = item.device
     info.pax_headers = dict(item.pax)
     return info
+
+
+def tar_bytes(files: Mapping[str, tuple[int, bytes]], *, compression: str = "") -> bytes:
+    """A tar of files, ``{path: (mode, content)}``; ``compression`` is a suffix without its dot."""
+    items = (file(path, content, mode) for path, (mode, content) in files.items())
+    return tar(items, Compression(f".{compression}" if compression else ""))
+
+
+def many_files_tar(path: Path, *, files: int, seed: int = 0) -> int:
+    """Write ``small_files`` as a tar, compressed as the path says; the bytes of their contents."""
+    compression = next(
+        (one for one in Compression if one.value and path.name.endswith(one.value)),
+        Compression.NONE,
+    )
+    size = 0
+
+    def counted() -> Iterator[Item]:
+        nonlocal size
+        for item in small_files(files, seed=seed):
+            size += len(item.content)
+            yield item
+
+    write_tar(path, counted(), compression)
+    return size
+
+
+def wheel_bytes(name: str, files: Mapping[str, bytes]) -> bytes:
+    """A wheel of version 1.0 with these files, for any Python."""
+    info = f"{name}-1.0.dist-info"
+    described = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    listed = "".join(f"{path},,\n" for path in (*files, *described, f"{info}/RECORD"))
+    contents: dict[str, bytes | str] = {**files, **described, f"{info}/RECORD": listed}
+    return zip_archive(file(path, content) for path, content in contents.items())
+
+
+@dataclass(frozen=True, slots=True)
+class StoredZip(Joined):
+    """A zip of generated members that are stored as they are; costs no memory."""
+
+    members: Mapping[str, Generated] = field(default_factory=dict)
+
+    def member(self, name: str) -> bytes:
+        """The content of one member."""
+        body = self.members[name]
+        return body.read(0, body.size)
+
+
+def stored_zip(*, members: int, size: int, seed: int = 0) -> StoredZip:
+    """A zip of so many members of so many bytes each.
+
+    Source: PKWARE's appnote, 4.3.7 (local header), 4.3.12 (central directory), 4.3.16 (its end).
+    """
+    named = {f"member-{n:05}": Generated(size, seed * members + n) for n in range(members)}
+    parts: list[Body] = []
+    directory_of: list[bytes] = []
+    offset = 0
+    for name, body in named.items():
+        crc = zlib.crc32(body.read(0, size))
+        facts = struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 0x21, crc, size, size, len(name), 0)
+        parts += [Literal(b"PK\x03\x04" + facts + name.encode()), body]
+        place = struct.pack("<HHHII", 0, 0, 0, 0o100644 << 16, offset)
+        directory_of.append(b"PK\x01\x02\x14\x03" + facts + place + name.encode())
+        offset += parts[-2].size + size
+    listed = b"".join(directory_of)
+    end = struct.pack("<HHHHIIH", 0, 0, members, members, len(listed), offset, 0)
+    parts += [Literal(listed), Literal(b"PK\x05\x06" + end)]
+    return StoredZip(tuple(parts), members=named)
 
 
 def zip_archive(items: Iterable[Item], *, method: int = zipfile.ZIP_DEFLATED) -> bytes:

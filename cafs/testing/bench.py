@@ -82,12 +82,12 @@ class Bench:
                 _probe([(probe, verb, lists[0])], 0)
             for command in _WALKS.values():
                 _walk(command, roots, 0)
-            before = mount.status().requests
+            before = mount.status()["requests"]
             for verb in ("stat", "read"):
                 yield self._pair(verb, partial(_probe, [(probe, verb, one) for one in lists]))
             for name, command in _WALKS.items():
                 yield self._pair(name, partial(_walk, command, roots))
-            after = mount.status().requests
+            after = mount.status()["requests"]
             asked = {name: after[name] - before.get(name, 0) for name in after}
             yield Measured(
                 "requests that reached the worker",

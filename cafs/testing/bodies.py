@@ -5,8 +5,10 @@ A body is read by offset, so nothing larger than one piece is ever in memory.
 
 import hashlib
 from abc import abstractmethod
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -143,6 +145,42 @@ class Corrupted(Body):
         if not 0 <= place < len(content):
             return content
         return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(Body):
+    """Bodies laid end to end."""
+
+    parts: tuple[Body, ...]
+    stops: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Add up where each part ends."""
+        object.__setattr__(self, "stops", tuple(accumulate(part.size for part in self.parts)))
+
+    @property
+    @override
+    def size(self) -> int:
+        return self.stops[-1] if self.stops else 0
+
+    @property
+    @override
+    def tag(self) -> str:
+        return hashlib.sha256(" ".join(part.tag for part in self.parts).encode()).hexdigest()[:32]
+
+    @override
+    def read(self, offset: int, length: int) -> bytes:
+        pieces = []
+        stop = min(offset + length, self.size)
+        place = bisect_right(self.stops, offset)
+        while offset < stop:
+            part = self.parts[place]
+            start = self.stops[place] - part.size
+            piece = part.read(offset - start, min(stop, self.stops[place]) - offset)
+            pieces.append(piece)
+            offset += len(piece)
+            place += 1
+        return b"".join(pieces)
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 
@@ -35,10 +35,21 @@ class Ready(msgspec.Struct, frozen=True):
     log: str
 
 
-class Status(msgspec.Struct, frozen=True):
-    """What ``cafs status --json`` says, as far as it is used here; sizes in bytes."""
+class RefFacts(TypedDict):
+    """What a status says of one ref, as far as it is used here; sizes in bytes."""
+
+    name: str
+    state: str
+    present: int
+    size: int | None
+    error: str | None
+
+
+class Facts(TypedDict):
+    """What ``.cafs/status.json`` says, as far as it is used here; sizes in bytes."""
 
     fetched: int
+    refs: list[RefFacts]
     requests: dict[str, int]
     counters: dict[str, int]
 
@@ -49,11 +60,17 @@ class Mount:
 
     path: Path
     pid: int
-    log: Path
+    log_file: Path
 
-    def status(self) -> Status:
-        """The worker's own counters, through the mount."""
-        return msgspec.json.decode((self.path / ".cafs" / "status.json").read_bytes(), type=Status)
+    def status(self) -> Facts:
+        """What the worker says of itself, through the mount."""
+        return msgspec.json.decode((self.path / ".cafs" / "status.json").read_bytes(), type=Facts)
+
+    def log(self) -> str:
+        """What the worker has logged so far."""
+        if not self.log_file.is_file():
+            return "(no log)"
+        return self.log_file.read_text(errors="replace")
 
     def ref(self, name: str) -> Path:
         """The place of a named ref, when the mount shows everything."""
@@ -67,16 +84,16 @@ class Mount:
 class Cafs:
     """The command, in a world below one directory.
 
-    ``project`` is the working directory, with ``cafs.toml``; ``environment`` is all that a process
-    gets, and may be changed.
+    ``directory`` is the project and working directory; ``environment`` is all that a process gets,
+    and may be changed.
 
     Concurrency: one thread.
     """
 
     def __init__(self, root: Path) -> None:
-        self.project = root / "project"
+        self.directory = root / "project"
         self.store = root / "cache" / "cafs" / "store"
-        self.project.mkdir(parents=True)
+        self.directory.mkdir(parents=True)
         self._expected: list[re.Pattern[str]] = []
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self.environment = {**kept, "HOME": str(root / "home"), "NO_COLOR": "1"}
@@ -86,9 +103,9 @@ class Cafs:
             self.environment[kind] = str(root / name)
         (root / "home").mkdir()
 
-    def write(self, toml: str) -> Path:
+    def project(self, toml: str) -> Path:
         """Write the project's ``cafs.toml``; its path."""
-        path = self.project / "cafs.toml"
+        path = self.directory / "cafs.toml"
         path.write_text(toml)
         return path
 
@@ -104,12 +121,12 @@ class Cafs:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=self.project,
+            cwd=self.directory,
             env=self.environment,
         )
 
     def run(
-        self, *arguments: str | Path, check: bool = False, timeout_s: float = _RUN_S
+        self, *arguments: str | Path, check: bool = True, timeout_s: float = _RUN_S
     ) -> "subprocess.CompletedProcess[str]":
         """Run ``cafs ARGUMENTS`` in the project to its end.
 
@@ -141,8 +158,8 @@ class Cafs:
         """
         if toml is not None:
             has_path = re.search(r"^\[mount\]", toml, re.MULTILINE)
-            self.write(toml if has_path else f'[mount]\npath = "cafs"\n{toml}')
-        done = self.run("mount", "--json", *arguments, check=True)
+            self.project(toml if has_path else f'[mount]\npath = "cafs"\n{toml}')
+        done = self.run("mount", "--json", *arguments)
         ready = msgspec.json.decode(done.stdout, type=Ready)
         mount = Mount(Path(ready.mount_point), ready.pid, Path(ready.log))
         try:
@@ -156,7 +173,9 @@ class Cafs:
 
     def _end(self, mount: Mount) -> bool:
         """Unmount by all means, and end the worker; whether the first attempt was enough."""
-        clean = not mount.is_mounted() or self.run("unmount", mount.path).returncode == 0
+        clean = (
+            not mount.is_mounted() or self.run("unmount", mount.path, check=False).returncode == 0
+        )
         for command in (["fusermount3", "-uz"], ["umount", "-l"]):
             if mount.is_mounted():
                 clean = False
@@ -167,18 +186,14 @@ class Cafs:
         return clean
 
     def _show_log(self, mount: Mount) -> None:
-        sys.stderr.write(f"--- {mount.log}\n{_text(mount.log)}\n")
+        sys.stderr.write(f"--- {mount.log_file}\n{mount.log()}\n")
 
     def _judge(self, mount: Mount, *, clean: bool) -> None:
-        lines = [match.group() for match in _ALARM.finditer(_text(mount.log))]
+        lines = [match.group() for match in _ALARM.finditer(mount.log())]
         bad = [line for line in lines if not any(known.search(line) for known in self._expected)]
         if bad or not clean:
             self._show_log(mount)
             raise AssertionError(f"the worker logged: {bad}" if bad else "unmount failed")
-
-
-def _text(log: Path) -> str:
-    return log.read_text(errors="replace") if log.is_file() else "(no log)"
 
 
 def _ends(pid: int) -> bool:

@@ -1,7 +1,10 @@
 """What the makers make is what other people's tools read."""
 
+import io
 import subprocess
+import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,11 +17,15 @@ from cafs.testing.archives import (
     file,
     hard_link,
     hostile_tars,
+    many_files_tar,
     renamed,
     script,
     small_files,
+    stored_zip,
     symlink,
     tar,
+    tar_bytes,
+    wheel_bytes,
     write_tar,
     zip_archive,
 )
@@ -91,3 +98,40 @@ def test_a_renamed_tree_keeps_its_hard_links_together() -> None:
 def test_hostile_tars_have_names_of_their_own() -> None:
     names = [one.name for one in hostile_tars()]
     assert len(set(names)) == len(names) > 8
+
+
+def test_a_wheel_is_what_pip_would_install(tmp_path: Path) -> None:
+    wheel = tmp_path / "greet-1.0-py3-none-any.whl"
+    wheel.write_bytes(wheel_bytes("greet", {"greet/__init__.py": b"WORD = 'hi'\n"}))
+    shown = "import greet, importlib.metadata as m; print(greet.WORD, m.version('greet'))"
+    done = subprocess.run(
+        [sys.executable, "-c", shown],
+        env={"PYTHONPATH": str(wheel)},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == b"hi 1.0\n"
+
+
+def test_a_stored_zip_is_a_zip_from_any_offset(tmp_path: Path) -> None:
+    body = stored_zip(members=3, size=5000, seed=1)
+    whole = body.read(0, body.size)
+    assert len(whole) == body.size
+    assert b"".join(body.read(at, 777) for at in range(0, body.size, 777)) == whole
+    (tmp_path / "a.zip").write_bytes(whole)
+    subprocess.run(["unzip", "-tq", tmp_path / "a.zip"], check=True, capture_output=True)
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            name: body.member(name) for name in body.members
+        }
+    assert body.member("member-00000") != body.member("member-00001")
+
+
+def test_files_by_name_and_by_number(tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(tar_bytes({"a": (0o755, b"x")}, compression="gz"))) as one:
+        (member,) = one.getmembers()
+        assert (member.name, member.mode) == ("a", 0o755)
+    size = many_files_tar(tmp_path / "m.tar.gz", files=30)
+    with tarfile.open(tmp_path / "m.tar.gz", "r:gz") as many:
+        files = [member for member in many if member.isfile()]
+    assert (len(files), sum(member.size for member in files)) == (30, size)

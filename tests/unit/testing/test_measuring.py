@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cafs.testing import measuring
 from cafs.testing.answers import Ask
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import Rate
@@ -12,7 +13,7 @@ from cafs.testing.measuring import Measured, alternating, output, seconds, table
 from cafs.testing.origin import Origin
 from cafs.testing.serving import Line
 
-PROBE = Path("cafs/testing/probe.c")
+PROBE = Path(measuring.__file__).with_name("probe.c")
 
 
 def test_alternating_warms_up_and_takes_medians() -> None:
