@@ -166,7 +166,7 @@ class Admission:
         if self._records.get(digest) is not None and _size(target) == size:
             return target
         _sync(path)
-        temporary = target.with_name(f"{target.name}.{os.urandom(8).hex()}")
+        temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
         temporary.hardlink_to(path)
         temporary.rename(target)
         # Renaming onto another link of the same file does nothing, the old name included.

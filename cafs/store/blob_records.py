@@ -92,6 +92,16 @@ class BlobRecords:
 
         return self._index.apply(change)
 
+    def restore(self, descriptor: Descriptor) -> None:
+        """Record a blob that was found and verified, with its canonical digest."""
+        name = raw_stream(descriptor.digest)
+
+        def change(batch: Batch) -> None:
+            self._point(batch, name, descriptor)
+            self._record(batch, descriptor, (), (name,))
+
+        self._index.apply(change)
+
     def _point(
         self, batch: Batch, name: StreamKey, descriptor: Descriptor
     ) -> tuple[StreamKey, StreamRecord] | None:

@@ -87,6 +87,7 @@ class Blobs:
         except OSError as error:
             raise storage_error(error, f"reading {digest}") from error
         if len(data) < length:
+            self._files.forget(self._layout.blob(found.digest))
             raise NotFoundError(f"{digest}: its file was cut short")
         return data
 

@@ -5,7 +5,8 @@ access, and a new worker gives the answers of the one before.
 
 Tables: ``mounts`` (mount -> next inode), ``attachments`` (mount, first inode -> attachment),
 ``paths`` (mount, path -> first inode), ``below`` (mount, parent's path, path -> nothing),
-``resolved`` (mount, spec key -> meaning). Paths and keys are hashed.
+``snapshots`` (mount, path, first inode -> nothing), ``resolved`` (mount, spec key -> meaning),
+``counters`` (the number of the last mount). Paths and keys are hashed.
 """
 
 import struct
@@ -22,6 +23,9 @@ from cafs.store.environment import Batch, Environment, Snapshot, after
 from cafs.store.records import Packed, hashed
 
 _ID: Final = struct.Struct(">Q")
+_COUNTER: Final = b"mount"
+SNAPSHOTS: Final = 64
+"""Snapshots kept of one path; the inodes of older ones mean nothing any more."""
 _FIRST: Final = 2
 """The first inode that is allocated; 1 is the root's."""
 
@@ -46,20 +50,30 @@ class Mounts:
         self._attachments = recent.table("attachments")
         self._paths = recent.table("paths")
         self._below = recent.table("below")
+        self._snapshots = recent.table("snapshots")
         self._resolved = recent.table("resolved")
+        self._counters = recent.table("counters")
+        self._tables = (
+            self._attachments,
+            self._paths,
+            self._below,
+            self._snapshots,
+            self._resolved,
+        )
         self._mount = Packed(MountRecord)
         self._attachment = Packed(Attachment)
         self._meaning = Packed(Resolved)
 
     async def create(self, description: str) -> int:
-        """Begin a mount; returns its number.
+        """Begin a mount; returns its number, which no other gets.
 
         Cancellation: all or nothing.
         """
 
         def change(batch: Batch) -> int:
-            last = batch.floor(self._mounts, b"\xff" * _ID.size)
-            mount = 1 if last is None else int(_ID.unpack(last[0])[0]) + 1
+            last = batch.get(self._counters, _COUNTER)
+            mount = 1 if last is None else int(_ID.unpack(last)[0]) + 1
+            batch.put(self._counters, _COUNTER, _ID.pack(mount))
             record = MountRecord(description, _FIRST)
             batch.put(self._mounts, _ID.pack(mount), self._mount.pack(record))
             return mount
@@ -74,7 +88,7 @@ class Mounts:
         prefix = _ID.pack(mount)
 
         def change(batch: Batch) -> None:
-            for table in (self._attachments, self._paths, self._below, self._resolved):
+            for table in self._tables:
                 batch.clear(table, prefix, after(prefix), limit=1 << 62)
             batch.delete(self._mounts, prefix)
 
@@ -132,7 +146,8 @@ class Mounts:
             tree: the tree that is attached, None for a node of the namespace itself.
             root: the entry of the tree that the path shows.
             content: the bytes of a snapshot.
-            replace: take a fresh range even if the path has one, which stays readable by inode.
+            replace: take a fresh range even if the path has one, which stays readable by inode
+                (of snapshots, the last ``SNAPSHOTS`` do).
 
         Raises:
             NotFoundError: no such mount.
@@ -181,6 +196,15 @@ class Mounts:
         if path:
             parent = path.rpartition("/")[0]
             batch.put(self._below, prefix + hashed(parent) + hashed(path), path.encode())
+        if attachment.content is not None:
+            self._forget_old(batch, prefix, prefix + hashed(path), first)
+
+    def _forget_old(self, batch: Batch, mount: bytes, path: bytes, first: bytes) -> None:
+        batch.put(self._snapshots, path + first, b"")
+        kept = [key for key, _ in batch.scan(self._snapshots, path, after(path))]
+        for key in kept[:-SNAPSHOTS]:
+            batch.delete(self._snapshots, key)
+            batch.delete(self._attachments, mount + key[-_ID.size :])
 
     def resolved(self, mount: int, key: str) -> Resolved | None:
         """What a ref means for the life of a mount, None when it has not been resolved in it."""

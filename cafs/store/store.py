@@ -13,12 +13,13 @@ import trio
 
 from cafs.errors import StorageError
 from cafs.model.digest import Digest
+from cafs.store import recovery
 from cafs.store.admission import Admission
 from cafs.store.blob_records import BlobRecords
 from cafs.store.blobs import Blobs
 from cafs.store.checkpointing import Checkpointer
 from cafs.store.documents import Documents
-from cafs.store.environment import Environment
+from cafs.store.environment import BrokenEnvironmentError, Environment
 from cafs.store.files import Files, storage_error
 from cafs.store.layout import Layout, Usage
 from cafs.store.ledger import Ledger
@@ -52,10 +53,12 @@ _INDEX: Final = {
 _RECENT: Final = {
     "attachments": 1,
     "below": 1,
+    "counters": 1,
     "mounts": 1,
     "paths": 1,
     "resolved": 1,
     "sealed": 1,
+    "snapshots": 1,
     "spans": 1,
 }
 """Tables that outlive the process, not the boot."""
@@ -139,10 +142,10 @@ async def open_store(
         layout = Layout(path, boot_id)
         usage = await trio.to_thread.run_sync(_enter, layout)
         held.callback(usage.close)
-        index, recent = await trio.to_thread.run_sync(_open_environments, layout, held)
+        index, recent = await trio.to_thread.run_sync(_open_environments, layout, usage, held)
+        ledger = Ledger(layout, index, recent)
         files = Files()
         held.callback(files.close)
-        ledger = Ledger(layout, index, recent)
         checkpointer = Checkpointer(layout, ledger, limit=checkpoint_bytes, period_s=checkpoint_s)
         store = Store(
             layout=layout,
@@ -153,7 +156,7 @@ async def open_store(
             checkpointer=checkpointer,
         )
         if usage.alone:
-            await store.trees.purge()
+            await trio.to_thread.run_sync(_put_in_order, layout, ledger, store.trees)
             await trio.to_thread.run_sync(usage.share)
         try:
             async with trio.open_nursery() as nursery:
@@ -178,8 +181,8 @@ def _read_boot_id() -> str:
 
 
 def _enter(layout: Layout) -> Usage:
-    layout.prepare()
     try:
+        layout.prepare()
         usage = Usage(layout, str(Path("/proc/self/ns/pid").readlink()))
     except OSError as error:
         raise storage_error(error, f"{layout.root}: cannot be entered") from error
@@ -192,9 +195,38 @@ def _enter(layout: Layout) -> Usage:
     return usage
 
 
-def _open_environments(layout: Layout, held: ExitStack) -> tuple[Environment, Environment]:
-    index = Environment(layout.index, _INDEX, synced=True, make_room=layout.make_room)
+def _open_environments(
+    layout: Layout, usage: Usage, held: ExitStack
+) -> tuple[Environment, Environment]:
+    try:
+        index = _open_index(layout)
+    except BrokenEnvironmentError:
+        if not usage.alone:
+            raise
+        index = _remade_index(layout)
     held.callback(index.close)
     recent = Environment(layout.recent, _RECENT, synced=False, make_room=layout.make_room)
     held.callback(recent.close)
     return index, recent
+
+
+def _open_index(layout: Layout) -> Environment:
+    return Environment(layout.index, _INDEX, synced=True, make_room=layout.make_room)
+
+
+def _remade_index(layout: Layout) -> Environment:
+    try:
+        recovery.set_aside_index(layout)
+        index = _open_index(layout)
+        recovery.restore_blobs(layout, BlobRecords(index))
+    except OSError as error:
+        raise storage_error(error, f"{layout.index}: cannot be made anew") from error
+    return index
+
+
+def _put_in_order(layout: Layout, ledger: Ledger, trees: Trees) -> None:
+    try:
+        recovery.sweep_streams(layout, ledger)
+    except OSError as error:
+        raise storage_error(error, f"{layout.root}: cannot be put in order") from error
+    trees.purge()

@@ -114,7 +114,9 @@ class Stream:
                 continue
             if len(data) == wanted.length:
                 return data
-            await trio.to_thread.run_sync(self._void, record, limiter=shelf.limiter)
+            await trio.to_thread.run_sync(
+                self._reconsider, record, wanted.stop, limiter=shelf.limiter
+            )
         await trio.lowlevel.checkpoint_if_cancelled()
         return None
 
@@ -170,6 +172,13 @@ class Stream:
             return True
         finally:
             os.close(descriptor)
+
+    def _reconsider(self, record: StreamRecord, stop: int) -> None:
+        """A read fell short: was it a former file, still open, or is this one damaged?"""
+        path = self._shelf.ledger.path(self.key, record)
+        self._shelf.files.forget(path)
+        if not long_enough(path, stop):
+            self._void(record)
 
     def _void(self, record: StreamRecord) -> None:
         """The file is gone or too short: its records say nothing any more."""

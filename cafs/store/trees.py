@@ -4,8 +4,6 @@ Nothing of a tree is kept in memory, so a tree of a million entries opens at onc
 short read transaction, of a few microseconds.
 """
 
-import trio
-
 from cafs.model.identity import TreeIdentity
 from cafs.model.member import Entry
 from cafs.model.record import Segment, TreeRecord
@@ -139,10 +137,10 @@ class Trees:
 
         await self._index.commit(change, urgent=True)
 
-    async def purge(self) -> None:
+    def purge(self) -> None:
         """Remove the records that belong to no published tree. Only while alone with the store.
 
-        Cancellation: the rest is removed next time.
+        Blocks; belongs in a thread.
         """
         for number in self._tables.draft_numbers():
-            await trio.to_thread.run_sync(self._tables.purge, number, PURGE)
+            self._tables.purge(number, PURGE)

@@ -1,0 +1,76 @@
+"""Putting a store in order: what a crash left over goes, and a broken index is made anew.
+
+Only for a process that is alone with the store; everything here blocks.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from cafs.errors import InvalidReferenceError
+from cafs.model.descriptor import OCTETS, Descriptor
+from cafs.model.digest import CANONICAL, Digest
+from cafs.model.identity import StreamKey
+from cafs.store.admission import hash_file
+from cafs.store.blob_records import BlobRecords
+from cafs.store.layout import Layout
+from cafs.store.ledger import Ledger
+
+_LOG: Final = logging.getLogger("cafs.store")
+
+
+def sweep_streams(layout: Layout, ledger: Ledger) -> None:
+    """Remove stream files that no record names: a crash came before or behind their record.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    for path in layout.root.glob("streams/*/*"):
+        key, _, rest = path.name.partition(".")
+        try:
+            record = ledger.record(StreamKey(key))
+        except ValueError:
+            record = None
+        if record is None or record.digest is not None or record.file.hex() != rest:
+            path.unlink()
+            _LOG.info("store.stream.swept path=%s", path)
+
+
+def set_aside_index(layout: Layout) -> None:
+    """Move a broken index out of the way, and make room for another.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    target = layout.quarantine / f"index-{time.time_ns()}"
+    layout.index.rename(target)
+    layout.index.mkdir(mode=0o700)
+    _LOG.warning("store.index.broken moved_to=%s", target)
+
+
+def restore_blobs(layout: Layout, records: BlobRecords) -> None:
+    """Record the blobs that are there, each after hashing it; what is not its name is quarantined.
+
+    For worker threads made by trio.
+
+    Raises:
+        OSError: the disk failed.
+
+    Cancellation: the rest is not recorded, and is fetched again when it is needed.
+    """
+    for path in sorted(layout.root.glob("blobs/sha256/*/*")):
+        digest = hash_file(path).digest()
+        if digest != _named(path):
+            path.rename(layout.quarantine / path.name)
+            _LOG.warning("store.blob.quarantined path=%s digest=%s", path, digest)
+            continue
+        records.restore(Descriptor(OCTETS, digest, path.stat().st_size))
+        _LOG.info("store.blob.restored digest=%s", digest)
+
+
+def _named(path: Path) -> Digest | None:
+    try:
+        return Digest.parse(f"{CANONICAL}:{path.name}")
+    except InvalidReferenceError:
+        return None
