@@ -9,7 +9,7 @@ from cafs.errors import InvalidReferenceError, SettingsError
 from cafs.model.address import authority
 from cafs.settings import units
 from cafs.settings.document import Document
-from cafs.settings.naming import Draft, Terms, drafts, terms
+from cafs.settings.naming import SILENT, Draft, Terms, drafts, terms
 from cafs.settings.places import home, project_mount, settled
 from cafs.settings.schema import Voice
 from cafs.settings.values import Overrides
@@ -27,7 +27,7 @@ class Layer:
     view: str | None = None
     budget: units.Budget | None = None
     refs: tuple[Draft, ...] = ()
-    terms: Terms = Terms()
+    terms: Terms = SILENT
     store: Path | None = None
     hosts: tuple[str, ...] = ()
     dynamic: bool | None = None

@@ -1,6 +1,7 @@
 """``[ref.<name>]`` tables as ref specs."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from cafs.errors import CafsError, SettingsError
 from cafs.model.address import file_path, normalised
@@ -21,6 +22,10 @@ class Terms:
     deadline_s: float | None = None
     on_error: OnError | None = None
     pull: Pull | None = None
+
+
+SILENT: Final = Terms()
+"""Nothing is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
