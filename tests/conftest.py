@@ -121,4 +121,4 @@ def fuse() -> None:
     """Nothing, where a file system can be mounted."""
     program("fusermount3")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        lacking("/dev/fuse")
+        lacking("a /dev/fuse that this user may open")

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Final, TypedDict
 
 import msgspec
 
+_COMMAND: Final = (sys.executable, "-m", "cafs")
 _RUN_S: Final = 120.0
 _END_S: Final = 10.0
 _POLL_S: Final = 0.02
@@ -90,7 +91,8 @@ class Cafs:
     Concurrency: one thread.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, command: Sequence[str] = _COMMAND) -> None:
+        self._command = command
         self.directory = root / "project"
         self.store = root / "cache" / "cafs" / "store"
         self.directory.mkdir(parents=True)
@@ -116,7 +118,7 @@ class Cafs:
     def popen(self, *arguments: str | Path) -> "subprocess.Popen[str]":
         """Start ``cafs ARGUMENTS`` with pipes for stdout and stderr; the caller ends it."""
         return subprocess.Popen(
-            [sys.executable, "-m", "cafs", *map(str, arguments)],
+            [*self._command, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
