@@ -1,0 +1,190 @@
+"""Content of an archive's decoded stream, decoded member by member when it is read."""
+
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+import trio
+from typing_extensions import override
+
+from cafs.codec import zip as zip_codec
+from cafs.errors import MalformedError, StorageError
+from cafs.fetch.bridging import PIECE
+from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.work import Work, Works
+from cafs.metrics import Metrics
+from cafs.model.digest import Digest
+from cafs.model.identity import StreamKey
+from cafs.model.record import Segment, TreeRecord, TreeStream
+from cafs.model.span import Span
+from cafs.store.store import Store
+from cafs.store.streams import Stream
+
+IN_MEMORY: Final = 8 << 20
+"""Segments up to this are decoded once, in memory. Longer ones are decoded twice: once to check
+them, once to keep them. That costs no space, and no byte is ever readable before its check."""
+_SLACK: Final = 1 << 10
+"""Bytes that a local header's name and extra fields are taken to have: more is asked for when they
+are longer, and nobody notices these few when they are shorter."""
+
+
+class DecodedContent(Content):
+    """Decodes the segments that are read, each alone, each checked before anybody sees it.
+
+    Concurrency: as ``Content``; one work a segment.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        record: TreeRecord,
+        number: int,
+        raw: Content,
+        *,
+        works: Works[None],
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._number = number
+        self._what: TreeStream = record.streams[number]
+        self._raw = raw
+        self._works = works
+        self._metrics = metrics
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._raw.name
+
+    @property
+    @override
+    def size(self) -> int:
+        return self._what.size
+
+    @property
+    @override
+    def key(self) -> StreamKey:
+        return self._what.key
+
+    @override
+    def present(self) -> int:
+        stream = self._store.streams.find(self.key)
+        return 0 if stream is None else stream.present().total
+
+    @override
+    def digest(self) -> Digest | None:
+        """None: only members have checksums, not all of them together."""
+        return None
+
+    @override
+    async def ensure(self, span: Span, patience: Patience) -> None:
+        """As ``Content.ensure``.
+
+        Raises:
+            UnsupportedError: a member that is encrypted, or compressed by an unknown method.
+            CafsError: as ``Content.ensure``.
+        """
+        stream = await self._store.streams.open(self.key, self.size)
+        await self._gather(stream, span.clamp(self.size), patience)
+        while missing := stream.present().missing(span.clamp(self.size)):
+            start = next(iter(missing)).start
+            segment = self._store.trees.segment_at(self._record.number, self._number, start)
+            if segment is None:
+                raise StorageError(
+                    f"{self.name}: nothing in the store says what byte {start} is decoded from",
+                    hint="cafs rm the ref, and read it again",
+                )
+
+            async def decode(work: Work[None], segment: Segment = segment) -> None:
+                await self._decode(segment, stream, work)
+
+            key = ("segment", self.key, segment.start)
+            await self._works.join(key, self.name, decode, patience)
+
+    @override
+    async def read(self, offset: int, length: int, patience: Patience) -> bytes:
+        span = Span(offset, offset + length).clamp(self.size)
+        data = await self._local(span)
+        self._metrics.add("fetch.misses" if data is None else "fetch.hits")
+        while data is None:
+            await self.ensure(span, patience)
+            data = await self._local(span)
+        return data
+
+    async def _local(self, span: Span) -> bytes | None:
+        stream = self._store.streams.find(self.key)
+        return None if stream is None else await stream.read(span.start, span.length)
+
+    async def _gather(self, stream: Stream, span: Span, patience: Patience) -> None:
+        """Fetch the input of many segments together, where it lies together."""
+        if span.length <= PIECE or stream.present().covers(span):
+            return
+        segments = self._store.trees.segments(self._record.number, self._number, span)
+        start = min(one.input_start for one in segments)
+        stop = max(one.input_start + one.input_length for one in segments)
+        if 2 * sum(one.input_length for one in segments) >= stop - start:
+            await self._raw.ensure(Span(start, min(self._raw.size, stop + _SLACK)), patience)
+
+    async def _decode(self, segment: Segment, stream: Stream, work: Work[None]) -> None:
+        zip_codec.inflate(segment.codec, name=self._label(segment))  # before anything is fetched
+        source = await self._input(segment, work)
+        await trio.to_thread.run_sync(self._keep, segment, source, stream, work)
+        self._metrics.add("fetch.verified", segment.length)
+
+    async def _input(self, segment: Segment, work: Work[None]) -> Span:
+        """Where the segment's input lies in the raw content; it is local when this returns."""
+        raw, patience = self._raw, work.patience()
+        start = segment.input_start
+        guess = Span(start, start + zip_codec.LOCAL + _SLACK + segment.input_length)
+        await raw.ensure(guess.clamp(raw.size), patience)
+        header = await raw.read(start, zip_codec.LOCAL, patience)
+        start += zip_codec.content_start(header, name=self._label(segment))
+        source = Span(start, start + segment.input_length)
+        if source.stop > raw.size:
+            raise MalformedError(
+                f"{self._label(segment)}: its data reach beyond the end of the archive"
+            )
+        await raw.ensure(source, patience)
+        return source
+
+    def _keep(self, segment: Segment, source: Span, stream: Stream, work: Work[None]) -> None:
+        """Decode, check, write. Runs in a worker thread."""
+        crc = 0
+        kept: list[bytes] = []
+        for piece in self._pieces(segment, source, work):
+            crc = zlib.crc32(piece, crc)
+            if segment.length <= IN_MEMORY:
+                kept.append(piece)
+        if segment.crc32 is not None and crc != segment.crc32:
+            raise MalformedError(
+                f"{self._label(segment)}: its CRC-32 is {crc:08x}, not {segment.crc32:08x}",
+                hint="the archive is damaged at its source",
+            )
+        position = segment.start
+        batch = bytearray()
+        for piece in kept or self._pieces(segment, source, work):
+            batch += piece
+            if len(batch) >= PIECE:
+                stream.write_sync(position, bytes(batch))
+                position += len(batch)
+                batch.clear()
+        stream.write_sync(position, bytes(batch))
+
+    def _pieces(self, segment: Segment, source: Span, work: Work[None]) -> Iterator[bytes]:
+        """The decoded bytes; as many as announced, or an error."""
+
+        async def pull(offset: int, length: int) -> bytes:
+            work.beat()
+            return await self._raw.read(offset, length, work.patience())
+
+        inflater = zip_codec.inflate(
+            segment.codec, name=self._label(segment), length=segment.length
+        )
+        for offset in range(source.start, source.stop, PIECE):
+            length = min(PIECE, source.stop - offset)
+            yield from inflater.pieces(trio.from_thread.run(pull, offset, length))
+        inflater.finish()
+
+    def _label(self, segment: Segment) -> str:
+        return f"{self.name}: the member at byte {segment.input_start}"

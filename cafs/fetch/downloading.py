@@ -1,0 +1,322 @@
+"""Downloading: brings one flight's bytes into the store, by as many requests as it takes.
+
+A broken body is continued where it stopped. What cannot be continued (one response only) begins
+again at 0, and nothing of two responses is ever mixed.
+"""
+
+import logging
+import random
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+
+from cafs.errors import (
+    AccessError,
+    CafsError,
+    ContentError,
+    NotFoundError,
+    RefusedError,
+    SourceChangedError,
+    UnreachableError,
+    UnsupportedError,
+)
+from cafs.fetch.budget import Budget
+from cafs.fetch.flight import Flight
+from cafs.fetch.interfaces import Priority, Source
+from cafs.fetch.judging import Terms, changed, judge, wrong_size
+from cafs.fetch.planning import LONGEST
+from cafs.fetch.rotation import Rotation
+from cafs.fetch.slots import Slots
+from cafs.metrics import Metrics
+from cafs.model.span import Span, SpanSet
+from cafs.store.locking import SpanLock
+from cafs.store.streams import Stream, Streams
+from cafs.transport.interfaces import Request, Response
+from cafs.transport.retrying import RetryPolicy
+
+BATCH: Final = 1 << 20
+"""Bytes that are written at once, and the most that a kill loses of one flight."""
+_POLL_S: Final = (0.002, 0.1)
+"""How often a span that another process fetches is looked at: at first, and at last."""
+_LOG = logging.getLogger(__name__)
+_REFUSALS: Final = (NotFoundError, AccessError, RefusedError, ContentError, SourceChangedError)
+"""What another source of pinned content may not fail with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What all downloads of one fetcher share."""
+
+    streams: Streams
+    slots: Slots
+    budget: Budget
+    policy: RetryPolicy
+    metrics: Metrics
+
+
+class Downloader:
+    """Downloads the raw bytes of one stream.
+
+    ``size`` is bytes once it is known. ``single`` says that only whole responses can be had.
+    ``served`` holds the numbers of the sources that bytes came from.
+
+    Concurrency: any number of flights of one trio run; the spans of those under way are disjoint.
+    """
+
+    def __init__(self, terms: Terms, means: Means, sources: list[Source]) -> None:
+        self.terms = terms
+        self.sources = sources
+        self.stream = means.streams.find(terms.key)
+        """Where the bytes go; None before the first flight of content that the store has not."""
+        self.size = terms.size
+        self.single = not terms.ranges or terms.size is None
+        self.served: set[int] = set()
+        self.first: Response | None = None
+        """A whole response that is open already, for the first flight that can use it."""
+        self._means = means
+        self._preferred = 0
+        self._proven = False
+        self._scout = trio.Lock()
+
+    async def fly(self, flight: Flight) -> None:
+        """Bring what the flight still lacks.
+
+        Returns without all of it when only whole responses can be had and the flight is not one.
+
+        Raises:
+            CafsError: as ``Content.ensure``; what has come stays.
+
+        Cancellation: what has come stays.
+        """
+        if self.stream is None:
+            self.stream = await self._means.streams.open(self.terms.key, self.size)
+        lock = await self._locked(flight)
+        if lock is None:
+            return
+        with lock:
+            rotation = Rotation(len(self.sources), self._preferred % len(self.sources))
+            while self._fits(flight) and (gap := self._gap(flight)) is not None:
+                farthest = flight.farthest
+                try:
+                    await self._request(flight, gap, rotation.current)
+                    self._preferred = rotation.current
+                except CafsError as error:
+                    if flight.farthest > farthest:
+                        rotation.progressed()
+                    await self._recover(flight, rotation, error)
+
+    def present(self) -> SpanSet:
+        """What is in the store."""
+        return SpanSet() if self.stream is None else self.stream.present()
+
+    def leave_out_served(self) -> bool:
+        """Use only sources that no bytes came from; whether there are any. For no flight's time."""
+        kept = [one for number, one in enumerate(self.sources) if number not in self.served]
+        if kept:
+            self.sources = kept
+            self.served.clear()
+            self._preferred = 0
+        return bool(kept)
+
+    def _fits(self, flight: Flight) -> bool:
+        return flight.single or not self.single
+
+    @property
+    def _stream(self) -> Stream:
+        if self.stream is None:
+            raise ValueError(f"{self.terms.name}: nothing flies yet")
+        return self.stream
+
+    def _gap(self, flight: Flight) -> Span | None:
+        """What the flight lacks next; None when it is complete, by whose work ever."""
+        stream = self._stream
+        if flight.single and stream.digest() is None:
+            return None if flight.position >= flight.span.stop else flight.span
+        if flight.single:
+            self.size = stream.size
+            flight.span = Span(0, self.size or 0)
+        missing = stream.present().missing(Span(flight.position, flight.span.stop))
+        gap = next(iter(missing), None)
+        reached = flight.span.stop if gap is None else gap.start
+        if reached > flight.position:
+            flight.beat()
+            flight.reach(reached)
+        return gap
+
+    async def _locked(self, flight: Flight) -> SpanLock | None:
+        """The lock on the flight's span; None when there is nothing left to fetch."""
+        pause_s, longest_s = _POLL_S
+        while self._gap(flight) is not None:
+            start = flight.position
+            lock = self._stream.try_lock(Span(start, min(flight.span.stop, start + LONGEST)))
+            if lock is not None:
+                return lock
+            await trio.sleep(pause_s)
+            pause_s = min(longest_s, 2 * pause_s)
+        return None
+
+    async def _request(self, flight: Flight, gap: Span, number: int) -> None:
+        source = self.sources[number]
+        host = urlsplit(source.url).netloc
+        async with self._means.slots.hold(host, flight.priority):
+            flight.url = source.url
+            self._means.budget.check(self.terms.name)
+            response = await self._open(flight, gap, source)
+            if response is None:
+                return
+            async with response:
+                self.served.add(number)
+                if flight.single:
+                    await self._receive_all(flight, response)
+                else:
+                    await self._receive(flight, response, gap.stop)
+
+    async def _open(self, flight: Flight, gap: Span, source: Source) -> Response | None:
+        """A response whose body the flight can use; None when it cannot use any."""
+        if self._proven:
+            return await self._ask(flight, gap, source)
+        # Until the first 206, one request at a time: a server without ranges answers each with
+        # the whole.
+        async with self._scout:
+            return await self._ask(flight, gap, source) if self._fits(flight) else None
+
+    async def _ask(self, flight: Flight, gap: Span, source: Source) -> Response | None:
+        if flight.single:
+            await self._begin(flight)
+        response, self.first = (self.first, None) if flight.single else (None, self.first)
+        if response is None:
+            ranged = not flight.single
+            response = await source.transport.open(
+                Request(
+                    source.url,
+                    span=gap if ranged else None,
+                    if_range=self.terms.validator if ranged and self.terms.steady else None,
+                    attempts=1,
+                    failed=flight.note,
+                )
+            )
+        try:
+            usable = await self._usable(flight, response)
+        except BaseException:
+            await response.aclose()
+            raise
+        if not usable:
+            await response.aclose()
+            return None
+        return response
+
+    async def _usable(self, flight: Flight, response: Response) -> bool:
+        whole = judge(response.head, self.terms, self.size)
+        if flight.single:
+            return True
+        if not whole:
+            self._proven = True
+            return True
+        self.single = True
+        if self._proven or flight.position > 0:
+            return False
+        # The whole came, and nothing else is under way: it is used, not thrown away.
+        flight.single = True
+        flight.span = Span(0, self.size or 0)
+        await self._begin(flight)
+        return True
+
+    async def _begin(self, flight: Flight) -> None:
+        """Begin at 0. What came of another response is forgotten, unless it is of one version."""
+        flight.position = 0
+        if self.terms.steady or not self.present():
+            return
+        await self._stream.discard()
+        self.stream = await self._means.streams.open(self.terms.key, self.size)
+
+    async def _receive(self, flight: Flight, response: Response, stop: int) -> None:
+        batch = bytearray()
+        try:
+            while flight.position + len(batch) < stop:
+                data = await response.receive()
+                if not data:
+                    break
+                data = data[: stop - flight.position - len(batch)]
+                await self._keep(flight, batch, data)
+        finally:
+            await self._flush(flight, batch)
+        if flight.position < stop:
+            raise UnreachableError(
+                f"{self.terms.name}: the body ended at {flight.position}, before {stop}"
+            )
+
+    async def _receive_all(self, flight: Flight, response: Response) -> None:
+        batch = bytearray()
+        try:
+            while data := await response.receive():
+                self._bound(flight.position + len(batch) + len(data))
+                await self._keep(flight, batch, data)
+        finally:
+            await self._flush(flight, batch)
+        if self.size is not None and flight.position != self.size:
+            raise wrong_size(self.terms, self.size, flight.position)
+        if self.size is None:
+            await self._stream.set_size(flight.position)
+            self.size = flight.position
+        flight.span = Span(0, flight.position)
+
+    def _bound(self, length: int) -> None:
+        if self.size is not None and length > self.size:
+            raise wrong_size(self.terms, self.size, length)
+        if length > self.terms.limit:
+            raise UnsupportedError(
+                f"{self.terms.name}: the source tells no size, and sends more than "
+                f"{self.terms.limit} bytes"
+            )
+
+    async def _keep(self, flight: Flight, batch: bytearray, data: bytes) -> None:
+        reached = flight.position + len(batch) + len(data)
+        flight.arrived(len(data), reached)
+        self._means.budget.take(len(data), self.terms.name)
+        if len(batch) + len(data) > BATCH:
+            await self._flush(flight, batch)
+        batch += data
+        due = flight.due()
+        if len(batch) >= BATCH or (due is not None and due <= reached):
+            await self._flush(flight, batch)
+
+    async def _flush(self, flight: Flight, batch: bytearray) -> None:
+        """Write what has come, cancelled or not: it would have to be fetched again."""
+        if not batch:
+            return
+        data = bytes(batch)
+        batch.clear()
+        with trio.CancelScope(shield=True):
+            await self._stream.write(flight.position, data)
+        flight.reach(flight.position + len(data))
+
+    async def _recover(self, flight: Flight, rotation: Rotation, error: CafsError) -> None:
+        """Get ready for another try, or raise."""
+        if not error.transient:
+            if isinstance(error, RefusedError) and not self.terms.pinned:
+                self._outside(error)
+            if not self.terms.pinned or not isinstance(error, _REFUSALS):
+                raise error
+            rotation.refused(error)
+            flight.note(error)
+            return
+        flight.note(error)
+        if flight.priority() is Priority.READAHEAD:
+            raise error
+        _LOG.info("fetch.try.failed: %s: %s", flight.url, error.line)
+        self._means.metrics.add("fetch.retries")
+        if not rotation.failed():
+            return
+        policy = self._means.policy
+        if rotation.rounds > policy.retries and not flight.endless():
+            raise error
+        asked_s = error.retry_after_s if isinstance(error, UnreachableError) else None
+        chance = random.random()  # noqa: S311 - jitter, no secret
+        await trio.sleep(policy.delay_s(rotation.rounds - 1, asked_s=asked_s, chance=chance))
+
+    def _outside(self, error: RefusedError) -> None:
+        """A range outside of the whole means that the whole has another size now."""
+        if error.total is not None and self.size is not None and error.total != self.size:
+            raise changed(self.terms, f"{self.size} bytes", f"{error.total} bytes") from error

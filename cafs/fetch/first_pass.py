@@ -1,0 +1,261 @@
+"""First passes: what an archive without a tree goes through, once.
+
+All of it runs in one worker thread that pulls raw bytes, parses, writes and plants; the trio thread
+only brings bytes. Nothing is visible before the content has passed its gate. A pass that ends early
+leaves the raw bytes, so that the next one fetches only the rest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name, sniff
+from cafs.errors import MalformedError, UnsupportedError
+from cafs.fetch.bridging import Intake
+from cafs.fetch.interfaces import Feed, Feeder
+from cafs.fetch.tar_pass import plant_compressed, plant_plain, raw_stream_of
+from cafs.fetch.work import Work
+from cafs.fetch.zip_pass import plant_zip
+from cafs.model.digest import Digest, Hasher
+from cafs.model.identity import archive_tree, decoded_stream
+from cafs.model.limits import Limits
+from cafs.model.record import TreeRecord, TreeStream
+from cafs.model.span import Span
+from cafs.store.locking import SpanLock
+from cafs.store.store import Store
+from cafs.store.streams import Stream
+from cafs.store.tree_writing import TreeWriter
+
+LINGER_S: Final = 300.0
+"""How long a pass goes on without anybody waiting: who gave up will ask again."""
+_POLL_S: Final = 0.1
+_LOCK: Final = Span(0, 1)
+_SHOWN: Final = 16
+Plant = Callable[[TreeWriter], tuple[TreeStream, ...]]
+"""Plants a tree in a worker thread, and tells its streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an archive is: the container, and what it is wrapped in."""
+
+    format: Format
+    compression: Compression = Compression.NONE
+
+
+def kind_of(head: bytes, name: str, media_type: str) -> Kind:
+    """Tell what an archive is from its first bytes, and hold them against its name.
+
+    Args:
+        head: the first ``HEAD`` bytes, or all of them.
+        name: what it is called.
+        media_type: what its source calls it; empty when it calls it nothing.
+
+    Raises:
+        MalformedError: the name says something else.
+        UnsupportedError: no archive that we know.
+    """
+    found = sniff(head)
+    expected = expected_by_name(name)
+    if expected is not None and found is not expected:
+        what = "something else" if found is None else found.value
+        raise MalformedError(
+            f"{name}: named like {expected.value}, but the bytes are {what} ({_shown(head)})"
+        )
+    if found is None:
+        served = f", served as {media_type}" if media_type else ""
+        raise UnsupportedError(
+            f"{name} is no archive: it begins with {_shown(head)}{served}",
+            hint="tar, also with gzip, zstd, xz or bzip2, and zip can be opened",
+        )
+    if isinstance(found, Format):
+        return Kind(found)
+    return Kind(Format.TAR, found)
+
+
+def _shown(head: bytes) -> str:
+    return repr(head[:_SHOWN])[1:] if head else "nothing"
+
+
+class FirstPass:
+    """One pass over one archive.
+
+    Concurrency: one task.
+    """
+
+    def __init__(
+        self, raw: Feed, store: Store, *, name: str, media_type: str, limits: Limits
+    ) -> None:
+        self._raw = raw
+        self._store = store
+        self._name = name
+        self._media_type = media_type
+        self._limits = limits
+
+    async def run(self, work: Work[TreeRecord]) -> TreeRecord:
+        """Make the tree, or find that another process has.
+
+        Raises:
+            ContentError, UnsupportedError: no archive, or a bad one.
+            CafsError: as the raw content.
+
+        Cancellation: nothing is visible; raw bytes that have come stay.
+        """
+        lock = await self._locked(work)
+        if isinstance(lock, TreeRecord):
+            return lock
+        with lock:
+            try:
+                return await self._make(work)
+            except (MalformedError, UnsupportedError):
+                if self._raw.digest() is None and self._raw.algorithms():
+                    # Wrong bytes are no archive either; then that is what is wrong.
+                    await self._raw.ensure(Span(0, self._raw.size), work.patience())
+                raise
+
+    async def _locked(self, work: Work[TreeRecord]) -> SpanLock | TreeRecord:
+        """Wait until no other process makes this tree; the tree if one has."""
+        stream = await self._store.streams.open(decoded_stream(self._raw.key, "pass"), None)
+        present = self._raw.present()
+        while True:
+            lock = stream.try_lock(_LOCK)
+            found = complete_tree(self._store, self._raw)
+            if found is not None:
+                if lock is not None:
+                    lock.release()
+                return found
+            if lock is not None:
+                return lock
+            await trio.sleep(_POLL_S)
+            if self._raw.present() != present:
+                present = self._raw.present()
+                work.beat()
+
+    async def _make(self, work: Work[TreeRecord]) -> TreeRecord:
+        feeder = self._raw.feed()
+        try:
+            kind = await self._kind(work, feeder)
+            if kind.format is Format.ZIP:
+                return await self._make_zip(work)
+            if kind.compression is Compression.NONE:
+                return await self._make_plain(work, feeder)
+            return await self._make_compressed(work, feeder, kind.compression)
+        finally:
+            feeder.release()
+
+    async def _kind(self, work: Work[TreeRecord], feeder: Feeder) -> Kind:
+        raw = self._raw
+        expected = expected_by_name(self._name)
+        if raw.lazy() and (expected is None or expected is Format.ZIP):
+            # A zip may turn out to be it; then the rest of it is not wanted yet.
+            head = await raw.read(0, HEAD, work.patience())
+        else:
+            head = await feeder.take(0, HEAD, work.patience())
+        return kind_of(head, self._name, self._media_type)
+
+    async def _make_plain(self, work: Work[TreeRecord], feeder: Feeder) -> TreeRecord:
+        intake = self._intake(work, feeder)
+        streams = (raw_stream_of(self._raw.key, self._raw.size),)
+
+        def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
+            plant_plain(intake, writer, name=self._name, limits=self._limits)
+            return streams
+
+        return await self._publish(plant, work, intake)
+
+    async def _make_compressed(
+        self, work: Work[TreeRecord], feeder: Feeder, compression: Compression
+    ) -> TreeRecord:
+        key = decoded_stream(self._raw.key, compression.value)
+        stream = await self._fresh(await self._store.streams.open(key, None))
+        intake = self._intake(work, feeder)
+
+        def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
+            size = plant_compressed(
+                intake, compression, stream, writer, name=self._name, limits=self._limits
+            )
+            return (TreeStream(key=key, size=size, raw=self._raw.key, part=0, rules="tar"),)
+
+        published = False
+        try:
+            record = await self._publish(plant, work, intake)
+            published = True
+        finally:
+            if not published:
+                with trio.CancelScope(shield=True):
+                    await stream.discard()
+        return record
+
+    async def _fresh(self, stream: Stream) -> Stream:
+        """The stream without what an earlier pass left in it, which may be of other bytes."""
+        if not stream.present() and stream.size is None:
+            return stream
+        await stream.discard()
+        return await self._store.streams.open(stream.key, None)
+
+    async def _make_zip(self, work: Work[TreeRecord]) -> TreeRecord:
+        raw = self._raw
+        if not raw.lazy():
+            await raw.ensure(Span(0, raw.size), work.patience())
+        key = decoded_stream(raw.key, "zip")
+
+        async def pull(offset: int, length: int) -> bytes:
+            data = await raw.read(offset, length, work.patience())
+            work.beat()
+            return data
+
+        def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
+            size = plant_zip(pull, raw.size, writer, name=self._name, limits=self._limits)
+            return (TreeStream(key=key, size=size, raw=raw.key, part=0, rules="zip"),)
+
+        return await self._publish(plant, work, None)
+
+    def _intake(self, work: Work[TreeRecord], feeder: Feeder) -> Intake:
+        async def pull(offset: int, length: int) -> bytes:
+            data = await feeder.take(offset, length, work.patience())
+            work.beat()
+            return data
+
+        return Intake(pull, Hasher(self._raw.algorithms()) if self._raw.digest() is None else None)
+
+    async def _publish(
+        self, plant: Plant, work: Work[TreeRecord], intake: Intake | None
+    ) -> TreeRecord:
+        """Plant in a worker thread, let the content pass its gate, publish."""
+        raw, store = self._raw, self._store
+        identity = archive_tree(raw.key)
+
+        async def pass_gate() -> Digest | None:
+            known = raw.digest()
+            if known is not None or intake is None:
+                return known
+            return await raw.seal(intake.hasher, work.patience())
+
+        def run() -> TreeRecord:
+            with store.trees.writer(identity) as writer:
+                streams = plant(writer)
+                digest = trio.from_thread.run(pass_gate)
+                # A tree that is there already has mounts that use its numbers: it stays.
+                return store.trees.find(identity) or writer.publish(streams, digest)
+
+        return await trio.to_thread.run_sync(run)
+
+
+def complete_tree(store: Store, raw: Feed) -> TreeRecord | None:
+    """The tree of an archive, if the store has it with everything that it needs.
+
+    Segments are decoded from the raw content when they are read; a decoded tar must be there.
+    """
+    record = store.trees.find(archive_tree(raw.key))
+    if record is None or not all(_readable(store, one) for one in record.streams):
+        return None
+    return record
+
+
+def _readable(store: Store, stream: TreeStream) -> bool:
+    if stream.rules != "tar":
+        return True
+    found = store.streams.find(stream.key)
+    return found is not None and found.present().covers(Span(0, stream.size))

@@ -1,0 +1,128 @@
+"""Flights: one request's worth of a raw stream on its way, and those who want it."""
+
+import time
+from typing import Protocol
+
+import trio
+from typing_extensions import override
+
+from cafs.errors import CafsError
+from cafs.fetch.interfaces import Inflight, Priority
+from cafs.model.span import Span
+
+
+class Flight:
+    """A span that is being fetched, front to back.
+
+    ``position`` is up to where its bytes are in the store. ``single`` says that it is the whole
+    content in one response, which begins again at 0 when it breaks. ``error`` is why it ended
+    early; it may also end early without one (``single`` was found necessary), and whoever still
+    misses something looks again.
+
+    Concurrency: one trio run; nothing here awaits.
+    """
+
+    def __init__(self, span: Span, *, single: bool = False) -> None:
+        self.span = span
+        self.single = single
+        self.position = span.start
+        self.farthest = span.start
+        self.received = 0
+        self.url = ""
+        self.since = time.time()
+        self.scope = trio.CancelScope()
+        self.error: Exception | None = None
+        self.landed = False
+        self.seats: set[Seat] = set()
+
+    @property
+    def rest(self) -> Span:
+        """What it will still bring; all of it when it can begin again."""
+        return self.span if self.single else Span(self.position, self.span.stop)
+
+    def priority(self) -> Priority:
+        """That of the most urgent who wants it."""
+        return min((one.priority() for one in self.seats), default=Priority.PREFETCH)
+
+    def endless(self) -> bool:
+        """Whether somebody waits for it for ever."""
+        return any(one.endless() for one in self.seats)
+
+    def arrived(self, count: int, reached: int) -> None:
+        """So many bytes came, up to ``reached``; only those beyond all before are progress."""
+        self.received += count
+        if reached > self.farthest:
+            self.farthest = reached
+            self.beat(count)
+
+    def beat(self, count: int = 0) -> None:
+        """It moves."""
+        for seat in self.seats:
+            seat.beat(count)
+
+    def note(self, reason: CafsError) -> None:
+        """A try failed."""
+        for seat in self.seats:
+            seat.note(reason)
+
+    def reach(self, position: int) -> None:
+        """The bytes up to ``position`` are in the store."""
+        self.position = position
+        self.farthest = max(self.farthest, position)
+        for seat in self.seats:
+            seat.look(self)
+
+    def due(self) -> int | None:
+        """The nearest position beyond the present one that somebody waits for."""
+        stops = (seat.awaited(self) for seat in self.seats)
+        return min((stop for stop in stops if stop > self.position), default=None)
+
+    def land(self) -> None:
+        """It is over."""
+        self.landed = True
+        for seat in self.seats:
+            seat.look(self)
+
+    def leave(self, seat: "Seat") -> None:
+        """Somebody wants it no more; without the last one it ends."""
+        self.seats.discard(seat)
+        if not self.seats and not self.landed:
+            self.scope.cancel()
+
+    def view(self, name: str) -> Inflight:
+        """What is told of it."""
+        return Inflight(
+            name=name,
+            url=self.url,
+            span=self.span,
+            received=self.received,
+            since=self.since,
+            priority=self.priority(),
+        )
+
+    @override
+    def __repr__(self) -> str:
+        kind = "single" if self.single else "ranged"
+        return f"<Flight {kind} {self.span} at {self.position}, {self.priority().name}>"
+
+
+class Seat(Protocol):
+    """One who wants a flight."""
+
+    def priority(self) -> Priority:
+        """How urgent it is."""
+
+    def endless(self) -> bool:
+        """Whether it waits for ever."""
+
+    def beat(self, count: int = 0) -> None:
+        """Bytes arrived."""
+
+    def note(self, reason: CafsError) -> None:
+        """A try failed."""
+
+    def look(self, flight: Flight) -> None:
+        """The flight came further, or landed."""
+
+    def awaited(self, flight: Flight) -> int:
+        """The position of the flight that it waits for; 0 for none."""

@@ -1,0 +1,135 @@
+"""Content of which no byte is handed out before all of it has passed the gate.
+
+Two kinds: a blob with a pin, which must have the pin's digest; and content that nothing can put
+together from several responses (no strong validator, no ranges, no size), which must come from one
+response, whole.
+"""
+
+import trio
+from typing_extensions import override
+
+from cafs.errors import DigestMismatchError, NotFoundError
+from cafs.fetch.feeding import Forward, Reading
+from cafs.fetch.interfaces import Feed, Feeder, Patience
+from cafs.fetch.lane import Lane
+from cafs.fetch.sealing import Seal
+from cafs.fetch.work import Work, Works
+from cafs.metrics import Metrics
+from cafs.model.digest import Digest, Hasher
+from cafs.model.identity import StreamKey
+from cafs.model.span import Span
+from cafs.store.blobs import Blobs
+
+_PIECE = 1 << 20
+
+
+class GatedContent(Feed):
+    """Fetches all on the first read of anything, checks it, and reads the blob from then on.
+
+    A wrong digest hands out nothing, and is remembered for 30 s. Where there are other sources than
+    those that served the wrong bytes, they are tried.
+
+    Concurrency: as ``Content``.
+    """
+
+    def __init__(
+        self, blobs: Blobs, lane: Lane, works: Works[None], seal: Seal, metrics: Metrics
+    ) -> None:
+        self._blobs = blobs
+        self._lane = lane
+        self._works = works
+        self._seal = seal
+        self._metrics = metrics
+        self._verified: Digest | None = None
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._lane.terms.name
+
+    @property
+    @override
+    def size(self) -> int:
+        """Bytes; the caller has seen to it that they are known."""
+        return self._lane.end
+
+    @property
+    @override
+    def key(self) -> StreamKey:
+        return self._lane.terms.key
+
+    @override
+    def present(self) -> int:
+        return self._lane.downloader.present().total if self.digest() is None else self.size
+
+    @override
+    def digest(self) -> Digest | None:
+        return self._seal.digest()
+
+    @override
+    async def ensure(self, span: Span, patience: Patience) -> None:
+        if self.digest() is None:
+            await self._works.join(("gate", self.key), self.name, self._admit, patience)
+
+    @override
+    async def read(self, offset: int, length: int, patience: Patience) -> bytes:
+        digest = self._verified or self.digest()
+        self._metrics.add("fetch.misses" if digest is None else "fetch.hits")
+        while True:
+            if digest is None:
+                await self.ensure(Span(offset, offset + length), patience)
+                digest = self.digest()
+                continue
+            try:
+                data = await self._blobs.read(digest, offset, length)
+            except NotFoundError:
+                # Deleted since: it is fetched again.
+                self._verified = digest = None
+            else:
+                self._verified = digest
+                return data
+
+    @override
+    def lazy(self) -> bool:
+        return self.digest() is not None
+
+    @override
+    def algorithms(self) -> tuple[str, ...]:
+        return self._seal.algorithms
+
+    @override
+    def feed(self) -> Feeder:
+        # Bytes that must come from one response cannot be given away while it can still break.
+        early = self._lane.terms.pinned and self.digest() is None
+        return Forward(self._lane) if early else Reading(self)
+
+    @override
+    async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
+        return await self._seal.close(hasher)
+
+    async def _admit(self, work: Work[None]) -> None:
+        while True:
+            try:
+                await self._once(work)
+            except DigestMismatchError:
+                if not self._lane.leave_out_served():
+                    raise
+            else:
+                return
+
+    async def _once(self, work: Work[None]) -> None:
+        lane = self._lane
+        if not lane.terms.pinned or lane.downloader.single:
+            await lane.ensure(Span(0, lane.end), work.patience())
+            await self._seal.close(None)
+            return
+        hasher = Hasher(self._seal.algorithms)
+        feeder = Forward(lane)
+        try:
+            while hasher.size < lane.end:
+                data = await feeder.take(hasher.size, _PIECE, work.patience())
+                await trio.to_thread.run_sync(hasher.update, data)
+                work.beat()
+        finally:
+            feeder.release()
+        await self._seal.close(hasher)

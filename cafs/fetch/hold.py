@@ -1,0 +1,114 @@
+"""Holds: what one reader, or a read-ahead, wants of a lane's flights."""
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from typing_extensions import override
+
+from cafs.errors import CafsError, SourceError
+from cafs.fetch import planning
+from cafs.fetch.flight import Flight, Seat
+from cafs.fetch.interfaces import Patience
+from cafs.fetch.waiting import Waiter
+from cafs.model.span import Span, SpanSet
+
+
+class Flights(Protocol):
+    """Where a hold gets its flights from."""
+
+    def missing(self, span: Span) -> SpanSet:
+        """What of the span is not in the store."""
+
+    def book(self, span: Span) -> list[Flight]:
+        """The flights that bring what is missing of the span, in order, started where needed."""
+
+    def check(self, span: Span, patience: Patience) -> None:
+        """Fail at once where it failed a moment ago, or where nothing may be fetched."""
+
+    def abandoned(self, span: Span, error: CafsError, patience: Patience) -> None:
+        """A reader's patience ended before the span had come."""
+
+    def crowd(self) -> None:
+        """The wishes changed: who is next may have changed."""
+
+
+class Hold(Waiter, Seat):
+    """Keeps flights going for as long as it is held.
+
+    Concurrency: one task.
+    """
+
+    def __init__(self, flights: Flights, what: str, patience: Patience) -> None:
+        super().__init__(what, patience)
+        self._source = flights
+        self._flights: list[Flight] = []
+        self._awaited: tuple[Flight, int] | None = None
+
+    def want(self, span: Span) -> list[Flight]:
+        """Let the span come, without waiting; the flights that bring it, in order."""
+        flights = self._source.book(span)
+        for flight in flights:
+            flight.seats.add(self)
+        self._flights = [one for one in self._flights if not one.landed and one not in flights]
+        self._flights += flights
+        self._source.crowd()
+        return flights
+
+    async def ensure(self, span: Span) -> None:
+        """Wait until the span is in the store; long ones are fetched by several flights at once.
+
+        Raises:
+            CafsError: as ``Content.ensure``.
+
+        Cancellation: no effect; the flights go on until the hold is released.
+        """
+        while missing := self._source.missing(span):
+            first = next(iter(missing))
+            self._source.check(first, self.patience)
+            flight = self.want(planning.window(first.start, span.stop))[0]
+            stop = min(first.stop, flight.span.stop)
+            await self._reached(flight, stop)
+            if flight.error is not None and flight.position < stop:
+                raise flight.error.with_traceback(None)
+
+    async def _reached(self, flight: Flight, stop: int) -> None:
+        self._awaited = (flight, stop)
+        try:
+            await self.wait()
+        except SourceError as error:
+            self._source.abandoned(Span(flight.position, stop), error, self.patience)
+            raise
+        finally:
+            self._awaited = None
+
+    def release(self) -> None:
+        """Want nothing any more."""
+        flights, self._flights = self._flights, []
+        for flight in flights:
+            flight.leave(self)
+
+    @override
+    def endless(self) -> bool:
+        return self.patience.deadline_s is None
+
+    @override
+    def look(self, flight: Flight) -> None:
+        if flight.landed or 0 < self.awaited(flight) <= flight.position:
+            self.wake()
+
+    @override
+    def awaited(self, flight: Flight) -> int:
+        if self._awaited is None or flight is not self._awaited[0]:
+            return 0
+        return self._awaited[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()

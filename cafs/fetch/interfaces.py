@@ -1,0 +1,171 @@
+"""What the layers above see of fetching: content that makes itself present, and its words."""
+
+import enum
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cafs.fetch.pulse import Pulse
+from cafs.model.digest import Digest, Hasher
+from cafs.model.identity import StreamKey
+from cafs.model.span import Span
+from cafs.transport.interfaces import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place that content can be had from."""
+
+    transport: Transport
+    url: str
+
+
+class Priority(enum.IntEnum):
+    """Who is served first: the lower number."""
+
+    DEMAND = 0
+    READAHEAD = 1
+    PREFETCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a waiter waits, and how urgent it is.
+
+    ``deadline_s`` bounds the time without progress of what is waited for; None waits as long as the
+    waiter lives. ``pulse`` hears of the progress too, for waiters that are waited for themselves.
+    """
+
+    deadline_s: float | None
+    priority: Priority = Priority.DEMAND
+    pulse: Pulse | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inflight:
+    """A fetch that is under way.
+
+    ``url`` is where it is fetched from now, ``span`` what of the content, ``received`` bytes,
+    ``since`` when it began, in seconds since the epoch.
+    """
+
+    name: str
+    url: str
+    span: Span
+    received: int
+    since: float
+    priority: Priority
+
+
+class Content(Protocol):
+    """Bytes that are fetched when they are needed, and then stay.
+
+    ``name`` is for people. ``size`` is bytes. ``key`` names the stream that holds them.
+
+    Concurrency: any number of tasks; those that need the same bytes share one fetch.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    @abstractmethod
+    def key(self) -> StreamKey:
+        """The stream that holds the bytes."""
+
+    @abstractmethod
+    def present(self) -> int:
+        """Bytes that can be read without fetching any."""
+
+    @abstractmethod
+    def digest(self) -> Digest | None:
+        """The canonical digest, when all of the bytes have been checked against it."""
+
+    @abstractmethod
+    async def ensure(self, span: Span, patience: Patience) -> None:
+        """Make a span readable without fetching; what lies beyond the end is no part of it.
+
+        Raises:
+            DeadlineError: no progress for as long as the waiter waits.
+            UnreachableError: the same, and the last try did not even reach a source.
+            OfflineError: something is missing, and no source may be asked.
+            NotFoundError, AccessError, RefusedError: every source refused.
+            SourceChangedError: the source has another version than the one that was located.
+            ContentError: what came is not what was promised.
+            BudgetError, StorageFullError: there is no room for it.
+
+        Cancellation: what has come stays; the fetch ends with its last waiter.
+        """
+
+    @abstractmethod
+    async def read(self, offset: int, length: int, patience: Patience) -> bytes:
+        """Read, fetching what is missing; short only at the end of the content.
+
+        Raises:
+            CafsError: as ``ensure``.
+
+        Cancellation: as ``ensure``.
+        """
+
+
+class Feeder(Protocol):
+    """Raw bytes for a first pass, which may not have passed the gate yet.
+
+    What the pass makes of them stays invisible until ``Feed.seal`` has returned.
+
+    Concurrency: one task at a time.
+    """
+
+    @abstractmethod
+    async def take(self, offset: int, length: int, patience: Patience) -> bytes:
+        """Read; short only at the end. A pass goes forward, so what follows is fetched too.
+
+        Raises:
+            CafsError: as ``Content.ensure``.
+
+        Cancellation: as ``Content.ensure``.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of what is fetched ahead."""
+
+
+class Feed(Content, Protocol):
+    """Content that a first pass can be made over."""
+
+    @abstractmethod
+    def lazy(self) -> bool:
+        """Whether a part of it can be read without fetching all of it."""
+
+    @abstractmethod
+    def algorithms(self) -> tuple[str, ...]:
+        """The digest algorithms that ``seal`` wants of a hasher that saw every byte."""
+
+    @abstractmethod
+    def feed(self) -> Feeder:
+        """The raw bytes, from the front."""
+
+    @abstractmethod
+    async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
+        """Let the content pass the gate, now that all of it was read.
+
+        Args:
+            hasher: saw every byte, in order; None to have them read again.
+            patience: for what is still missing.
+
+        Returns:
+            its canonical digest; None when it is not whole, and nothing pins it.
+
+        Raises:
+            CafsError: as ``Content.ensure``; DigestMismatchError above all.
+
+        Cancellation: nothing is visible, or all.
+        """

@@ -1,0 +1,185 @@
+"""Lanes: the flights of one raw stream. They move bytes; whether those are right is for others."""
+
+import logging
+import math
+from collections.abc import Callable
+
+import trio
+from typing_extensions import override
+
+from cafs.errors import CafsError, OfflineError
+from cafs.fetch import planning
+from cafs.fetch.budget import Budget
+from cafs.fetch.downloading import Downloader
+from cafs.fetch.failures import Failures
+from cafs.fetch.flight import Flight
+from cafs.fetch.hold import Flights, Hold
+from cafs.fetch.interfaces import Inflight, Patience, Priority
+from cafs.fetch.judging import Terms
+from cafs.fetch.readahead import ReadAhead
+from cafs.fetch.slots import Slots
+from cafs.metrics import Metrics
+from cafs.model.span import Span, SpanSet
+
+_LOG = logging.getLogger(__name__)
+
+
+class Lane(Flights):
+    """Makes spans of one raw stream present.
+
+    Concurrency: any number of tasks of one trio run; nothing between reading and writing the
+    shared state awaits.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        downloader: Downloader,
+        *,
+        failures: Failures,
+        budget: Budget,
+        slots: Slots,
+        metrics: Metrics,
+        landed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.downloader = downloader
+        self.landed = landed
+        """Called after each flight."""
+        self._nursery = nursery
+        self._failures = failures
+        self._budget = budget
+        self._slots = slots
+        self._metrics = metrics
+        self._flights: list[Flight] = []
+        self._readahead = ReadAhead()
+        self._ahead: Hold | None = None
+        self._waiting = 0
+
+    @property
+    def terms(self) -> Terms:
+        """What was promised of the stream."""
+        return self.downloader.terms
+
+    @property
+    def end(self) -> int:
+        """The size; while that is unknown, the most that it may be."""
+        size = self.downloader.size
+        return self.terms.limit if size is None else size
+
+    async def read(self, span: Span) -> bytes | None:
+        """Read from the store; None when any byte is absent. The bytes may be unverified.
+
+        Raises:
+            StorageError: the disk failed.
+
+        Cancellation: no effect.
+        """
+        stream = self.downloader.stream
+        if stream is None:
+            await trio.lowlevel.checkpoint()
+            return None
+        return await stream.read(span.start, span.length)
+
+    def inflight(self) -> list[Inflight]:
+        """What is under way."""
+        return [flight.view(self.terms.name) for flight in self._flights]
+
+    def hold(self, patience: Patience) -> Hold:
+        """A hold on flights; release it."""
+        return Hold(self, self.terms.name, patience)
+
+    async def ensure(self, span: Span, patience: Patience) -> None:
+        """Wait until the span is in the store.
+
+        Raises:
+            CafsError: as ``Content.ensure``.
+
+        Cancellation: as ``Content.ensure``; with the last reader its read-ahead ends too.
+        """
+        if any(flight.rest.overlaps(span) for flight in self._flights):
+            self._metrics.add("fetch.joined")
+        self._waiting += 1
+        satisfied = False
+        try:
+            with self.hold(patience) as hold:
+                await hold.ensure(span)
+            satisfied = True
+        finally:
+            self._waiting -= 1
+            if not satisfied and not self._waiting:
+                self.rest()
+
+    def passed(self, span: Span) -> None:
+        """Note that a reader reads the span, and fetch ahead of it when it goes forward."""
+        ahead = self._readahead.advise(span, self.end)
+        if ahead is None or self.downloader.single or not self.missing(ahead):
+            return
+        if self._ahead is None:
+            self._ahead = self.hold(Patience(None, Priority.READAHEAD))
+        self._ahead.want(ahead)
+
+    def leave_out_served(self) -> bool:
+        """Use only sources that no bytes came from; whether that is possible now."""
+        return not self._flights and self.downloader.leave_out_served()
+
+    def rest(self) -> None:
+        """Let go of what is fetched ahead."""
+        if self._ahead is not None:
+            self._ahead.release()
+
+    @override
+    def missing(self, span: Span) -> SpanSet:
+        return self.downloader.present().missing(span.clamp(self.end))
+
+    @override
+    def check(self, span: Span, patience: Patience) -> None:
+        self._failures.check(self.terms.key, patience, span=span)
+        if not self.downloader.sources:
+            raise OfflineError(
+                f"{self.terms.name} is not in the store, and no source of it is known",
+                hint="name a ref that has it in cafs.toml",
+            )
+        self._budget.check(self.terms.name)
+
+    @override
+    def book(self, span: Span) -> list[Flight]:
+        if self.downloader.single:
+            if not self._flights:
+                self._start(Flight(Span(0, self.end), single=True))
+            return list(self._flights)
+        flying = [flight.rest for flight in self._flights]
+        present = self.downloader.present()
+        for each in planning.requests(span, present, flying, self.end):
+            self._start(Flight(each))
+        wanted = span.clamp(self.end)
+        found = [one for one in self._flights if one.rest.overlaps(wanted)]
+        return sorted(found, key=lambda flight: flight.span.start)
+
+    @override
+    def abandoned(self, span: Span, error: CafsError, patience: Patience) -> None:
+        waited_s = math.inf if patience.deadline_s is None else patience.deadline_s
+        self._failures.remember(self.terms.key, error, span=span, deadline_s=waited_s)
+
+    @override
+    def crowd(self) -> None:
+        self._slots.give()
+
+    def _start(self, flight: Flight) -> None:
+        self._flights.append(flight)
+        self._nursery.start_soon(self._fly, flight)
+
+    async def _fly(self, flight: Flight) -> None:
+        try:
+            with flight.scope:
+                await self.downloader.fly(flight)
+        except CafsError as error:
+            flight.error = error
+            if flight.priority() is not Priority.READAHEAD:
+                self._failures.remember(self.terms.key, error, span=flight.rest)
+        except Exception as bug:  # noqa: BLE001 - carried to those who wait, who raise it
+            flight.error = bug
+            _LOG.exception("fetch.flight.broke: %r", flight)
+        finally:
+            self._flights.remove(flight)
+            flight.land()
+            self.landed()

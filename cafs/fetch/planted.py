@@ -1,0 +1,80 @@
+"""Content of a stream that a first pass has written whole: the tar inside a tar.gz."""
+
+from collections.abc import Awaitable, Callable
+
+from typing_extensions import override
+
+from cafs.fetch.interfaces import Content, Patience
+from cafs.metrics import Metrics
+from cafs.model.digest import Digest
+from cafs.model.identity import StreamKey
+from cafs.model.record import TreeStream
+from cafs.model.span import Span
+from cafs.store.streams import Streams
+
+
+class PlantedContent(Content):
+    """Reads the decoded stream; where it has been removed from the store, the pass runs again.
+
+    Concurrency: as ``Content``.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        what: TreeStream,
+        name: str,
+        plant: Callable[[Patience], Awaitable[object]],
+        metrics: Metrics,
+    ) -> None:
+        self._streams = streams
+        self._what = what
+        self._name = name
+        self._plant = plant
+        self._metrics = metrics
+        self._stream = streams.find(what.key)
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._name
+
+    @property
+    @override
+    def size(self) -> int:
+        return self._what.size
+
+    @property
+    @override
+    def key(self) -> StreamKey:
+        return self._what.key
+
+    @override
+    def present(self) -> int:
+        stream = self._streams.find(self.key)
+        return 0 if stream is None else stream.present().total
+
+    @override
+    def digest(self) -> Digest | None:
+        """None: what is known is the digest of the compressed bytes."""
+        return None
+
+    @override
+    async def ensure(self, span: Span, patience: Patience) -> None:
+        self._stream = self._streams.find(self.key)
+        if self._stream is None or not self._stream.present().covers(span.clamp(self.size)):
+            await self._plant(patience)
+            self._stream = self._streams.find(self.key)
+
+    @override
+    async def read(self, offset: int, length: int, patience: Patience) -> bytes:
+        span = Span(offset, offset + length).clamp(self.size)
+        data = await self._local(span)
+        self._metrics.add("fetch.misses" if data is None else "fetch.hits")
+        while data is None:
+            await self.ensure(span, patience)
+            data = await self._local(span)
+        return data
+
+    async def _local(self, span: Span) -> bytes | None:
+        return None if self._stream is None else await self._stream.read(span.start, span.length)

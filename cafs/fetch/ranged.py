@@ -1,0 +1,98 @@
+"""Content without a pin that one strong validator holds together: any range, at any time."""
+
+from typing_extensions import override
+
+from cafs.fetch.feeding import Forward
+from cafs.fetch.interfaces import Feed, Feeder, Patience
+from cafs.fetch.lane import Lane
+from cafs.fetch.sealing import Seal
+from cafs.fetch.work import Work, Works
+from cafs.metrics import Metrics
+from cafs.model.digest import Digest, Hasher
+from cafs.model.identity import StreamKey
+from cafs.model.span import Span
+
+
+class RangedContent(Feed):
+    """Fetches the ranges that are read, all of one version.
+
+    When it has become whole, it is hashed and kept as a blob.
+
+    Concurrency: as ``Content``.
+    """
+
+    def __init__(self, lane: Lane, works: Works[None], seal: Seal, metrics: Metrics) -> None:
+        self._lane = lane
+        self._works = works
+        self._seal = seal
+        self._metrics = metrics
+        lane.landed = self._landed
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._lane.terms.name
+
+    @property
+    @override
+    def size(self) -> int:
+        return self._lane.end
+
+    @property
+    @override
+    def key(self) -> StreamKey:
+        return self._lane.terms.key
+
+    @override
+    def present(self) -> int:
+        return self._lane.downloader.present().total
+
+    @override
+    def digest(self) -> Digest | None:
+        return self._seal.digest()
+
+    @override
+    async def ensure(self, span: Span, patience: Patience) -> None:
+        """As ``Content.ensure``; all of it means that it is a blob when this returns."""
+        wanted = span.clamp(self.size)
+        await self._lane.ensure(wanted, patience)
+        if wanted == Span(0, self.size) and self.digest() is None:
+            await self._works.join(("gate", self.key), self.name, self._admit, patience)
+
+    @override
+    async def read(self, offset: int, length: int, patience: Patience) -> bytes:
+        span = Span(offset, offset + length).clamp(self.size)
+        data = await self._lane.read(span)
+        self._metrics.add("fetch.misses" if data is None else "fetch.hits")
+        self._lane.passed(span)
+        while data is None:
+            await self._lane.ensure(span, patience)
+            data = await self._lane.read(span)
+        return data
+
+    @override
+    def lazy(self) -> bool:
+        return True
+
+    @override
+    def algorithms(self) -> tuple[str, ...]:
+        return self._seal.algorithms
+
+    @override
+    def feed(self) -> Feeder:
+        return Forward(self._lane)
+
+    @override
+    async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
+        if self._lane.missing(Span(0, self.size)):
+            return None
+        return await self._seal.close(hasher)
+
+    def _landed(self) -> None:
+        """Hash it in the background, once the last range has come."""
+        if not self._lane.missing(Span(0, self.size)) and self.digest() is None:
+            self._works.start(("gate", self.key), self._admit)
+
+    async def _admit(self, work: Work[None]) -> None:
+        await self._seal.close(None)
+        work.beat()

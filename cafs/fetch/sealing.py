@@ -1,0 +1,99 @@
+"""Sealing: hands a stream that is whole to the store's gate, once."""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from cafs.errors import CafsError
+from cafs.metrics import Metrics
+from cafs.model.descriptor import Descriptor
+from cafs.model.digest import Digest, Hasher
+from cafs.model.identity import StreamKey
+from cafs.store.blobs import Blobs
+from cafs.store.streams import Streams
+
+_LOG = logging.getLogger(__name__)
+Learned = Callable[[Descriptor], Awaitable[None]]
+"""Told once which content it was, when that was not known before."""
+
+
+class Seal:
+    """What one stream must be, and what happens when it has been found to be that.
+
+    ``claims`` are all that its digest must match; none for content without a pin.
+
+    Concurrency: any number of tasks; one at a time passes the gate.
+    """
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        streams: Streams,
+        key: StreamKey,
+        *,
+        name: str,
+        media_type: str,
+        claims: Sequence[Digest],
+        metrics: Metrics,
+        learned: Learned | None,
+    ) -> None:
+        self._blobs = blobs
+        self._streams = streams
+        self._key = key
+        self._name = name
+        self._media_type = media_type
+        self._claims = tuple(claims)
+        self._metrics = metrics
+        self._learned = learned
+        self._lock = trio.Lock()
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Of the claims."""
+        return tuple(claim.algorithm for claim in self._claims)
+
+    def digest(self) -> Digest | None:
+        """The canonical digest, when the content is in the store and was checked."""
+        for claim in self._claims:
+            found = self._blobs.stat(claim)
+            if found is not None:
+                return found.digest
+        stream = self._streams.find(self._key)
+        return None if stream is None else stream.digest()
+
+    async def close(self, hasher: Hasher | None) -> Digest:
+        """Pass the gate; a second call returns what the first found.
+
+        Args:
+            hasher: saw every byte of the stream in order; None to have them read again.
+
+        Raises:
+            DigestMismatchError, SizeMismatchError: it is not what it must be.
+            StorageError: the store failed.
+
+        Cancellation: nothing is visible, or all.
+        """
+        async with self._lock:
+            known = self.digest()
+            if known is not None:
+                return known
+            descriptor = await self._blobs.admit(
+                self._key,
+                media_type=self._media_type,
+                claims=self._claims,
+                name=self._name,
+                hashed=hasher,
+            )
+            self._metrics.add("fetch.verified", descriptor.size)
+            await self._tell(descriptor)
+            return descriptor.digest
+
+    async def _tell(self, descriptor: Descriptor) -> None:
+        if self._learned is None:
+            return
+        try:
+            await self._learned(descriptor)
+        except CafsError as error:
+            # It is asked again next time; the content is here all the same (rule 5).
+            _LOG.info("fetch.learned.failed: %s", error.line)
