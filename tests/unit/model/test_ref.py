@@ -217,6 +217,7 @@ def test_r21_digest_beats_tag() -> None:
         "h..example/a",
         "[::1/a",
         "[zz]/a",
+        "[zz:1]/a",
         "a/" + "b" * 256,
         "a?x=1",
         "a b",

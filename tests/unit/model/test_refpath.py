@@ -172,6 +172,7 @@ def test_an_alias_leads_to_what_it_says() -> None:
         "blob/https/h.example/%2E%2E",
         "blob/https/h.example/a%2F%2Fb@",
         "blob/https/h.example/x@/y",
+        "blob/https/h.example/a/b%2F..%2Fc@/y",
         "blob/https/h.example/" + " " * 60,
         "blob/https/h.example/" + " " * 60 + "@",
     ],
