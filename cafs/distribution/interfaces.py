@@ -1,0 +1,71 @@
+"""What a distribution handler is: it turns a ref into parts, and parts into a tree or a file."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+from cafs.fetch.interfaces import Content, Patience
+from cafs.model.record import TreeRecord
+from cafs.model.resolved import Resolved
+from cafs.model.spec import RefSpec
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTree:
+    """A tree that can be read.
+
+    ``root`` is the number of the entry that the ref shows as its root. ``contents`` are the tree's
+    streams, by number: ``contents[entry.stream]`` holds an entry's bytes from ``entry.offset`` on.
+    """
+
+    record: TreeRecord
+    root: int
+    contents: tuple[Content, ...]
+
+
+class Handler(Protocol):
+    """Knows one kind of ref. Names in messages are those of the spec.
+
+    Concurrency: any number of tasks. Calls for one spec may overlap; none of them fetches or builds
+    anything twice.
+    """
+
+    @abstractmethod
+    async def resolve(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
+        """Find out what the ref means now, by ``spec.pull``.
+
+        ``never`` asks nobody. ``previous`` is what the ref meant before, in any mount of this
+        store; None when that is not known.
+
+        Raises:
+            NotFoundError: no such name, tag, or platform.
+            OfflineError: nobody may be asked, and what the store has does not tell.
+            CafsError: as the source failed.
+
+        Cancellation: no effect, but for what was learned on the way.
+        """
+
+    @abstractmethod
+    async def open_tree(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> OpenTree:
+        """Open the tree, with ``strip`` and ``subdir`` applied; from the store if it is there.
+
+        Raises:
+            UnsupportedError: the ref is a file, or its bytes are no archive.
+            NotFoundError: there is no such ``subdir``.
+            ContentError: bytes that are not what they should be.
+            CafsError: as the source failed, within the waiter's patience.
+
+        Cancellation: no effect on the tree; work that others wait for goes on.
+        """
+
+    @abstractmethod
+    async def open_file(
+        self, spec: RefSpec, resolved: Resolved, patience: Patience, *, part: int = 0
+    ) -> Content:
+        """The bytes of one part, as they are at the source: the blob, the archive, a layer.
+
+        Raises:
+            CafsError: as the source failed, where the size must be found out by fetching.
+
+        Cancellation: no effect.
+        """
