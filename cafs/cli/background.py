@@ -48,7 +48,11 @@ def log_file(mount_point: Path) -> Path:
 
 
 def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
-    """Start a worker with the arguments of this command line, and wait until it is ready.
+    """Start a worker, and wait until it is ready.
+
+    Args:
+        mount_point: absolute.
+        arguments: flags of ``cafs mount``.
 
     Raises:
         MountError: the worker died without a word.
@@ -62,10 +66,13 @@ def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
                 sys.executable,
                 "-m",
                 "cafs",
-                *_as_mount(arguments),
+                "mount",
+                *arguments,
                 "--foreground",
                 "--ready-fd",
                 str(speak),
+                "--",
+                str(mount_point),
             ],
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -90,8 +97,3 @@ def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
     code = worker.wait()
     tail = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
     raise MountError(f"the worker ended with {code} before the mount was ready:\n{tail}")
-
-
-def _as_mount(arguments: Sequence[str]) -> list[str]:
-    """The arguments as those of ``mount``: ``run`` passes its own without verb and command."""
-    return list(arguments) if arguments[:1] == ["mount"] else ["mount", *arguments]

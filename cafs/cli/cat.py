@@ -1,7 +1,6 @@
 """``cafs cat``: print a file of the mount without mounting."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -17,24 +16,17 @@ _PIECE: Final = 1 << 20
 
 @click.command("cat", short_help="Print a file without mounting.")
 @click.argument("path")
-@options.common
-@options.dynamic
-def command(
-    *, path: str, config: Path | None, store: Path | None, offline: bool, dynamic: bool
-) -> int:
+@options.with_settings(*options.SOURCES, *options.HOSTS)
+def command(*, loaded: "Settings", path: str) -> int:
     """Print the content of PATH, a file of the mount, without mounting.
 
     PATH is written as for cafs ls. What is fetched stays in the store.
     """
     import trio
 
-    loaded = options.settings(
-        config_file=config,
-        store_path=store,
-        offline_only=offline,
-        any_host=dynamic or "://" in path,
-    )
-    trio.run(_print, loaded, path)
+    from cafs.cli.choosing import with_host_of
+
+    trio.run(_print, with_host_of(loaded, path), path)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Which refs a command is about: names from cafs.toml, or refs written out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cafs.errors import NotFoundError
 from cafs.model.ref import parse_ref
@@ -28,3 +29,20 @@ def _chosen(loaded: Settings, named: dict[str, RefSpec], word: str) -> RefSpec:
         known = ", ".join(named) or "none"
         raise NotFoundError(f"no ref is named {word!r}", hint=f"named refs: {known}")
     return RefSpec(name="", ref=parse_ref(word), deadline_s=loaded.deadline_s, pull=loaded.pull)
+
+
+def with_host_of(loaded: Settings, text: str) -> Settings:
+    """The settings, with the host of a ref allowed that was written out on the command line.
+
+    Raises:
+        InvalidReferenceError: it looks like a ref and is none.
+    """
+    host = parse_ref(text).host if is_ref(text) else None
+    if host is None:
+        return loaded
+    return replace(loaded, allowed_hosts=loaded.allowed_hosts | {host})
+
+
+def is_ref(text: str) -> bool:
+    """Whether a word is meant as a ref, not as a path or a name."""
+    return "://" in text or text.startswith(("cimd:", "docker:"))

@@ -2,7 +2,6 @@
 
 import stat
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -20,17 +19,13 @@ _BATCH: Final = 1_000
 @click.command("ls", short_help="List a directory without mounting.")
 @click.argument("path", default="/")
 @click.option("-l", "--long", is_flag=True, help="Modes, sizes and times too.")
-@options.common
-@options.dynamic
+@options.with_settings(*options.SOURCES, *options.HOSTS)
 @options.as_json
 def command(
     *,
     path: str,
     long: bool,
-    config: Path | None,
-    store: Path | None,
-    offline: bool,
-    dynamic: bool,
+    loaded: "Settings",
     as_json: bool,
 ) -> int:
     """List PATH, a directory or a file of the mount, without mounting.
@@ -43,13 +38,9 @@ def command(
     """
     import trio
 
-    loaded = options.settings(
-        config_file=config,
-        store_path=store,
-        offline_only=offline,
-        any_host=dynamic or "://" in path,
-    )
-    trio.run(_list, loaded, path, long, as_json)
+    from cafs.cli.choosing import with_host_of
+
+    trio.run(_list, with_host_of(loaded, path), path, long, as_json)
     return 0
 
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from cafs import __version__
 from cafs.cli.exits import BUG, EPILOG, INTERRUPTED, exit_code
+from cafs.cli.failing import expected, interrupted
 from cafs.errors import CafsError
 
 VERBS: Final = ("mount", "unmount", "run", "prefetch", "resolve", "ls", "cat", "status")
@@ -66,24 +67,6 @@ def report(error: CafsError) -> int:
     if hint:
         click.echo(f"hint: {hint}", err=True)
     return exit_code(type(error))
-
-
-def expected(error: BaseException) -> CafsError | None:
-    """The failure to report when an exception, or a group of them, is one of ours."""
-    if isinstance(error, CafsError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = [expected(each) for each in error.exceptions]
-        if all(each is not None for each in found):
-            return found[0]
-    return None
-
-
-def interrupted(error: BaseException) -> bool:
-    """Whether it is Ctrl-C, alone or in a group that trio made of it."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(interrupted, error.exceptions))
-    return isinstance(error, KeyboardInterrupt | click.Abort)
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """``cafs mount``: start a worker, and return when it is ready."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,29 +12,16 @@ if TYPE_CHECKING:
 
 
 @click.command("mount", short_help="Mount the refs of cafs.toml.")
-@click.argument("mount_point", required=False, type=click.Path(path_type=Path))
-@options.common
-@click.option("--view", metavar="PATH", help="Show this subtree at the root, as 'ref/gcc'.")
-@options.dynamic
-@click.option("--allow-other", is_flag=True, help="Let other users read the mount.")
-@click.option("--preserve-owner", is_flag=True, help="Keep the archives' owners (root only).")
-@click.option("--suid", is_flag=True, help="Keep setuid and setgid bits.")
-@click.option("--dev", is_flag=True, help="Show device nodes.")
+@options.mount_point
+@options.with_settings(*options.MOUNT)
 @click.option("--foreground", is_flag=True, help="Serve in this process until it is told to end.")
 @click.option("--ready-fd", type=int, hidden=True)
 @options.as_json
+@click.pass_context
 def command(
+    context: click.Context,
     *,
-    mount_point: Path | None,
-    config: Path | None,
-    store: Path | None,
-    offline: bool,
-    view: str | None,
-    dynamic: bool,
-    allow_other: bool,
-    preserve_owner: bool,
-    suid: bool,
-    dev: bool,
+    loaded: "Settings",
     foreground: bool,
     ready_fd: int | None,
     as_json: bool,
@@ -52,21 +38,9 @@ def command(
     """
     from cafs.cli import background, serving
 
-    loaded = options.settings(
-        config_file=config,
-        store_path=store,
-        offline_only=offline,
-        mount_point=mount_point,
-        view=view,
-        any_host=dynamic,
-        allow_other=allow_other,
-        preserve_owner=preserve_owner,
-        suid=suid,
-        dev=dev,
-    )
     if foreground:
         return serving.serve(loaded, ready_fd=ready_fd)
-    live = background.start(target(loaded), sys.argv[1:])
+    live = background.start(target(loaded), options.as_arguments(context))
     if as_json:
         import msgspec
 

@@ -1,74 +1,133 @@
-"""Options that several verbs share, and the settings that they amount to."""
+"""The flags that stand for settings, and the settings that they amount to with all other sources.
+
+A verb says which flags it takes; it is called with ``loaded``, the finished settings.
+"""
 
 from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Final
 
 import click
 
-if TYPE_CHECKING:
-    from cafs.settings.values import Settings
+_PATH: Final = partial(click.Path, path_type=Path)
+_FLAGS: Final[dict[str, click.Option]] = {
+    option.name or "": option
+    for option in (
+        click.Option(
+            ["--config"],
+            type=_PATH(dir_okay=False),
+            help="Project file.  [default: cafs.toml here or above]",
+        ),
+        click.Option(
+            ["--store"],
+            type=_PATH(file_okay=False),
+            help="Directory of the local store.  [default: cafs/store in the user's cache]",
+        ),
+        click.Option(["--offline"], is_flag=True, help="Use what is local; ask no source."),
+        click.Option(
+            ["--deadline"],
+            metavar="TIME",
+            help="How long a read may go without progress, as '60s'.  [default: 60s]",
+        ),
+        click.Option(
+            ["--pull"],
+            metavar="POLICY",
+            help="Ask what mutable refs mean: lock, new, update or never.  [default: lock]",
+        ),
+        click.Option(["--ca-bundle"], type=_PATH(dir_okay=False), help="Certificates to trust."),
+        click.Option(["--dynamic"], is_flag=True, help="Allow refs to any host by path."),
+        click.Option(
+            ["--allow-host", "allow_hosts"],
+            multiple=True,
+            metavar="HOST[:PORT]",
+            help="Allow refs to this host by path.",
+        ),
+        click.Option(["--view"], metavar="PATH", help="Show this at the root, as 'ref/gcc'."),
+        click.Option(["--budget"], metavar="SIZE", help="Fetch at most this much, as '20GiB'."),
+        click.Option(
+            ["--on-error"],
+            metavar="WHAT",
+            help="At the deadline: fail, or wait as long as the reader lives.  [default: fail]",
+        ),
+        click.Option(["--allow-other"], is_flag=True, help="Let other users read the mount."),
+        click.Option(["--preserve-owner"], is_flag=True, help="Keep the archives' owners."),
+        click.Option(["--suid"], is_flag=True, help="Keep setuid and setgid bits."),
+        click.Option(["--dev"], is_flag=True, help="Show device nodes."),
+    )
+}
+SOURCES: Final = ("config", "store", "offline", "deadline", "pull", "ca_bundle")
+"""Flags of every verb that may fetch."""
+HOSTS: Final = ("dynamic", "allow_hosts")
+"""Flags of verbs that take refs by path."""
+MOUNT: Final = (
+    *SOURCES,
+    *HOSTS,
+    "view",
+    "budget",
+    "on_error",
+    "allow_other",
+    "preserve_owner",
+    "suid",
+    "dev",
+)
+"""Flags of verbs that mount."""
 
-F = TypeVar("F", bound=Callable[..., object])
-
-config = click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Project file.  [default: cafs.toml here or above]",
-)
-store = click.option(
-    "--store",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Directory of the local store.  [default: cafs/store in the user's cache directory]",
-)
-offline = click.option("--offline", is_flag=True, help="Use what is local; ask no source.")
-dynamic = click.option(
-    "--dynamic", is_flag=True, help="Allow refs to any host by path, not just to configured ones."
-)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print facts for programs.")
+mount_point = click.argument("mount_point", required=False, type=click.Path(path_type=Path))
 
 
-def common(function: F) -> F:
-    """``--config``, ``--store`` and ``--offline``."""
-    return config(store(offline(function)))
+def with_settings(
+    *names: str,
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a verb these flags, and ``loaded`` instead of them and of ``mount_point``.
 
-
-def settings(
-    *,
-    config_file: Path | None,
-    store_path: Path | None,
-    offline_only: bool,
-    mount_point: Path | None = None,
-    view: str | None = None,
-    any_host: bool = False,
-    allow_other: bool = False,
-    preserve_owner: bool = False,
-    suid: bool = False,
-    dev: bool = False,
-) -> "Settings":
-    """Load what the files, the environment and these flags say together.
-
-    Raises:
-        SettingsError: any of them is wrong; it names the file and the key.
+    Raises (when the verb is called):
+        SettingsError: a file, a variable or a flag is wrong; it names which, and the key.
     """
+
+    def decorate(verb: Callable[..., int]) -> Callable[..., int]:
+        @wraps(verb)
+        def wrapper(**values: object) -> int:
+            flags = {name: values.pop(name) for name in names}
+            place = values.pop("mount_point", None)
+            return verb(loaded=_load(flags, place), **values)
+
+        parameters: list[click.Parameter] = [_FLAGS[name] for name in reversed(names)]
+        wrapper.__dict__.setdefault("__click_params__", []).extend(parameters)
+        return wrapper
+
+    return decorate
+
+
+def _load(flags: dict[str, object], place: object) -> object:
     import os
 
     from cafs.settings.loading import load_settings
     from cafs.settings.values import Overrides
 
+    # A flag that was not given says nothing, so that the other sources are heard.
+    said = {name: value for name, value in flags.items() if value not in (None, False, ())}
+    project = said.pop("config", None)
     return load_settings(
         Path.cwd(),
-        project=config_file,
-        overrides=Overrides(
-            mount_point=mount_point,
-            view=view,
-            store=store_path,
-            offline=offline_only or None,
-            dynamic=any_host or None,
-            allow_other=allow_other or None,
-            preserve_owner=preserve_owner or None,
-            suid=suid or None,
-            dev=dev or None,
-        ),
+        project=project if isinstance(project, Path) else None,
+        overrides=Overrides(mount_point=place if isinstance(place, Path) else None, **said),
         environ=os.environ,
     )
+
+
+def as_arguments(context: click.Context) -> list[str]:
+    """The flags that stand for settings, as they were given, for a worker's command line."""
+    arguments: list[str] = []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name not in _FLAGS or value in (None, False, ()):
+            continue
+        flag = parameter.opts[0]
+        if value is True:
+            arguments.append(flag)
+        else:
+            several = value if isinstance(value, tuple) else (value,)
+            arguments += [f"{flag}={each}" for each in several]
+    return arguments

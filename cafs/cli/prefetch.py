@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,15 +19,13 @@ Report = Callable[[int, int], None]
 
 @click.command("prefetch", short_help="Fetch refs whole, before anybody reads.")
 @click.argument("refs", nargs=-1)
-@options.common
+@options.with_settings(*options.SOURCES)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @options.as_json
 def command(
     *,
     refs: tuple[str, ...],
-    config: Path | None,
-    store: Path | None,
-    offline: bool,
+    loaded: "Settings",
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -41,7 +38,6 @@ def command(
     """
     import trio
 
-    loaded = options.settings(config_file=config, store_path=store, offline_only=offline)
     trio.run(_prefetch, loaded, refs, quiet, as_json)
     return 0
 

@@ -1,6 +1,5 @@
 """``cafs resolve``: say what refs mean now."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,14 +14,12 @@ if TYPE_CHECKING:
 
 @click.command("resolve", short_help="Say what refs mean now.")
 @click.argument("refs", nargs=-1)
-@options.common
+@options.with_settings(*options.SOURCES)
 @options.as_json
 def command(
     *,
     refs: tuple[str, ...],
-    config: Path | None,
-    store: Path | None,
-    offline: bool,
+    loaded: "Settings",
     as_json: bool,
 ) -> int:
     """Say what each of REFS means now: digest, size, and where its bytes come from.
@@ -32,7 +29,6 @@ def command(
     """
     import trio
 
-    loaded = options.settings(config_file=config, store_path=store, offline_only=offline)
     trio.run(_resolve, loaded, refs, as_json)
     return 0
 

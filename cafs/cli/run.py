@@ -3,11 +3,14 @@
 import os
 import signal
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cafs.cli import options
+
+if TYPE_CHECKING:
+    from cafs.settings.values import Settings
 
 
 @click.command(
@@ -15,19 +18,10 @@ from cafs.cli import options
     short_help="Mount, run a command, unmount.",
     context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
 )
-@options.common
-@options.dynamic
-@click.option("--view", metavar="PATH", help="Show this subtree at the root, as 'ref/gcc'.")
+@options.with_settings(*options.MOUNT)
 @click.argument("arguments", metavar="-- CMD [ARGS]...", nargs=-1, required=True)
-def command(
-    *,
-    config: Path | None,
-    store: Path | None,
-    offline: bool,
-    dynamic: bool,
-    view: str | None,
-    arguments: tuple[str, ...],
-) -> int:
+@click.pass_context
+def command(context: click.Context, *, loaded: "Settings", arguments: tuple[str, ...]) -> int:
     """Run CMD with the mount of cafs.toml in place, and exit with its exit code.
 
     The mount is ended whatever the command does. CMD sees CAFS_MOUNT, the mount point.
@@ -39,22 +33,8 @@ def command(
     from cafs.cli import background, unmounting
     from cafs.cli.mount import target
 
-    loaded = options.settings(
-        config_file=config,
-        store_path=store,
-        offline_only=offline,
-        view=view,
-        any_host=dynamic,
-    )
     place = target(loaded)
-    flags = [
-        *(["--config", str(config)] if config else []),
-        *(["--store", str(store)] if store else []),
-        *(["--view", view] if view else []),
-        *(["--offline"] if offline else []),
-        *(["--dynamic"] if dynamic else []),
-    ]
-    live = background.start(place, flags)
+    live = background.start(place, options.as_arguments(context))
     try:
         code = _attend(arguments, live.mount_point)
     finally:

@@ -13,18 +13,17 @@ if TYPE_CHECKING:
 
     from cafs.cli.live import LiveMount
     from cafs.reporting import RefStatus, Status
+    from cafs.settings.values import Settings
 
 
 @click.command("status", short_help="Say what is mounted, and what is fetched from where.")
-@click.argument("mount_point", required=False, type=click.Path(path_type=Path))
-@options.common
+@click.argument("named", metavar="[MOUNT_POINT]", required=False, type=click.Path(path_type=Path))
+@options.with_settings(*options.SOURCES)
 @options.as_json
 def command(
     *,
-    mount_point: Path | None,
-    config: Path | None,
-    store: Path | None,
-    offline: bool,
+    named: Path | None,
+    loaded: "Settings",
     as_json: bool,
 ) -> int:
     """Say what is mounted, what is fetched, from where, and how often it was there already.
@@ -34,7 +33,7 @@ def command(
     """
     import msgspec
 
-    found = _status(mount_point, config, store, offline=offline)
+    found = _status(loaded, named)
     if found is None:
         return _list_mounts(as_json=as_json)
     if as_json:
@@ -44,9 +43,7 @@ def command(
     return 0
 
 
-def _status(
-    mount_point: Path | None, config: Path | None, store: Path | None, *, offline: bool
-) -> "Status | None":
+def _status(loaded: "Settings", named: Path | None) -> "Status | None":
     """The status of the mount that is meant; None when none is meant.
 
     Raises:
@@ -55,12 +52,11 @@ def _status(
     from cafs.cli import live
     from cafs.errors import MountError
 
-    if mount_point is not None:
-        place = mount_point.absolute()
+    if named is not None:
+        place = named.absolute()
         if live.mounted_type(place) != "fuse.cafs":
             raise MountError(f"no cafs is mounted on {place}", hint="cafs status lists mounts")
         return _of_worker(place)
-    loaded = options.settings(config_file=config, store_path=store, offline_only=offline)
     if loaded.mount_point is not None and live.mounted_type(loaded.mount_point) == "fuse.cafs":
         return _of_worker(loaded.mount_point)
     if loaded.project_file is None and not loaded.refs:

@@ -1,17 +1,20 @@
 """``cafs unmount``: end a mount."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cafs.cli import options
 
+if TYPE_CHECKING:
+    from cafs.settings.values import Settings
+
 
 @click.command("unmount", short_help="End a mount.")
-@click.argument("mount_point", required=False, type=click.Path(path_type=Path))
-@options.config
+@options.mount_point
+@options.with_settings("config")
 @click.option("--lazy", is_flag=True, help="Detach now; the worker ends with its last reader.")
-def command(mount_point: Path | None, config: Path | None, lazy: bool) -> int:
+def command(*, loaded: "Settings", lazy: bool) -> int:
     """Unmount, and wait until the worker has ended.
 
     MOUNT_POINT is that of cafs.toml when it is not given.
@@ -19,11 +22,7 @@ def command(mount_point: Path | None, config: Path | None, lazy: bool) -> int:
     from cafs.cli import unmounting
     from cafs.cli.mount import target
 
-    place = (
-        mount_point.absolute()
-        if mount_point
-        else target(options.settings(config_file=config, store_path=None, offline_only=False))
-    )
+    place = target(loaded)
     unmounting.unmount(place, lazy=lazy)
     click.echo(f"cafs: unmounted {place}")
     return 0

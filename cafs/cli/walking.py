@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from cafs.cli.choosing import is_ref
 from cafs.errors import NotFoundError, UsageError
 from cafs.model.member import Kind
 from cafs.model.ref import parse_ref
@@ -24,7 +25,7 @@ def mount_path(text: str, names: Iterable[str]) -> str:
     Raises:
         InvalidReferenceError: it looks like a ref and is none.
     """
-    if "://" in text or text.startswith(("cimd:", "docker:")):
+    if is_ref(text):
         return f"ref/{path_of(parse_ref(text))}"
     clean = text.strip("/")
     return f"ref/{clean}" if clean.split("/", 1)[0] in set(names) else clean

@@ -1,0 +1,291 @@
+"""The composition root: settings become running objects. The one file that names every class.
+
+Read it top to bottom: transports, store, fetcher, distribution, file system, session.
+"""
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import trio
+
+from cafs import __version__, reporting
+from cafs.distribution.archive import ArchiveHandler, Archives
+from cafs.distribution.blob import BlobHandler
+from cafs.distribution.digest import Digests
+from cafs.distribution.docker import DockerHandler
+from cafs.distribution.images import Images
+from cafs.distribution.interfaces import Handler
+from cafs.distribution.merging import Merger
+from cafs.distribution.opened import open_responses
+from cafs.distribution.parts import UrlParts
+from cafs.distribution.policy import HostPolicy
+from cafs.distribution.registry import Registry
+from cafs.distribution.resolver import Resolver
+from cafs.distribution.trees import Trees
+from cafs.errors import UsageError
+from cafs.fetch.fetcher import Fetcher, open_fetcher
+from cafs.fetch.interfaces import Patience
+from cafs.fetch.progress import Progress
+from cafs.fuse.operations import CafsOperations
+from cafs.fuse.session import SessionOptions, open_session
+from cafs.metrics import Metrics
+from cafs.model.limits import Limits
+from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref
+from cafs.model.resolved import Shape
+from cafs.model.spec import RefSpec
+from cafs.settings.values import Settings
+from cafs.store.store import Store, open_store
+from cafs.transport.authenticating import BearerAuth
+from cafs.transport.choosing import Choosing
+from cafs.transport.file import FileTransport
+from cafs.transport.http import HttpTransport, tls_context
+from cafs.transport.interfaces import Transport
+from cafs.transport.metering import Metering
+from cafs.transport.proxies import Proxies
+from cafs.transport.redirecting import Redirecting, RedirectPolicy
+from cafs.transport.retrying import Retrying, RetryPolicy
+from cafs.transport.revalidating import Locator
+from cafs.vfs.attributes import Appearance
+from cafs.vfs.filesystem import FileSystem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """Everything that a verb needs, running. ``mount`` is the mount's number in the store."""
+
+    settings: Settings
+    store: Store
+    metrics: Metrics
+    fetcher: Fetcher
+    resolver: Resolver
+    filesystem: FileSystem
+    mount: int
+
+    async def prefetch(
+        self, spec: RefSpec, patience: Patience, report: Callable[[int, int], None]
+    ) -> None:
+        """Fetch a ref whole, and open its tree.
+
+        Args:
+            spec: which ref.
+            patience: how long to go without progress.
+            report: ``fn(downloaded, total)`` in bytes, a few times a second, the total last.
+
+        Raises:
+            CafsError: a part could not be fetched.
+
+        Cancellation: what has been fetched stays.
+        """
+        resolved = await self.resolver.resolve(spec, patience)
+        contents = [
+            await self.resolver.part(spec, number, patience)
+            for number in range(len(resolved.parts))
+        ]
+        await self.fetcher.prefetch(contents, Progress(report), patience)
+        if resolved.shape is Shape.TREE:
+            await self.resolver.tree(spec, patience)
+
+
+def patience_of(spec: RefSpec) -> Patience:
+    """How long a reader of a ref waits without progress."""
+    return Patience(spec.deadline_s)
+
+
+@asynccontextmanager
+async def open_transport(settings: Settings, metrics: Metrics) -> AsyncIterator[Transport]:
+    """What every request goes through; from the outside in: retries, redirects, counting."""
+    proxies = Proxies.from_environment(os.environ)
+    http = HttpTransport(proxies=proxies, tls=tls_context(settings.ca_bundle))
+    redirects = RedirectPolicy(proxied=lambda url: bool(proxies.proxy_for(url)))
+    web = BearerAuth(Redirecting(Metering(http, metrics), redirects), redirects)
+    files = Metering(FileTransport(), metrics)
+    chosen = Choosing({"http": web, "https": web, "file": files})
+    transport = Retrying(chosen, RetryPolicy(), metrics)
+    try:
+        yield transport
+    finally:
+        with trio.CancelScope(shield=True):
+            await transport.aclose()
+
+
+@asynccontextmanager
+async def open_system(
+    settings: Settings, *, description: str, mount: int | None = None
+) -> AsyncIterator[System]:
+    """Put everything together, and take it apart at the end of the block.
+
+    Args:
+        settings: what the user wants.
+        description: what the mount is for; a person reads it in the store.
+        mount: a live mount whose resolved refs are to be used; None makes one for this block.
+
+    Raises:
+        CafsError: the store, or the view, cannot be opened.
+    """
+    if settings.dynamic and settings.allow_other:
+        raise UsageError(
+            "dynamic and allow-other exclude each other: anybody could make it fetch anything",
+            hint="allow single hosts with --allow-host",
+        )
+    metrics = Metrics()
+    started_ns = time.time_ns()
+    async with (
+        open_transport(settings, metrics) as transport,
+        open_store(settings.store) as store,
+        open_fetcher(store, metrics, budget=settings.budget, offline=settings.offline) as fetcher,
+        open_responses() as opened,
+        _open_mount(store, description, mount) as number,
+    ):
+        policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
+        trees = Trees(store, fetcher)
+        archives = Archives(store, fetcher, trees, Limits())
+        parts = UrlParts(
+            store=store,
+            fetcher=fetcher,
+            transport=transport,
+            locator=Locator(transport, store.documents, metrics),
+            opened=opened,
+        )
+        blobs = BlobHandler(parts)
+        handlers: dict[type[Ref], Handler] = {
+            BlobRef: blobs,
+            DigestRef: blobs,
+            ArchiveRef: ArchiveHandler(parts, archives, trees),
+            DockerRef: DockerHandler(
+                images=Images(store, Registry(transport)),
+                merger=Merger(store, fetcher, trees, Limits()),
+                trees=trees,
+                fetcher=fetcher,
+                transport=transport,
+                policy=policy,
+            ),
+        }
+        resolver = Resolver(handlers=handlers, store=store, mount=number, offline=settings.offline)
+        digests = Digests(
+            store=store,
+            resolver=resolver,
+            specs=lambda: settings.refs,
+            fetcher=fetcher,
+            archives=archives,
+            trees=trees,
+        )
+
+        def inflight() -> tuple[reporting.FetchStatus, ...]:
+            return reporting.fetch_status(fetcher.inflight(), time.time())
+
+        def status() -> reporting.Status:
+            return reporting.status(
+                store,
+                metrics,
+                (
+                    reporting.ref_status(store, spec, resolver.peek(spec), resolver.error(spec))
+                    for spec in settings.refs
+                ),
+                inflight=inflight(),
+                mount_point=description,
+                view=settings.view,
+                pid=os.getpid(),
+                started_ns=started_ns,
+            )
+
+        filesystem = FileSystem(
+            store=store,
+            mount=number,
+            refs=resolver,
+            digests=digests,
+            policy=policy,
+            specs=settings.refs,
+            ad_hoc=lambda ref: ad_hoc_spec(settings, ref),
+            appearance=Appearance(
+                uid=os.getuid(),
+                gid=os.getgid(),
+                preserve_owner=settings.preserve_owner,
+                suid=settings.suid,
+                dev=settings.dev,
+            ),
+            version=__version__,
+            status=lambda: msgspec.json.encode(status()),
+            inflight=lambda: msgspec.json.encode(inflight()),
+            view=settings.view,
+            deadline_s=settings.deadline_s,
+        )
+        yield System(
+            settings=settings,
+            store=store,
+            metrics=metrics,
+            fetcher=fetcher,
+            resolver=resolver,
+            filesystem=filesystem,
+            mount=number,
+        )
+
+
+def ad_hoc_spec(settings: Settings, ref: Ref) -> RefSpec:
+    """A ref that was named by path or written out, with the defaults of the settings."""
+    return RefSpec(name="", ref=ref, deadline_s=settings.deadline_s, pull=settings.pull)
+
+
+@asynccontextmanager
+async def _open_mount(store: Store, description: str, mount: int | None) -> AsyncIterator[int]:
+    """The number of a live mount, or a new one for the time of the block."""
+    if mount is not None:
+        yield mount
+        return
+    number = await store.mounts.create(description)
+    try:
+        yield number
+    finally:
+        with trio.CancelScope(shield=True):
+            await store.mounts.remove(number)
+
+
+async def serve_mount(system: System, mount_point: Path, *, ready: Callable[[], None]) -> None:
+    """Mount, say that it is ready, and serve until it is unmounted or told to end.
+
+    SIGTERM and SIGINT end it; a second one ends it at once.
+
+    Raises:
+        MountError: it cannot be mounted.
+    """
+    settings = system.settings
+    operations = CafsOperations(system.filesystem, system.metrics)
+    options = SessionOptions(allow_other=settings.allow_other, suid=settings.suid, dev=settings.dev)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with (
+            open_session(mount_point, operations, options) as session,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def herald() -> None:
+                await session.ready()
+                await trio.to_thread.run_sync(ready)
+
+            async def listen() -> None:
+                async for _ in signals:
+                    session.terminate()
+
+            nursery.start_soon(herald)
+            nursery.start_soon(listen)
+            await session.serve()
+            nursery.cancel_scope.cancel()
+
+
+def status_without_mount(settings: Settings) -> reporting.Status:
+    """What the store knows of the named refs, when nothing is mounted; asks nobody."""
+    return trio.run(_status_without_mount, settings)
+
+
+async def _status_without_mount(settings: Settings) -> reporting.Status:
+    async with open_store(settings.store) as store:
+        latest = store.references.latest
+        return reporting.status(
+            store,
+            Metrics(),
+            (reporting.ref_status(store, spec, latest(spec.key), None) for spec in settings.refs),
+        )

@@ -1,0 +1,123 @@
+"""Serving a mount in this process: what ``cafs mount --foreground`` does, and so every worker."""
+
+import logging
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from cafs.assemble import open_system, serve_mount
+from cafs.cli import live
+from cafs.cli.background import Failure, Word
+from cafs.cli.exits import exit_code
+from cafs.cli.failing import expected
+from cafs.cli.mount import target
+from cafs.errors import CafsError, MountError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cafs.settings.values import Settings
+
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def serve(loaded: "Settings", *, ready_fd: int | None) -> int:
+    """Mount and serve until the mount is unmounted, or SIGTERM or SIGINT comes.
+
+    Args:
+        loaded: the settings.
+        ready_fd: where to say that the mount is ready, or why it is not; None to say it on the
+            log only.
+
+    Raises:
+        CafsError: it cannot be mounted, and there is nobody at ``ready_fd`` to tell.
+    """
+    logging.basicConfig(level=logging.INFO, format=_FORMAT)
+    herald = _Herald(ready_fd)
+    try:
+        trio.run(_serve, loaded, herald)
+    except (CafsError, BaseExceptionGroup) as error:
+        known = expected(error)
+        if known is None or not herald.lament(known):
+            raise
+        return exit_code(type(known))
+    return 0
+
+
+async def _serve(loaded: "Settings", herald: "_Herald") -> None:
+    place = target(loaded)
+    await trio.to_thread.run_sync(_prepare, place)
+    async with open_system(loaded, description=str(place)) as system:
+        mounted = live.LiveMount(
+            mount_point=str(place),
+            pid=os.getpid(),
+            mount=system.mount,
+            store=str(system.store.path),
+            view=loaded.view,
+            log=os.environ.get("CAFS_LOG_FILE", ""),
+            started_ns=time.time_ns(),
+        )
+        try:
+            await serve_mount(system, place, ready=partial(herald.proclaim, mounted))
+        finally:
+            live.remove(mounted)
+
+
+def _prepare(place: "Path") -> None:
+    """Make the mount point if it is missing; refuse one that is in use.
+
+    Raises:
+        MountError: something is mounted there, or it cannot be made.
+    """
+    kind = live.mounted_type(place)
+    if kind is not None:
+        known = live.find(place)
+        if known is not None and not known.alive:
+            raise MountError(
+                f"{place} is a mount whose worker (pid {known.pid}) has died",
+                hint=f"cafs unmount {place}",
+            )
+        raise MountError(f"{place} is mounted already ({kind})", hint=f"cafs unmount {place}")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MountError(f"cannot make {place}: {error.strerror}") from error
+
+
+class _Herald:
+    """Says one line to whoever started this worker: ready, or why not."""
+
+    def __init__(self, ready_fd: int | None) -> None:
+        self._fd = ready_fd
+
+    def proclaim(self, mounted: live.LiveMount) -> None:
+        """Say that the mount is ready."""
+        live.save(mounted)
+        logging.getLogger("cafs").info("mounted on %s", mounted.mount_point)
+        self._say(Word(ready=mounted))
+
+    def lament(self, error: CafsError) -> bool:
+        """Say why there is no mount; whether anybody could be told."""
+        hint, error.hint = error.hint, ""
+        told = self._say(
+            Word(failure=Failure(what=error.line, hint=hint, exit=exit_code(type(error))))
+        )
+        error.hint = hint
+        return told
+
+    def _say(self, word: Word) -> bool:
+        import msgspec
+
+        if self._fd is None:
+            return False
+        fd, self._fd = self._fd, None
+        try:
+            os.write(fd, msgspec.json.encode(word) + b"\n")
+        except BrokenPipeError:
+            return False
+        finally:
+            os.close(fd)
+        return True
