@@ -183,13 +183,21 @@ async def test_a_cancelled_open_leaves_the_transport_usable(origin: Origin) -> N
 
 async def test_a_dropped_connection_is_not_a_short_body(origin: Origin) -> None:
     url = origin.put("/a", BODY)
-    for reset in (False, True):
-        origin.fault("/a", Drop(after_bytes=100_000, reset=reset, times=1))
-        async with opened() as transport, await transport.open(Request(url)) as response:
-            with pytest.raises(UnreachableError, match="/a"):
+    origin.fault("/a", Drop(after_bytes=100_000))
+    async with opened() as transport, await transport.open(Request(url)) as response:
+        with pytest.raises(UnreachableError, match="/a"):
+            await body_of(response)
+        with pytest.raises(trio.ClosedResourceError):
+            await response.receive()
+
+
+async def test_a_reset_connection_is_unreachable_before_or_in_the_body(origin: Origin) -> None:
+    url = origin.put("/a", BODY)
+    origin.fault("/a", Drop(after_bytes=100_000, reset=True))
+    async with opened() as transport:
+        with pytest.raises(UnreachableError, match="/a"):
+            async with await transport.open(Request(url)) as response:
                 await body_of(response)
-            with pytest.raises(trio.ClosedResourceError):
-                await response.receive()
 
 
 async def test_a_dropped_chunked_body_is_not_a_short_body(origin: Origin) -> None:
