@@ -31,10 +31,7 @@ at. Errnos are in ``cafs.fuse.errnos``, exit codes in ``cafs.cli.exits``; both t
 the classes above.
 """
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from cafs.model.digest import Digest
+from typing import ClassVar
 
 
 class CafsError(Exception):
@@ -144,11 +141,11 @@ class ContentError(CafsError):
 
 
 class DigestMismatchError(ContentError):
-    """Content does not have the digest that was promised."""
+    """Content does not have the digest that was promised; both are digests, or print as such."""
 
     code = "digest-mismatch"
 
-    def __init__(self, name: str, *, expected: "Digest", actual: "Digest") -> None:
+    def __init__(self, name: str, *, expected: object, actual: object) -> None:
         super().__init__(
             f"{name}: expected {expected}, got {actual}",
             hint="the source serves other content, or the integrity in the settings is wrong",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from cafs.errors import NotFoundError
 from cafs.model.ref import parse_ref
@@ -28,7 +29,12 @@ def _chosen(loaded: Settings, named: dict[str, RefSpec], word: str) -> RefSpec:
     if ":" not in word:
         known = ", ".join(named) or "none"
         raise NotFoundError(f"no ref is named {word!r}", hint=f"named refs: {known}")
-    return RefSpec(name="", ref=parse_ref(word), deadline_s=loaded.deadline_s, pull=loaded.pull)
+    return RefSpec(
+        name="",
+        ref=parse_ref(word, base=Path.cwd()),
+        deadline_s=loaded.deadline_s,
+        pull=loaded.pull,
+    )
 
 
 def with_host_of(loaded: Settings, text: str) -> Settings:
@@ -37,7 +43,7 @@ def with_host_of(loaded: Settings, text: str) -> Settings:
     Raises:
         InvalidReferenceError: it looks like a ref and is none.
     """
-    host = parse_ref(text).host if is_ref(text) else None
+    host = parse_ref(text, base=Path.cwd()).host if is_ref(text) else None
     if host is None:
         return loaded
     return replace(loaded, allowed_hosts=loaded.allowed_hosts | {host})

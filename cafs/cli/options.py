@@ -112,7 +112,10 @@ def _load(flags: dict[str, object], place: object) -> object:
     return load_settings(
         Path.cwd(),
         project=project if isinstance(project, Path) else None,
-        overrides=Overrides(mount_point=place if isinstance(place, Path) else None, **said),
+        overrides=Overrides(
+            mount_point=place if isinstance(place, Path) else None,
+            **said,  # type: ignore[arg-type]  # click has made each of them what the field is
+        ),
         environ=os.environ,
     )
 

@@ -1,6 +1,7 @@
 """Paths given on the command line, followed in a file system that is not mounted."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from cafs.cli.choosing import is_ref
@@ -26,7 +27,7 @@ def mount_path(text: str, names: Iterable[str]) -> str:
         InvalidReferenceError: it looks like a ref and is none.
     """
     if is_ref(text):
-        return f"ref/{path_of(parse_ref(text))}"
+        return f"ref/{path_of(parse_ref(text, base=Path.cwd()))}"
     clean = text.strip("/")
     return f"ref/{clean}" if clean.split("/", 1)[0] in set(names) else clean
 
