@@ -26,6 +26,7 @@ from cafs.fetch.gated import GatedContent
 from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Source
 from cafs.fetch.judging import Terms
 from cafs.fetch.lane import Lane
+from cafs.fetch.making import ARCHIVE, Making
 from cafs.fetch.planted import PlantedContent
 from cafs.fetch.progress import Progress, Tally
 from cafs.fetch.ranged import RangedContent
@@ -128,8 +129,13 @@ class Fetcher:
             await self._remind(content, learned)
         return content
 
-    def decoded(self, record: TreeRecord, stream: int, raw: Content) -> Content:
-        """The content of one stream of a tree; ``raw`` is that of the part that it comes from."""
+    def decoded(
+        self, record: TreeRecord, stream: int, raw: Content, making: Making = ARCHIVE
+    ) -> Content:
+        """The content of one stream of a tree; ``raw`` is that of the part that it comes from.
+
+        ``making`` is what the pass made that wrote the stream.
+        """
         what = record.streams[stream]
         if not what.rules:
             return raw
@@ -137,7 +143,7 @@ class Fetcher:
             return DecodedContent(
                 self._store, record, stream, raw, works=self._works, metrics=self._metrics
             )
-        plant = partial(self._replant, raw)
+        plant = partial(self._replant, raw, making)
         return PlantedContent(self._store.streams, what, raw.name, plant, self._metrics)
 
     async def plant(
@@ -148,6 +154,7 @@ class Fetcher:
         media_type: str,
         patience: Patience,
         limits: Limits = _LIMITS,
+        making: Making = ARCHIVE,
     ) -> TreeRecord:
         """Make the tree of an archive, or take it from the store. All who ask share one pass.
 
@@ -157,6 +164,7 @@ class Fetcher:
             media_type: what the source calls it, for errors.
             patience: bounds the time in which no byte comes.
             limits: on what it may hold.
+            making: what the pass makes of the members.
 
         Raises:
             MalformedError: damaged, hostile, or something else than its name says.
@@ -168,12 +176,15 @@ class Fetcher:
         """
         if not isinstance(raw, BlobContent | GatedContent | RangedContent):
             raise TypeError(f"{name}: a pass needs raw content, not {type(raw).__name__}")
-        found = complete_tree(self._store, raw)
+        identity = making.identity(raw.key)
+        found = complete_tree(self._store, identity)
         if found is not None:
             return found
-        one = FirstPass(raw, self._store, name=name, media_type=media_type, limits=limits)
+        one = FirstPass(
+            raw, self._store, making=making, name=name, media_type=media_type, limits=limits
+        )
         return await self._passes.join(
-            ("pass", raw.key), name, one.run, patience, linger_s=LINGER_S
+            ("pass", identity), name, one.run, patience, linger_s=LINGER_S
         )
 
     async def prefetch(
@@ -317,8 +328,8 @@ class Fetcher:
         except CafsError as error:
             _LOG.info("fetch.learned.failed: %s", error.line)
 
-    async def _replant(self, raw: Content, patience: Patience) -> None:
-        await self.plant(raw, name=raw.name, media_type="", patience=patience)
+    async def _replant(self, raw: Content, making: Making, patience: Patience) -> None:
+        await self.plant(raw, name=raw.name, media_type="", patience=patience, making=making)
 
 
 @asynccontextmanager

@@ -15,11 +15,12 @@ from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name, sni
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.fetch.bridging import Intake
 from cafs.fetch.interfaces import Feed, Feeder
+from cafs.fetch.making import Making
 from cafs.fetch.tar_pass import plant_compressed, plant_plain, raw_stream_of
 from cafs.fetch.work import Work
 from cafs.fetch.zip_pass import plant_zip
 from cafs.model.digest import Digest, Hasher
-from cafs.model.identity import archive_tree, decoded_stream
+from cafs.model.identity import TreeIdentity, decoded_stream
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.model.span import Span
@@ -86,10 +87,19 @@ class FirstPass:
     """
 
     def __init__(
-        self, raw: Feed, store: Store, *, name: str, media_type: str, limits: Limits
+        self,
+        raw: Feed,
+        store: Store,
+        *,
+        making: Making,
+        name: str,
+        media_type: str,
+        limits: Limits,
     ) -> None:
         self._raw = raw
         self._store = store
+        self._making = making
+        self._identity = making.identity(raw.key)
         self._name = name
         self._media_type = media_type
         self._limits = limits
@@ -121,7 +131,7 @@ class FirstPass:
         present = self._raw.present()
         while True:
             lock = stream.try_lock(_LOCK)
-            found = complete_tree(self._store, self._raw)
+            found = complete_tree(self._store, self._identity)
             if found is not None:
                 if lock is not None:
                     lock.release()
@@ -138,6 +148,8 @@ class FirstPass:
         try:
             kind = await self._kind(work, feeder)
             if kind.format is Format.ZIP:
+                if not self._making.zips:
+                    raise UnsupportedError(f"{self._name} is a zip, where only a tar will do")
                 return await self._make_zip(work)
             if kind.compression is Compression.NONE:
                 return await self._make_plain(work, feeder)
@@ -160,7 +172,8 @@ class FirstPass:
         streams = (raw_stream_of(self._raw.key, self._raw.size),)
 
         def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
-            plant_plain(intake, writer, name=self._name, limits=self._limits)
+            planter = self._making.planter
+            plant_plain(intake, planter, writer, name=self._name, limits=self._limits)
             return streams
 
         return await self._publish(plant, work, intake)
@@ -168,13 +181,19 @@ class FirstPass:
     async def _make_compressed(
         self, work: Work[TreeRecord], feeder: Feeder, compression: Compression
     ) -> TreeRecord:
-        key = decoded_stream(self._raw.key, compression.value)
+        key = decoded_stream(self._raw.key, compression.value + self._making.mark)
         stream = await self._fresh(await self._store.streams.open(key, None))
         intake = self._intake(work, feeder)
 
         def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
             size = plant_compressed(
-                intake, compression, stream, writer, name=self._name, limits=self._limits
+                intake,
+                compression,
+                stream,
+                self._making.planter,
+                writer,
+                name=self._name,
+                limits=self._limits,
             )
             return (TreeStream(key=key, size=size, raw=self._raw.key, part=0, rules="tar"),)
 
@@ -225,7 +244,7 @@ class FirstPass:
     ) -> TreeRecord:
         """Plant in a worker thread, let the content pass its gate, publish."""
         raw, store = self._raw, self._store
-        identity = archive_tree(raw.key)
+        identity = self._identity
 
         async def pass_gate() -> Digest | None:
             known = raw.digest()
@@ -243,12 +262,12 @@ class FirstPass:
         return await trio.to_thread.run_sync(run)
 
 
-def complete_tree(store: Store, raw: Feed) -> TreeRecord | None:
-    """The tree of an archive, if the store has it with everything that it needs.
+def complete_tree(store: Store, identity: TreeIdentity) -> TreeRecord | None:
+    """The tree that a pass made, if the store has it with everything that it needs.
 
     Segments are decoded from the raw content when they are read; a decoded tar must be there.
     """
-    record = store.trees.find(archive_tree(raw.key))
+    record = store.trees.find(identity)
     if record is None or not all(_readable(store, one) for one in record.streams):
         return None
     return record

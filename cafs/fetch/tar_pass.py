@@ -10,11 +10,11 @@ from cafs.codec.decoding import decoder
 from cafs.codec.sniffing import Compression
 from cafs.errors import StorageError
 from cafs.fetch.bridging import Intake
+from cafs.fetch.making import MakePlanter, MemberPlanter
 from cafs.model.identity import StreamKey
 from cafs.model.limits import Limits
 from cafs.model.record import TreeStream
 from cafs.model.span import Span
-from cafs.store.planting import Planter
 from cafs.store.streams import Stream
 from cafs.store.tree_writing import TreeWriter
 
@@ -49,7 +49,9 @@ class Tee:
             self._batch.clear()
 
 
-def plant_plain(intake: Intake, writer: TreeWriter, *, name: str, limits: Limits) -> None:
+def plant_plain(
+    intake: Intake, planter: MakePlanter, writer: TreeWriter, *, name: str, limits: Limits
+) -> None:
     """Plant the members of an uncompressed tar; their content stays in the raw stream.
 
     Runs in a worker thread; reads everything.
@@ -58,7 +60,7 @@ def plant_plain(intake: Intake, writer: TreeWriter, *, name: str, limits: Limits
         MalformedError: no tar, or a damaged or hostile one.
         CafsError: as the intake.
     """
-    _plant(intake.read, writer, name, limits)
+    _plant(intake.read, planter(writer, name=name, limits=limits), name, limits)
     intake.drain()
 
 
@@ -66,6 +68,7 @@ def plant_compressed(
     intake: Intake,
     compression: Compression,
     stream: Stream,
+    planter: MakePlanter,
     writer: TreeWriter,
     *,
     name: str,
@@ -85,7 +88,7 @@ def plant_compressed(
     """
     source = decoder(compression, intake.read, name, limits)
     tee = Tee(source.read, stream)
-    _plant(tee.read, writer, name, limits)
+    _plant(tee.read, planter(writer, name=name, limits=limits), name, limits)
     tee.flush()
     intake.drain()
     trio.from_thread.run(stream.set_size, tee.written)
@@ -96,8 +99,7 @@ def plant_compressed(
     return tee.written
 
 
-def _plant(read: Callable[[int], bytes], writer: TreeWriter, name: str, limits: Limits) -> None:
-    planter = Planter(writer, name=name, limits=limits)
+def _plant(read: Callable[[int], bytes], planter: MemberPlanter, name: str, limits: Limits) -> None:
     for member in tar.members(read, name=name, limits=limits):
         planter.plant(member)
     planter.finish()
