@@ -147,6 +147,7 @@ class HttpTransport(Transport):
         # The scope bounds a head that dribbles; httpx's read timeout would restart at each byte.
         timeout = httpx.Timeout(limits.connect_s + limits.head_s, connect=limits.connect_s)
         name = f"{request.method} {shown(request.url)}"
+        _LOG.debug("transport.request.sent %s span=%s id=%s", name, request.span, number)
         try:
             message = httpx.Request(
                 request.method,

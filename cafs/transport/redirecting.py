@@ -167,9 +167,12 @@ def _target(redirect: RedirectError) -> str:
     if not redirect.location:
         raise RefusedError(f"{shown(redirect.url)}: redirects to nowhere") from redirect
     try:
-        return urljoin(redirect.url, redirect.location).partition("#")[0]
+        target = urljoin(redirect.url, redirect.location).partition("#")[0]
     except ValueError as error:
         raise RefusedError(f"{shown(redirect.url)}: redirects to an improper URL") from error
+    if not target.isprintable():
+        raise RefusedError(f"{shown(redirect.url)}: redirects to an improper URL") from redirect
+    return target
 
 
 def _redirected(request: Request, target: str) -> Request:

@@ -43,7 +43,10 @@ class Origin:
                 hint="put them where credentials are kept",
             )
         if not _AUTHORITY.fullmatch(parts.netloc):
-            raise InvalidReferenceError(f"{shown(url)}: no valid host")
+            raise InvalidReferenceError(
+                f"{shown(url)}: no valid host",
+                hint="a name in other letters is written in its xn-- form",
+            )
         try:
             port = parts.port
         except ValueError as error:

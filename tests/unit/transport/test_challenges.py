@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cafs.transport.challenges import Challenge, parse_challenges
 
@@ -33,6 +33,7 @@ def test_a_parameter_without_a_scheme_is_dropped() -> None:
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_any_text_can_be_read(text: str) -> None:
     for challenge in parse_challenges(text):
         assert challenge.scheme == challenge.scheme.lower()

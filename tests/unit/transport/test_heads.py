@@ -1,7 +1,7 @@
 """What headers say: tables of good and bad input."""
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cafs.errors import RefusedError
 from cafs.model.span import Span
@@ -55,6 +55,7 @@ def test_r15_no_cache_wins(never: str, order: str) -> None:
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_r15_any_text_gives_an_age(text: str) -> None:
     assert 0 <= max_age_s(text) < 2**31
 
@@ -100,6 +101,7 @@ def test_a_content_range_that_is_none(text: str) -> None:
 
 
 @given(st.integers(0, 2**50), st.integers(1, 2**50), st.integers(0, 2**50))
+@settings(deadline=None)
 def test_a_content_range_says_where(start: int, length: int, more: int) -> None:
     total = start + length + more
     found = content_range(f"bytes {start}-{start + length - 1}/{total}")

@@ -198,6 +198,14 @@ async def test_a_redirect_to_nowhere_is_refused() -> None:
         await following(chain("")).open(Request("http://public.example/a"))
 
 
+@pytest.mark.parametrize("location", ["http://[::1/", "/a\x01b", "/a\u2028b"])
+async def test_a_redirect_to_an_improper_url_is_refused(location: str) -> None:
+    script = chain(location)
+    with pytest.raises(RefusedError, match="improper"):
+        await following(script).open(Request("http://public.example/a"))
+    assert len(script.requests) == 1
+
+
 async def test_the_span_goes_along_and_the_fragment_does_not() -> None:
     script = chain("b?c=d#e")
     await following(script).open(Request("http://public.example/x/a", Span(1, 2)))

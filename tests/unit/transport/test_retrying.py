@@ -4,7 +4,7 @@ import math
 
 import pytest
 import trio
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cafs.errors import (
     CafsError,
@@ -47,6 +47,7 @@ def test_the_cap_holds_for_any_number_of_attempts() -> None:
 
 
 @given(st.integers(0, 50), st.floats(0, 1, exclude_max=True))
+@settings(deadline=None)
 def test_y6_jitter_adds_at_most_half(attempt: int, chance: float) -> None:
     plain = RetryPolicy(jitter=False).delay_s(attempt)
     assert plain <= RetryPolicy().delay_s(attempt, chance=chance) <= plain * 1.5 + 1e-9
