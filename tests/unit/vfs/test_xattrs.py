@@ -1,0 +1,177 @@
+"""Extended attributes: what is known is told, what is not is absent, and nobody is asked."""
+
+from pathlib import Path
+
+import pytest
+
+from cafs.model.digest import Digest, digest_of
+from cafs.model.member import Kind
+from cafs.model.resolved import Part
+from tests.vfs_world import (
+    Item,
+    World,
+    archive,
+    blob,
+    blob_part,
+    meaning,
+    part_of,
+    plant,
+    running_world,
+    symlink,
+)
+
+GCC, DATA = archive("gcc"), blob("data")
+CC = b"#!cc"
+TREE = {
+    b"cc": Item(
+        data=CC,
+        sha256=digest_of(CC).raw,
+        xattrs=(
+            (b"user.note", b"theirs"),
+            (b"user.cafs.trust", b"forged"),
+            (b"user.checksum.sha256", b"forged"),
+            (b"security.capability", b"x"),
+        ),
+    ),
+    b"link": symlink(b"cc"),
+    b"plain": Item(data=b"plain"),
+}
+OURS = (
+    b"user.cafs.digest",
+    b"user.cafs.present",
+    b"user.cafs.trust",
+    b"user.cafs.error",
+    b"user.checksum.sha256",
+)
+
+
+async def values(world: World, path: str) -> dict[str, bytes]:
+    """Our attributes that are there, by the last part of their names."""
+    inode = (await world.walk(path)).inode
+    found = {name: await world.filesystem.xattr(inode, name) for name in OURS}
+    return {name.decode(): value for name, value in found.items() if value is not None}
+
+
+async def test_of_an_unread_ref_only_its_name_is_known(tmp_path: Path) -> None:
+    async with running_world(tmp_path, [GCC]) as world:
+        assert await values(world, "ref/gcc") == {}
+        assert await world.text("ref/gcc", "user.cafs.ref") == GCC.ref.canonical
+        assert world.refs.asked == []
+
+
+async def test_a_file_of_a_pinned_tree_is_verified(tmp_path: Path) -> None:
+    async with running_world(tmp_path, [GCC]) as world:
+        tree = world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
+        world.refs.meanings["gcc"] = meaning(GCC, part_of(9, digest_of(b"tar")))
+        await world.walk("ref/gcc/cc")
+        asked = list(world.refs.asked)
+        assert await values(world, "ref/gcc/cc") == {
+            "user.cafs.digest": str(digest_of(CC)).encode(),
+            "user.cafs.present": b"4/4",
+            "user.cafs.trust": b"verified",
+            "user.checksum.sha256": digest_of(CC).raw,
+        }
+        assert await values(world, "ref/gcc") == {
+            "user.cafs.digest": str(digest_of(b"tar")).encode(),
+            "user.cafs.present": b"9/9",
+            "user.cafs.trust": b"verified",
+        }
+        assert await world.text("ref/gcc/cc", "user.cafs.ref") == GCC.ref.canonical
+        assert world.refs.asked[: len(asked)] == asked
+        stream = world.store.streams.find(tree.record.streams[0].key)
+        assert stream is not None
+        await stream.discard()
+        assert (await values(world, "ref/gcc/cc"))["user.cafs.present"] == b"0/4"
+
+
+@pytest.mark.parametrize(
+    ("pin", "trust"),
+    [
+        (None, b"provisional"),
+        (digest_of(b"tar", "md5"), b"weak"),
+        (digest_of(b"tar", "sha512"), b"verified"),
+    ],
+)
+async def test_trust_is_what_the_pin_is_worth(
+    tmp_path: Path, pin: Digest | None, trust: bytes
+) -> None:
+    async with running_world(tmp_path, [GCC]) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
+        world.refs.meanings["gcc"] = meaning(GCC, part_of(9, pin))
+        assert (await values(world, "ref/gcc/plain"))["user.cafs.trust"] == trust
+        assert "user.checksum.sha256" not in await values(world, "ref/gcc/plain")
+
+
+async def test_an_archive_cannot_speak_in_our_names(tmp_path: Path) -> None:
+    async with running_world(tmp_path, [GCC]) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
+        inode = (await world.walk("ref/gcc/cc")).inode
+        assert await world.filesystem.xattrs(inode) == [b"user.note"]
+        assert await world.filesystem.xattr(inode, b"user.note") == b"theirs"
+        assert await world.filesystem.xattr(inode, b"user.cafs.trust") != b"forged"
+        assert await world.filesystem.xattr(inode, b"user.checksum.sha256") == digest_of(CC).raw
+        assert await world.filesystem.xattr(inode, b"security.capability") is None
+        assert await world.filesystem.xattr(inode, b"user.nothing") is None
+
+
+@pytest.mark.parametrize("path", ["/", "ref", "digest", "ref/docker", ".cafs", ".cafs/version"])
+async def test_other_nodes_have_none(tmp_path: Path, path: str) -> None:
+    async with running_world(tmp_path) as world:
+        inode = (await world.walk(path)).inode
+        assert await world.filesystem.xattrs(inode) == []
+        assert await values(world, path) == {}
+        assert await world.filesystem.xattr(inode, b"user.cafs.ref") is None
+
+
+async def test_symlinks_have_no_content_to_speak_of(tmp_path: Path) -> None:
+    async with running_world(tmp_path, [GCC]) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
+        assert (await world.walk("ref/gcc/link")).kind is Kind.SYMLINK
+        assert await values(world, "ref/gcc/link") == {}
+
+
+async def file_world(world: World, part: Part) -> dict[str, bytes]:
+    world.refs.meanings["data"] = meaning(DATA, part)
+    return await values(world, "ref/data")
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_a_file_ref_is_verified_once_it_has_passed_the_gate(
+    tmp_path: Path, pinned: bool
+) -> None:
+    async with running_world(tmp_path, [DATA]) as world:
+        part, content = await blob_part(world.store, b"bytes", pinned=pinned)
+        world.refs.files["data"] = content
+        before = await file_world(world, part)
+        assert before["user.cafs.present"] == b"5/5"
+        assert before["user.cafs.trust"] == b"provisional"
+        assert "user.checksum.sha256" not in before
+        await world.store.blobs.admit(content.key, media_type="text/plain", name="data")
+        assert await file_world(world, part) == {
+            "user.cafs.digest": str(digest_of(b"bytes")).encode(),
+            "user.cafs.present": b"5/5",
+            "user.cafs.trust": b"verified" if pinned else b"provisional",
+            "user.checksum.sha256": digest_of(b"bytes").raw,
+        }
+
+
+async def test_a_file_ref_of_which_nothing_is_local_says_so(tmp_path: Path) -> None:
+    async with running_world(tmp_path, [DATA]) as world:
+        _, world.refs.files["data"] = await blob_part(world.store, b"other", pinned=False)
+        assert await file_world(world, part_of(9, digest_of(b"far away"))) == {
+            "user.cafs.digest": str(digest_of(b"far away")).encode(),
+            "user.cafs.present": b"0/9",
+        }
+
+
+async def test_a_blob_by_digest_is_verified(tmp_path: Path) -> None:
+    async with running_world(tmp_path) as world:
+        writer = await world.store.blobs.create("text/plain")
+        await writer.write(b"blob")
+        digest = (await writer.commit(None, None)).digest
+        assert await values(world, f"digest/sha256/{digest.hex}") == {
+            "user.cafs.digest": str(digest).encode(),
+            "user.cafs.present": b"4/4",
+            "user.cafs.trust": b"verified",
+            "user.checksum.sha256": digest.raw,
+        }
