@@ -1,0 +1,108 @@
+"""A fetcher over a real store, and content at a real origin."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from cafs.fetch.fetcher import Fetcher, open_fetcher
+from cafs.fetch.interfaces import Content, Patience, Source
+from cafs.metrics import Metrics
+from cafs.model.descriptor import Descriptor
+from cafs.model.digest import Digest
+from cafs.model.record import TreeRecord
+from cafs.model.resolved import Part
+from cafs.store.store import Store, open_store
+from cafs.testing.origin import Origin
+from cafs.transport.http import HttpLimits, HttpTransport
+from cafs.transport.metering import Metering
+from cafs.transport.retrying import RetryPolicy
+from cafs.transport.revalidating import Locator
+
+QUICK = RetryPolicy(retries=4, initial_s=0.01, cap_s=0.05, jitter=False)
+USUAL = Patience(10.0)
+
+
+@dataclass
+class Rig:
+    """One process's worth: a store, a fetcher, a transport."""
+
+    origin: Origin
+    store: Store
+    metrics: Metrics
+    fetcher: Fetcher
+    transport: Metering
+    locator: Locator
+
+    async def located(self, url: str) -> Content:
+        """The content at a URL, without a pin."""
+        found = await self.locator.locate(url, pull="update")
+
+        async def learned(descriptor: Descriptor) -> None:
+            await self.locator.learned(url, descriptor)
+
+        return await self.fetcher.content(
+            found.part,
+            [Source(self.transport, url)],
+            name=url,
+            first=found.head_response,
+            learned=learned,
+        )
+
+    async def pinned(
+        self, digest: Digest, size: int | None, *urls: str, ranges: bool = True
+    ) -> Content:
+        """The content with a digest."""
+        part = Part(
+            media_type="application/x-test", size=size, digest=digest, urls=urls, ranges=ranges
+        )
+        sources = [Source(self.transport, url) for url in urls]
+        return await self.fetcher.content(part, sources, name=urls[0] if urls else str(digest))
+
+    async def plant(self, raw: Content, patience: Patience = USUAL) -> TreeRecord:
+        """The archive's tree."""
+        return await self.fetcher.plant(
+            raw, name=raw.name, media_type="application/x-test", patience=patience
+        )
+
+
+
+@asynccontextmanager
+async def open_rig(
+    origin: Origin,
+    path: Path,
+    *,
+    budget: int | None = None,
+    offline: bool = False,
+    stall_s: float = 20.0,
+    policy: RetryPolicy = QUICK,
+) -> AsyncIterator[Rig]:
+    """A rig over the store at a path."""
+    metrics = Metrics()
+    limits = HttpLimits(connect_s=2.0, head_s=stall_s, stall_s=stall_s)
+    transport = Metering(HttpTransport(limits=limits), metrics)
+    try:
+        async with (
+            open_store(path) as store,
+            open_fetcher(store, metrics, budget=budget, offline=offline, policy=policy) as fetcher,
+        ):
+            locator = Locator(transport, store.documents, metrics)
+            yield Rig(origin, store, metrics, fetcher, transport, locator)
+    finally:
+        await transport.aclose()
+
+
+@pytest.fixture
+async def rig(origin: Origin, tmp_path: Path) -> AsyncIterator[Rig]:
+    """The usual one."""
+    async with open_rig(origin, tmp_path / "store") as one:
+        yield one
+
+
+async def in_time(wait: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
+    """Fail when it takes longer than it ever should."""
+    with trio.fail_after(seconds):
+        await wait()
