@@ -8,6 +8,7 @@ in worker threads, one at a time in this process, and LMDB's own lock orders the
 
 import errno
 import logging
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,8 @@ MAP_SIZE: Final = 1 << 40
 """Address space of one environment. Reserved, not used: the file grows with its content."""
 READERS: Final = 4096
 """Read transactions at one time, over all processes."""
+_CUT_SHORT: Final = 1 << 20
+"""Bytes left on a disk on which a commit's write may have been cut short: more than it writes."""
 _BROKEN: Final = (
     lmdb.CorruptedError,
     lmdb.InvalidError,
@@ -261,11 +264,19 @@ class Environment:
 
 
 def _translated(error: lmdb.Error, path: Path) -> StorageError:
-    if isinstance(error, lmdb.MapFullError) or error.code in {errno.ENOSPC, errno.EDQUOT}:
+    if isinstance(error, lmdb.MapFullError) or _no_space(error.code, path):
         return StorageFullError(f"{path}: {error}", hint="free space on the store's disk")
     if isinstance(error, _BROKEN):
         return BrokenEnvironmentError(f"{path}: {error}")
     return StorageError(f"{path}: {error}")
+
+
+def _no_space(code: int, path: Path) -> bool:
+    """Whether an errno of LMDB means a full disk: it calls a write that was cut short EIO."""
+    if code != errno.EIO:
+        return code in {errno.ENOSPC, errno.EDQUOT}
+    info = os.statvfs(path)
+    return info.f_bavail * info.f_frsize < _CUT_SHORT
 
 
 def after(prefix: bytes) -> bytes:

@@ -1,0 +1,58 @@
+"""A store on a disk that is really full: what is there is read, and things can be removed."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cafs.errors import StorageFullError
+from cafs.model.identity import StreamKey
+from cafs.model.resolved import Resolved, Shape
+from cafs.store.store import open_store
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of 80 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a tmpfs")
+    path = tmp_path / "disk"
+    path.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=80m", "none", path], check=False, capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {made.stderr.decode()}")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+async def test_rule_6_a_full_disk_reads_and_removes(small_disk: Path) -> None:
+    async with open_store(small_disk / "store") as store:
+        streams = []
+        with pytest.raises(StorageFullError):
+            for number in range(100):
+                stream = await store.streams.open(StreamKey(f"{number:064x}"), MIB)
+                streams.append(stream)
+                await stream.write(0, bytes([number]) * MIB)
+        with pytest.raises(StorageFullError):
+            for number in range(100_000):
+                await store.references.record(str(number), _resolved(number))
+        assert len(streams) > 30
+        assert await streams[7].read(0, MIB) == bytes([7]) * MIB
+        await streams[3].discard()
+        await streams[4].discard()
+        await streams[8].discard()
+        fresh = await store.streams.open(StreamKey("f" * 64), MIB)
+        await fresh.write(0, b"x" * MIB)
+        assert await fresh.read(0, MIB) == b"x" * MIB
+
+
+def _resolved(number: int) -> Resolved:
+    return Resolved(
+        ref=str(number), shape=Shape.FILE, digest=None, parts=(), resolved_ns=number
+    )

@@ -1,0 +1,168 @@
+"""The directory of a store: who may use it, and what is made and removed when it is opened."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from cafs.errors import StorageError
+from cafs.model.digest import EMPTY
+from cafs.store.layout import BALLAST, Layout, Usage, check_type, file_system_type
+from cafs.store.store import Store, open_store
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "store"
+
+
+async def test_the_version_file_is_the_golden_one(store: Store) -> None:
+    assert (store.path / "VERSION").read_bytes() == (GOLDEN / "VERSION").read_bytes()
+
+
+async def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "VERSION").write_text("2\n")
+    with pytest.raises(StorageError, match="written by a newer cafs") as caught:
+        async with open_store(tmp_path):
+            pass
+    assert "upgrade" in caught.value.hint
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("text", ["", "one", "0", "-1", "1.5"])
+async def test_a_version_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "VERSION").write_text(text)
+    with pytest.raises(StorageError, match="no layout version"):
+        async with open_store(tmp_path):
+            pass
+
+
+async def test_only_the_owner_may_enter(store: Store) -> None:
+    assert store.path.stat().st_mode & 0o777 == 0o700
+
+
+async def test_an_open_directory_is_closed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    async with open_store(tmp_path):
+        assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+async def test_another_users_directory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "theirs"
+    path.mkdir()
+    os.chown(path, 12345, 12345)
+    with pytest.raises(StorageError, match="belongs to user 12345"):
+        async with open_store(path):
+            pass
+
+
+async def test_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(StorageError, match=str(path)):
+        async with open_store(path):
+            pass
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "fuse", "fuse.sshfs", "fuse.cafs", "cifs", "9p"])
+def test_file_systems_that_cannot_share_are_refused(kind: str) -> None:
+    with pytest.raises(StorageError, match=kind) as caught:
+        check_type(Path("/somewhere"), kind)
+    assert "local disk" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuseblk"])
+def test_local_file_systems_are_taken(kind: str) -> None:
+    check_type(Path("/somewhere"), kind)
+
+
+def test_the_file_system_type_is_that_of_the_innermost_mount() -> None:
+    assert file_system_type(Path("/proc")) == "proc"
+    assert file_system_type(Path("/proc/self")) == "proc"
+    assert file_system_type(Path("/sys")) == "sysfs"
+
+
+def test_another_pid_namespace_is_refused_while_the_store_is_in_use(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "boot")
+    first = Usage(layout, "pid:[1]")
+    first.share()
+    with pytest.raises(StorageError, match="another PID namespace"):
+        Usage(layout, "pid:[2]")
+    first.close()
+    second = Usage(layout, "pid:[2]")
+    assert second.alone
+    second.close()
+
+
+def test_the_second_user_waits_until_the_first_shares(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "boot")
+    first = Usage(layout, "pid:[1]")
+    assert first.alone
+    entered = threading.Event()
+    alone: list[bool] = []
+
+    def enter() -> None:
+        second = Usage(layout, "pid:[1]")
+        alone.append(second.alone)
+        entered.set()
+        second.close()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    assert not entered.wait(0.05)
+    first.share()
+    thread.join()
+    assert alone == [False]
+    first.close()
+
+
+async def test_the_ballast_is_made_when_there_is_room(store: Store) -> None:
+    ballast = store.path / "ballast"
+    assert ballast.stat().st_size == BALLAST
+    assert ballast.stat().st_blocks * 512 >= BALLAST
+
+
+async def test_the_ballast_is_made_again_after_it_was_used(tmp_path: Path) -> None:
+    async with open_store(tmp_path):
+        assert Layout(tmp_path, "x").make_room()
+        assert not Layout(tmp_path, "x").make_room()
+    async with open_store(tmp_path):
+        assert (tmp_path / "ballast").exists()
+
+
+async def test_records_of_another_boot_are_deleted(tmp_path: Path) -> None:
+    async with open_store(tmp_path, boot_id="one"):
+        assert (tmp_path / "recent-one").is_dir()
+    async with open_store(tmp_path, boot_id="two"):
+        assert not (tmp_path / "recent-one").exists()
+        assert (tmp_path / "recent-two").is_dir()
+
+
+async def test_records_in_use_are_not_deleted(store: Store) -> None:
+    script = (
+        "import sys, trio; from pathlib import Path; from cafs.store.store import open_store\n"
+        "async def main():\n"
+        "    async with open_store(Path(sys.argv[1]), boot_id='second'): pass\n"
+        "trio.run(main)"
+    )
+    subprocess.run([sys.executable, "-c", script, store.path], check=True)  # noqa: ASYNC221 (nothing else runs in this test)
+    assert (store.path / "recent-first").is_dir()
+
+
+def test_b12_blobs_lie_in_256_folders(tmp_path: Path) -> None:
+    path = Layout(tmp_path, "boot").blob(EMPTY)
+    assert path.relative_to(tmp_path).as_posix() == f"blobs/sha256/e3/{EMPTY.hex}"
+
+
+async def test_the_users_own_error_leaves_the_store_as_it_was_raised(tmp_path: Path) -> None:
+    error = KeyError("mine")
+    with pytest.raises(KeyError) as caught:
+        async with open_store(tmp_path):
+            raise error
+    assert caught.value is error
+
+
+async def test_free_bytes_is_what_the_file_system_says(store: Store) -> None:
+    info = os.statvfs(store.path)
+    assert abs(store.free_bytes() - info.f_bavail * info.f_frsize) < 1 << 30
