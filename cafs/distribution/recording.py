@@ -13,6 +13,7 @@ from typing import Final
 
 from cafs.codec.naming import label
 from cafs.errors import MalformedError
+from cafs.fetch.making import Making
 from cafs.model.identity import StreamKey, TreeIdentity, archive_tree, derived_tree
 from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Entry, Kind, Member
@@ -91,6 +92,10 @@ class LayerRecorder:
 
     def _malformed(self, member: Member, what: str) -> MalformedError:
         return MalformedError(f"{label(self._name, member.path)}: {what}")
+
+
+LAYER: Final = Making(layer_record, LayerRecorder, mark="+members", zips=False)
+"""What a pass over a layer makes."""
 
 
 def replay(trees: Trees, record: TreeRecord) -> Iterator[Member]:

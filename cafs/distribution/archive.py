@@ -1,0 +1,91 @@
+"""Archives: one blob that is shown as a tree."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from typing_extensions import override
+
+from cafs.distribution.blob import BlobHandler, title
+from cafs.distribution.interfaces import OpenTree
+from cafs.distribution.parts import UrlParts
+from cafs.distribution.trees import Trees
+from cafs.fetch.fetcher import Fetcher
+from cafs.fetch.interfaces import Content, Patience
+from cafs.model.identity import StreamKey, archive_tree, located_stream, raw_stream
+from cafs.model.limits import Limits
+from cafs.model.record import TreeRecord
+from cafs.model.resolved import Part, Resolved
+from cafs.model.spec import RefSpec
+from cafs.store.store import Store
+
+
+class Archives:
+    """Finds the tree of an archive, or plants it.
+
+    Concurrency: any number of tasks; those that need the same tree share one pass.
+    """
+
+    def __init__(self, store: Store, fetcher: Fetcher, trees: Trees, limits: Limits) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._trees = trees
+        self._limits = limits
+
+    def find(self, part: Part) -> TreeRecord | None:
+        """The archive's tree, when the store has it; asks nobody.
+
+        The same bytes go by several names: by the digest that the settings give, as the canonical
+        blob, and, before any digest was known, by the place where they were located.
+        """
+        found = self._trees.find(archive_tree(located_stream(part)))
+        for key in () if found is not None else self._others(part):
+            found = found or self._trees.find(archive_tree(key), readable=True)
+        return found
+
+    async def plant(self, raw: Content, part: Part, patience: Patience) -> TreeRecord:
+        """Make the archive's tree.
+
+        Raises:
+            CafsError: as ``Fetcher.plant``.
+
+        Cancellation: the pass goes on for a while, or for others.
+        """
+        return await self._fetcher.plant(
+            raw,
+            name=raw.name,
+            media_type=part.media_type,
+            patience=patience,
+            limits=self._limits,
+        )
+
+    def _others(self, part: Part) -> Iterator[StreamKey]:
+        known = self._store.blobs.stat(part.digest) if part.digest is not None else None
+        if known is not None:
+            yield raw_stream(known.digest)
+        if part.digest is not None and part.validator.text:
+            yield located_stream(replace(part, digest=None))
+
+
+class ArchiveHandler(BlobHandler):
+    """Refs to one archive.
+
+    Concurrency: any number of tasks.
+    """
+
+    def __init__(self, parts: UrlParts, archives: Archives, trees: Trees) -> None:
+        super().__init__(parts)
+        self._archives = archives
+        self._trees = trees
+
+    @override
+    async def open_tree(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> OpenTree:
+        part = resolved.parts[0]
+        raw = await self._parts.content(part, name=title(spec))
+        record = self._archives.find(part)
+        if record is None:
+            record = await self._archives.plant(raw, part, patience)
+
+        async def content(_: int) -> Content:
+            return raw
+
+        return await self._trees.open(spec, record, content)

@@ -1,0 +1,104 @@
+"""Content by digest: from the store, else from where a ref of the mount says that it is."""
+
+from collections.abc import Callable, Iterable
+
+from cafs.distribution.archive import Archives
+from cafs.distribution.interfaces import OpenTree
+from cafs.distribution.resolver import Resolver
+from cafs.distribution.trees import Trees
+from cafs.errors import NotFoundError
+from cafs.fetch.fetcher import Fetcher
+from cafs.fetch.interfaces import Content, Patience
+from cafs.model.descriptor import OCTETS
+from cafs.model.digest import Digest
+from cafs.model.ref import DigestRef
+from cafs.model.resolved import Part
+from cafs.model.spec import RefSpec
+from cafs.store.store import Store
+
+
+class Digests:
+    """Opens blobs by digest, and blobs as archives.
+
+    Only content that is checked against the digest is ever opened: what the store has verified, or
+    what a ref pins and is therefore fetched whole first. A weak digest (md5, sha1) names nothing.
+
+    Args:
+        store: what is there already.
+        resolver: knows what the mount's refs mean.
+        specs: the refs that may know where content is; asked for anew each time.
+        fetcher: opens blobs.
+        archives: opens trees.
+        trees: opens trees.
+
+    Concurrency: any number of tasks.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        resolver: Resolver,
+        specs: Callable[[], Iterable[RefSpec]],
+        fetcher: Fetcher,
+        archives: Archives,
+        trees: Trees,
+    ) -> None:
+        self._store = store
+        self._resolver = resolver
+        self._specs = specs
+        self._fetcher = fetcher
+        self._archives = archives
+        self._trees = trees
+
+    async def blob_content(self, digest: Digest, patience: Patience) -> Content:
+        """The bytes with that digest.
+
+        Raises:
+            NotFoundError: the store does not have them, and no ref names them.
+            CafsError: the ref that names them cannot be opened.
+
+        Cancellation: what has been fetched stays.
+        """
+        known = self._store.blobs.stat(digest)
+        if known is not None:
+            part = Part(media_type=known.media_type, size=known.size, digest=known.digest, urls=())
+            return await self._fetcher.content(part, (), name=str(digest))
+        found = None if digest.weak else self._search(digest)
+        if found is None:
+            raise NotFoundError(
+                f"{digest}: not in the store, and no ref of this mount names it",
+                hint="a ref with this integrity makes it known",
+            )
+        spec, number = found
+        return await self._resolver.part(spec, number, patience)
+
+    async def blob_tree(self, digest: Digest, patience: Patience) -> OpenTree:
+        """The bytes with that digest, opened as an archive.
+
+        Raises:
+            NotFoundError: as ``blob_content``.
+            UnsupportedError: they are no archive.
+            CafsError: they cannot be fetched, or are damaged.
+
+        Cancellation: what has been fetched stays.
+        """
+        raw = await self.blob_content(digest, patience)
+        part = Part(media_type=OCTETS, size=raw.size, digest=digest, urls=())
+        record = self._archives.find(part) or await self._archives.plant(raw, part, patience)
+
+        async def content(_: int) -> Content:
+            return raw
+
+        return await self._trees.open(RefSpec(name="", ref=DigestRef(digest)), record, content)
+
+    def _search(self, digest: Digest) -> tuple[RefSpec, int] | None:
+        """A ref that pins the digest, and the number of its part."""
+        for spec in self._specs():
+            if spec.integrity == digest:
+                return spec, 0
+            resolved = self._resolver.peek(spec)
+            for number, part in enumerate(resolved.parts if resolved is not None else ()):
+                if part.digest == digest:
+                    return spec, number
+        return None

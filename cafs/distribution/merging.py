@@ -1,0 +1,117 @@
+"""Merging: the layers of an image become one tree, each layer's bytes one of its streams."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import trio
+
+from cafs.distribution.layers import LayerPlanter
+from cafs.distribution.recording import LAYER, layer_record, replay
+from cafs.distribution.trees import Trees
+from cafs.errors import CafsError
+from cafs.fetch.fetcher import Fetcher
+from cafs.fetch.interfaces import Content, Patience
+from cafs.model.identity import StreamKey, TreeIdentity, derived_tree
+from cafs.model.limits import Limits
+from cafs.model.record import TreeRecord, TreeStream
+from cafs.store.store import Store
+
+_AT_ONCE: Final = 3
+"""Layers that are fetched and recorded at once: each is several requests and a thread already."""
+
+
+def image_tree(layers: Sequence[StreamKey]) -> TreeIdentity:
+    """The identity of the tree of an image, by the raw streams of its layers, lowest first."""
+    return derived_tree(tuple(layer_record(key) for key in layers), "layers")
+
+
+class Merger:
+    """Builds the trees of images.
+
+    Concurrency: any number of tasks; images that share layers share their records.
+    """
+
+    def __init__(self, store: Store, fetcher: Fetcher, trees: Trees, limits: Limits) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._trees = trees
+        self._limits = limits
+
+    async def merge(
+        self, layers: Sequence[Content], patience: Patience, *, name: str
+    ) -> TreeRecord:
+        """The tree of an image.
+
+        Args:
+            layers: the raw bytes of each, lowest first.
+            patience: bounds the time in which no layer gets on.
+            name: what people call the image.
+
+        Raises:
+            CafsError: what the first layer that failed raised.
+
+        Cancellation: layers that others wait for go on, and so does each for a while.
+        """
+        identity = image_tree([layer.key for layer in layers])
+        found = self._trees.find(identity)
+        if found is not None:
+            return found
+        records = await self._record_all(layers, patience)
+        build = partial(self._build, identity, records, name)
+        return await self._trees.derive(identity, build)
+
+    async def _record_all(
+        self, layers: Sequence[Content], patience: Patience
+    ) -> tuple[TreeRecord, ...]:
+        records: dict[int, TreeRecord] = {}
+        failures: list[CafsError] = []
+        limiter = trio.CapacityLimiter(_AT_ONCE)
+
+        async def record(number: int) -> None:
+            async with limiter:
+                try:
+                    records[number] = await self._record(layers[number], patience)
+                except CafsError as error:
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(layers)):
+                nursery.start_soon(record, number)
+        if failures:
+            raise failures[0]
+        return tuple(records[number] for number in range(len(layers)))
+
+    async def _record(self, layer: Content, patience: Patience) -> TreeRecord:
+        return await self._fetcher.plant(
+            layer,
+            name=layer.name,
+            media_type="",
+            patience=patience,
+            limits=self._limits,
+            making=LAYER,
+        )
+
+    def _build(
+        self, identity: TreeIdentity, records: Sequence[TreeRecord], name: str
+    ) -> TreeRecord:
+        """Apply the layers, in a worker thread."""
+        trees = self._store.trees
+        with trees.writer(identity) as writer:
+            planter = LayerPlanter(writer, limits=self._limits)
+            for number, record in enumerate(records):
+                planter.begin(number, name=f"{name}: layer {number + 1}")
+                for member in replay(trees, record):
+                    planter.plant(member)
+            planter.finish()
+            return writer.publish(_streams(records), None)
+
+
+def _streams(records: Sequence[TreeRecord]) -> tuple[TreeStream, ...]:
+    return tuple(
+        replace(stream, part=number)
+        for number, record in enumerate(records)
+        for stream in record.streams
+    )

@@ -1,0 +1,159 @@
+"""The registry protocol: manifests and configurations by tag or digest, and where blobs are.
+
+Everything that a digest names is checked against it here; a tag's answer is checked against the
+digest that the registry says it has. Authentication is the transport's.
+
+Source: OCI distribution-spec, "Pull".
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cafs.distribution.manifests import ACCEPTED, MANIFEST_LIMIT
+from cafs.errors import (
+    DigestMismatchError,
+    InvalidReferenceError,
+    MalformedError,
+    NotFoundError,
+    SizeMismatchError,
+)
+from cafs.model.descriptor import OCTETS, Descriptor
+from cafs.model.digest import Digest, digest_of
+from cafs.transport.interfaces import Head, Request, Response, Transport
+
+_ACCEPT: Final = (("Accept", ", ".join(ACCEPTED)),)
+_DIGEST_HEADER: Final = "docker-content-digest"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A small JSON document with its true digest."""
+
+    descriptor: Descriptor
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """Where an image's documents and blobs are: ``https://host``, and its path there.
+
+    ``name`` is what messages call the image.
+    """
+
+    base_url: str
+    path: str
+    name: str
+
+    def manifest_url(self, reference: str) -> str:
+        """The URL of the manifest with a tag or a digest."""
+        return f"{self.base_url}/v2/{self.path}/manifests/{reference}"
+
+    def blob_url(self, digest: Digest) -> str:
+        """The URL of a blob."""
+        return f"{self.base_url}/v2/{self.path}/blobs/{digest}"
+
+
+class Registry:
+    """Asks registries. Documents are at most ``MANIFEST_LIMIT`` bytes.
+
+    Concurrency: any number of tasks.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def tagged(self, repository: Repository, tag: str) -> Document:
+        """The manifest that a tag means now.
+
+        Raises:
+            NotFoundError: no such repository, or no such tag.
+            DigestMismatchError: not what the registry says that it is.
+            CafsError: as the source failed.
+
+        Cancellation: no effect.
+        """
+        request = Request(repository.manifest_url(tag), headers=_ACCEPT)
+        head, data = await self._get(request, repository.name)
+        said = _said_digest(head)
+        return _checked(head, data, said, repository.name)
+
+    async def head(self, repository: Repository, tag: str) -> Digest | None:
+        """The digest of what a tag means now, without the document.
+
+        None when the registry does not say.
+
+        Raises:
+            NotFoundError: no such repository, or no such tag.
+            CafsError: as the source failed.
+
+        Cancellation: no effect.
+        """
+        request = Request(repository.manifest_url(tag), headers=_ACCEPT, method="HEAD")
+        async with await self._open(request, repository.name) as response:
+            return _said_digest(response.head)
+
+    async def manifest(self, repository: Repository, digest: Digest) -> Document:
+        """The manifest with a digest.
+
+        Raises:
+            NotFoundError: the registry has none with that digest.
+            DigestMismatchError: the registry sent another one.
+            CafsError: as the source failed.
+
+        Cancellation: no effect.
+        """
+        request = Request(repository.manifest_url(str(digest)), headers=_ACCEPT)
+        head, data = await self._get(request, repository.name)
+        return _checked(head, data, digest, repository.name)
+
+    async def configuration(self, repository: Repository, descriptor: Descriptor) -> Document:
+        """The configuration of an image.
+
+        Raises:
+            NotFoundError: the registry does not have it.
+            DigestMismatchError, SizeMismatchError: the registry sent another one.
+            CafsError: as the source failed.
+
+        Cancellation: no effect.
+        """
+        request = Request(repository.blob_url(descriptor.digest))
+        head, data = await self._get(request, repository.name)
+        if len(data) != descriptor.size:
+            raise SizeMismatchError(request.url, expected=descriptor.size, actual=len(data))
+        return _checked(head, data, descriptor.digest, repository.name)
+
+    async def _open(self, request: Request, name: str) -> Response:
+        try:
+            return await self._transport.open(request)
+        except NotFoundError as error:
+            raise NotFoundError(f"{name}: the registry has no such image") from error
+
+    async def _get(self, request: Request, name: str) -> tuple[Head, bytes]:
+        async with await self._open(request, name) as response:
+            head = response.head
+            pieces = bytearray()
+            while piece := await response.receive():
+                pieces += piece
+                if len(pieces) > MANIFEST_LIMIT:
+                    raise MalformedError(
+                        f"{name}: {request.url} is larger than {MANIFEST_LIMIT} bytes"
+                    )
+            return head, bytes(pieces)
+
+
+def _said_digest(head: Head) -> Digest | None:
+    """What the registry says; a header that is no digest says nothing."""
+    text = head.headers.get(_DIGEST_HEADER, "")
+    try:
+        return Digest.parse(text) if text else None
+    except InvalidReferenceError:
+        return None
+
+
+def _checked(head: Head, data: bytes, expected: Digest | None, name: str) -> Document:
+    """The document, when it is what it should be. Its descriptor holds the expected digest."""
+    actual = digest_of(data, expected.algorithm) if expected is not None else digest_of(data)
+    if expected is not None and actual != expected:
+        raise DigestMismatchError(f"{name}: the manifest", expected=expected, actual=actual)
+    media_type = head.content_type.partition(";")[0].strip() or OCTETS
+    return Document(Descriptor(media_type, actual, len(data)), data)

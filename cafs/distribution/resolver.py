@@ -1,0 +1,233 @@
+"""Resolving: what a ref means is settled once per mount, and everything is opened by that.
+
+The first question in a mount asks by the ref's pull policy; the answer is kept for the life of the
+mount, so a build never sees two versions. Every answer is recorded too, for the next mount.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Final, TypeVar
+
+import trio
+from cachetools import LRUCache
+
+from cafs.concurrency import Flights
+from cafs.distribution.blob import shape_of, title
+from cafs.distribution.failures import Failures
+from cafs.distribution.interfaces import Handler, OpenTree
+from cafs.errors import CafsError, DeadlineError, OfflineError, UnsupportedError
+from cafs.fetch.interfaces import Content, Patience
+from cafs.model.identity import located_stream
+from cafs.model.ref import Ref
+from cafs.model.resolved import Part, Resolved, Shape
+from cafs.model.spec import RefSpec
+from cafs.model.validator import UNKNOWN_VERSION
+from cafs.store.store import Store
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+_TREES: Final = 64
+"""Open trees kept at hand; opening one again costs a few lookups in the store."""
+_FILES: Final = 1024
+_AGAIN_S: Final = 1.0
+"""Between tries for a reader that waits as long as it lives; what is below has retried already."""
+
+
+class Resolver:
+    """Resolves and opens refs for one mount.
+
+    Args:
+        handlers: who knows which class of ref.
+        store: where answers, trees and bytes are kept.
+        mount: the mount's number in the store.
+        offline: nobody may be asked anything.
+
+    Concurrency: any number of tasks; those that ask the same share one answer, and a failure for
+    1 s (30 s for wrong content).
+    """
+
+    def __init__(
+        self,
+        *,
+        handlers: Mapping[type[Ref], Handler],
+        store: Store,
+        mount: int,
+        offline: bool = False,
+    ) -> None:
+        self._handlers = dict(handlers)
+        self._store = store
+        self._mount = mount
+        self._offline = offline
+        self._resolving: Flights[Resolved] = Flights()
+        self._failures = Failures()
+        self._trees: LRUCache[str, OpenTree] = LRUCache(_TREES)
+        self._files: LRUCache[str, Content] = LRUCache(_FILES)
+
+    def shape(self, spec: RefSpec) -> Shape:
+        """Whether the ref is a file or a tree, from the ref alone."""
+        return shape_of(spec.ref)
+
+    def peek(self, spec: RefSpec) -> Resolved | None:
+        """What the ref means in this mount, when that is settled; asks nobody."""
+        return self._store.mounts.resolved(self._mount, spec.key)
+
+    def error(self, spec: RefSpec) -> str | None:
+        """The last failure to resolve or open the ref, one line, until that succeeds."""
+        return self._failures.line(spec.key)
+
+    async def resolve(self, spec: RefSpec, patience: Patience) -> Resolved:
+        """What the ref means in this mount; asked for by ``spec.pull`` when it is not settled.
+
+        Raises:
+            NotFoundError: no such name, tag, or platform.
+            OfflineError: nobody may be asked, and the store does not know.
+            DeadlineError: no answer within the patience.
+            UnsupportedError: nothing here knows such refs.
+            CafsError: as the source failed.
+
+        Cancellation: no effect; another caller that waits for the same asks instead.
+        """
+        settled = self.peek(spec)
+        if settled is not None:
+            return settled
+        return await self._remembering(spec, patience, lambda: self._in_time(spec, patience))
+
+    async def tree(self, spec: RefSpec, patience: Patience) -> OpenTree:
+        """The ref's tree.
+
+        Raises:
+            CafsError: as ``resolve``, and as ``Handler.open_tree``.
+
+        Cancellation: what has been fetched stays.
+        """
+        known = self._trees.get(spec.key)
+        if known is None:
+            resolved = await self.resolve(spec, patience)
+            handler = self._handler(spec)
+            known = await self._remembering(
+                spec, patience, lambda: handler.open_tree(spec, resolved, patience)
+            )
+            self._trees[spec.key] = known
+        return known
+
+    async def file(self, spec: RefSpec, patience: Patience) -> Content:
+        """The ref's bytes as they are at the source: the blob, or the archive as a file.
+
+        Raises:
+            CafsError: as ``resolve``, and as ``Handler.open_file``.
+
+        Cancellation: what has been fetched stays.
+        """
+        known = self._files.get(spec.key)
+        if known is None:
+            resolved = await self.resolve(spec, patience)
+            handler = self._handler(spec)
+            known = await self._remembering(
+                spec, patience, lambda: handler.open_file(spec, resolved, patience)
+            )
+            self._files[spec.key] = known
+        return known
+
+    async def part(self, spec: RefSpec, number: int, patience: Patience) -> Content:
+        """The bytes of one of the ref's parts, by its number in ``Resolved.parts``.
+
+        Raises:
+            CafsError: as ``file``.
+
+        Cancellation: what has been fetched stays.
+        """
+        resolved = await self.resolve(spec, patience)
+        return await self._handler(spec).open_file(spec, resolved, patience, part=number)
+
+    def _handler(self, spec: RefSpec) -> Handler:
+        handler = self._handlers.get(type(spec.ref))
+        if handler is None:
+            raise UnsupportedError(f"{title(spec)}: this version cannot open such refs")
+        return handler
+
+    async def _remembering(
+        self, spec: RefSpec, patience: Patience, ask: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Ask, unless that failed a moment ago; keep the failure, or forget the last one.
+
+        Who waits without end is not told of what may still come right.
+        """
+        self._failures.check(spec.key, transient=patience.deadline_s is not None)
+        try:
+            answer = await ask()
+        except CafsError as error:
+            self._failures.remember(spec.key, error)
+            raise
+        self._failures.forget(spec.key)
+        return answer
+
+    async def _in_time(self, spec: RefSpec, patience: Patience) -> Resolved:
+        """Resolve within the waiter's own deadline; without one, for as long as it lives."""
+        if patience.deadline_s is None:
+            return await self._patiently(spec)
+        with trio.move_on_after(patience.deadline_s):
+            return await self._flight(spec)
+        raise DeadlineError(
+            f"{title(spec)}: not resolved within {patience.deadline_s:g} s",
+            hint="is the source reachable?",
+        )
+
+    async def _patiently(self, spec: RefSpec) -> Resolved:
+        while True:
+            try:
+                return await self._flight(spec)
+            except CafsError as error:
+                if not error.transient:
+                    raise
+                self._failures.remember(spec.key, error)
+            await trio.sleep(_AGAIN_S)
+
+    async def _flight(self, spec: RefSpec) -> Resolved:
+        return await self._resolving.run(spec.key, lambda: self._settle(spec))
+
+    async def _settle(self, spec: RefSpec) -> Resolved:
+        settled = self.peek(spec)
+        if settled is not None:
+            return settled
+        # Whoever waited for a caller that failed asks again, unless that is of no use.
+        self._failures.check(spec.key, transient=False)
+        previous = self._store.references.latest(spec.key)
+        resolved = await self._ask(spec, previous)
+        if previous is None or replace(resolved, resolved_ns=previous.resolved_ns) != previous:
+            if previous is not None and previous.digest != resolved.digest:
+                _LOG.info("%s: now %s, was %s", title(spec), resolved.digest, previous.digest)
+            await self._store.references.record(spec.key, resolved)
+        await self._store.mounts.resolve(self._mount, spec.key, resolved)
+        return resolved
+
+    async def _ask(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
+        """What the ref means, by its policy (R-24)."""
+        pull = "never" if self._offline else spec.pull
+        if previous is not None and (
+            pull == "never" or (pull == "new" and self._lasting(previous))
+        ):
+            return previous
+        if pull == "new" and previous is not None:
+            # What is remembered is neither here nor pinned: by now the source may have another
+            # version, and half of each is of no use.
+            pull = "update"
+        handler = self._handler(spec)
+        try:
+            return await handler.resolve(replace(spec, pull=pull), previous)
+        except OfflineError as error:
+            hint = "mount once without --offline" if self._offline else 'pull = "never" is set'
+            raise OfflineError(f"{title(spec)}: never resolved here", hint=hint) from error
+
+    def _lasting(self, resolved: Resolved) -> bool:
+        """Whether the answer can still be read whatever the source has now."""
+        return all(self._pinned(part) or self._whole(part) for part in resolved.parts)
+
+    def _pinned(self, part: Part) -> bool:
+        return part.digest is not None and part.validator == UNKNOWN_VERSION
+
+    def _whole(self, part: Part) -> bool:
+        if part.digest is not None and self._store.blobs.stat(part.digest) is not None:
+            return True
+        stream = self._store.streams.find(located_stream(part))
+        return stream is not None and stream.digest() is not None

@@ -1,0 +1,104 @@
+"""Opening trees: what strip and subdir make of them, and the contents of their streams."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from cafs.concurrency import Flights
+from cafs.distribution.blob import title
+from cafs.distribution.deriving import find_directory, strip_tree
+from cafs.distribution.interfaces import OpenTree
+from cafs.fetch.fetcher import Fetcher
+from cafs.fetch.interfaces import Content
+from cafs.fetch.making import ARCHIVE, Making
+from cafs.model.identity import TreeIdentity, derived_tree
+from cafs.model.member import ROOT
+from cafs.model.record import TreeRecord, TreeStream
+from cafs.model.span import Span
+from cafs.model.spec import RefSpec
+from cafs.store.store import Store
+
+Build = Callable[[], TreeRecord]
+"""Builds and publishes a tree; blocks."""
+RawContent = Callable[[int], Awaitable[Content]]
+"""Opens the raw bytes of the part with a number."""
+
+
+class Trees:
+    """Builds derived trees once, and opens trees.
+
+    Concurrency: any number of tasks.
+    """
+
+    def __init__(self, store: Store, fetcher: Fetcher) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._building: Flights[TreeRecord] = Flights()
+
+    def find(self, identity: TreeIdentity, *, readable: bool = False) -> TreeRecord | None:
+        """The tree with an identity, if the store has it; asks nobody.
+
+        Args:
+            identity: of the tree.
+            readable: only if its decoded streams are whole. Otherwise they are filled again when
+                they are read.
+        """
+        record = self._store.trees.find(identity)
+        if record is None or (readable and not all(map(self._whole, record.streams))):
+            return None
+        return record
+
+    async def derive(self, identity: TreeIdentity, build: Build) -> TreeRecord:
+        """The tree with an identity, built in a thread if need be; once for all who ask.
+
+        Raises:
+            CafsError: as ``build``.
+
+        Cancellation: waits for the thread.
+        """
+        return await self._building.run(identity, lambda: self._derive(identity, build))
+
+    async def open(
+        self, spec: RefSpec, base: TreeRecord, raw: RawContent, making: Making = ARCHIVE
+    ) -> OpenTree:
+        """Open a tree as the spec wants it.
+
+        Args:
+            spec: says what of the tree is shown.
+            base: the tree of the archive, or of the image.
+            raw: opens the parts that the tree's streams are in.
+            making: what the passes over these parts made.
+
+        Raises:
+            NotFoundError: there is no such ``subdir``.
+            CafsError: as ``raw``.
+
+        Cancellation: waits for the thread.
+        """
+        record = base
+        if spec.strip:
+            identity = derived_tree((base.identity,), f"strip={spec.strip}")
+            trees = self._store.trees
+            record = await self.derive(
+                identity, partial(strip_tree, trees, base, identity, spec.strip)
+            )
+        root = ROOT
+        if spec.subdir:
+            root = find_directory(self._store.trees, record, spec.subdir, name=title(spec))
+        # Segments are recorded with the tree that was planted, not with those derived from it.
+        contents = [
+            self._fetcher.decoded(base, number, await raw(stream.part), making)
+            for number, stream in enumerate(base.streams)
+        ]
+        return OpenTree(record, root, tuple(contents))
+
+    async def _derive(self, identity: TreeIdentity, build: Build) -> TreeRecord:
+        found = self.find(identity)
+        return await trio.to_thread.run_sync(build) if found is None else found
+
+    def _whole(self, stream: TreeStream) -> bool:
+        if stream.rules != "tar":
+            return True
+        found = self._store.streams.find(stream.key)
+        return found is not None and found.present().covers(Span(0, stream.size))
