@@ -31,10 +31,14 @@ def raw_stream(digest: Digest) -> StreamKey:
 
 
 def located_stream(part: Part) -> StreamKey:
-    """The stream of a part: by its pin, else by where it was found and in which version."""
+    """The stream of a part: by its pin, else by where it was found and in which version.
+
+    Without a validator every answer of the source is a version of its own.
+    """
     if part.digest is not None:
         return raw_stream(part.digest)
-    return StreamKey(_hashed("located", part.urls[0], part.validator.text, str(part.size)))
+    version = part.validator.text or str(part.located_ns)
+    return StreamKey(_hashed("located", part.urls[0], version, str(part.size)))
 
 
 def decoded_stream(raw: StreamKey, rules: str) -> StreamKey:

@@ -211,6 +211,7 @@ def _part(urls: tuple[str, ...], url: str, document: CacheDocument, media_type: 
         urls=(url, *(each for each in urls if each != url)),
         validator=document.validator,
         ranges=document.ranges,
+        located_ns=0 if document.validator.text else int(document.fetched_s * 1e9),
     )
 
 

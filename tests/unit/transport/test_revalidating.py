@@ -19,6 +19,7 @@ from cafs.metrics import Metrics
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import digest_of
 from cafs.model.document import CacheDocument
+from cafs.model.identity import located_stream
 from cafs.model.spec import Pull
 from cafs.model.validator import Validator
 from cafs.testing.faults import (
@@ -429,6 +430,19 @@ async def test_r10_a_file_is_always_asked_and_known_while_it_is_the_same(
     path.write_bytes(BODY + b"x")
     part = (await bench.locate(url)).part
     assert (part.digest, part.size) == (None, len(BODY) + 1)
+
+
+async def test_without_validators_every_answer_is_a_version_of_its_own(
+    origin: Origin, bench: Bench
+) -> None:
+    url = origin.put("/a", BODY, cache_control="max-age=10")
+    origin.fault("/a", NoValidators())
+    first = (await bench.locate(url)).part
+    bench.now += 5
+    assert located_stream((await bench.locate(url)).part) == located_stream(first)
+    bench.now += 5
+    assert located_stream((await bench.locate(url)).part) != located_stream(first)
+    await bench.transport.aclose()
 
 
 async def test_the_media_type_that_is_wanted_wins(origin: Origin, bench: Bench) -> None:
