@@ -21,8 +21,8 @@ class Part:
     ``digest`` is the pin, or what is known since the content was seen whole; None otherwise.
     ``size`` is bytes, None when nobody told. ``urls`` are in the order in which they are tried, and
     hold no secrets. ``validator`` is the version that was located (of the first URL); it is empty
-    for content with a pin. ``ranges`` says that byte ranges can be asked for. ``located_ns`` is when
-    the version was located, since the epoch, where no validator tells it from others; 0 elsewhere.
+    for content with a pin. ``ranges`` says that byte ranges can be asked for. ``located_ns`` is,
+    where no validator tells versions apart, when this one was located, since the epoch; else 0.
     """
 
     media_type: str
