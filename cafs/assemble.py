@@ -22,7 +22,6 @@ from cafs.distribution.docker import DockerHandler
 from cafs.distribution.images import Images
 from cafs.distribution.interfaces import Handler
 from cafs.distribution.merging import Merger
-from cafs.distribution.opened import open_responses
 from cafs.distribution.parts import UrlParts
 from cafs.distribution.policy import HostPolicy
 from cafs.distribution.registry import Registry
@@ -99,19 +98,22 @@ def patience_of(spec: RefSpec) -> Patience:
 
 @asynccontextmanager
 async def open_transport(settings: Settings, metrics: Metrics) -> AsyncIterator[Transport]:
-    """What every request goes through; from the outside in: retries, redirects, counting."""
+    """What every request goes through, from the outside in: tokens, redirects, counting.
+
+    Content is fetched by it as it is, since a flight knows where a broken body stopped; questions
+    are asked with retries around it.
+    """
     proxies = Proxies.from_environment(os.environ)
     http = HttpTransport(proxies=proxies, tls=tls_context(settings.ca_bundle))
     redirects = RedirectPolicy(proxied=lambda url: bool(proxies.proxy_for(url)))
     web = BearerAuth(Redirecting(Metering(http, metrics), redirects), redirects)
     files = Metering(FileTransport(), metrics)
     chosen = Choosing({"http": web, "https": web, "file": files})
-    transport = Retrying(chosen, RetryPolicy(), metrics)
     try:
-        yield transport
+        yield chosen
     finally:
         with trio.CancelScope(shield=True):
-            await transport.aclose()
+            await chosen.aclose()
 
 
 @asynccontextmanager
@@ -139,18 +141,18 @@ async def open_system(
         open_transport(settings, metrics) as transport,
         open_store(settings.store) as store,
         open_fetcher(store, metrics, budget=settings.budget, offline=settings.offline) as fetcher,
-        open_responses() as opened,
         _open_mount(store, description, mount) as number,
     ):
+        asking = Retrying(transport, RetryPolicy(), metrics)
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
         trees = Trees(store, fetcher)
         archives = Archives(store, fetcher, trees, Limits())
         parts = UrlParts(
             store=store,
             fetcher=fetcher,
-            transport=transport,
-            locator=Locator(transport, store.documents, metrics),
-            opened=opened,
+            sources=transport,
+            asking=asking,
+            locator=Locator(asking, store.documents, metrics),
         )
         blobs = BlobHandler(parts)
         handlers: dict[type[Ref], Handler] = {
@@ -158,7 +160,7 @@ async def open_system(
             DigestRef: blobs,
             ArchiveRef: ArchiveHandler(parts, archives, trees),
             DockerRef: DockerHandler(
-                images=Images(store, Registry(transport)),
+                images=Images(store, Registry(asking)),
                 merger=Merger(store, fetcher, trees, Limits()),
                 trees=trees,
                 fetcher=fetcher,
