@@ -40,6 +40,8 @@ _REMOVED: Final = 1024
 """Names of one directory that wait for their removal at once."""
 
 _DIRECTORY_MODE: Final = 0o755
+_SYMLINK_MODE: Final = 0o777
+"""Linux has no other."""
 _ODD: Final = frozenset((b"", b".", b".."))
 
 
@@ -134,7 +136,7 @@ class Planter:
             name=name,
             parent=parent,
             kind=member.kind,
-            mode=member.mode,
+            mode=_SYMLINK_MODE if member.kind is Kind.SYMLINK else member.mode,
             uid=member.uid,
             gid=member.gid,
             mtime_ns=member.mtime_ns,
