@@ -78,7 +78,13 @@ class Downloader:
         self._means = means
         self._preferred = 0
         self._proven = False
-        self._scout = trio.Lock()
+        self._scout: Flight | None = None
+        self._scouted = trio.Event()
+
+    def appoint(self, flight: Flight) -> None:
+        """Let the flight, which begins first, ask first, as long as nothing is known of ranges."""
+        if not self._proven and self._scout is None:
+            self._scout = flight
 
     async def fly(self, flight: Flight) -> None:
         """Bring what the flight still lacks.
@@ -90,6 +96,12 @@ class Downloader:
 
         Cancellation: what has come stays.
         """
+        try:
+            await self._fly(flight)
+        finally:
+            self._dismiss(flight)
+
+    async def _fly(self, flight: Flight) -> None:
         if self.stream is None:
             self.stream = await self._means.streams.open(self.terms.key, self.size)
         lock = await self._locked(flight)
@@ -175,12 +187,24 @@ class Downloader:
 
     async def _open(self, flight: Flight, gap: Span, source: Source) -> Response | None:
         """A response whose body the flight can use; None when it cannot use any."""
-        if self._proven:
-            return await self._ask(flight, gap, source)
         # Until the first 206, one request at a time: a server without ranges answers each with
         # the whole.
-        async with self._scout:
-            return await self._ask(flight, gap, source) if self._fits(flight) else None
+        while not self._proven and self._scout not in {None, flight}:
+            await self._scouted.wait()
+        if not self._fits(flight):
+            return None
+        if not self._proven:
+            self._scout = flight
+        try:
+            return await self._ask(flight, gap, source)
+        finally:
+            self._dismiss(flight)
+
+    def _dismiss(self, flight: Flight) -> None:
+        if self._scout is flight:
+            self._scout = None
+            self._scouted.set()
+            self._scouted = trio.Event()
 
     async def _ask(self, flight: Flight, gap: Span, source: Source) -> Response | None:
         if flight.single:

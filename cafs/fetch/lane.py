@@ -62,9 +62,9 @@ class Lane(Flights):
 
     @property
     def end(self) -> int:
-        """The size; while that is unknown, the most that it may be."""
+        """The size; while that is unknown, more than it may be: so it is never whole by then."""
         size = self.downloader.size
-        return self.terms.limit if size is None else size
+        return self.terms.limit + 1 if size is None else size
 
     async def read(self, span: Span) -> bytes | None:
         """Read from the store; None when any byte is absent. The bytes may be unverified.
@@ -166,6 +166,7 @@ class Lane(Flights):
 
     def _start(self, flight: Flight) -> None:
         self._flights.append(flight)
+        self.downloader.appoint(flight)
         self._nursery.start_soon(self._fly, flight)
 
     async def _fly(self, flight: Flight) -> None:

@@ -1,6 +1,6 @@
 """A fetcher over a real store, and content at a real origin."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,6 @@ class Rig:
         )
 
 
-
 @asynccontextmanager
 async def open_rig(
     origin: Origin,
@@ -102,7 +101,15 @@ async def rig(origin: Origin, tmp_path: Path) -> AsyncIterator[Rig]:
         yield one
 
 
-async def in_time(wait: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
-    """Fail when it takes longer than it ever should."""
+async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for what another thread or task brings about."""
     with trio.fail_after(seconds):
-        await wait()
+        while not holds():  # noqa: ASYNC110 - the origin's thread cannot set a trio event
+            await trio.sleep(0.003)
+
+
+async def read_all(content: Content, step: int = 128 << 10) -> bytes:
+    """Everything, front to back."""
+    return b"".join(
+        [await content.read(offset, step, USUAL) for offset in range(0, content.size, step)]
+    )

@@ -1,4 +1,5 @@
 import random
+from pathlib import Path
 
 import pytest
 import trio
@@ -18,16 +19,9 @@ from cafs.model.span import Span
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import ChangedEtag, Drop, IgnoreRange, Stall, Status, WrongContentRange
 from cafs.testing.origin import Origin
-from tests.unit.fetch.conftest import USUAL, Rig, open_rig
+from tests.unit.fetch.conftest import USUAL, Rig, open_rig, read_all, until
 
 MIB = 1 << 20
-
-
-async def read_all(content, patience=USUAL, step=128 << 10) -> bytes:
-    pieces = []
-    for offset in range(0, content.size, step):
-        pieces.append(await content.read(offset, step, patience))
-    return b"".join(pieces)
 
 
 async def test_any_range_is_the_right_bytes(rig: Rig, origin: Origin) -> None:
@@ -94,21 +88,11 @@ async def test_reading_forward_keeps_two_requests_under_way(rig: Rig, origin: Or
     for offset in range(0, 4 * MIB, 128 << 10):
         await content.read(offset, 128 << 10, USUAL)
     origin.fault("/forward", Stall(after_bytes=0))
-    most = 0
-    with trio.move_on_after(1.0):
-        async with trio.open_nursery() as nursery:
-
-            async def forward() -> None:
-                for offset in range(4 * MIB, size, 128 << 10):
-                    await content.read(offset, 128 << 10, USUAL)
-
-            nursery.start_soon(forward)
-            while most < 2:
-                most = max(most, len(rig.fetcher.inflight()))
-                await trio.sleep(0.005)
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_all, content)
+        await until(lambda: len([one for one in rig.fetcher.inflight() if one.url]) >= 2)
+        nursery.cancel_scope.cancel()
     origin.release()
-    assert most >= 2
 
 
 async def test_what_was_read_is_read_again_without_the_origin(rig: Rig, origin: Origin) -> None:
@@ -274,8 +258,7 @@ async def test_who_waits_for_ever_outlives_an_outage(rig: Rig, origin: Origin) -
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reader)
-        while not any(flight.url for flight in rig.fetcher.inflight()):
-            await trio.sleep(0.005)
+        await until(lambda: any(flight.url for flight in rig.fetcher.inflight()))
         await trio.to_thread.run_sync(origin.start)
     assert read == [origin.expected("/back", Span(0, 4096))]
 
@@ -303,9 +286,7 @@ async def test_the_last_reader_takes_the_flight_with_him(rig: Rig, origin: Origi
     with trio.move_on_after(0.2) as scope:
         await content.read(0, 4 * MIB, USUAL)
     assert scope.cancelled_caught
-    with trio.fail_after(2.0):
-        while rig.fetcher.inflight():
-            await trio.sleep(0.005)
+    await until(lambda: not rig.fetcher.inflight())
     origin.release()
     # What had come stays, and is not fetched again.
     before = content.present()
@@ -332,7 +313,7 @@ async def test_a_flight_goes_on_for_the_reader_that_stays(rig: Rig, origin: Orig
     assert len(origin.requests_for("/stays")) == 2
 
 
-async def test_the_budget_ends_reading(origin: Origin, tmp_path) -> None:
+async def test_the_budget_ends_reading(origin: Origin, tmp_path: Path) -> None:
     url = origin.put("/dear", Generated(8 * MIB, seed=15))
     async with open_rig(origin, tmp_path / "store", budget=MIB) as rig:
         content = await rig.located(url)
@@ -342,7 +323,9 @@ async def test_the_budget_ends_reading(origin: Origin, tmp_path) -> None:
         assert await content.read(0, 4096, USUAL) == origin.expected("/dear", Span(0, 4096))
 
 
-async def test_offline_reads_what_is_there_and_names_what_is_not(origin: Origin, tmp_path) -> None:
+async def test_offline_reads_what_is_there_and_names_what_is_not(
+    origin: Origin, tmp_path: Path
+) -> None:
     url = origin.put("/near", Generated(8 * MIB, seed=15), cache_control="max-age=600")
     async with open_rig(origin, tmp_path / "store") as rig:
         content = await rig.located(url)
@@ -362,8 +345,7 @@ async def test_demand_is_served_while_a_prefetch_runs(rig: Rig, origin: Origin) 
     origin.fault("/prefetched", Stall(after_bytes=0, times=2))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(content.ensure, Span(0, content.size), Patience(None, Priority.PREFETCH))
-        while len([one for one in rig.fetcher.inflight() if one.url]) < 2:
-            await trio.sleep(0.005)
+        await until(lambda: len([one for one in rig.fetcher.inflight() if one.url]) >= 2)
         expected = origin.expected("/prefetched", Span(60 * MIB, 60 * MIB + 4096))
         assert await content.read(60 * MIB, 4096, Patience(5.0)) == expected
         nursery.cancel_scope.cancel()

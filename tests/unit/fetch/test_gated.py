@@ -1,0 +1,438 @@
+import gc
+from pathlib import Path
+
+import pytest
+import trio
+
+from cafs.errors import (
+    CafsError,
+    DeadlineError,
+    DigestMismatchError,
+    NotFoundError,
+    OfflineError,
+    SizeMismatchError,
+    SourceChangedError,
+    UnsupportedError,
+)
+from cafs.fetch import fetcher as fetcher_module
+from cafs.fetch.interfaces import Patience, Priority
+from cafs.fetch.progress import Progress
+from cafs.model.digest import Digest, digest_of
+from cafs.model.span import Span
+from cafs.testing.bodies import Generated
+from cafs.testing.faults import (
+    ChangedEtag,
+    Corrupt,
+    Drop,
+    IgnoreRange,
+    NoLength,
+    NoValidators,
+    Rate,
+    Stall,
+)
+from cafs.testing.origin import Origin
+from tests.unit.fetch.conftest import USUAL, Rig, open_rig, until
+
+MIB = 1 << 20
+
+
+def digest_at(origin: Origin, path: str) -> Digest:
+    return digest_of(origin.expected(path))
+
+
+async def test_pinned_content_is_fetched_once_and_is_a_blob(rig: Rig, origin: Origin) -> None:
+    size = 20 * MIB + 5
+    url = origin.put("/pinned", Generated(size, seed=1))
+    digest = Digest.parse("sha256:" + Generated(size, seed=1).sha256())
+    content = await rig.pinned(digest, size, url)
+    expected = origin.expected("/pinned", Span(size - 100, size))
+    assert await content.read(size - 100, 4096, USUAL) == expected
+    assert content.digest() == digest
+    assert rig.store.blobs.stat(digest) is not None
+    assert rig.metrics["fetch.bytes"] == size
+    assert rig.metrics["fetch.verified"] == size
+    assert len(origin.requests_for("/pinned")) == 3
+
+
+async def test_pinned_readers_share_one_download(rig: Rig, origin: Origin) -> None:
+    size = 9 * MIB
+    url = origin.put("/pinned", Generated(size, seed=1))
+    content = await rig.pinned(digest_at(origin, "/pinned"), size, url)
+    right = 0
+
+    async def reader(number: int) -> None:
+        nonlocal right
+        start = number * 250_000
+        data = await content.read(start, 1000, USUAL)
+        right += data == origin.expected("/pinned", Span(start, start + 1000))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(32):
+            nursery.start_soon(reader, number)
+    assert right == 32
+    assert rig.metrics["fetch.bytes"] == size
+
+
+async def test_two_contents_of_one_digest_share_one_download(rig: Rig, origin: Origin) -> None:
+    size = 5 * MIB
+    urls = [origin.put(path, Generated(size, seed=1)) for path in ("/one", "/two")]
+    digest = digest_at(origin, "/one")
+    async with trio.open_nursery() as nursery:
+        for url in urls:
+            content = await rig.pinned(digest, size, url)
+            nursery.start_soon(content.read, 0, 100, USUAL)
+    assert rig.metrics["fetch.bytes"] == size
+
+
+async def test_a_wrong_digest_hands_out_no_byte(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/bad", Generated(2 * MIB, seed=2))
+    content = await rig.pinned(digest_of(b"something else"), 2 * MIB, url)
+    with pytest.raises(DigestMismatchError, match="/bad"):
+        await content.read(0, 1, USUAL)
+    assert content.present() == 0
+    assert content.digest() is None
+
+
+async def test_a_wrong_digest_is_not_fetched_again_at_once(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/bad", Generated(2 * MIB, seed=2))
+    content = await rig.pinned(digest_of(b"something else"), 2 * MIB, url)
+    for _ in range(3):
+        with pytest.raises(DigestMismatchError):
+            await content.read(0, 1, USUAL)
+    assert rig.metrics["fetch.bytes"] == 2 * MIB
+
+
+async def test_one_flipped_bit_anywhere_is_found(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/flipped", Generated(3 * MIB, seed=2))
+    content = await rig.pinned(digest_at(origin, "/flipped"), 3 * MIB, url)
+    origin.fault("/flipped", Corrupt(at=3 * MIB - 1))
+    with pytest.raises(DigestMismatchError):
+        await content.read(0, 1, USUAL)
+
+
+async def test_a_mirror_serves_what_the_first_source_spoils(rig: Rig, origin: Origin) -> None:
+    urls = [origin.put(path, Generated(3 * MIB, seed=3)) for path in ("/spoiled", "/good")]
+    origin.fault("/spoiled", Corrupt(at=5))
+    content = await rig.pinned(digest_at(origin, "/good"), 3 * MIB, *urls)
+    assert await content.read(0, 10, USUAL) == origin.expected("/good", Span(0, 10))
+
+
+@pytest.mark.parametrize("missing", ["/absent", "/other-size"])
+async def test_mirrors_are_tried_in_turn(rig: Rig, origin: Origin, missing: str) -> None:
+    origin.put("/other-size", b"short")
+    good = origin.put("/good", Generated(3 * MIB, seed=3))
+    content = await rig.pinned(
+        digest_at(origin, "/good"), 3 * MIB, origin.url(missing), origin.url("/absent"), good
+    )
+    assert await content.read(0, 10, USUAL) == origin.expected("/good", Span(0, 10))
+
+
+async def test_a_mirror_goes_on_where_the_first_source_broke(rig: Rig, origin: Origin) -> None:
+    size = 8 * MIB
+    urls = [origin.put(path, Generated(size, seed=3)) for path in ("/broken", "/good")]
+    origin.fault("/broken", Drop(after_bytes=3 * MIB))
+    content = await rig.pinned(digest_at(origin, "/good"), size, *urls)
+    assert await content.read(0, 10, USUAL) == origin.expected("/good", Span(0, 10))
+    assert rig.metrics["fetch.bytes"] <= 1.05 * size
+
+
+async def test_when_no_source_has_it_the_first_says_so(rig: Rig, origin: Origin) -> None:
+    content = await rig.pinned(digest_of(b"x"), 100, origin.url("/first"), origin.url("/second"))
+    with pytest.raises(NotFoundError, match="/first"):
+        await content.read(0, 1, USUAL)
+
+
+async def test_content_without_any_source_says_that_it_is_not_here(rig: Rig) -> None:
+    content = await rig.pinned(digest_of(b"x"), 100)
+    with pytest.raises(OfflineError, match="sha256:"):
+        await content.read(0, 1, USUAL)
+
+
+async def test_a_lying_size_is_found(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/sized", b"0123456789")
+    content = await rig.pinned(digest_of(b"0123456789"), 11, url)
+    with pytest.raises(SizeMismatchError):
+        await content.read(0, 1, USUAL)
+
+
+async def test_an_empty_pinned_blob_needs_no_request(rig: Rig, origin: Origin) -> None:
+    content = await rig.pinned(digest_of(b""), 0, origin.url("/never"))
+    assert await content.read(0, 10, USUAL) == b""
+    await content.ensure(Span(0, 0), USUAL)
+    assert content.digest() == digest_of(b"")
+    assert not origin.requests
+
+
+async def test_a_pinned_blob_whose_body_breaks_is_continued(rig: Rig, origin: Origin) -> None:
+    size = 24 * MIB
+    url = origin.put("/broken", Generated(size, seed=4))
+    origin.fault("/broken", Drop(after_bytes=1_500_000, times=8))
+    content = await rig.pinned(digest_at(origin, "/broken"), size, url)
+    await content.ensure(Span(0, size), USUAL)
+    assert rig.metrics["fetch.bytes"] <= 1.05 * size
+
+
+async def test_a_download_that_was_cut_off_is_continued_by_the_next_process(
+    origin: Origin, tmp_path: Path
+) -> None:
+    size = 32 * MIB
+    url = origin.put("/resumed", Generated(size, seed=5))
+    digest = digest_at(origin, "/resumed")
+    total = 0
+    async with open_rig(origin, tmp_path / "store") as rig:
+        content = await rig.pinned(digest, size, url)
+        origin.fault("/resumed", Stall(after_bytes=5 * MIB))
+        with trio.move_on_after(0.5):
+            await content.read(0, 1, USUAL)
+        assert content.present() > 4 * MIB
+        total += rig.metrics["fetch.bytes"]
+    origin.heal()
+    async with open_rig(origin, tmp_path / "store") as rig:
+        content = await rig.pinned(digest, size, url)
+        assert await content.read(0, 1, USUAL) == origin.expected("/resumed", Span(0, 1))
+        total += rig.metrics["fetch.bytes"]
+    assert total <= 1.05 * size
+
+
+async def test_a_blob_that_is_in_the_store_needs_no_source(origin: Origin, tmp_path: Path) -> None:
+    url = origin.put("/kept", Generated(MIB, seed=6))
+    digest = digest_at(origin, "/kept")
+    async with open_rig(origin, tmp_path / "store") as rig:
+        await (await rig.pinned(digest, MIB, url)).read(0, 1, USUAL)
+    origin.forget()
+    async with open_rig(origin, tmp_path / "store", offline=True) as rig:
+        for content in (await rig.pinned(digest, MIB, url), await rig.pinned(digest, None)):
+            assert await content.read(5, 7, USUAL) == origin.expected("/kept", Span(5, 12))
+            assert content.present() == content.size == MIB
+    assert not origin.requests
+
+
+async def test_a_blob_that_was_deleted_is_fetched_again(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/again", Generated(MIB, seed=6))
+    digest = digest_at(origin, "/again")
+    content = await rig.pinned(digest, MIB, url)
+    await content.read(0, 1, USUAL)
+    await rig.store.blobs.delete(digest)
+    assert await content.read(9, 3, USUAL) == origin.expected("/again", Span(9, 12))
+    assert rig.metrics["fetch.bytes"] == 2 * MIB
+
+
+async def test_a_sha512_pin_names_the_canonical_blob(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/long", b"some bytes")
+    pin = digest_of(b"some bytes", "sha512")
+    content = await rig.pinned(pin, 10, url)
+    assert await content.read(0, 99, USUAL) == b"some bytes"
+    assert content.digest() == digest_of(b"some bytes")
+    found = rig.store.blobs.stat(pin)
+    assert found is not None
+    assert found.digest == digest_of(b"some bytes")
+
+
+async def test_an_md5_pin_is_checked_and_names_nothing_for_others(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/weak", b"some bytes")
+    pin = digest_of(b"some bytes", "md5")
+    content = await rig.pinned(pin, 10, url)
+    assert await content.read(0, 99, USUAL) == b"some bytes"
+    assert rig.store.blobs.stat(pin) is None
+    gc.collect()
+    assert await (await rig.pinned(pin, 10, url)).read(0, 99, USUAL) == b"some bytes"
+    assert len(origin.requests) == 1
+
+
+async def test_a_pinned_blob_of_unknown_size_is_fetched_to_know_it(
+    rig: Rig, origin: Origin
+) -> None:
+    url = origin.put("/unsized", Generated(3 * MIB + 1, seed=7))
+    content = await rig.pinned(digest_at(origin, "/unsized"), None, url)
+    assert content.size == 3 * MIB + 1
+    assert content.digest() is not None
+    assert len(origin.requests) == 1
+
+
+async def test_what_tells_no_size_and_never_ends_is_refused(
+    rig: Rig, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher_module, "UNSIZED_LIMIT", 2 * MIB)
+    url = origin.put("/endless", Generated(64 * MIB, seed=7), ranges=False)
+    origin.fault("/endless", NoLength(), NoValidators())
+    with pytest.raises(UnsupportedError, match="/endless"):
+        await rig.located(url)
+    assert rig.metrics["fetch.bytes"] < 8 * MIB
+
+
+# -- servers without ranges, content without validators
+
+
+async def test_a_pinned_blob_of_a_server_without_ranges_is_one_response(
+    rig: Rig, origin: Origin
+) -> None:
+    size = 20 * MIB
+    url = origin.put("/rangeless", Generated(size, seed=8), ranges=False)
+    content = await rig.pinned(digest_at(origin, "/rangeless"), size, url)
+    await content.read(0, 1, USUAL)
+    assert len(origin.requests) == 1
+    assert rig.metrics["fetch.bytes"] == size
+
+
+async def test_a_pinned_blob_of_a_server_without_ranges_begins_again_at_0(
+    rig: Rig, origin: Origin
+) -> None:
+    size = 6 * MIB
+    url = origin.put("/rangeless", Generated(size, seed=8), ranges=False)
+    origin.fault("/rangeless", Drop(after_bytes=2 * MIB, times=2))
+    content = await rig.pinned(digest_at(origin, "/rangeless"), size, url)
+    await content.read(0, 1, USUAL)
+    assert len(origin.requests) == 3
+    assert content.digest() is not None
+
+
+async def test_a_server_that_never_gets_to_the_end_is_given_up(rig: Rig, origin: Origin) -> None:
+    size = 6 * MIB
+    url = origin.put("/short-breath", Generated(size, seed=8), ranges=False)
+    origin.fault("/short-breath", Drop(after_bytes=2 * MIB))
+    content = await rig.pinned(digest_at(origin, "/short-breath"), size, url)
+    with trio.fail_after(5.0), pytest.raises(CafsError, match="/short-breath"):
+        await content.read(0, 1, Patience(0.5))
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_content_without_validators_is_one_response(
+    rig: Rig, origin: Origin, *, chunked: bool
+) -> None:
+    size = 5 * MIB
+    url = origin.put("/loose", Generated(size, seed=9), ranges=False)
+    origin.fault("/loose", NoValidators(), *([NoLength()] if chunked else []))
+    content = await rig.located(url)
+    assert content.size == size
+    pieces = [await content.read(at, MIB, USUAL) for at in range(0, size, MIB)]
+    assert b"".join(pieces) == origin.expected("/loose")
+    # The answer to the first question was all that was ever asked for.
+    assert len(origin.requests) == 1
+    assert content.digest() == digest_at(origin, "/loose")
+
+
+async def test_content_without_validators_shows_nothing_before_it_is_whole(
+    rig: Rig, origin: Origin
+) -> None:
+    url = origin.put("/loose", Generated(4 * MIB, seed=9))
+    origin.fault("/loose", NoValidators())
+    content = await rig.located(url)
+    origin.fault("/loose", Stall(after_bytes=3 * MIB))
+    with pytest.raises(DeadlineError):
+        await content.read(0, 10, Patience(0.4))
+    origin.release()
+
+
+async def test_content_without_validators_is_never_a_mix(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/mixed", Generated(4 * MIB, seed=9))
+    origin.fault("/mixed", NoValidators())
+    content = await rig.located(url)
+    origin.fault("/mixed", Drop(after_bytes=2 * MIB, times=1))
+    await content.ensure(Span(0, 1), USUAL)
+    # Another version of the same size, which nothing can tell from the first but its bytes.
+    assert content.digest() == digest_at(origin, "/mixed")
+    assert [one.bytes_sent for one in origin.requests_for("/mixed")][-1] == 4 * MIB
+
+
+async def test_the_second_response_is_taken_whole_when_the_content_changed_between(
+    rig: Rig, origin: Origin
+) -> None:
+    url = origin.put("/mixed", Generated(4 * MIB, seed=9))
+    origin.fault("/mixed", NoValidators())
+    content = await rig.located(url)
+    origin.fault("/mixed", Stall(after_bytes=2 * MIB, times=1))
+    with trio.move_on_after(0.3):
+        await content.ensure(Span(0, 1), USUAL)
+    origin.put("/mixed", Generated(4 * MIB, seed=10))
+    origin.release()
+    assert await content.read(0, 4 * MIB, USUAL) == origin.expected("/mixed")
+
+
+async def test_a_weak_validator_that_changes_is_a_changed_source(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/weak", Generated(MIB, seed=9), etag='W/"1"', last_modified=None)
+    content = await rig.located(url)
+    origin.fault("/weak", ChangedEtag('W/"2"'))
+    with pytest.raises(SourceChangedError):
+        await content.read(0, 1, USUAL)
+
+
+async def test_an_open_response_that_nobody_reads_is_closed(
+    rig: Rig, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher_module, "_FIRST_S", 0.05)
+    url = origin.put("/unread", Generated(64 * MIB, seed=9), ranges=False)
+    content = await rig.located(url)
+    await until(lambda: origin.requests_for("/unread")[0].ended)
+    assert rig.metrics["fetch.bytes"] == 0
+    assert await content.read(0, 10, USUAL) == origin.expected("/unread", Span(0, 10))
+
+
+async def test_a_range_server_that_turns_rangeless_halfway_is_read_again_from_0(
+    rig: Rig, origin: Origin
+) -> None:
+    size = 24 * MIB
+    url = origin.put("/turns", Generated(size, seed=11))
+    origin.fault("/turns", IgnoreRange(skip=2))
+    content = await rig.pinned(digest_at(origin, "/turns"), size, url)
+    assert await content.read(0, 9, USUAL) == origin.expected("/turns", Span(0, 9))
+
+
+# -- prefetch
+
+
+async def test_y17_prefetch_reports_a_true_total_and_the_end(rig: Rig, origin: Origin) -> None:
+    urls = {path: origin.put(path, Generated(3 * MIB, seed=12)) for path in ("/a", "/b")}
+    contents = [
+        await rig.pinned(digest_at(origin, "/a"), 3 * MIB, urls["/a"]),
+        await rig.located(urls["/b"]),
+    ]
+    calls: list[tuple[int, int]] = []
+    await rig.fetcher.prefetch(contents, Progress(lambda *call: calls.append(call), 0.0))
+    assert calls[0] == (0, 6 * MIB)
+    assert calls[-1] == (6 * MIB, 6 * MIB)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert len(calls) > 3
+    assert all(content.digest() is not None for content in contents)
+
+
+async def test_prefetch_brings_the_others_when_one_fails(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/a", Generated(MIB, seed=12))
+    bad = await rig.pinned(digest_of(b"no"), 5, origin.url("/none"))
+    good = await rig.pinned(digest_at(origin, "/a"), MIB, url)
+    calls: list[tuple[int, int]] = []
+    with pytest.raises(NotFoundError):
+        await rig.fetcher.prefetch([bad, good], Progress(lambda *call: calls.append(call), 0.0))
+    assert good.digest() is not None
+    assert calls[-1] == (MIB, MIB + 5)
+
+
+async def test_a_reader_hurries_what_a_prefetch_has_begun(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/slow", Generated(2 * MIB, seed=12))
+    origin.fault("/slow", Rate(4 * MIB))
+    content = await rig.pinned(digest_at(origin, "/slow"), 2 * MIB, url)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(content.ensure, Span(0, 1), Patience(None, Priority.PREFETCH))
+        await until(lambda: bool(rig.fetcher.inflight()))
+        assert rig.fetcher.inflight()[0].priority is Priority.PREFETCH
+        nursery.start_soon(content.ensure, Span(0, 1), USUAL)
+        await trio.sleep(0.3)
+        assert content.digest() is not None or {one.priority for one in rig.fetcher.inflight()} == {
+            Priority.DEMAND
+        }
+    assert rig.metrics["fetch.bytes"] == 2 * MIB
+
+
+async def test_what_is_under_way_is_listed(rig: Rig, origin: Origin) -> None:
+    url = origin.put("/listed", Generated(2 * MIB, seed=13))
+    origin.fault("/listed", Stall(after_bytes=70_000))
+    content = await rig.pinned(digest_at(origin, "/listed"), 2 * MIB, url)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(content.ensure, Span(0, 1), USUAL)
+        await until(lambda: any(one.received >= 65_536 for one in rig.fetcher.inflight()))
+        (flight,) = rig.fetcher.inflight()
+        assert (flight.name, flight.url) == (url, url)
+        assert flight.span == Span(0, 2 * MIB)
+        assert flight.since > 1_700_000_000
+        nursery.cancel_scope.cancel()
+    origin.release()
+    await until(lambda: not rig.fetcher.inflight())
