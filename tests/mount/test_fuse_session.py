@@ -249,7 +249,8 @@ def test_pages_of_a_mapping_are_the_files(mounted: Mounted) -> None:
         after = mounted.counters()
         with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             assert mapped[:] == BIG
-    assert after["bytes"] - before["bytes"] <= 2 << 20
+    # The page cache asks for its read-ahead round the fault; the status adds a page.
+    assert after["bytes"] - before["bytes"] <= 512 << 10
 
 
 def test_our_attributes_are_readable_and_not_listed(mounted: Mounted) -> None:
