@@ -26,6 +26,7 @@ _TASKS: Final = 4096
 """Requests answered at once: a reader that waits for a source must not hold up the others."""
 _GRACE_S: Final = 1.0
 """How long requests that are under way may still be answered once the session is to end."""
+_DEVICE: Final = Path("/dev/fuse")
 READ_AHEAD_KB: Final = 256
 """Twice the kernel's own. Measured, warm, sequential: 128 gives 0.88 GB/s, 256 0.96, 1024 1.29. But
 that is also what one page fault of a mapped program asks for, and it may have to be fetched; reads
@@ -168,11 +169,15 @@ def checked_mount_point(path: Path) -> Path:
         MountError: no FUSE here, no such directory, not a directory, or a mount whose process is
             gone.
     """
-    device = Path("/dev/fuse")
-    if not device.exists():
+    if not _DEVICE.exists():
         raise MountError(
-            f"{path}: {device} is missing",
+            f"{path}: {_DEVICE} is missing",
             hint="load the fuse module; in a container, pass the device in (--device /dev/fuse)",
+        )
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        raise MountError(
+            f"{path}: {_DEVICE} may not be opened",
+            hint="it is for everyone on most systems (mode 0666); on others for a group",
         )
     try:
         is_directory = path.is_dir()
