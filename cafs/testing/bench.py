@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -217,6 +218,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="bytes/s that the origin sends, in all")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
     given = parser.parse_args()
+    # Under vfork the GIL is held until exec is done: the origin could not answer a cold chdir.
+    subprocess._USE_VFORK = False  # noqa: SLF001 - the switch that the documentation names
     with tempfile.TemporaryDirectory(prefix="cafs-bench.") as scratch, running_origin() as origin:
         if given.latency:
             origin.fault("/*", Latency(given.latency))

@@ -123,6 +123,7 @@ class Cafs:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="surrogateescape",
             cwd=self.directory,
             env=self.environment,
         )

@@ -1,16 +1,18 @@
 """The wire side of the test origin: HTTP/1.1 by h11, and the book of what was sent.
 
-Bytes are booked before they are handed to the kernel and corrected after, so whoever has received
-a byte finds it in the book.
+Bytes are handed to the kernel and booked under one lock, so whoever has received a byte finds it in
+the book, and the book never has one that was not sent.
 """
 
 import errno
+import os
 import socket
 import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -147,12 +149,24 @@ class Ledger:
                 lambda: holds(tuple(entry.value() for entry in self._entries)), timeout_s
             )
 
-    def book(self, entry: _Entry, *, status: int = 0, count: int = 0) -> None:
-        """The head was sent, or so many bytes of the body were, or were not (negative)."""
+    def head(self, entry: _Entry, status: int) -> None:
+        """The head is about to be sent."""
         with self._changed:
-            entry.status = entry.status or status
+            entry.status = status
+            self._changed.notify_all()
+
+    def write(self, entry: _Entry, file: int, data: memoryview) -> int:
+        """Give the kernel what it takes now of the body, and book that; how many bytes.
+
+        Raises:
+            BlockingIOError: it takes nothing now.
+            OSError: the client went away.
+        """
+        with self._changed:
+            count = os.write(file, data)
             entry.bytes_sent += count
             self._changed.notify_all()
+        return count
 
     async def wait(self, entry: _Entry, stream: trio.SocketStream) -> bool:
         """Wait at the gate; false when the client went away meanwhile."""
@@ -251,11 +265,11 @@ class _Connection:
             await self._stream.send_all(head[place : place + 1])
             await trio.sleep(answer.head_interval_s)
 
-    async def piece(self, data: bytes, book: Callable[[int], None]) -> None:
-        """Send bytes of the body, and book them."""
+    async def piece(self, data: bytes, write: Callable[[int, memoryview], int]) -> None:
+        """Send bytes of the body by ``write`` (of a descriptor), their framing as it is."""
         for part in self._state.send_with_data_passthrough(h11.Data(data=data)) or ():
             if part is data:
-                await self._counted(data, book)
+                await self._written(memoryview(data), write)
             else:
                 await self._stream.send_all(part)
 
@@ -263,14 +277,14 @@ class _Connection:
         """Send what ends the body."""
         await self._stream.send_all(self._state.send(h11.EndOfMessage()) or b"")
 
-    async def _counted(self, data: bytes, book: Callable[[int], None]) -> None:
-        book(len(data))
-        unsent = memoryview(data)
-        try:
-            while unsent:
-                unsent = unsent[await self._stream.socket.send(unsent) :]
-        finally:
-            book(-len(unsent))
+    async def _written(self, unsent: memoryview, write: Callable[[int, memoryview], int]) -> None:
+        wire = self._stream.socket
+        while unsent:
+            await trio.lowlevel.wait_writable(wire)
+            try:
+                unsent = unsent[write(wire.fileno(), unsent) :]
+            except BlockingIOError:
+                continue  # writable is a hint, not a promise
 
 
 async def serve(
@@ -300,7 +314,7 @@ async def _exchange(connection: _Connection, ledger: Ledger, ask: Ask, answer: A
         await trio.sleep(answer.delay_s)
         if answer.hang and not await ledger.wait(entry, connection.stream):
             raise _CutError
-        ledger.book(entry, status=int(answer.status))
+        ledger.head(entry, int(answer.status))
         await connection.head(answer)
         if ask.method != "HEAD" and answer.status not in _BODILESS:
             await _body(connection, ledger, entry, answer)
@@ -334,7 +348,7 @@ async def _body(connection: _Connection, ledger: Ledger, entry: _Entry, answer: 
         data = answer.body.read(answer.span.start + sent, length)
         if not data:
             raise _CutError
-        await connection.piece(data, lambda count: ledger.book(entry, count=count))
+        await connection.piece(data, partial(ledger.write, entry))
         sent += len(data)
 
 
