@@ -200,10 +200,15 @@ class Environment:
                 readahead=False,
             )
             self._environment.reader_check()
-            self._tables = {
-                name: Table(name, version, self._environment.open_db(name.encode()))
-                for name, version in tables.items()
-            }
+            with self._environment.begin(write=True) as transaction:
+                self._tables = {
+                    name: Table(
+                        name,
+                        version,
+                        self._environment.open_db(name.encode(), txn=transaction),
+                    )
+                    for name, version in tables.items()
+                }
         except lmdb.Error as error:
             raise _translated(error, path) from error
 

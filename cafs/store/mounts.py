@@ -141,7 +141,7 @@ class Mounts:
 
         Args:
             mount: the mount's number.
-            path: below the mount, without a leading slash; "" is its root.
+            path: below the mount, without a leading slash, as Unicode text; "" is its root.
             count: inodes in the range.
             tree: the tree that is attached, None for a node of the namespace itself.
             root: the entry of the tree that the path shows.

@@ -1,0 +1,220 @@
+"""Checkpoints: what outlives a power cut, when, and what a failing disk takes away."""
+
+import errno
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from cafs.errors import StorageError
+from cafs.model.identity import StreamKey
+from cafs.model.span import Span, SpanSet
+from cafs.store.store import Store, open_store
+
+KEY = StreamKey("ab" * 32)
+Freeze = Callable[[Store], Path]
+
+
+async def present_after_power_cut(path: Path) -> SpanSet:
+    """What a copy of a store has on the next boot."""
+    async with open_store(path, boot_id="next") as store:
+        stream = store.streams.find(KEY)
+        return SpanSet() if stream is None else stream.present()
+
+
+async def write(store: Store, offset: int, data: bytes) -> None:
+    await (await store.streams.open(KEY, 1000)).write(offset, data)
+
+
+async def test_without_a_checkpoint_a_power_cut_takes_what_was_written(
+    tmp_path: Path, frozen: Freeze
+) -> None:
+    async with open_store(tmp_path / "s", checkpoint_s=1e6, boot_id="first") as store:
+        await write(store, 0, b"abc")
+        copy = frozen(store)
+    assert await present_after_power_cut(copy) == SpanSet()
+
+
+async def test_kill_9_takes_nothing(store: Store, frozen: Freeze) -> None:
+    await write(store, 0, b"abc")
+    async with open_store(frozen(store), boot_id="first") as survivor:
+        stream = survivor.streams.find(KEY)
+        assert stream is not None
+        assert await stream.read(0, 3) == b"abc"
+
+
+async def test_a_checkpoint_makes_what_was_written_outlive_a_power_cut(
+    store: Store, frozen: Freeze
+) -> None:
+    await write(store, 0, b"abc")
+    await store.checkpoint()
+    await write(store, 3, b"def")
+    stream = store.streams.find(KEY)
+    assert stream is not None
+    assert stream.present() == SpanSet([Span(0, 6)])
+    assert await stream.read(0, 6) == b"abcdef"
+    assert await present_after_power_cut(frozen(store)) == SpanSet([Span(0, 3)])
+
+
+async def test_closing_is_a_checkpoint(tmp_path: Path) -> None:
+    async with open_store(tmp_path, boot_id="first") as store:
+        await write(store, 0, b"abc")
+    assert await present_after_power_cut(tmp_path) == SpanSet([Span(0, 3)])
+
+
+async def test_closing_by_cancellation_is_a_checkpoint(tmp_path: Path) -> None:
+    with trio.CancelScope() as scope:
+        async with open_store(tmp_path, boot_id="first") as store:
+            await write(store, 0, b"abc")
+            scope.cancel()
+            await trio.sleep_forever()
+    assert await present_after_power_cut(tmp_path) == SpanSet([Span(0, 3)])
+
+
+async def test_a_checkpoint_of_nothing_is_none(store: Store) -> None:
+    await store.checkpoint()
+    await store.checkpoint()
+
+
+async def test_a_size_that_became_known_meanwhile_is_no_obstacle(
+    store: Store, frozen: Freeze
+) -> None:
+    stream = await store.streams.open(KEY, None)
+    await stream.write(0, b"abc")
+    await stream.set_size(1000)
+    await store.checkpoint()
+    assert await present_after_power_cut(frozen(store)) == SpanSet([Span(0, 3)])
+
+
+class Syncs:
+    """Counts the files that were synced, and tells when."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self._synced = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._original = os.fdatasync
+        monkeypatch.setattr(os, "fdatasync", self._sync)
+
+    def _sync(self, descriptor: int) -> None:
+        self._original(descriptor)
+        self.count += 1
+        self._token.run_sync_soon(self._synced.set)
+
+    async def wait(self) -> None:
+        await self._synced.wait()
+        self._synced = trio.Event()
+
+
+async def test_so_many_bytes_are_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = Syncs(monkeypatch)
+    async with open_store(tmp_path, checkpoint_bytes=100, checkpoint_s=1e6) as store:
+        await write(store, 0, b"x" * 60)
+        assert syncs.count == 0
+        await write(store, 100, b"x" * 60)
+        with trio.fail_after(10):
+            await syncs.wait()
+        await write(store, 200, b"x" * 110)
+        with trio.fail_after(10):
+            await syncs.wait()
+
+
+async def test_so_much_time_is_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    syncs = Syncs(monkeypatch)
+    async with open_store(tmp_path, checkpoint_s=5) as store:
+        for offset in (0, 100):
+            await write(store, offset, b"abc")
+            before = syncs.count
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(4.9)
+            await trio.testing.wait_all_tasks_blocked()
+            assert syncs.count == before
+            mock_clock.jump(0.2)
+            await syncs.wait()
+            await store.checkpoint()
+
+
+async def test_an_idle_store_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    syncs = Syncs(monkeypatch)
+    async with open_store(tmp_path, checkpoint_s=5):
+        await trio.sleep(1000)
+    assert syncs.count == 0
+
+
+def failing(descriptor: int, *, code: int = errno.EIO) -> None:
+    raise OSError(code, os.strerror(code))
+
+
+async def test_a_failed_sync_drops_what_was_new(
+    store: Store, frozen: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(store, 0, b"abc")
+    await store.checkpoint()
+    await write(store, 3, b"def")
+    stream = store.streams.find(KEY)
+    assert stream is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing)
+        with pytest.raises(StorageError, match="dropped"):
+            await store.checkpoint()
+    assert stream.present() == SpanSet([Span(0, 3)])
+    assert await stream.read(3, 3) is None
+    await stream.write(3, b"DEF")
+    assert await stream.read(0, 6) == b"abcDEF"
+    await store.checkpoint()
+    assert await present_after_power_cut(frozen(store)) == SpanSet([Span(0, 6)])
+
+
+@pytest.mark.expects_log("store.checkpoint.failed")
+async def test_a_failed_sync_in_the_background_is_logged_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_store(tmp_path, checkpoint_bytes=1, checkpoint_s=1e6) as store:
+        stream = await store.streams.open(KEY, 1000)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", failing)
+            await stream.write(0, b"abc")
+            with trio.fail_after(10):
+                while stream.present() or "store.checkpoint.failed" not in caplog.text:
+                    await trio.lowlevel.checkpoint()
+        syncs = Syncs(monkeypatch)
+        await stream.write(0, b"abc")
+        with trio.fail_after(10):
+            await syncs.wait()
+
+
+async def test_a_stream_that_has_gone_is_no_obstacle(store: Store) -> None:
+    await write(store, 0, b"abc")
+    for path in store.path.glob("streams/*/*"):
+        path.unlink()
+    await store.checkpoint()
+    stream = await store.streams.open(StreamKey("cd" * 32), 10)
+    await stream.write(0, b"abc")
+    await stream.discard()
+    await store.checkpoint()
+
+
+async def test_spans_of_a_former_file_do_not_come_back(store: Store, frozen: Freeze) -> None:
+    """A checkpoint that was under way while the stream was discarded and filled anew."""
+    await write(store, 0, b"old")
+    ledger = store.streams._shelf.ledger
+    pending = ledger.fresh()
+    stream = store.streams.find(KEY)
+    assert stream is not None
+    await stream.discard()
+    await stream.write(500, b"new")
+    await trio.to_thread.run_sync(partial(ledger.keep, pending))
+    assert stream.present() == SpanSet([Span(500, 503)])
+    await store.checkpoint()
+    assert await present_after_power_cut(frozen(store)) == SpanSet([Span(500, 503)])

@@ -1,0 +1,103 @@
+"""What opening a store puts in order: leftovers of a crash, a broken index."""
+
+from pathlib import Path
+
+import pytest
+
+from cafs.model.digest import digest_of
+from cafs.model.identity import StreamKey, raw_stream
+from cafs.store.store import Store, open_store
+
+KEY = StreamKey("ab" * 32)
+DATA = b"some bytes" * 1000
+DIGEST = digest_of(DATA)
+
+
+async def admitted(store: Store, data: bytes, key: StreamKey = KEY) -> None:
+    stream = await store.streams.open(key, len(data))
+    await stream.write(0, data)
+    await store.blobs.admit(key, media_type="a/b", name="x")
+
+
+async def test_stream_files_that_no_record_names_are_swept(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        kept = await store.streams.open(KEY, 10)
+        await kept.write(0, b"abc")
+    folder = tmp_path / "streams" / "ab"
+    (mine,) = folder.iterdir()
+    for name in (f"{KEY}.{'00' * 8}", f"{mine.name}.0011223344556677", "nonsense", f"{KEY}."):
+        (folder / name).write_bytes(b"left over")
+    async with open_store(tmp_path) as store:
+        assert list(folder.iterdir()) == [mine]
+        found = store.streams.find(KEY)
+        assert found is not None
+        assert await found.read(0, 3) == b"abc"
+
+
+async def test_nothing_is_swept_while_somebody_else_uses_the_store(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        stream = await store.streams.open(KEY, 10)
+        await stream.write(0, b"abc")
+        assert await stream.read(0, 3) == b"abc"
+        (file,) = tmp_path.glob("streams/*/*")
+        assert file.exists()
+
+
+@pytest.mark.expects_log("store.index.broken")
+async def test_a_broken_index_is_made_anew_from_the_blobs(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await admitted(store, DATA)
+        await (await store.streams.open(StreamKey("cd" * 32), 10)).write(0, b"abc")
+    (tmp_path / "index" / "data.mdb").write_bytes(b"not LMDB" * 4096)
+    async with open_store(tmp_path) as store:
+        assert list(store.blobs.digests()) == [DIGEST]
+        assert await store.blobs.read(DIGEST, 0, 1 << 20) == DATA
+        by_digest = store.streams.find(raw_stream(DIGEST))
+        assert by_digest is not None
+        assert await by_digest.read(0, 5) == DATA[:5]
+        assert store.streams.find(StreamKey("cd" * 32)) is None
+        assert list(tmp_path.glob("streams/*/*")) == []
+        assert (next(tmp_path.glob("quarantine/index-*")) / "data.mdb").exists()
+
+
+@pytest.mark.expects_log("store.(index.broken|blob.quarantined)")
+async def test_what_is_not_its_name_is_not_restored(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await admitted(store, DATA)
+    blob = tmp_path / "blobs" / "sha256" / DIGEST.hex[:2] / DIGEST.hex
+    blob.chmod(0o600)
+    blob.write_bytes(DATA[:-1] + b"!")
+    (blob.parent / "nonsense").write_bytes(b"x")
+    (tmp_path / "index" / "data.mdb").write_bytes(b"not LMDB" * 4096)
+    async with open_store(tmp_path) as store:
+        assert list(store.blobs.digests()) == []
+        assert store.blobs.stat(DIGEST) is None
+        assert sorted(path.name for path in tmp_path.glob("quarantine/[!i]*")) == sorted(
+            [DIGEST.hex, "nonsense"]
+        )
+
+
+@pytest.mark.expects_log("store.record.broken")
+async def test_a_garbled_record_costs_a_fetch_and_nothing_else(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await admitted(store, DATA)
+        index = store.trees._index
+        table = index.table("blobs")
+        index.apply(
+            lambda batch: batch._transaction.put(DIGEST.raw, b"garbage", db=table.handle)  # type: ignore[attr-defined]
+        )
+        assert store.blobs.stat(DIGEST) is None
+        await admitted(store, DATA, StreamKey("cd" * 32))
+        assert await store.blobs.read(DIGEST, 0, 1 << 20) == DATA
+
+
+@pytest.mark.expects_log("store.record.unknown")
+async def test_a_record_of_another_shape_is_absent(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await admitted(store, DATA)
+        index = store.trees._index
+        table = index.table("blobs")
+        index.apply(lambda batch: batch.put(table, DIGEST.raw, b"\x81\xa1a\x01"))
+        assert store.blobs.stat(DIGEST) is None
+        index.apply(lambda batch: batch.put(table, DIGEST.raw, b"\xc1"))
+        assert store.blobs.stat(DIGEST) is None
