@@ -12,13 +12,12 @@ The rules that keep tests true:
 import logging
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cafs.testing.command import Cafs
+from cafs.testing.command import Cafs, start_programs_by_fork
 from cafs.testing.daemons import (
     Nginx,
     Registry,
@@ -33,12 +32,8 @@ __all__ = ["Cafs", "Layout", "Nginx", "Origin", "Registry"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker of this file, and let the origin answer while a program starts.
-
-    A program that is started from a cold mount is read by exec while the parent is suspended in
-    vfork with the GIL held, so an origin in this process could not answer. With fork it can.
-    """
-    subprocess._USE_VFORK = False
+    """Declare the marker of this file, and let the origin answer while a program starts."""
+    start_programs_by_fork()
     config.addinivalue_line(
         "markers", "expects_log(pattern): warnings that match the pattern may be logged"
     )

@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from cafs import __version__
 from cafs.testing import archives
 from cafs.testing.archives import Compression
 from cafs.testing.bodies import Generated
-from cafs.testing.command import Cafs
+from cafs.testing.command import Cafs, start_programs_by_fork
 from cafs.testing.faults import Latency, Rate
 from cafs.testing.measuring import Measured, alternating, output, seconds, table
 from cafs.testing.origin import Origin, running_origin
@@ -218,8 +217,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="bytes/s that the origin sends, in all")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
     given = parser.parse_args()
-    # Under vfork the GIL is held until exec is done: the origin could not answer a cold chdir.
-    subprocess._USE_VFORK = False  # noqa: SLF001 - the switch that the documentation names
+    start_programs_by_fork()
     with tempfile.TemporaryDirectory(prefix="cafs-bench.") as scratch, running_origin() as origin:
         if given.latency:
             origin.fault("/*", Latency(given.latency))

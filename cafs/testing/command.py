@@ -199,6 +199,16 @@ class Cafs:
             raise AssertionError(f"the worker logged: {bad}" if bad else "unmount failed")
 
 
+def start_programs_by_fork() -> None:
+    """Let an origin in this process answer while ``subprocess`` starts a program.
+
+    What exec or chdir reads from a cold mount is read while the parent is suspended in vfork with
+    the GIL held, so the origin's thread could not run. After a fork it can.
+    """
+    # The switch that the documentation of subprocess names.
+    subprocess._USE_VFORK = False  # type: ignore[misc] # noqa: SLF001 - Final in typeshed
+
+
 def _ends(pid: int) -> bool:
     """Wait for a process that may not be our child; whether it ended, a zombie included."""
     limit = time.monotonic() + _END_S
