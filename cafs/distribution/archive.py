@@ -17,6 +17,7 @@ from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part, Resolved
 from cafs.model.spec import RefSpec
 from cafs.store.store import Store
+from cafs.transport.urls import shown
 
 
 class Archives:
@@ -43,7 +44,7 @@ class Archives:
         return found
 
     async def plant(self, raw: Content, part: Part, patience: Patience) -> TreeRecord:
-        """Make the archive's tree.
+        """Make the archive's tree. Errors call it by its URL, whose suffix the bytes must match.
 
         Raises:
             CafsError: as ``Fetcher.plant``.
@@ -52,7 +53,7 @@ class Archives:
         """
         return await self._fetcher.plant(
             raw,
-            name=raw.name,
+            name=shown(part.urls[0].partition("?")[0]) if part.urls else raw.name,
             media_type=part.media_type,
             patience=patience,
             limits=self._limits,

@@ -124,7 +124,7 @@ def parse_manifest(data: bytes, media_type: str, *, name: str) -> ImageIndex | I
 
 def _kind_of(document: _DocumentJson, media_type: str, name: str) -> str:
     said = {each for each in (media_type, document.media_type) if each in _INDEXES | _MANIFESTS}
-    if media_type.startswith(_SCHEMA_1) or (not said and document.schema_version == 1):
+    if media_type.startswith(_SCHEMA_1) or document.schema_version == 1:
         raise UnsupportedError(
             f"{name}: a Docker schema 1 manifest", hint="push the image again with a newer tool"
         )

@@ -21,6 +21,7 @@ from cafs.fetch.interfaces import Content, Patience
 from cafs.model.identity import located_stream
 from cafs.model.ref import Ref
 from cafs.model.resolved import Part, Resolved, Shape
+from cafs.model.span import Span
 from cafs.model.spec import RefSpec
 from cafs.model.validator import UNKNOWN_VERSION
 from cafs.store.store import Store
@@ -230,4 +231,6 @@ class Resolver:
         if part.digest is not None and self._store.blobs.stat(part.digest) is not None:
             return True
         stream = self._store.streams.find(located_stream(part))
-        return stream is not None and stream.digest() is not None
+        if stream is None or stream.size is None:
+            return False
+        return stream.present().covers(Span(0, stream.size))

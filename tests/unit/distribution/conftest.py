@@ -1,0 +1,203 @@
+"""One mount's worth of distribution over real parts: store, fetcher, transports, resolver."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from cafs.distribution.archive import ArchiveHandler, Archives
+from cafs.distribution.blob import BlobHandler
+from cafs.distribution.digest import Digests
+from cafs.distribution.docker import DockerHandler
+from cafs.distribution.images import Images
+from cafs.distribution.interfaces import Handler, OpenTree
+from cafs.distribution.merging import Merger
+from cafs.distribution.parts import UrlParts
+from cafs.distribution.policy import HostPolicy
+from cafs.distribution.registry import Registry
+from cafs.distribution.resolver import Resolver
+from cafs.distribution.trees import Trees
+from cafs.fetch.fetcher import Fetcher, open_fetcher
+from cafs.fetch.interfaces import Content, Patience
+from cafs.metrics import Metrics
+from cafs.model.digest import Digest
+from cafs.model.limits import Limits
+from cafs.model.member import Kind
+from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref, parse_ref
+from cafs.model.spec import Platform, Pull, RefSpec
+from cafs.store.store import Store, open_store
+from cafs.transport.authenticating import BearerAuth
+from cafs.transport.choosing import Choosing
+from cafs.transport.file import FileTransport
+from cafs.transport.http import HttpLimits, HttpTransport
+from cafs.transport.metering import Metering
+from cafs.transport.redirecting import Redirecting, RedirectPolicy
+from cafs.transport.retrying import Retrying, RetryPolicy
+from cafs.transport.revalidating import Locator
+
+QUICK = RetryPolicy(retries=2, initial_s=0.01, cap_s=0.05, jitter=False)
+USUAL = Patience(10.0)
+
+
+@dataclass
+class World:
+    """One mount: everything that resolving and opening needs, and what it counted."""
+
+    store: Store
+    fetcher: Fetcher
+    metrics: Metrics
+    resolver: Resolver
+    digests: Digests
+    specs: list[RefSpec] = field(default_factory=list)
+
+    def spec(
+        self,
+        text: str,
+        *,
+        name: str = "",
+        integrity: str | None = None,
+        strip: int = 0,
+        subdir: str = "",
+        mirrors: tuple[str, ...] = (),
+        platform: str = "",
+        pull: Pull = "lock",
+    ) -> RefSpec:
+        """A ref of this mount, as its settings would give it."""
+        system, _, machine = platform.partition("/")
+        spec = RefSpec(
+            name=name,
+            ref=parse_ref(text),
+            integrity=Digest.parse_integrity(integrity) if integrity else None,
+            strip=strip,
+            subdir=subdir,
+            mirrors=mirrors,
+            platform=Platform(system, machine) if platform else None,
+            pull=pull,
+        )
+        self.specs.append(spec)
+        return spec
+
+    async def paths(self, opened: OpenTree) -> dict[str, str]:
+        """Every path below the root, and what it is: a directory's ``/``, a target, the content."""
+        found: dict[str, str] = {}
+        trees, tree = self.store.trees, opened.record.number
+        pending = [(opened.root, "")]
+        while pending:
+            parent, path = pending.pop()
+            for number, each in trees.children(tree, parent, None, 1000):
+                below = path + each.name.decode()
+                entry = trees.entry(tree, each.link) if each.kind is Kind.HARD_LINK else each
+                if entry.kind is Kind.DIRECTORY:
+                    found[below] = "/"
+                    pending.append((number, f"{below}/"))
+                elif entry.kind is Kind.SYMLINK:
+                    found[below] = f"-> {(entry.target or b'').decode()}"
+                else:
+                    content = opened.contents[entry.stream]
+                    data = await content.read(entry.offset, entry.size, USUAL)
+                    found[below] = data.decode()
+        return dict(sorted(found.items()))
+
+    async def tree(self, spec: RefSpec) -> dict[str, str]:
+        """Open a ref and read all of it."""
+        return await self.paths(await self.resolver.tree(spec, USUAL))
+
+    async def read(self, content: Content) -> bytes:
+        """All of the content."""
+        return await content.read(0, content.size, USUAL)
+
+    async def file(self, spec: RefSpec) -> bytes:
+        """Open a ref as a file and read all of it."""
+        return await self.read(await self.resolver.file(spec, USUAL))
+
+
+class OpenWorld(Protocol):
+    """Begins a mount over the test's store; several may follow each other."""
+
+    def __call__(
+        self, *, offline: bool = False, allowed: tuple[str, ...] = ()
+    ) -> AbstractAsyncContextManager[World]:
+        """``offline``: nobody may be asked. ``allowed``: hosts that settings name."""
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> OpenWorld:
+    """Begins a mount over the test's one store."""
+
+    @asynccontextmanager
+    async def open_world(
+        *, offline: bool = False, allowed: tuple[str, ...] = ()
+    ) -> AsyncIterator[World]:
+        metrics = Metrics()
+        limits = HttpLimits(connect_s=2.0, head_s=5.0, stall_s=5.0)
+        redirects = RedirectPolicy()
+        web = BearerAuth(
+            Redirecting(Metering(HttpTransport(limits=limits), metrics), redirects), redirects
+        )
+        transport = Choosing({"http": web, "file": Metering(FileTransport(), metrics)})
+        try:
+            async with (
+                open_store(tmp_path / "store") as store,
+                open_fetcher(store, metrics, offline=offline, policy=QUICK) as fetcher,
+            ):
+                yield await _world(store, fetcher, metrics, transport, offline, allowed)
+        finally:
+            await transport.aclose()
+
+    return open_world
+
+
+async def _world(
+    store: Store,
+    fetcher: Fetcher,
+    metrics: Metrics,
+    transport: Choosing,
+    offline: bool,
+    allowed: tuple[str, ...],
+) -> World:
+    asking = Retrying(transport, QUICK, metrics)
+    trees = Trees(store, fetcher)
+    archives = Archives(store, fetcher, trees, Limits())
+    parts = UrlParts(
+        store=store,
+        fetcher=fetcher,
+        sources=transport,
+        asking=asking,
+        locator=Locator(asking, store.documents, metrics),
+    )
+    handlers: dict[type[Ref], Handler] = {
+        BlobRef: BlobHandler(parts),
+        DigestRef: BlobHandler(parts),
+        ArchiveRef: ArchiveHandler(parts, archives, trees),
+        DockerRef: DockerHandler(
+            images=Images(store, Registry(asking)),
+            merger=Merger(store, fetcher, trees, Limits()),
+            trees=trees,
+            fetcher=fetcher,
+            transport=transport,
+            policy=HostPolicy(frozenset(allowed)),
+        ),
+    }
+    mount = await store.mounts.create("test")
+    resolver = Resolver(handlers=handlers, store=store, mount=mount, offline=offline)
+    specs: list[RefSpec] = []
+
+    digests = Digests(
+        store=store,
+        resolver=resolver,
+        specs=lambda: specs,
+        fetcher=fetcher,
+        archives=archives,
+        trees=trees,
+    )
+    return World(store, fetcher, metrics, resolver, digests, specs)
+
+
+@pytest.fixture
+async def world(mounted: OpenWorld) -> AsyncIterator[World]:
+    """One mount."""
+    async with mounted() as one:
+        yield one
