@@ -50,6 +50,9 @@ TAIL: Final = 22 + 0xFFFF
 LOCAL: Final = 30
 """Bytes of a local header before its name."""
 
+_FARTHEST: Final = 1 << 20
+"""Bytes before the tail in which a zip64 end record is still looked for."""
+
 _NAME: Final = "zip archive"
 _END: Final = Struct("<4s4H2IH")
 _END_MARK: Final = b"PK\5\6"
@@ -108,14 +111,18 @@ def locate(tail: bytes, size: int, *, name: str = _NAME) -> Directory | NeedMore
         if start > 0 and len(tail) < TAIL:
             return NeedMore(max(0, size - TAIL))
         raise MalformedError(f"{name}: no zip archive, or its end is missing")
-    _, disk, first_disk, _, count, length, offset, _ = _END.unpack_from(tail, at)
+    _, *narrow, _ = _END.unpack_from(tail, at)
     end = start + at
-    if MASK16 in (disk, first_disk, count) or MASK32 in (length, offset):
-        record = _end64_record(tail, at, start, name)
-        if isinstance(record, NeedMore):
-            return record
-        if record is not None:
-            end, disk, first_disk, count, length, offset = record
+    wide = _end64_record(tail, at, start)
+    if isinstance(wide, NeedMore):
+        return wide
+    if wide is not None:
+        end, values = wide
+        narrow = [
+            large if small in (MASK16, MASK32) else small
+            for small, large in zip(narrow, values, strict=True)
+        ]
+    disk, first_disk, _, count, length, offset = narrow
     if disk or first_disk:
         raise UnsupportedError(f"{name}: one volume of a zip archive of several")
     shift = end - length - offset
@@ -145,11 +152,11 @@ def _end_record(tail: bytes) -> int | None:
 
 
 def _end64_record(
-    tail: bytes, end: int, start: int, name: str
-) -> tuple[int, int, int, int, int, int] | NeedMore | None:
-    """The zip64 end record: its place, disk, first disk, count, length, offset.
+    tail: bytes, end: int, start: int
+) -> tuple[int, tuple[int, ...]] | NeedMore | None:
+    """The zip64 end record: its place, and the wide values of the end record's six fields.
 
-    None when there is no locator: then a value of all ones means itself.
+    None when there is none: then a value of all ones means itself.
     """
     at = end - _LOCATOR.size
     if at < 0:
@@ -157,16 +164,13 @@ def _end64_record(
     mark, _, offset, _ = _LOCATOR.unpack_from(tail, at)
     if mark != _LOCATOR_MARK:
         return None
-    # Where it says, or just before the locator when something precedes the archive.
-    for place in (offset - start, at - _END64.size):
-        if place < 0:
-            if start and place == offset - start:
-                return NeedMore(offset)
-            continue
-        if place + _END64.size <= at and tail.startswith(_END64_MARK, place):
-            _, _, _, _, disk, first_disk, _, count, length, first = _END64.unpack_from(tail, place)
-            return start + place, disk, first_disk, count, length, first
-    raise MalformedError(f"{name}: the zip64 end record is not where its locator says")
+    # Just before the locator, as everybody writes it; else where the locator says.
+    for place in (at - _END64.size, offset - start):
+        if 0 <= place <= at - _END64.size and tail.startswith(_END64_MARK, place):
+            return start + place, _END64.unpack_from(tail, place)[4:]
+    if start - _FARTHEST <= offset < start:
+        return NeedMore(offset)
+    return None
 
 
 def members(
@@ -279,7 +283,7 @@ class _Members:
         (_, _, host, _, flags, method, time, date, crc32, packed, size, *rest) = _CENTRAL.unpack(
             mark + self._take(_CENTRAL.size - len(mark))
         )
-        lengths, attributes, offset = rest[:3], rest[6], rest[7]
+        lengths, (attributes, offset) = rest[:3], rest[5:]
         variable = self._take(sum(lengths))
         raw = variable[: lengths[0]]
         if len(raw) > self._limits.path_bytes:
