@@ -149,7 +149,7 @@ class _Archive:
         if len(block) == BLOCK and block != _ZEROS:
             self._block = block
             return self._headers.parse(block, at)
-        if block and len(block) < BLOCK:
+        if len(block) < BLOCK and (block or not at):
             what = f"the archive ends within the header at byte {at}" if at else "not a tar archive"
             raise MalformedError(f"{self._name}: {what}")
         if self._extended:
