@@ -10,7 +10,8 @@ import pytest
 from cafs.errors import StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.resolved import Resolved, Shape
-from cafs.store.store import open_store
+from cafs.store.store import Store, open_store
+from cafs.store.streams import Stream
 
 MIB = 1 << 20
 
@@ -33,15 +34,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 async def test_rule_6_a_full_disk_reads_and_removes(small_disk: Path) -> None:
     async with open_store(small_disk / "store") as store:
-        streams = []
+        streams: list[Stream] = []
         with pytest.raises(StorageFullError):
-            for number in range(100):
-                stream = await store.streams.open(StreamKey(f"{number:064x}"), MIB)
-                streams.append(stream)
-                await stream.write(0, bytes([number]) * MIB)
+            await fill_with_streams(store, streams)
         with pytest.raises(StorageFullError):
-            for number in range(100_000):
-                await store.references.record(str(number), _resolved(number))
+            await fill_with_references(store)
         assert len(streams) > 30
         assert await streams[7].read(0, MIB) == bytes([7]) * MIB
         await streams[3].discard()
@@ -52,7 +49,17 @@ async def test_rule_6_a_full_disk_reads_and_removes(small_disk: Path) -> None:
         assert await fresh.read(0, MIB) == b"x" * MIB
 
 
+async def fill_with_streams(store: Store, streams: list[Stream]) -> None:
+    for number in range(100):
+        stream = await store.streams.open(StreamKey(f"{number:064x}"), MIB)
+        streams.append(stream)
+        await stream.write(0, bytes([number]) * MIB)
+
+
+async def fill_with_references(store: Store) -> None:
+    for number in range(100_000):
+        await store.references.record(str(number), _resolved(number))
+
+
 def _resolved(number: int) -> Resolved:
-    return Resolved(
-        ref=str(number), shape=Shape.FILE, digest=None, parts=(), resolved_ns=number
-    )
+    return Resolved(ref=str(number), shape=Shape.FILE, digest=None, parts=(), resolved_ns=number)

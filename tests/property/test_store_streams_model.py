@@ -72,9 +72,7 @@ async def step(store: Store, model: Model, action: str, start: int, stop: int) -
 
 @settings(max_examples=60, deadline=None)
 @given(steps=STEPS, whole=st.booleans())
-async def test_a_stream_behaves_like_a_bytearray_with_holes(
-    steps: list[Step], whole: bool
-) -> None:
+async def test_a_stream_behaves_like_a_bytearray_with_holes(steps: list[Step], whole: bool) -> None:
     model = Model()
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)

@@ -298,9 +298,7 @@ async def test_the_callers_hashes_are_not_believed_of_bytes_that_were_there_befo
     store.streams._shelf._written.clear()  # as if another process had written them
     await stream.write(0, DATA)
     with pytest.raises(DigestMismatchError):
-        await store.blobs.admit(
-            KEY, media_type="", claims=[DIGEST], name="x", hashed=hashing(DATA)
-        )
+        await store.blobs.admit(KEY, media_type="", claims=[DIGEST], name="x", hashed=hashing(DATA))
 
 
 async def test_hashes_of_fewer_bytes_or_other_algorithms_are_not_used(store: Store) -> None:

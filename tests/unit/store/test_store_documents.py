@@ -18,9 +18,7 @@ URL = "https://example.com/app.tar.gz"
 FILE_URL = "file:///srv/app.tar.gz"
 HTTP = CacheDocument(
     digest=digest_of(b"hello"),
-    validator=Validator(
-        etag='W/"é-1"', last_modified="Sun, 06 Nov 1994 08:49:37 GMT", dated=True
-    ),
+    validator=Validator(etag='W/"é-1"', last_modified="Sun, 06 Nov 1994 08:49:37 GMT", dated=True),
     fetched_s=1700000000.25,
     max_age_s=60,
     size=5,
@@ -69,9 +67,7 @@ def test_r8_garbage_is_no_document(url: str, garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize(("name", "url", "document"), FORMS)
-def test_r8_another_version_is_no_document(
-    name: str, url: str, document: CacheDocument
-) -> None:
+def test_r8_another_version_is_no_document(name: str, url: str, document: CacheDocument) -> None:
     newer = (GOLDEN / name).read_bytes().replace(b'"v":1', b'"v":2')
     assert decode(url, newer) is None
 

@@ -109,7 +109,7 @@ def test_garbage_reads_as_absent_and_is_logged(
     fill(environment, b"a", b"b", b"c")
 
     def spoil(batch: Batch) -> None:
-        batch._transaction.put(b"b", garbage, db=table.handle)  # type: ignore[attr-defined]
+        batch._transaction.put(b"b", garbage, db=table.handle)
 
     environment.apply(spoil)
     with environment.read() as snapshot:
@@ -123,9 +123,7 @@ def test_garbage_reads_as_absent_and_is_logged(
 def test_a_record_under_another_key_reads_as_absent(environment: Environment) -> None:
     table = environment.table("t")
     moved = table.seal(b"a", b"1")
-    environment.apply(
-        lambda batch: batch._transaction.put(b"b", moved, db=table.handle)  # type: ignore[attr-defined]
-    )
+    environment.apply(lambda batch: batch._transaction.put(b"b", moved, db=table.handle))
     assert environment.get(table, b"b") is None
 
 

@@ -41,10 +41,16 @@ async def test_only_the_owner_may_enter(store: Store) -> None:
     assert store.path.stat().st_mode & 0o777 == 0o700
 
 
-async def test_an_open_directory_is_closed(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    async with open_store(tmp_path):
-        assert tmp_path.stat().st_mode & 0o777 == 0o700
+@pytest.fixture
+def readable(tmp_path: Path) -> Path:
+    """A directory that the group may read."""
+    tmp_path.chmod(0o750)
+    return tmp_path
+
+
+async def test_an_open_directory_is_closed(readable: Path) -> None:
+    async with open_store(readable) as store:
+        assert store.path.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")

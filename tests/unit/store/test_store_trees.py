@@ -204,10 +204,14 @@ async def test_nothing_is_visible_before_it_is_published(store: Store) -> None:
 
 
 async def test_a_writer_that_fails_leaves_nothing(store: Store) -> None:
-    with pytest.raises(MalformedError), store.trees.writer(TREE) as writer:
-        rooted(writer).add_segment(0, segment(0, 5))
-        writer.flush()
-        raise MalformedError("broken archive")
+    def plant() -> None:
+        with store.trees.writer(TREE) as writer:
+            rooted(writer).add_segment(0, segment(0, 5))
+            writer.flush()
+            raise MalformedError("broken archive")
+
+    with pytest.raises(MalformedError):
+        plant()
     assert store.trees.find(TREE) is None
     with store.trees._index.read() as snapshot:
         for table in ("entries", "names", "segments", "drafts"):
@@ -228,6 +232,7 @@ async def test_publishing_again_replaces_and_the_old_stays_readable(store: Store
 
 async def test_what_no_tree_needs_goes_when_the_store_is_opened_alone(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
+        tree = 0
         for name in (b"old", b"new"):
             with store.trees.writer(TREE) as writer:
                 rooted(writer).add(file(name))
