@@ -143,7 +143,9 @@ def mounted(tmp_path: Path) -> OpenWorld:
                 open_store(tmp_path / "store") as store,
                 open_fetcher(store, metrics, offline=offline, policy=QUICK) as fetcher,
             ):
-                yield await _world(store, fetcher, metrics, transport, offline, allowed)
+                yield await _world(
+                    store, fetcher, metrics, transport, offline=offline, allowed=allowed
+                )
         finally:
             await transport.aclose()
 
@@ -155,6 +157,7 @@ async def _world(
     fetcher: Fetcher,
     metrics: Metrics,
     transport: Choosing,
+    *,
     offline: bool,
     allowed: tuple[str, ...],
 ) -> World:

@@ -76,7 +76,7 @@ def merge(trees: Trees, layers: Sequence[Layer], limits: Limits) -> TreeRecord:
 
 
 def listing(trees: Trees, tree: int) -> dict[str, str]:
-    """Every path, and what it is: ``d755``, ``layer:version``, ``-> target``, with links if many."""
+    """Every path, and what it is: ``d755``, ``layer:version``, ``-> target``; links if many."""
     found: dict[str, str] = {}
 
     def show(number: int, entry: Entry) -> str:
@@ -380,7 +380,7 @@ async def test_all_that_a_member_says_reaches_the_tree(store: Store) -> None:
 async def test_hostile_members_are_malformed_and_named(
     store: Store, layers: tuple[Layer, ...]
 ) -> None:
-    with pytest.raises(MalformedError, match="layer [01]"):
+    with pytest.raises(MalformedError, match=r"layer [01]"):
         await merged(store, *layers)
     assert store.trees.find(TreeIdentity("0" * 64)) is None
 
