@@ -96,16 +96,15 @@ def opaque(path: str) -> Item:
 def small_files(count: int, *, seed: int = 0, per_directory: int = 100) -> Iterator[Item]:
     """So many source-like files of up to a few KiB, in directories, each of those before them."""
     chance = random.Random(seed)  # noqa: S311 - test data
+    lines = [" ".join(chance.choices(_WORDS, k=6)) for _ in range(256)]
     for number in range(count):
         folder, place = divmod(number, per_directory)
         if not place:
             if not folder % per_directory:
                 yield directory(f"tree/{folder // per_directory:03}")
             yield directory(_folder(folder, per_directory))
-        lines = [
-            " ".join(chance.choices(_WORDS, k=6)) for _ in range(chance.randint(1, per_directory))
-        ]
-        yield file(f"{_folder(folder, per_directory)}/{place:03}.c", "\n".join(lines))
+        content = "\n".join(chance.choices(lines, k=chance.randint(1, 100)))
+        yield file(f"{_folder(folder, per_directory)}/{place:03}.c", content)
 
 
 def _folder(number: int, width: int) -> str:
