@@ -26,6 +26,9 @@ class Counting(Protocol):
 
     metrics: Metrics
 
+    def counts(self, inode: int) -> bool:
+        """Whether requests for an inode are counted."""
+
 
 S = TypeVar("S", bound=Counting)
 
@@ -43,7 +46,9 @@ def boundary(
 
     @functools.wraps(handler)
     async def bounded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        self.metrics.add(counter)
+        target = args[0] if args else None
+        if not isinstance(target, int) or self.counts(target):
+            self.metrics.add(counter)
         try:
             return await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:

@@ -62,7 +62,8 @@ class CafsOperations(ReadOnlyOperations):
 
     Args:
         filesystem: knows the answers.
-        metrics: ``fuse.<operation>`` is counted for each request, ``fuse.bugs`` for each bug.
+        metrics: ``fuse.<operation>`` is counted for each request but those for control files,
+            ``fuse.bugs`` for each bug.
 
     Concurrency: any number of requests at once.
     """
@@ -73,6 +74,10 @@ class CafsOperations(ReadOnlyOperations):
         self.initialised = trio.Event()
         """Set when the kernel has begun to talk."""
         self._filesystem = filesystem
+
+    def counts(self, inode: int) -> bool:
+        """Whether requests for an inode are counted: to look at the counters must not move them."""
+        return not self._filesystem.is_control(inode)
 
     @override
     def init(self) -> None:

@@ -112,9 +112,11 @@ class Appearance:
     def _mode(self, mode: int) -> int:
         return mode & (0o7777 if self.suid else 0o7777 & ~_SET_ID)
 
-    def directory(self, inode: int, *, mtime_ns: int = UNDATED_NS) -> Attributes:
+    def directory(
+        self, inode: int, *, mtime_ns: int = UNDATED_NS, ttl_s: float = BRIEFLY_S
+    ) -> Attributes:
         """A directory of the namespace."""
-        own = self._own(inode, Kind.DIRECTORY, size=0, ttl_s=BRIEFLY_S)
+        own = self._own(inode, Kind.DIRECTORY, size=0, ttl_s=ttl_s)
         return replace(own, mode=_SEARCHABLE, mtime_ns=mtime_ns)
 
     def file(self, inode: int, size: int, *, ttl_s: float = BRIEFLY_S) -> Attributes:

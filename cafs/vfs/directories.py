@@ -225,6 +225,9 @@ class Directories:
             case DigestAlgorithm():
                 stamp = await trio.to_thread.run_sync(self._stamp)
                 return self._appearance.directory(inode, mtime_ns=stamp)
+            case Root() | RefRoot() | DigestRoot() | TreeRoot() | Control():
+                # What they list is settled by configuration, for the life of the mount.
+                return self._appearance.directory(inode, ttl_s=FOREVER_S)
             case _:
                 return self._appearance.directory(inode)
 

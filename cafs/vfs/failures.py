@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -44,16 +44,27 @@ class Failures:
         self._last: LRUCache[int | str, str] = LRUCache(_PLACES)
 
     @contextmanager
-    def noting(self, inode: int, path: str) -> Iterator[None]:
-        """Note a failure of the body, and let it go on. ``path`` is the ref's or the file's own."""
+    def noting(
+        self, inode: int, path: str, inside: Callable[[], str] | None = None
+    ) -> Iterator[None]:
+        """Note a failure of the body, and let it go on.
+
+        Args:
+            inode: what was asked for.
+            path: the path of the ref that it belongs to, or its own.
+            inside: names it below that path; called only when something failed.
+        """
         try:
             yield
         except CafsError as error:
-            failure = Failure(time.time(), path, error.code, error.line)
-            self._recent.append(failure)
-            self._last[inode] = error.line
-            self._last[path] = error.line
-            _LOG.info("vfs.request.failed path=%s code=%s: %s", path, error.code, error.line)
+            line, place = error.line, path
+            if inside is not None:
+                name = inside()
+                line, place = f"{name}: {line}", f"{path}/{name}"
+            self._recent.append(Failure(time.time(), place, error.code, line))
+            self._last[inode] = line
+            self._last[path] = line
+            _LOG.info("vfs.request.failed path=%s code=%s: %s", place, error.code, line)
             raise
 
     def last(self, place: int | str) -> str | None:

@@ -9,9 +9,11 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
+from cachetools import LRUCache
 
 from cafs.distribution.interfaces import OpenTree
 from cafs.errors import NotFoundError, SourceChangedError, UsageError
@@ -26,7 +28,7 @@ from cafs.vfs.directories import Directories
 from cafs.vfs.failures import Failures
 from cafs.vfs.interfaces import Digests, Policy, Refs
 from cafs.vfs.knowing import Knowing
-from cafs.vfs.namespace import CONTROL, Alias, view_at
+from cafs.vfs.namespace import CONTROL, Alias, Control, view_at
 from cafs.vfs.opening import Opening, Shown
 from cafs.vfs.places import ROOT_INODE, Named, Places, Planted, Snapshot, Unsized, text_of
 from cafs.vfs.planted import PlantedTrees
@@ -34,6 +36,8 @@ from cafs.vfs.reading import exactly, read_entry
 from cafs.vfs.xattrs import Xattrs
 
 _CONTROL_NAME: Final = os.fsencode(CONTROL)
+_CONTROL_INODES: Final = 256
+"""Snapshots that are told apart from content; they are short-lived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class FileSystem:
             appearance=appearance,
             names=by_name,
         )
+        self._control_inodes: LRUCache[int, None] = LRUCache(_CONTROL_INODES)
         knowing = Knowing(store, self._opening, self._planted)
         self._xattrs = Xattrs(knowing, self._opening, self._planted, self._failures)
 
@@ -124,7 +129,7 @@ class FileSystem:
         """
         at = self._places.locate(parent)
         if parent == ROOT_INODE and name == _CONTROL_NAME:
-            return await self._directories.lookup((), CONTROL)
+            return self._controlling(await self._directories.lookup((), CONTROL))
         if isinstance(at, Planted):
             return self._planted.child(at.at, at.number, name)
         if not isinstance(at, Named):
@@ -141,7 +146,8 @@ class FileSystem:
         if self._places.child(at.path, text) is None:
             raise NotFoundError(f"{text_of((*at.path, text))}: no such path")
         with self._failures.noting(parent, text_of((*at.path, text))):
-            return await self._directories.lookup(at.path, text)
+            found = await self._directories.lookup(at.path, text)
+        return self._controlling(found) if isinstance(at.node, Control) else found
 
     async def attributes(self, inode: int) -> Attributes:
         """The attributes of a node.
@@ -270,6 +276,14 @@ class FileSystem:
         unit = room.f_frsize
         return Space(room.f_blocks * unit, room.f_bfree * unit, room.f_bavail * unit)
 
+    def is_control(self, inode: int) -> bool:
+        """Whether an inode was lately given for ``.cafs`` or a file in it."""
+        return inode in self._control_inodes
+
+    def _controlling(self, found: Attributes) -> Attributes:
+        self._control_inodes[found.inode] = None
+        return found
+
     def _shows_tree(self, at: Named) -> bool:
         return isinstance(at.node, Shown) and self._opening.shape(at.node) is Shape.TREE
 
@@ -295,7 +309,8 @@ class FileSystem:
         entry = self._planted.entry(at.at, at.number)
         if not isinstance(at.node, Shown):
             raise NotFoundError(f"{text_of(at.path)} shows no tree")
-        with self._failures.noting(at.inode, text_of(at.path)):
+        inside = partial(self._planted.path, at.at, at.number)
+        with self._failures.noting(at.inode, text_of(at.path), inside):
             tree = await self._opening.tree(at.path, at.node)
             _same(at, tree)
             patience = self._opening.patience(at.node)

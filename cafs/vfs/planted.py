@@ -7,7 +7,7 @@ gives the answers of the old one.
 from typing import Final
 
 from cafs.errors import SourceChangedError
-from cafs.model.member import Entry, Kind
+from cafs.model.member import ROOT, Entry, Kind
 from cafs.model.record import Attachment
 from cafs.store.trees import Trees
 from cafs.vfs.attributes import NOWHERE, Appearance, Attributes, DirectoryEntry
@@ -94,6 +94,19 @@ class PlantedTrees:
                 return None
             number = child
         return number if self._entry(at, number).kind is Kind.DIRECTORY else None
+
+    def path(self, at: Attachment, number: int) -> str:
+        """The path of an entry below the attachment's root, for people; a hard link's first name.
+
+        Raises:
+            SourceChangedError: as ``entry``.
+        """
+        names: list[bytes] = []
+        while number not in (at.root, ROOT):
+            entry = self._entry(at, number)
+            names.append(entry.name)
+            number = entry.parent
+        return b"/".join(reversed(names)).decode("utf-8", "backslashreplace")
 
     def _shown(self, at: Attachment, number: int, entry: Entry) -> Attributes:
         if entry.kind is Kind.HARD_LINK:

@@ -18,6 +18,9 @@ class Handlers:
     def __init__(self) -> None:
         self.metrics = Metrics()
 
+    def counts(self, inode: int) -> bool:
+        return inode != 9
+
     @boundary
     async def read(self, fh: int, error: BaseException | None = None) -> int:
         if error is not None:
@@ -33,6 +36,7 @@ async def test_an_answer_passes_and_is_counted() -> None:
     handlers = Handlers()
     assert await handlers.read(7) == 7
     assert await handlers.read(8) == 8
+    assert await handlers.read(9) == 9
     assert handlers.metrics["fuse.read"] == 2
     assert handlers.metrics["vfs.errors"] == 0
 

@@ -56,6 +56,18 @@ async def test_a_directory_ref_is_found_without_asking_anybody(tmp_path: Path) -
         assert world.refs.asked == []
 
 
+@pytest.mark.parametrize(
+    ("path", "ttl_s"),
+    [("", FOREVER_S), ("ref", FOREVER_S), (".cafs", FOREVER_S), ("ref/docker", 1), ("ref/gcc", 1)],
+)
+async def test_directories_are_believed_as_long_as_they_stay(
+    tmp_path: Path, path: str, ttl_s: float
+) -> None:
+    async with running_world(tmp_path, [GCC]) as world:
+        found = await world.walk(path)
+        assert (found.entry_ttl_s, found.attributes_ttl_s) == (ttl_s, ttl_s)
+
+
 async def test_the_first_look_inside_resolves(tmp_path: Path) -> None:
     async with running_world(tmp_path, [GCC]) as world:
         world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
@@ -310,7 +322,10 @@ async def test_a_failing_read_tells_why_on_the_file(tmp_path: Path) -> None:
         with pytest.raises(OfflineError):
             await world.filesystem.read(found.inode, 0, 4)
         told = await world.filesystem.xattr(found.inode, b"user.cafs.error")
-        assert told == b"gcc: 4 bytes are missing"
+        assert told == b"bin/cc: gcc: 4 bytes are missing"
+        errors = await world.walk(".cafs/errors.json")
+        (failure,) = json.loads(await world.filesystem.read(errors.inode, 0, errors.size))
+        assert failure["path"] == "ref/gcc/bin/cc"
 
 
 async def test_a_tree_that_was_built_anew_is_looked_up_anew(tmp_path: Path) -> None:
@@ -407,6 +422,9 @@ async def test_each_lookup_of_a_control_file_is_a_snapshot(tmp_path: Path) -> No
         assert await world.filesystem.read(one.inode, 0, 99) == b'{"n": 1}'
         assert await world.filesystem.read(two.inode, 0, 99) == b'{"n": 2}'
         assert (one.size, one.entry_ttl_s) == (8, 0)
+        control = await world.walk(".cafs")
+        assert all(world.filesystem.is_control(each.inode) for each in (one, two, control))
+        assert not world.filesystem.is_control((await world.walk("ref")).inode)
         readme = await world.walk(".cafs/README")
         assert (await world.walk(".cafs/README")).inode == readme.inode
         assert await world.filesystem.read(readme.inode, 0, 4) == b"This"
