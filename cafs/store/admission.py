@@ -1,7 +1,8 @@
 """The verification gate: the one way in which bytes become a blob.
 
-A stream that is whole is sealed, so that nobody writes into it any more; hashed; compared with
-every claim; linked into ``blobs/``; and recorded, in this order. The stream's file stays where it
+A stream that is whole is hashed; compared with every claim; linked into ``blobs/``; and recorded,
+in this order. Nobody writes into it meanwhile, since bytes that are present are never overwritten;
+should its record change all the same, the admission starts over. The stream's file stays where it
 is until the record is committed: a crash in between leaves a whole stream and an unrecorded file,
 which the next admission replaces. What does not match goes to ``quarantine/`` with a note.
 """
@@ -20,7 +21,6 @@ from cafs.errors import ContentError, DigestMismatchError, SizeMismatchError, St
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
-from cafs.store import locking
 from cafs.store.blob_records import BlobRecords
 from cafs.store.files import storage_error, sync_directory
 from cafs.store.layout import Layout
@@ -64,7 +64,7 @@ class Admission:
             StorageError: the disk failed; the stream is as it was.
             ValueError: the stream is not whole.
 
-        Cancellation: while hashing; the stream is as it was, but sealed.
+        Cancellation: while hashing; the stream is as it was.
         """
         try:
             while True:
@@ -84,7 +84,7 @@ class Admission:
     ) -> Descriptor | None:
         """Admit the stream as ``record`` has it; None when it has changed meanwhile."""
         path = self._shelf.ledger.path(key, record)
-        if not self._seal(key, record, path):
+        if not self._whole(key, record, path):
             return None
         try:
             digest = self._check(path, claim, self._usable(record, claim, hashed))
@@ -108,27 +108,14 @@ class Admission:
             self._shelf.forget(name, old)
             self._shelf.ledger.path(name, old).unlink(missing_ok=True)
 
-    def _seal(self, key: StreamKey, record: StreamRecord, path: Path) -> bool:
-        """Stop all writing into a whole stream; False when it has changed meanwhile."""
-        ledger = self._shelf.ledger
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            self._shelf.discard(key, record)
-            return False
-        try:
-            locking.hold_gate(descriptor)
-            if ledger.record(key) != record:
-                return False
-            if not ledger.whole(key, record):
-                raise ValueError(f"stream {key} is not whole")
-            if os.fstat(descriptor).st_size != record.size:
-                self._shelf.discard(key, record)
-                return False
-            ledger.seal(record)
+    def _whole(self, key: StreamKey, record: StreamRecord, path: Path) -> bool:
+        """Whether the file is as whole as the records say; False when the stream is void."""
+        if not self._shelf.ledger.whole(key, record):
+            raise ValueError(f"stream {key} is not whole")
+        if _size(path) == record.size:
             return True
-        finally:
-            os.close(descriptor)
+        self._shelf.discard(key, record)
+        return False
 
     def _usable(self, record: StreamRecord, claim: Claim, hashed: Hasher | None) -> Hasher | None:
         """The caller's hashes, if they are of exactly the bytes in the file.

@@ -108,13 +108,20 @@ class Layout:
             self._check_version()
             for folder in _FOLDERS:
                 (self.root / folder).mkdir(mode=_MODE, parents=True, exist_ok=True)
-            self.recent.mkdir(mode=_MODE, exist_ok=True)
             for other in self.root.glob("recent-*"):
                 if other != self.recent:
                     shutil.rmtree(other)
             self._fill_ballast()
         except OSError as error:
             raise storage_error(error, f"{self.root}: cannot be prepared") from error
+
+    def join(self) -> None:
+        """Make the directory of this boot's records, if nobody has.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.recent.mkdir(mode=_MODE, exist_ok=True)
 
     def _check_version(self) -> None:
         path = self.root / "VERSION"

@@ -38,7 +38,6 @@ class Ledger:
         self._streams = index.table("streams")
         self._durable = index.table("spans")
         self._fresh = recent.table("spans")
-        self._sealed = recent.table("sealed")
 
     def path(self, key: StreamKey, record: StreamRecord) -> Path:
         """The file in which the stream's bytes lie."""
@@ -157,20 +156,7 @@ class Ledger:
     def settle(self, key: StreamKey, record: StreamRecord) -> None:
         """Forget what ``recent`` has of a file that the index no longer fills."""
         prefix = bytes.fromhex(key) + record.file
-
-        def change(batch: Batch) -> None:
-            spans.clear(batch, self._fresh, prefix)
-            batch.delete(self._sealed, record.file)
-
-        self._recent.apply(change, urgent=True)
-
-    def seal(self, record: StreamRecord) -> None:
-        """Stop all writing into the file. Call it with the file's gate held."""
-        self._recent.apply(lambda batch: batch.put(self._sealed, record.file, b""))
-
-    def sealed(self, record: StreamRecord) -> bool:
-        """Whether nothing may be written into the file any more."""
-        return self._recent.get(self._sealed, record.file) is not None
+        self._recent.apply(self._clearing(prefix), urgent=True)
 
     def fresh(self) -> dict[tuple[StreamKey, StreamRecord], SpanSet]:
         """The spans that no checkpoint has seen, by stream. Those of former files are dropped."""

@@ -19,7 +19,7 @@ from cafs.model.span import Span
 LOCK_LENGTH: Final = 8 << 20
 """The longest span that one lock may cover, so that nobody can hold a whole stream."""
 _GATE: Final = Span(1 << 62, (1 << 62) + 1)
-"""A byte that no stream has: who writes into a stream file, or seals it, holds it."""
+"""A byte that no stream has: who writes into a stream file holds it."""
 _FLOCK: Final = struct.Struct("@hhqqi4x")
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES})
 

@@ -11,7 +11,6 @@ from typing import Final
 
 import trio
 
-from cafs.errors import StorageError
 from cafs.model.digest import Digest
 from cafs.store import recovery
 from cafs.store.admission import Admission
@@ -57,7 +56,6 @@ _RECENT: Final = {
     "mounts": 1,
     "paths": 1,
     "resolved": 1,
-    "sealed": 1,
     "snapshots": 1,
     "spans": 1,
 }
@@ -181,17 +179,17 @@ def _read_boot_id() -> str:
 
 
 def _enter(layout: Layout) -> Usage:
-    try:
-        layout.prepare()
-        usage = Usage(layout, str(Path("/proc/self/ns/pid").readlink()))
-    except OSError as error:
-        raise storage_error(error, f"{layout.root}: cannot be entered") from error
-    try:
-        if usage.alone:
-            layout.fill()
-    except StorageError:
-        usage.close()
-        raise
+    with ExitStack() as undo:
+        try:
+            layout.prepare()
+            usage = Usage(layout, str(Path("/proc/self/ns/pid").readlink()))
+            undo.callback(usage.close)
+            if usage.alone:
+                layout.fill()
+            layout.join()
+        except OSError as error:
+            raise storage_error(error, f"{layout.root}: cannot be entered") from error
+        undo.pop_all()
     return usage
 
 

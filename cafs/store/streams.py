@@ -159,8 +159,6 @@ class Stream:
             locking.hold_gate(descriptor)
             if ledger.record(self.key) != record:
                 return False
-            if ledger.sealed(record):
-                return True
             if record.size is not None and os.fstat(descriptor).st_size < record.size:
                 self._void(record)
                 return False

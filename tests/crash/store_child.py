@@ -96,6 +96,7 @@ async def admit(store: Store, number: int) -> None:
     Deadly(number).lurk()
     stream = await store.streams.open(KEY, PIECE)
     await stream.write(0, content(0, PIECE))
+    say("written")
     digest = digest_of(content(0, PIECE))
     await store.blobs.admit(KEY, media_type="a/b", claims=[digest], name="x")
     await store.blobs.delete(digest_of(FORMER))

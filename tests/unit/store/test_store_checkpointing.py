@@ -216,5 +216,20 @@ async def test_spans_of_a_former_file_do_not_come_back(store: Store, frozen: Fre
     await stream.write(500, b"new")
     await trio.to_thread.run_sync(partial(ledger.keep, pending))
     assert stream.present() == SpanSet([Span(500, 503)])
+    with ledger._index.read() as snapshot:
+        assert list(snapshot.scan(ledger._durable, b"", b"\xff" * 60)) == []
     await store.checkpoint()
     assert await present_after_power_cut(frozen(store)) == SpanSet([Span(500, 503)])
+
+
+async def test_spans_that_were_dropped_meanwhile_are_not_kept(store: Store) -> None:
+    """One process found that the disk had failed; another was about to keep the same spans."""
+    await write(store, 0, b"abc")
+    ledger = store.streams._shelf.ledger
+    pending = ledger.fresh()
+    ((key, record), spans) = next(iter(pending.items()))
+    await trio.to_thread.run_sync(partial(ledger.drop, key, record, spans))
+    await trio.to_thread.run_sync(partial(ledger.keep, pending))
+    stream = store.streams.find(KEY)
+    assert stream is not None
+    assert not stream.present()

@@ -14,6 +14,7 @@ from typing_extensions import Buffer
 from cafs.errors import SizeMismatchError, StorageError, StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
+from cafs.store.files import Files
 from cafs.store.locking import LOCK_LENGTH
 from cafs.store.store import Store, open_store
 from cafs.store.streams import Stream
@@ -345,6 +346,30 @@ async def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None
         found = store.streams.find(KEY)
         assert found is not None
         assert await found.read(2, 3) == b"abc"
+
+
+async def test_a_span_that_is_taken_away_during_a_read_is_absent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eviction: the removal is recorded, then the bytes go, all between look-up and read."""
+    stream = await store.streams.open(KEY, 10)
+    await stream.write(0, b"0123456789")
+    shelf = store.streams._shelf
+    record = shelf.ledger.record(KEY)
+    assert record is not None
+    path = stream_file(store)
+    read = Files.read
+
+    async def evicted(files: Files, where: Path, offset: int, length: int) -> bytes:
+        await trio.to_thread.run_sync(shelf.ledger.drop, KEY, record, SpanSet([Span(0, 5)]))
+        with path.open("r+b") as file:
+            file.write(bytes(5))
+        return await read(files, where, offset, length)
+
+    monkeypatch.setattr(Files, "read", evicted)
+    assert await stream.read(0, 10) is None
+    monkeypatch.undo()
+    assert await stream.read(5, 5) == b"56789"
 
 
 async def test_a_read_racing_with_removal_never_sees_a_hole(store: Store) -> None:
