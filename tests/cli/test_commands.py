@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from cafs.testing.archives import tar_bytes
 
 from cafs.cli.main import VERBS
+from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs

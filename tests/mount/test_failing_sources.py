@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cafs.testing.archives import tar_bytes
 
+from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import HangBeforeHead, Stall, Status
 from cafs.testing.origin import Origin

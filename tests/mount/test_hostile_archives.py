@@ -8,8 +8,8 @@ import zipfile
 from collections.abc import Callable
 
 import pytest
-from cafs.testing.archives import tar_bytes
 
+from cafs.testing.archives import tar_bytes
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
 

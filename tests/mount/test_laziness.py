@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from cafs.testing.archives import stored_zip
 
 from cafs.model.span import Span
+from cafs.testing.archives import stored_zip
 from cafs.testing.bodies import Generated
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.fuse
         ('[plugins]\nenable=["x"]\n', "plugins", "config.toml"),
         ('[credentials]\nhelper="steal"\n', "credentials", "config.toml"),
         ('[map]\n"a"="b"\n', "map", "config.toml"),
-        ('[mount]\npath="/etc"\n', "mount.path", "config.toml"),
-        ('[mount]\npath="../outside"\n', "mount.path", "config.toml"),
-        ("[mount]\ndynamic=true\n", "mount.dynamic", "config.toml"),
+        ('[mount]\npath="/etc"\n', "mount.path", "command line"),
+        ('[mount]\npath="../outside"\n', "mount.path", "command line"),
+        ("[hosts]\ndynamic=true\n", "hosts", "config.toml"),
     ],
 )
 def test_a_project_file_may_only_name_content(

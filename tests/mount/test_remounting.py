@@ -3,8 +3,8 @@
 import hashlib
 
 import pytest
-from cafs.testing.archives import tar_bytes
 
+from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from cafs.testing.archives import tar_bytes, wheel_bytes
 
+from cafs.testing.archives import tar_bytes, wheel_bytes
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs, Registry
 
