@@ -81,6 +81,17 @@ def present(store: Store, part: Part) -> int:
     return stream.present().total if stream is not None else 0
 
 
+def _digest(store: Store, resolved: Resolved | None) -> str | None:
+    """The digest of what a ref means: its pin, or what is known since it was read whole."""
+    if resolved is None:
+        return None
+    if resolved.digest is not None:
+        return str(resolved.digest)
+    stream = store.streams.find(located_stream(resolved.parts[0]))
+    known = stream.digest() if stream is not None else None
+    return str(known) if known is not None else None
+
+
 def ref_status(
     store: Store, spec: RefSpec, resolved: Resolved | None, error: str | None
 ) -> RefStatus:
@@ -93,7 +104,7 @@ def ref_status(
         name=spec.name,
         ref=spec.ref.friendly,
         state=state,
-        digest=str(resolved.digest) if resolved is not None and resolved.digest else None,
+        digest=_digest(store, resolved),
         size=sum(known) if parts and len(known) == len(sizes) else None,
         present=sum(present(store, part) for part in parts),
         sources=tuple(dict.fromkeys(url for part in parts for url in part.urls)),

@@ -69,7 +69,7 @@ def test_a_missing_url_is_enoent(cafs: Cafs, origin: Origin) -> None:
             (mounted.path / "ref/tree/a").read_bytes()
         assert "404" in reason(mounted.path / "ref/tree")
         assert "404" in mounted.log()
-        errors = {ref["name"]: ref["error"] for ref in mounted.status()["refs"]}
+        errors = {ref["name"]: str(ref["error"]) for ref in mounted.status()["refs"]}
         assert "404" in errors["file"]
         assert "404" in errors["tree"]
 
