@@ -64,7 +64,7 @@ async def test_a_cancelled_leader_hands_the_flight_on(
     outcomes: list[str] = []
 
     async def hang() -> str:
-        await trio.sleep_forever()
+        await trio.sleep(3600)
         return "never"
 
     async def succeed() -> str:
