@@ -109,9 +109,3 @@ def test_programs_can_tell_the_documented_failures_apart() -> None:
         errors.UnsupportedError,
     )
     assert len({errno_of(kind) for kind in kinds} | {errno.EIO}) == len(kinds) + 1
-
-
-def test_every_error_has_a_code_of_its_own() -> None:
-    codes = [kind.code for kind in every_error()]
-    assert len(set(codes)) == len(codes)
-    assert "error" not in codes
