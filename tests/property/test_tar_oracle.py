@@ -130,7 +130,7 @@ def test_planted_tree_is_what_gnu_tar_extracts(form: int, items: list[Item]) -> 
     agree(made(kept, form), told)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(items, st.integers(1, 3))
 def test_stripped_tree_is_what_gnu_tar_extracts(items: list[Item], strip: int) -> None:
     # Stripped paths may collide; the oracle's errors then are ours too, which other tests show.
@@ -145,6 +145,45 @@ def test_stripped_tree_is_what_gnu_tar_extracts(items: list[Item], strip: int) -
     if not clash:
         told = {os.fsencode("/".join(i.path.split("/")[strip:])) for i in kept} - {b""}
         agree(made(kept, tarfile.GNU_FORMAT), told, f"--strip-components={strip}")
+
+
+def entry(path: str, flag: bytes = tarfile.REGTYPE, target: str = "", text: bytes = b"t") -> Item:
+    return Item(path, flag, 0o644 if flag == tarfile.REGTYPE else 0o755, 1000, text, target)
+
+
+DIRECTORY, SYMLINK, LINK = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+CURIOUS = {
+    "below a symlink": [entry("d", DIRECTORY), entry("s", SYMLINK, "d"), entry("s/f")],
+    "a directory over a symlink": [
+        entry("d", DIRECTORY),
+        entry("s", SYMLINK, "d"),
+        entry("s", DIRECTORY),
+        entry("s/f"),
+    ],
+    "a file over a symlink": [entry("d"), entry("s", SYMLINK, "d"), entry("s", text=b"new")],
+    "a hard link to a symlink": [entry("s", SYMLINK, "nowhere"), entry("h", LINK, "s")],
+    "a hard link through a symlink": [
+        entry("d/f"),
+        entry("s", SYMLINK, "d"),
+        entry("h", LINK, "s/f"),
+    ],
+    "a hard link to itself": [entry("f"), entry("f", LINK, "f")],
+    "a hard link over a hard link": [entry("f"), entry("h", LINK, "f"), entry("h", LINK, "f")],
+    "a hard link over another file": [entry("f"), entry("g"), entry("g", LINK, "f")],
+    "a linked file again": [entry("f"), entry("h", LINK, "f"), entry("f", text=b"new")],
+    "a directory over a file": [entry("x"), entry("x", DIRECTORY), entry("x/f")],
+    "a file over an empty directory": [entry("x", DIRECTORY), entry("x")],
+    "a directory twice": [entry("x", DIRECTORY), entry("x/f"), entry("x", DIRECTORY)],
+    "a directory after its content": [entry("x/y/f"), entry("x", DIRECTORY)],
+    "absolute": [entry("/abs/f"), entry("h", LINK, "/abs/f")],
+    "dots and slashes": [entry("./a//b/./f"), entry("a/b/g/.", DIRECTORY), entry(".", DIRECTORY)],
+}
+
+
+@pytest.mark.parametrize("items", CURIOUS.values(), ids=CURIOUS)
+def test_curious_archives_are_planted_as_gnu_tar_extracts_them(items: list[Item]) -> None:
+    told = {os.path.normpath(os.fsencode(item.path)).lstrip(b"/") for item in items}
+    agree(made(items, tarfile.GNU_FORMAT), (told - {b"."}) | ({b""} if b"." in told else set()))
 
 
 FORMS = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cafs.model.member import Kind
 from tests.planted import Node, Planted, extracted, tree_writer
@@ -125,7 +125,11 @@ def agree(data: bytes) -> None:
         assert compared(planted) == compared(extracted(root))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 @given(items.map(ordinary).filter(bool))
 def test_planted_tree_is_what_unzip_extracts(items: list[Item]) -> None:
     agree(made(items))
