@@ -22,6 +22,8 @@ from cafs.testing.images import Layout
 
 _START_S: Final = 20.0
 _POLL_S: Final = 0.02
+_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM")
+"""A server ends when the thread that started it does: a test run that is killed leaves none."""
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 _NGINX: Final = """
 daemon off;
@@ -100,7 +102,10 @@ class Daemon:
         """
         with (self.root / "output").open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                [*_WITH_US, *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
         limit = time.monotonic() + _START_S
         while not self._listens():
