@@ -215,10 +215,10 @@ def test_a_second_pass_does_not_reach_the_worker(mounted: Mounted) -> None:
     before = mounted.counters()
     assert walk(top) == first
     after = mounted.counters()
-    assert after["fuse.read"] == before["fuse.read"]
-    assert after.get("fuse.getattr", 0) == before.get("fuse.getattr", 0)
-    # The ref's own name is asked for again each second; those of its tree never.
-    assert after["fuse.lookup"] - before["fuse.lookup"] < 50
+    # The kernel may take back a page that is its to take; the ref's own name and attributes are
+    # asked for again each second. Of the tree itself nothing else is.
+    for operation in ("fuse.read", "fuse.lookup", "fuse.getattr"):
+        assert after.get(operation, 0) - before.get(operation, 0) < MANY // 20
 
 
 def test_absent_names_are_remembered(mounted: Mounted) -> None:
