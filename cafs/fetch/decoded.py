@@ -113,6 +113,8 @@ class DecodedContent(Content):
         return data
 
     async def _local(self, span: Span) -> bytes | None:
+        if not span.length:
+            return b""
         stream = self._store.streams.find(self.key)
         return None if stream is None else await stream.read(span.start, span.length)
 

@@ -172,6 +172,7 @@ class Downloader:
     async def _request(self, flight: Flight, gap: Span, number: int) -> None:
         source = self.sources[number]
         host = urlsplit(source.url).netloc
+        await self._await_turn(flight)
         async with self._means.slots.hold(host, flight.priority):
             flight.url = source.url
             self._means.budget.check(self.terms.name)
@@ -185,18 +186,21 @@ class Downloader:
                 else:
                     await self._receive(flight, response, gap.stop)
 
-    async def _open(self, flight: Flight, gap: Span, source: Source) -> Response | None:
-        """A response whose body the flight can use; None when it cannot use any."""
-        # Until the first 206, one request at a time: a server without ranges answers each with
-        # the whole.
+    async def _await_turn(self, flight: Flight) -> None:
+        """Until the first 206, let one flight ask at a time.
+
+        A server without ranges answers each with the whole. Nobody holds a slot meanwhile: the
+        one that asks needs one.
+        """
         while not self._proven and self._scout not in {None, flight}:
             await self._scouted.wait()
-        if not self._fits(flight):
-            return None
         if not self._proven:
             self._scout = flight
+
+    async def _open(self, flight: Flight, gap: Span, source: Source) -> Response | None:
+        """A response whose body the flight can use; None when it cannot use any."""
         try:
-            return await self._ask(flight, gap, source)
+            return await self._ask(flight, gap, source) if self._fits(flight) else None
         finally:
             self._dismiss(flight)
 

@@ -114,20 +114,43 @@ class Fetcher:
 
         Cancellation: no effect, but ``first`` is closed.
         """
-        lent = False
-        try:
-            content, lane = self._known(part, sources, name, learned)
-            if lane is not None and first is not None and content.digest() is None:
-                lent = self._lend(lane, first)
-        finally:
-            if first is not None and not lent:
-                with trio.CancelScope(shield=True):
-                    await first.aclose()
+        if first is not None:
+            await self.lend(part, sources, first, name=name, learned=learned)
+        content, lane = self._known(part, sources, name, learned)
         if lane is not None and lane.downloader.size is None:
             await content.ensure(Span(0, lane.end), patience)
         if part.digest is None and learned is not None:
             await self._remind(content, learned)
         return content
+
+    async def lend(
+        self,
+        part: Part,
+        sources: Sequence[Source],
+        first: Response,
+        *,
+        name: str,
+        learned: Learned | None = None,
+    ) -> None:
+        """Let the content of a part, which will be read soon, use a response with the whole body.
+
+        The arguments are those of ``content``. The response is closed when the content has no use
+        for it, or nobody reads for a few seconds.
+
+        Raises:
+            SizeMismatchError: the store has the digest, and it is not of the promised size.
+
+        Cancellation: the response is closed.
+        """
+        lent = False
+        try:
+            content, lane = self._known(part, sources, name, learned)
+            if lane is not None and content.digest() is None:
+                lent = self._lend(lane, first)
+        finally:
+            if not lent:
+                with trio.CancelScope(shield=True):
+                    await first.aclose()
 
     def decoded(
         self, record: TreeRecord, stream: int, raw: Content, making: Making = ARCHIVE

@@ -105,7 +105,7 @@ class GatedContent(Feed):
 
     @override
     async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
-        return await self._seal.close(hasher)
+        return await self._seal.close(hasher, self.size)
 
     async def _admit(self, work: Work[None]) -> None:
         while True:
@@ -121,7 +121,7 @@ class GatedContent(Feed):
         lane = self._lane
         if not lane.terms.pinned or lane.downloader.single:
             await lane.ensure(Span(0, lane.end), work.patience())
-            await self._seal.close(None)
+            await self._seal.close(None, self.size)
             return
         hasher = Hasher(self._seal.algorithms)
         feeder = Forward(lane)
@@ -132,4 +132,4 @@ class GatedContent(Feed):
                 work.beat()
         finally:
             feeder.release()
-        await self._seal.close(hasher)
+        await self._seal.close(hasher, self.size)

@@ -75,9 +75,9 @@ class Lane(Flights):
         Cancellation: no effect.
         """
         stream = self.downloader.stream
-        if stream is None:
+        if stream is None or not span.length:
             await trio.lowlevel.checkpoint()
-            return None
+            return None if span.length else b""
         return await stream.read(span.start, span.length)
 
     def inflight(self) -> list[Inflight]:

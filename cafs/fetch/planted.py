@@ -77,4 +77,6 @@ class PlantedContent(Content):
         return data
 
     async def _local(self, span: Span) -> bytes | None:
+        if not span.length:
+            return b""
         return None if self._stream is None else await self._stream.read(span.start, span.length)

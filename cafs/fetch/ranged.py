@@ -86,7 +86,7 @@ class RangedContent(Feed):
     async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
         if self._lane.missing(Span(0, self.size)):
             return None
-        return await self._seal.close(hasher)
+        return await self._seal.close(hasher, self.size)
 
     def _landed(self) -> None:
         """Hash it in the background, once the last range has come."""
@@ -94,5 +94,5 @@ class RangedContent(Feed):
             self._works.start(("gate", self.key), self._admit)
 
     async def _admit(self, work: Work[None]) -> None:
-        await self._seal.close(None)
+        await self._seal.close(None, self.size)
         work.beat()

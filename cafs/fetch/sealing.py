@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from cafs.errors import CafsError
+from cafs.errors import CafsError, StorageError
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
@@ -62,11 +62,12 @@ class Seal:
         stream = self._streams.find(self._key)
         return None if stream is None else stream.digest()
 
-    async def close(self, hasher: Hasher | None) -> Digest:
+    async def close(self, hasher: Hasher | None, size: int) -> Digest:
         """Pass the gate; a second call returns what the first found.
 
         Args:
             hasher: saw every byte of the stream in order; None to have them read again.
+            size: bytes in the stream.
 
         Raises:
             DigestMismatchError, SizeMismatchError: it is not what it must be.
@@ -78,13 +79,24 @@ class Seal:
             known = self.digest()
             if known is not None:
                 return known
-            descriptor = await self._blobs.admit(
-                self._key,
-                media_type=self._media_type,
-                claims=self._claims,
-                name=self._name,
-                hashed=hasher,
-            )
+            if not size:
+                # Nothing was fetched, so nothing is there yet.
+                await self._streams.open(self._key, 0)
+            try:
+                descriptor = await self._blobs.admit(
+                    self._key,
+                    media_type=self._media_type,
+                    claims=self._claims,
+                    size=size,
+                    name=self._name,
+                    hashed=hasher,
+                )
+            except StorageError:
+                # Another process may have been faster: then the file has moved, and all is well.
+                known = self.digest()
+                if known is None:
+                    raise
+                return known
             self._metrics.add("fetch.verified", descriptor.size)
             await self._tell(descriptor)
             return descriptor.digest

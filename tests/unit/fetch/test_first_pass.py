@@ -370,3 +370,23 @@ async def test_a_zip_without_its_end_is_malformed(rig: Rig, origin: Origin) -> N
     raw = await rig.located(origin.put("/x.zip", body[:-5]))
     with pytest.raises(MalformedError, match=r"/x\.zip"):
         await rig.plant(raw)
+
+
+@pytest.mark.parametrize("path", ["/x.zip", "/x.tar.gz"])
+async def test_reads_behind_the_end_of_decoded_content_are_empty(
+    rig: Rig, origin: Origin, path: str
+) -> None:
+    contents = {"a": b"inside"}
+    body = zip_of(contents) if path == "/x.zip" else compress("gz", tar_of(contents))
+    raw = await rig.located(origin.put(path, body))
+    content = rig.fetcher.decoded(await rig.plant(raw), 0, raw)
+    assert await content.read(content.size, 5, USUAL) == b""
+    assert await content.read(content.size + 9, 5, USUAL) == b""
+
+
+@pytest.mark.parametrize("body", [zip_of({}), tar_of({}), gzip.compress(tar_of({}))])
+async def test_an_archive_without_members_is_an_empty_tree(
+    rig: Rig, origin: Origin, body: bytes
+) -> None:
+    raw = await rig.located(origin.put("/download", body))
+    assert await tree_files(rig, await rig.plant(raw), raw) == {}

@@ -260,6 +260,24 @@ async def test_what_tells_no_size_and_never_ends_is_refused(
     assert rig.metrics["fetch.bytes"] < 8 * MIB
 
 
+async def test_an_empty_blob_with_a_weak_pin_is_checked(rig: Rig, origin: Origin) -> None:
+    content = await rig.pinned(digest_of(b"", "md5"), 0, origin.url("/never"))
+    assert await content.read(0, 10, USUAL) == b""
+
+
+async def test_many_blobs_of_one_host_come_side_by_side(rig: Rig, origin: Origin) -> None:
+    size = 20 * MIB
+    contents = []
+    for number in range(10):
+        url = origin.put(f"/{number}", Generated(size, seed=number))
+        digest = Digest.parse("sha256:" + Generated(size, seed=number).sha256())
+        contents.append(await rig.pinned(digest, size, url))
+    async with trio.open_nursery() as nursery:
+        for content in contents:
+            nursery.start_soon(content.ensure, Span(0, 1), USUAL)
+    assert rig.metrics["fetch.bytes"] == 10 * size
+
+
 # -- servers without ranges, content without validators
 
 

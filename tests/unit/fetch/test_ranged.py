@@ -350,3 +350,18 @@ async def test_demand_is_served_while_a_prefetch_runs(rig: Rig, origin: Origin) 
         assert await content.read(60 * MIB, 4096, Patience(5.0)) == expected
         nursery.cancel_scope.cancel()
     origin.release()
+
+
+async def test_empty_content_is_empty_and_a_blob(rig: Rig, origin: Origin) -> None:
+    content = await rig.located(origin.put("/empty", b""))
+    assert await content.read(0, 10, USUAL) == b""
+    await content.ensure(Span(0, 0), USUAL)
+    assert content.digest() == digest_of(b"")
+
+
+async def test_a_first_read_behind_the_end_is_empty(rig: Rig, origin: Origin) -> None:
+    content = await rig.located(origin.put("/short", b"0123456789"))
+    assert await content.read(10, 10, USUAL) == b""
+    assert await content.read(99, 10, USUAL) == b""
+    assert await content.read(3, 0, USUAL) == b""
+    assert rig.metrics["fetch.bytes"] <= 1
