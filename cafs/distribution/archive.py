@@ -81,7 +81,7 @@ class ArchiveHandler(BlobHandler):
     @override
     async def open_tree(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> OpenTree:
         part = resolved.parts[0]
-        raw = await self._parts.content(part, name=title(spec))
+        raw = await self._parts.content(part, patience, name=title(spec))
         record = self._archives.find(part)
         if record is None:
             record = await self._archives.plant(raw, part, patience)

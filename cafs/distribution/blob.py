@@ -4,7 +4,7 @@ import time
 
 from typing_extensions import override
 
-from cafs.distribution.interfaces import Handler, OpenTree
+from cafs.distribution.interfaces import Handler, Note, OpenTree
 from cafs.distribution.parts import UrlParts
 from cafs.errors import UnsupportedError
 from cafs.fetch.interfaces import Content, Patience
@@ -33,8 +33,8 @@ class BlobHandler(Handler):
         self._parts = parts
 
     @override
-    async def resolve(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
-        part = await self._part(spec, previous)
+    async def resolve(self, spec: RefSpec, previous: Resolved | None, note: Note) -> Resolved:
+        part = await self._part(spec, previous, note)
         return Resolved(
             ref=spec.ref.canonical,
             shape=shape_of(spec.ref),
@@ -43,17 +43,18 @@ class BlobHandler(Handler):
             resolved_ns=time.time_ns(),
         )
 
-    async def _part(self, spec: RefSpec, previous: Resolved | None) -> Part:
+    async def _part(self, spec: RefSpec, previous: Resolved | None, note: Note) -> Part:
         ref = spec.ref
         pin = ref.digest if isinstance(ref, DigestRef) else spec.integrity
         urls = (ref.url, *spec.mirrors) if isinstance(ref, BlobRef | ArchiveRef) else spec.mirrors
         if pin is None:
-            return await self._parts.located(urls[0], urls[1:], name=title(spec), pull=spec.pull)
+            return await self._parts.located(urls, name=title(spec), pull=spec.pull, note=note)
         return await self._parts.pinned(
             pin,
             urls,
             name=title(spec),
             pull=spec.pull,
+            note=note,
             previous=previous.parts[0] if previous is not None else None,
         )
 
@@ -68,4 +69,4 @@ class BlobHandler(Handler):
     async def open_file(
         self, spec: RefSpec, resolved: Resolved, patience: Patience, *, part: int = 0
     ) -> Content:
-        return await self._parts.content(resolved.parts[part], name=title(spec))
+        return await self._parts.content(resolved.parts[part], patience, name=title(spec))

@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from cafs.distribution.blob import title
 from cafs.distribution.images import Image, Images
-from cafs.distribution.interfaces import Handler, OpenTree
+from cafs.distribution.interfaces import Handler, Note, OpenTree
 from cafs.distribution.manifests import Layer
 from cafs.distribution.merging import Merger
 from cafs.distribution.policy import HostPolicy
@@ -56,7 +56,7 @@ class DockerHandler(Handler):
         self._policy = policy
 
     @override
-    async def resolve(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
+    async def resolve(self, spec: RefSpec, previous: Resolved | None, note: Note) -> Resolved:
         ref = _docker(spec)
         offline = spec.pull == "never"
         pin = _pin(spec, ref)
@@ -75,7 +75,7 @@ class DockerHandler(Handler):
                 repository, digest, platform=spec.platform, offline=offline
             )
 
-        repositories = _repositories(spec, ref)
+        repositories = _repositories(spec, ref, note)
         image = await first_answer(repositories, ask)
         return Resolved(
             ref=ref.canonical,
@@ -109,6 +109,7 @@ class DockerHandler(Handler):
             layer,
             [Source(self._transport, url) for url in layer.urls],
             name=f"{title(spec)}: layer {part + 1} of {len(resolved.parts)}",
+            patience=patience,
         )
 
     def _part(self, layer: Layer, repositories: list[Repository]) -> Part:
@@ -135,7 +136,7 @@ def _pin(spec: RefSpec, ref: DockerRef) -> Digest | None:
     return ref.digest or spec.integrity
 
 
-def _repositories(spec: RefSpec, ref: DockerRef) -> list[Repository]:
+def _repositories(spec: RefSpec, ref: DockerRef, note: Note) -> list[Repository]:
     """Where to ask: the registry itself, then its mirrors."""
     bases = (ref.base_url, *(mirror.rstrip("/") for mirror in spec.mirrors))
-    return [Repository(base, ref.repository, title(spec)) for base in bases]
+    return [Repository(base, ref.repository, title(spec), note) for base in bases]

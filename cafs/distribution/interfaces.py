@@ -1,13 +1,18 @@
 """What a distribution handler is: it turns a ref into parts, and parts into a tree or a file."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from cafs.errors import CafsError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Resolved
 from cafs.model.spec import RefSpec
+
+Note = Callable[[CafsError], None]
+"""Told why a try failed that will be made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,13 @@ class Handler(Protocol):
     """
 
     @abstractmethod
-    async def resolve(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
-        """Find out what the ref means now, by ``spec.pull``.
+    async def resolve(self, spec: RefSpec, previous: Resolved | None, note: Note) -> Resolved:
+        """Find out what the ref means now, by ``spec.pull``, of which ``never`` asks nobody.
 
-        ``never`` asks nobody. ``previous`` is what the ref meant before, in any mount of this
-        store; None when that is not known.
+        Args:
+            spec: the ref.
+            previous: what it meant before, in any mount of this store; None when that is not known.
+            note: told why it takes longer.
 
         Raises:
             NotFoundError: no such name, tag, or platform.

@@ -5,21 +5,28 @@ version that was located is the one that is read, from the URL where it was loca
 without byte ranges answers the question with everything: that answer is read, not thrown away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Final
 
+from cafs.distribution.interfaces import Note
 from cafs.distribution.trying import first_answer
 from cafs.errors import NotFoundError, OfflineError
 from cafs.fetch.fetcher import Fetcher
-from cafs.fetch.interfaces import Content, Source
-from cafs.model.descriptor import OCTETS
+from cafs.fetch.interfaces import Content, Patience, Source
+from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest
 from cafs.model.resolved import Part
 from cafs.model.span import Span
 from cafs.model.spec import Pull
+from cafs.model.validator import Validator
 from cafs.store.store import Store
 from cafs.transport.interfaces import Request, Response, Transport
 from cafs.transport.revalidating import Locator
+
+_UNTOLD: Final = 'W/"located at '
+"""How the version begins that is made up where a source tells none; weak, so never assembled."""
 
 
 class UrlParts:
@@ -51,7 +58,14 @@ class UrlParts:
         self._locator = locator
 
     async def pinned(
-        self, pin: Digest, urls: Sequence[str], *, name: str, pull: Pull, previous: Part | None
+        self,
+        pin: Digest,
+        urls: Sequence[str],
+        *,
+        name: str,
+        pull: Pull,
+        previous: Part | None,
+        note: Note,
     ) -> Part:
         """The part with a digest. A source is asked only when nothing here knows its size.
 
@@ -74,11 +88,13 @@ class UrlParts:
                 f"{name}: {pin} is not in the store, and no URL is known for it",
                 hint="name mirrors for it in the settings",
             )
-        return await first_answer(urls, lambda url: self._probe(pin, url, urls, name))
+        return await first_answer(urls, lambda url: self._probe(pin, url, urls, name, note))
 
-    async def _probe(self, pin: Digest, url: str, urls: Sequence[str], name: str) -> Part:
+    async def _probe(
+        self, pin: Digest, url: str, urls: Sequence[str], name: str, note: Note
+    ) -> Part:
         """Ask one URL for its size. A pin needs no cache document (R-5)."""
-        response = await self._asking.open(Request(url, span=Span(0, 1)))
+        response = await self._asking.open(Request(url, span=Span(0, 1), failed=note))
         head = response.head
         part = Part(
             media_type=head.content_type or OCTETS,
@@ -87,11 +103,11 @@ class UrlParts:
             urls=(url, *(each for each in urls if each != url)),
             ranges=head.ranges,
         )
-        await self._open(part, name, response)
+        await self._lend(part, name, response)
         return part
 
-    async def located(self, url: str, mirrors: Sequence[str], *, name: str, pull: Pull) -> Part:
-        """What is at a URL now, as far as ``pull`` asks.
+    async def located(self, urls: Sequence[str], *, name: str, pull: Pull, note: Note) -> Part:
+        """What is at the first URL now, or else at the next, as far as ``pull`` asks.
 
         Raises:
             OfflineError: ``pull`` is ``never``, and nothing is remembered of the URL.
@@ -99,12 +115,15 @@ class UrlParts:
 
         Cancellation: no effect.
         """
-        found = await self._locator.locate(url, *mirrors, pull=pull)
+        found = await self._locator.locate(*urls, pull=pull, failed=note)
+        part = found.part
+        if part.digest is None and not part.validator.text:
+            part = replace(part, validator=self._located_at(part.urls[0]))
         if found.head_response is not None:
-            await self._open(found.part, name, found.head_response)
-        return found.part
+            await self._lend(part, name, found.head_response)
+        return part
 
-    async def content(self, part: Part, *, name: str) -> Content:
+    async def content(self, part: Part, patience: Patience, *, name: str) -> Content:
         """Open a part.
 
         Raises:
@@ -112,11 +131,31 @@ class UrlParts:
 
         Cancellation: no effect.
         """
-        return await self._open(part, name, None)
+        sources, learned = self._sources_of(part), self._learned(part)
+        return await self._fetcher.content(
+            part, sources, name=name, learned=learned, patience=patience
+        )
 
-    async def _open(self, part: Part, name: str, first: Response | None) -> Content:
-        learned = None
-        if part.digest is None:
-            learned = partial(self._locator.learned, part.urls[0], validator=part.validator)
-        sources = [Source(self._sources, url) for url in part.urls]
-        return await self._fetcher.content(part, sources, name=name, first=first, learned=learned)
+    async def _lend(self, part: Part, name: str, response: Response) -> None:
+        sources, learned = self._sources_of(part), self._learned(part)
+        await self._fetcher.lend(part, sources, response, name=name, learned=learned)
+
+    def _located_at(self, url: str) -> Validator:
+        """A version for content whose source tells none: that of the time when it was located.
+
+        Otherwise what another mount read long ago would pass for what is there now.
+        """
+        document = self._store.documents.load(url)
+        located_s = document.fetched_s if document is not None else 0
+        return Validator(etag=f'{_UNTOLD}{located_s}"')
+
+    def _sources_of(self, part: Part) -> list[Source]:
+        return [Source(self._sources, url) for url in part.urls]
+
+    def _learned(self, part: Part) -> Callable[[Descriptor], Awaitable[None]] | None:
+        if part.digest is not None:
+            return None
+        told = not part.validator.etag.startswith(_UNTOLD)
+        return partial(
+            self._locator.learned, part.urls[0], validator=part.validator if told else None
+        )

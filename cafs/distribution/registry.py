@@ -6,9 +6,10 @@ digest that the registry says it has. Authentication is the transport's.
 Source: OCI distribution-spec, "Pull".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from cafs.distribution.interfaces import Note
 from cafs.distribution.manifests import ACCEPTED, MANIFEST_LIMIT
 from cafs.errors import (
     DigestMismatchError,
@@ -37,12 +38,13 @@ class Document:
 class Repository:
     """Where an image's documents and blobs are: ``https://host``, and its path there.
 
-    ``name`` is what messages call the image.
+    ``name`` is what messages call the image. ``note`` is told why asking takes longer.
     """
 
     base_url: str
     path: str
     name: str
+    note: Note | None = field(default=None, compare=False)
 
     def manifest_url(self, reference: str) -> str:
         """The URL of the manifest with a tag or a digest."""
@@ -73,7 +75,7 @@ class Registry:
         Cancellation: no effect.
         """
         request = Request(repository.manifest_url(tag), headers=_ACCEPT)
-        head, data = await self._get(request, repository.name)
+        head, data = await self._get(request, repository)
         said = _said_digest(head)
         return _checked(head, data, said, repository.name)
 
@@ -89,7 +91,7 @@ class Registry:
         Cancellation: no effect.
         """
         request = Request(repository.manifest_url(tag), headers=_ACCEPT, method="HEAD")
-        async with await self._open(request, repository.name) as response:
+        async with await self._open(request, repository) as response:
             return _said_digest(response.head)
 
     async def manifest(self, repository: Repository, digest: Digest) -> Document:
@@ -103,7 +105,7 @@ class Registry:
         Cancellation: no effect.
         """
         request = Request(repository.manifest_url(str(digest)), headers=_ACCEPT)
-        head, data = await self._get(request, repository.name)
+        head, data = await self._get(request, repository)
         return _checked(head, data, digest, repository.name)
 
     async def configuration(self, repository: Repository, descriptor: Descriptor) -> Document:
@@ -117,26 +119,26 @@ class Registry:
         Cancellation: no effect.
         """
         request = Request(repository.blob_url(descriptor.digest))
-        head, data = await self._get(request, repository.name)
+        head, data = await self._get(request, repository)
         if len(data) != descriptor.size:
             raise SizeMismatchError(request.url, expected=descriptor.size, actual=len(data))
         return _checked(head, data, descriptor.digest, repository.name)
 
-    async def _open(self, request: Request, name: str) -> Response:
+    async def _open(self, request: Request, repository: Repository) -> Response:
         try:
-            return await self._transport.open(request)
+            return await self._transport.open(replace(request, failed=repository.note))
         except NotFoundError as error:
-            raise NotFoundError(f"{name}: the registry has no such image") from error
+            raise NotFoundError(f"{repository.name}: the registry has no such image") from error
 
-    async def _get(self, request: Request, name: str) -> tuple[Head, bytes]:
-        async with await self._open(request, name) as response:
+    async def _get(self, request: Request, repository: Repository) -> tuple[Head, bytes]:
+        async with await self._open(request, repository) as response:
             head = response.head
             pieces = bytearray()
             while piece := await response.receive():
                 pieces += piece
                 if len(pieces) > MANIFEST_LIMIT:
                     raise MalformedError(
-                        f"{name}: {request.url} is larger than {MANIFEST_LIMIT} bytes"
+                        f"{repository.name}: {request.url} is larger than {MANIFEST_LIMIT} bytes"
                     )
             return head, bytes(pieces)
 

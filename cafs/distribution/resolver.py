@@ -16,7 +16,7 @@ from cafs.concurrency import Flights
 from cafs.distribution.blob import shape_of, title
 from cafs.distribution.failures import Failures
 from cafs.distribution.interfaces import Handler, OpenTree
-from cafs.errors import CafsError, DeadlineError, OfflineError, UnsupportedError
+from cafs.errors import CafsError, DeadlineError, OfflineError, UnreachableError, UnsupportedError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.identity import located_stream
 from cafs.model.ref import Ref
@@ -31,6 +31,8 @@ _LOG = logging.getLogger(__name__)
 _TREES: Final = 64
 """Open trees kept at hand; opening one again costs a few lookups in the store."""
 _FILES: Final = 1024
+_REASONS: Final = 1024
+"""Refs of which it is known why resolving them takes so long."""
 _AGAIN_S: Final = 1.0
 """Between tries for a reader that waits as long as it lives; what is below has retried already."""
 
@@ -62,6 +64,7 @@ class Resolver:
         self._offline = offline
         self._resolving: Flights[Resolved] = Flights()
         self._failures = Failures()
+        self._reasons: LRUCache[str, CafsError] = LRUCache(_REASONS)
         self._trees: LRUCache[str, OpenTree] = LRUCache(_TREES)
         self._files: LRUCache[str, Content] = LRUCache(_FILES)
 
@@ -169,10 +172,11 @@ class Resolver:
             return await self._patiently(spec)
         with trio.move_on_after(patience.deadline_s):
             return await self._flight(spec)
-        raise DeadlineError(
-            f"{title(spec)}: not resolved within {patience.deadline_s:g} s",
-            hint="is the source reachable?",
-        )
+        reason = self._reasons.get(spec.key)
+        what = f"{title(spec)}: not resolved within {patience.deadline_s:g} s"
+        if isinstance(reason, UnreachableError):
+            raise UnreachableError(what) from reason
+        raise DeadlineError(what, hint="is the source reachable?") from reason
 
     async def _patiently(self, spec: RefSpec) -> Resolved:
         while True:
@@ -193,6 +197,7 @@ class Resolver:
             return settled
         # Whoever waited for a caller that failed asks again, unless that is of no use.
         self._failures.check(spec.key, transient=False)
+        self._reasons.pop(spec.key, None)
         previous = self._store.references.latest(spec.key)
         resolved = await self._ask(spec, previous)
         if previous is None or replace(resolved, resolved_ns=previous.resolved_ns) != previous:
@@ -214,8 +219,12 @@ class Resolver:
             # version, and half of each is of no use.
             pull = "update"
         handler = self._handler(spec)
+
+        def note(error: CafsError) -> None:
+            self._reasons[spec.key] = error
+
         try:
-            return await handler.resolve(replace(spec, pull=pull), previous)
+            return await handler.resolve(replace(spec, pull=pull), previous, note)
         except OfflineError as error:
             hint = "mount once without --offline" if self._offline else 'pull = "never" is set'
             raise OfflineError(f"{title(spec)}: never resolved here", hint=hint) from error

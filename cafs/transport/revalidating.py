@@ -79,7 +79,14 @@ class Locator:
         self._metrics = metrics
         self._clock = clock
 
-    async def locate(self, url: str, *mirrors: str, pull: Pull, media_type: str = "") -> Located:
+    async def locate(
+        self,
+        url: str,
+        *mirrors: str,
+        pull: Pull,
+        media_type: str = "",
+        failed: Callable[[CafsError], None] | None = None,
+    ) -> Located:
         """Find out what a URL is: from its document, or by asking.
 
         ``never`` takes any document and asks nobody. ``new`` takes any document whose content has
@@ -92,6 +99,7 @@ class Locator:
             mirrors: other URLs of the same content, in the order in which they are tried.
             pull: when to ask.
             media_type: what the content shall be taken for; empty takes the source's word.
+            failed: told of each failure after which it is tried again.
 
         Returns:
             The part; its ``urls`` begin with the one that answered, whose version it has.
@@ -113,7 +121,7 @@ class Locator:
                 f"{shown(url)}: not known here, and nobody may be asked (pull = never)"
             )
         try:
-            return await self._first(urls, media_type)
+            return await self._first(urls, media_type, failed)
         except CafsError as error:
             document = self._documents.load(url)
             if pull == "new" and error.transient and document is not None:
@@ -139,13 +147,18 @@ class Locator:
         if known != document:
             await self._documents.save(url, known)
 
-    async def _first(self, urls: tuple[str, ...], media_type: str) -> Located:
+    async def _first(
+        self,
+        urls: tuple[str, ...],
+        media_type: str,
+        failed: Callable[[CafsError], None] | None,
+    ) -> Located:
         """The first URL that answers."""
         failures: list[CafsError] = []
         for each in urls:
             attempts = None if each == urls[-1] else 1
             try:
-                return await self._ask(urls, each, media_type, attempts)
+                return await self._ask(urls, each, media_type, attempts, failed)
             except (NotFoundError, RefusedError) as error:
                 failures.append(error)
             except CafsError as error:
@@ -155,14 +168,19 @@ class Locator:
         raise _together(failures)
 
     async def _ask(
-        self, urls: tuple[str, ...], url: str, media_type: str, attempts: int | None
+        self,
+        urls: tuple[str, ...],
+        url: str,
+        media_type: str,
+        attempts: int | None,
+        failed: Callable[[CafsError], None] | None,
     ) -> Located:
         old = self._documents.load(url)
         if old is not None and old.fresh(self._clock()):
             self._metrics.add("transport.fresh")
             return Located(_part(urls, url, old, media_type))
         version = old.validator if old is not None and old.validator.text else None
-        request = Request(url, _PROBE, if_changed=version, attempts=attempts)
+        request = Request(url, _PROBE, if_changed=version, attempts=attempts, failed=failed)
         response = await self._transport.open(request)
         try:
             new = self._document(old, response.head)

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from typing_extensions import override
 
-from cafs.distribution.interfaces import Handler, OpenTree
+from cafs.distribution.interfaces import Handler, Note, OpenTree
 from cafs.distribution.resolver import Resolver
 from cafs.errors import (
     CafsError,
@@ -55,11 +55,14 @@ class Answering(Handler):
         self.asked: list[tuple[Pull, Resolved | None]] = []
         self.opened = 0
         self.opening: CafsError | None = None
+        self.reason: CafsError | None = None
 
     @override
-    async def resolve(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
+    async def resolve(self, spec: RefSpec, previous: Resolved | None, note: Note) -> Resolved:
         self.asked.append((spec.pull, previous))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if self.reason is not None:
+            note(self.reason)
         await trio.sleep(self.after_s)
         if isinstance(answer, CafsError):
             raise answer
@@ -235,6 +238,19 @@ async def test_every_waiter_has_its_own_deadline(mount: NewMount, clock: MockClo
     # The first gave up, the second asked in its place and gave up, the third was answered.
     assert len(handler.asked) == 3
     assert resolver.peek(SPEC) == resolved("a")
+
+
+@pytest.mark.parametrize("reason", [UnreachableError("refused"), DeadlineError("no head"), None])
+async def test_a_deadline_tells_why_it_took_so_long(
+    mount: NewMount, clock: MockClock, reason: CafsError | None
+) -> None:
+    handler = Answering(resolved("a"), after_s=100)
+    handler.reason = reason
+    kind = UnreachableError if isinstance(reason, UnreachableError) else DeadlineError
+    with pytest.raises(kind, match="not resolved within 2 s") as caught:
+        await mount(handler).resolve(SPEC, Patience(2))
+    assert caught.value.__cause__ is reason
+    assert (reason.what if reason is not None else "gcc") in caught.value.line
 
 
 async def test_a_reader_without_a_deadline_waits_for_better_times(

@@ -14,8 +14,10 @@ from cafs.errors import (
     MalformedError,
     NotFoundError,
     OfflineError,
+    UnreachableError,
     UnsupportedError,
 )
+from cafs.fetch.interfaces import Patience
 from cafs.model.digest import digest_of
 from cafs.model.resolved import Shape
 from cafs.model.spec import Pull
@@ -155,6 +157,33 @@ async def test_a_source_without_ranges_sends_its_body_once(
     origin.fault("/data.bin", fault, NoValidators(), IgnoreRange())
     assert await world.file(spec) == DATA
     assert len(origin.requests) == 1
+
+
+async def test_what_no_validator_tells_is_read_anew_by_the_next_mount(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    url = origin.put("/data.bin", DATA)
+    origin.fault("/data.bin", NoValidators())
+    async with mounted() as world:
+        spec = world.spec(url)
+        assert await world.file(spec) == DATA
+        origin.put("/data.bin", DATA[::-1])
+        assert await world.file(spec) == DATA
+    async with mounted() as world:
+        assert await world.file(world.spec(url)) == DATA[::-1]
+    origin.stop()
+    async with mounted(offline=True) as world:
+        assert await world.file(world.spec(url)) == DATA[::-1]
+
+
+async def test_a_source_that_is_down_is_told_within_the_deadline(
+    world: World, origin: Origin
+) -> None:
+    spec = world.spec(origin.put("/data.bin", DATA), name="data")
+    origin.stop()
+    with pytest.raises(UnreachableError) as caught:
+        await world.resolver.file(spec, Patience(0.5))
+    assert "data" in caught.value.line
 
 
 async def test_a_file_url_is_a_file(world: World, tmp_path: Path) -> None:
