@@ -342,7 +342,9 @@ class Downloader:
             raise error
         asked_s = error.retry_after_s if isinstance(error, UnreachableError) else None
         chance = random.random()  # noqa: S311 - jitter, no secret
-        await trio.sleep(policy.delay_s(rotation.rounds - 1, asked_s=asked_s, chance=chance))
+        most_s = policy.delay_s(rotation.rounds - 1, asked_s=asked_s, chance=chance)
+        # A source that asked for time gets it; else a new reader does not wait out old failures.
+        await flight.pause(most_s if asked_s else min(most_s, policy.initial_s), most_s)
 
     def _outside(self, error: RefusedError) -> None:
         """A range outside of the whole means that the whole has another size now."""

@@ -19,7 +19,7 @@ class Flight:
     early; it may also end early without one (``single`` was found necessary), and whoever still
     misses something looks again.
 
-    Concurrency: one trio run; nothing here awaits.
+    Concurrency: one trio run; one task flies it.
     """
 
     def __init__(self, span: Span, *, single: bool = False) -> None:
@@ -34,6 +34,7 @@ class Flight:
         self.error: Exception | None = None
         self.landed = False
         self.seats: set[Seat] = set()
+        self._nudged = trio.Event()
 
     @property
     def rest(self) -> Span:
@@ -82,6 +83,22 @@ class Flight:
         self.landed = True
         for seat in self.seats:
             seat.look(self)
+
+    def join(self, seat: "Seat") -> None:
+        """Somebody wants it; somebody new is worth another try at once."""
+        if seat not in self.seats:
+            self.seats.add(seat)
+            self._nudged.set()
+
+    async def pause(self, least_s: float, most_s: float) -> None:
+        """Wait before another try: for ``most_s``, or only ``least_s`` when somebody joins.
+
+        Cancellation: no effect.
+        """
+        self._nudged = trio.Event()
+        await trio.sleep(least_s)
+        with trio.move_on_after(most_s - least_s):
+            await self._nudged.wait()
 
     def leave(self, seat: "Seat") -> None:
         """Somebody wants it no more; without the last one it ends."""

@@ -108,21 +108,26 @@ class GatedContent(Feed):
         return await self._seal.close(hasher, self.size)
 
     async def _admit(self, work: Work[None]) -> None:
-        while True:
+        while self.digest() is None:
             try:
                 await self._once(work)
             except DigestMismatchError:
                 if not self._lane.leave_out_served():
                     raise
-            else:
-                return
 
     async def _once(self, work: Work[None]) -> None:
         lane = self._lane
-        if not lane.terms.pinned or lane.downloader.single:
+        hasher: Hasher | None = None
+        if lane.terms.pinned and not lane.downloader.single:
+            hasher = await self._hashed(work)
+        else:
             await lane.ensure(Span(0, lane.end), work.patience())
-            await self._seal.close(None, self.size)
-            return
+        if not lane.missing(Span(0, lane.end)):  # unless another process has removed it
+            await self._seal.close(hasher, self.size)
+
+    async def _hashed(self, work: Work[None]) -> Hasher:
+        """Fetch all, hashing it as it comes."""
+        lane = self._lane
         hasher = Hasher(self._seal.algorithms)
         feeder = Forward(lane)
         try:
@@ -132,4 +137,4 @@ class GatedContent(Feed):
                 work.beat()
         finally:
             feeder.release()
-        await self._seal.close(hasher, self.size)
+        return hasher

@@ -48,7 +48,7 @@ class Hold(Waiter, Seat):
         """Let the span come, without waiting; the flights that bring it, in order."""
         flights = self._source.book(span)
         for flight in flights:
-            flight.seats.add(self)
+            flight.join(self)
         self._flights = [one for one in self._flights if not one.landed and one not in flights]
         self._flights += flights
         self._source.crowd()

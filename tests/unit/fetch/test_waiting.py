@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
+from typing_extensions import override
 
 from cafs.errors import (
     BudgetError,
+    CafsError,
     DeadlineError,
     DigestMismatchError,
     NotFoundError,
@@ -17,6 +19,8 @@ from cafs.errors import (
 )
 from cafs.fetch.budget import Budget
 from cafs.fetch.failures import Failures
+from cafs.fetch.flight import Flight
+from cafs.fetch.hold import Flights, Hold
 from cafs.fetch.interfaces import Patience, Priority
 from cafs.fetch.progress import Progress, Tally
 from cafs.fetch.pulse import Pulse
@@ -25,7 +29,31 @@ from cafs.fetch.waiting import Waiter
 from cafs.fetch.work import Work, Works
 from cafs.metrics import Metrics
 from cafs.model.digest import digest_of
-from cafs.model.span import Span
+from cafs.model.span import Span, SpanSet
+
+
+class Nowhere(Flights):
+    """A place without flights."""
+
+    @override
+    def missing(self, span: Span) -> SpanSet:
+        return SpanSet([span])
+
+    @override
+    def book(self, span: Span) -> list[Flight]:
+        return []
+
+    @override
+    def check(self, span: Span, patience: Patience) -> None:
+        pass
+
+    @override
+    def abandoned(self, span: Span, error: CafsError, patience: Patience) -> None:
+        pass
+
+    @override
+    def crowd(self) -> None:
+        pass
 
 
 class Line:
@@ -159,6 +187,30 @@ async def test_what_waits_for_a_waiter_sees_the_same_progress(autojump_clock: Mo
     inner.beat(10)
     assert outer.moved == trio.current_time()
     assert str(outer.reason) == "None"
+
+
+async def test_a_new_reader_does_not_wait_out_the_pause_of_old_failures(
+    autojump_clock: MockClock,
+) -> None:
+    flight = Flight(Span(0, 10))
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flight.pause, 0.25, 30.0)
+        await trio.sleep(5)
+        flight.join(Hold(Nowhere(), "x", Patience(1.0)))
+    assert trio.current_time() - begun == pytest.approx(5)
+
+
+async def test_without_a_new_reader_the_pause_is_whole(autojump_clock: MockClock) -> None:
+    flight = Flight(Span(0, 10))
+    hold = Hold(Nowhere(), "x", Patience(1.0))
+    flight.join(hold)
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flight.pause, 0.25, 30.0)
+        await trio.sleep(5)
+        flight.join(hold)
+    assert trio.current_time() - begun == pytest.approx(30)
 
 
 # -- works
