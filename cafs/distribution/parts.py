@@ -80,7 +80,9 @@ class UrlParts:
         if known is not None:
             return Part(media_type=known.media_type, size=known.size, digest=pin, urls=tuple(urls))
         if previous is not None and previous.digest == pin and previous.size is not None:
-            return previous
+            # Its order of URLs tells which one answered; the settings may name others by now.
+            others = (url for url in urls if url not in previous.urls)
+            return replace(previous, urls=(*previous.urls, *others))
         if pull == "never":
             raise OfflineError(f"{name}: {pin} is not in the store, and no source may be asked")
         if not urls:

@@ -16,6 +16,7 @@ from cafs.concurrency import Flights
 from cafs.distribution.blob import shape_of, title
 from cafs.distribution.failures import Failures
 from cafs.distribution.interfaces import Handler, OpenTree
+from cafs.distribution.remembered import still_meant
 from cafs.errors import CafsError, DeadlineError, OfflineError, UnreachableError, UnsupportedError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.identity import located_stream
@@ -198,7 +199,7 @@ class Resolver:
         # Whoever waited for a caller that failed asks again, unless that is of no use.
         self._failures.check(spec.key, transient=False)
         self._reasons.pop(spec.key, None)
-        previous = self._store.references.latest(spec.key)
+        previous = still_meant(spec, self._store.references.latest(spec.key))
         resolved = await self._ask(spec, previous)
         if previous is None or replace(resolved, resolved_ns=previous.resolved_ns) != previous:
             if previous is not None and previous.digest != resolved.digest:

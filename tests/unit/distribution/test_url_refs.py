@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import trio
 
 from cafs.errors import (
     DigestMismatchError,
@@ -127,6 +128,33 @@ async def test_mirrors_are_tried_in_order_for_a_pinned_blob(world: World, origin
     resolved = world.resolver.peek(spec)
     assert resolved is not None
     assert resolved.parts[0].urls == (good, missing, broken)
+
+
+async def test_a_mirror_that_the_settings_name_no_more_is_not_asked(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    main, old, new = origin.url("/main"), origin.put("/old", DATA), origin.put("/new", DATA)
+    claim = str(digest_of(DATA))
+    async with mounted() as world:
+        spec = world.spec(main, integrity=claim, mirrors=(old,))
+        assert (await world.resolver.resolve(spec, USUAL)).parts[0].urls == (old, main)
+    origin.forget()
+    async with mounted() as world:
+        assert await world.file(world.spec(main, integrity=claim, mirrors=(new,))) == DATA
+    assert {one.path for one in origin.requests} == {"/main", "/new"}
+
+
+async def test_content_located_at_a_mirror_that_is_gone_is_located_again(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    main, old = origin.url("/main"), origin.put("/old", DATA)
+    async with mounted() as world:
+        assert await world.file(world.spec(main, mirrors=(old,))) == DATA
+    origin.put("/main", DATA[1:])
+    origin.forget()
+    async with mounted() as world:
+        assert await world.file(world.spec(main, pull="new")) == DATA[1:]
+    assert origin.requests_for("/old") == ()
 
 
 async def test_the_first_error_is_told_when_no_mirror_answers(world: World, origin: Origin) -> None:
@@ -311,6 +339,24 @@ async def test_strip_removes_leading_components_and_what_has_no_more(
 ) -> None:
     spec = world.spec(origin.put("/gcc.tar.gz", tar_gz()), strip=1)
     assert await world.tree(spec) == STRIPPED
+
+
+@pytest.mark.parametrize("strip", [1, 2, 3])
+async def test_strip_gives_what_gnu_tar_gives(
+    world: World, origin: Origin, tmp_path: Path, strip: int
+) -> None:
+    archives.write_tar(tmp_path / "x.tar", ITEMS)
+    out = tmp_path / "out"
+    out.mkdir()
+    command = ["tar", "-xf", "x.tar", "-C", "out", f"--strip-components={strip}"]
+    await trio.run_process(command, cwd=tmp_path, check=True)
+    expected = {}
+    for path in out.rglob("*"):
+        word = "/" if path.is_dir() and not path.is_symlink() else None
+        target = f"-> {path.readlink()}" if path.is_symlink() else None
+        expected[str(path.relative_to(out))] = word or target or path.read_text()
+    url = origin.put("/x.tar", tmp_path / "x.tar")
+    assert await world.tree(world.spec(url, strip=strip)) == expected
 
 
 async def test_strip_merges_directories_and_the_later_file_wins(
