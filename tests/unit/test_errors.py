@@ -21,10 +21,12 @@ def test_a_line_is_one_line() -> None:
 
 
 def test_codes_are_unique() -> None:
-    codes = [each.code for each in subclasses(CafsError)]
+    # Elsewhere a class may refine one of the family, and be the same to those who look at codes.
+    family = [each for each in subclasses(CafsError) if each.__module__ == CafsError.__module__]
+    codes = [each.code for each in family]
     assert len(set(codes)) == len(codes)
 
 
 def test_only_what_may_pass_is_transient() -> None:
-    transient = {each.__name__ for each in subclasses(CafsError) if each.transient}
-    assert transient == {"DeadlineError", "UnreachableError"}
+    transient = {each.code for each in subclasses(CafsError) if each.transient}
+    assert transient == {"deadline", "unreachable"}
