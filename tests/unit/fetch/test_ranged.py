@@ -1,3 +1,4 @@
+import os
 import random
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from cafs.errors import (
     SourceChangedError,
     UnreachableError,
 )
-from cafs.fetch.interfaces import Patience, Priority
+from cafs.fetch.interfaces import Patience, Priority, Source
 from cafs.model.digest import digest_of
 from cafs.model.span import Span
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import ChangedEtag, Drop, IgnoreRange, Stall, Status, WrongContentRange
 from cafs.testing.origin import Origin
+from cafs.transport.file import FileTransport
+from cafs.transport.revalidating import Locator
 from tests.unit.fetch.conftest import USUAL, Rig, open_rig, read_all, until
 
 MIB = 1 << 20
@@ -365,3 +368,16 @@ async def test_a_first_read_behind_the_end_is_empty(rig: Rig, origin: Origin) ->
     assert await content.read(99, 10, USUAL) == b""
     assert await content.read(3, 0, USUAL) == b""
     assert rig.metrics["fetch.bytes"] <= 1
+
+
+async def test_a_file_is_read_by_ranges_and_its_change_is_noticed(rig: Rig, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * (16 << 10))
+    locator = Locator(FileTransport(), rig.store.documents, rig.metrics)
+    part = (await locator.locate(path.as_uri(), pull="update")).part
+    content = await rig.fetcher.content(part, [Source(FileTransport(), path.as_uri())], name="file")
+    assert await content.read(2 * MIB + 3, 5, USUAL) == bytes(range(3, 8))
+    assert content.present() < MIB
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(SourceChangedError):
+        await content.read(0, 5, USUAL)
