@@ -11,7 +11,7 @@ from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.descriptor import OCTETS
 from cafs.model.digest import Digest
-from cafs.model.ref import DigestRef
+from cafs.model.ref import DigestRef, DockerRef
 from cafs.model.resolved import Part
 from cafs.model.spec import RefSpec
 from cafs.store.store import Store
@@ -95,7 +95,8 @@ class Digests:
     def _search(self, digest: Digest) -> tuple[RefSpec, int] | None:
         """A ref that pins the digest, and the number of its part."""
         for spec in self._specs():
-            if spec.integrity == digest:
+            # The integrity of an image is that of its manifest, which is no part.
+            if spec.integrity == digest and not isinstance(spec.ref, DockerRef):
                 return spec, 0
             resolved = self._resolver.peek(spec)
             for number, part in enumerate(resolved.parts if resolved is not None else ()):

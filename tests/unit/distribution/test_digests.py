@@ -62,6 +62,15 @@ async def test_what_nothing_knows_is_not_found_and_asks_nobody(
     assert origin.requests == ()
 
 
+async def test_the_integrity_of_an_image_names_none_of_its_layers(
+    world: World, origin: Origin
+) -> None:
+    manifest = digest_of(DATA)
+    world.spec(f"docker://127.0.0.1:{origin.port}/app", integrity=str(manifest))
+    with pytest.raises(NotFoundError):
+        await world.digests.blob_content(manifest, USUAL)
+
+
 async def test_a_blob_is_opened_as_an_archive(mounted: OpenWorld, origin: Origin) -> None:
     digest = digest_of(TAR)
     url = origin.put("/x.bin", TAR)
