@@ -133,6 +133,9 @@ class CafsOperations(ReadOnlyOperations):
     @override
     @boundary
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        # Not left to readdir: C libraries take its ENOENT for the end of the listing (glibc's
+        # sysdeps/unix/sysv/linux/readdir.c), and a ref that is missing would look empty.
+        await self._filesystem.open_directory(inode)
         return FileHandleT(inode)
 
     @override

@@ -228,6 +228,18 @@ class FileSystem:
             if tree is not None:
                 _same(at, tree)
 
+    async def open_directory(self, inode: int) -> None:
+        """Make sure that a directory can be listed: that of a ref is resolved. Nothing is to close.
+
+        Raises:
+            CafsError: the number is unknown, or the ref cannot be opened.
+
+        Cancellation: what has been fetched stays.
+        """
+        at = self._places.locate(inode)
+        if isinstance(at, Named) and self._shows_tree(at):
+            await self._inside(at)
+
     async def read(self, inode: int, offset: int, length: int) -> bytes:
         """Read a file's bytes, fetching what is missing; short only at the end.
 
