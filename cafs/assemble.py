@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import trio
@@ -53,6 +54,9 @@ from cafs.transport.revalidating import Locator
 from cafs.vfs.attributes import Appearance
 from cafs.vfs.filesystem import FileSystem
 
+_REPORT_S: Final = 0.2
+"""Between two reports of progress: often enough for a bar to move."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
@@ -86,7 +90,7 @@ class System:
             await self.resolver.part(spec, number, patience)
             for number in range(len(resolved.parts))
         ]
-        await self.fetcher.prefetch(contents, Progress(report), patience)
+        await self.fetcher.prefetch(contents, Progress(report, _REPORT_S), patience)
         if resolved.shape is Shape.TREE:
             await self.resolver.tree(spec, patience)
 
