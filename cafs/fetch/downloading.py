@@ -260,13 +260,13 @@ class Downloader:
         self.stream = await self._means.streams.open(self.terms.key, self.size)
 
     async def _receive(self, flight: Flight, response: Response, stop: int) -> None:
-        batch = bytearray()
+        batch = _Batch()
         try:
-            while flight.position + len(batch) < stop:
+            while flight.position + batch.length < stop:
                 data = await response.receive()
                 if not data:
                     break
-                data = data[: stop - flight.position - len(batch)]
+                data = data[: stop - flight.position - batch.length]
                 await self._keep(flight, batch, data)
         finally:
             await self._flush(flight, batch)
@@ -276,10 +276,10 @@ class Downloader:
             )
 
     async def _receive_all(self, flight: Flight, response: Response) -> None:
-        batch = bytearray()
+        batch = _Batch()
         try:
             while data := await response.receive():
-                self._bound(flight.position + len(batch) + len(data))
+                self._bound(flight.position + batch.length + len(data))
                 await self._keep(flight, batch, data)
         finally:
             await self._flush(flight, batch)
@@ -299,23 +299,22 @@ class Downloader:
                 f"{self.terms.limit} bytes"
             )
 
-    async def _keep(self, flight: Flight, batch: bytearray, data: bytes) -> None:
-        reached = flight.position + len(batch) + len(data)
+    async def _keep(self, flight: Flight, batch: "_Batch", data: bytes) -> None:
+        reached = flight.position + batch.length + len(data)
         flight.arrived(len(data), reached)
         self._means.budget.take(len(data), self.terms.name)
-        if len(batch) + len(data) > BATCH:
+        if batch.length + len(data) > BATCH:
             await self._flush(flight, batch)
-        batch += data
+        batch.add(data)
         due = flight.due()
-        if len(batch) >= BATCH or (due is not None and due <= reached):
+        if batch.length >= BATCH or (due is not None and due <= reached):
             await self._flush(flight, batch)
 
-    async def _flush(self, flight: Flight, batch: bytearray) -> None:
+    async def _flush(self, flight: Flight, batch: "_Batch") -> None:
         """Write what has come, cancelled or not: it would have to be fetched again."""
-        if not batch:
+        if not batch.length:
             return
-        data = bytes(batch)
-        batch.clear()
+        data = batch.take()
         with trio.CancelScope(shield=True):
             await self._stream.write(flight.position, data)
         flight.reach(flight.position + len(data))
@@ -350,3 +349,25 @@ class Downloader:
         """A range outside of the whole means that the whole has another size now."""
         if error.total is not None and self.size is not None and error.total != self.size:
             raise changed(self.terms, f"{self.size} bytes", f"{error.total} bytes") from error
+
+
+class _Batch:
+    """Bytes that have come and are not written yet. Joined once, and not at all when one piece."""
+
+    __slots__ = ("_pieces", "length")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.length = 0
+
+    def add(self, piece: bytes) -> None:
+        """Put more behind them."""
+        self._pieces.append(piece)
+        self.length += len(piece)
+
+    def take(self) -> bytes:
+        """All of them; none are left."""
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        self.length = 0
+        return taken
