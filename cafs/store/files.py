@@ -19,6 +19,8 @@ DESCRIPTORS: Final = 256
 """Files kept open for reading; a process may have 1,024 by default, and others need some."""
 READS: Final = 16
 """Disk reads at one time; more would only queue in the kernel."""
+_BUFFER: Final = 1 << 20
+"""Bytes read at once from the page cache: the most that a kernel asks for."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WOULD_WAIT: Final = frozenset({errno.EAGAIN, errno.EOPNOTSUPP})
 """The pages are not cached, or this file system cannot tell."""
@@ -49,6 +51,7 @@ class Files:
         self._open: LRUCache[Path, OpenFile] = LRUCache(limit)
         self._lock = threading.Lock()
         self._reads = trio.CapacityLimiter(READS)
+        self._buffer = bytearray(_BUFFER)
 
     def acquire(self, path: Path) -> OpenFile:
         """The open file at a path; ``release`` it afterwards.
@@ -102,7 +105,7 @@ class Files:
         """
         file = self.acquire(path)
         try:
-            head = _read_cached(file.descriptor, offset, length)
+            head = self._read_cached(file.descriptor, offset, length)
             if head is not None and len(head) == length:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 return head
@@ -112,6 +115,22 @@ class Files:
         finally:
             self.release(file)
 
+    def _read_cached(self, descriptor: int, offset: int, length: int) -> bytes | None:
+        """What the page cache has from ``offset`` on, at most ``length``; None where it has none.
+
+        Through one buffer, which only the trio thread uses: a new one would be zeroed first.
+        """
+        if length > _BUFFER:
+            return None
+        with memoryview(self._buffer)[:length] as buffer:
+            try:
+                count = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
+            except OSError as error:
+                if error.errno in _WOULD_WAIT:
+                    return None
+                raise
+            return bytes(buffer[:count])
+
     def read_sync(self, path: Path, offset: int, length: int) -> bytes:
         """``read`` for code in worker threads."""
         file = self.acquire(path)
@@ -119,18 +138,6 @@ class Files:
             return _read_whole(file.descriptor, offset, length)
         finally:
             self.release(file)
-
-
-def _read_cached(descriptor: int, offset: int, length: int) -> bytes | None:
-    """What the page cache has from ``offset`` on, at most ``length``; None where it has nothing."""
-    buffer = bytearray(length)
-    try:
-        count = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
-    except OSError as error:
-        if error.errno in _WOULD_WAIT:
-            return None
-        raise
-    return bytes(buffer) if count == length else bytes(memoryview(buffer)[:count])
 
 
 def _read_whole(descriptor: int, offset: int, length: int) -> bytes:
