@@ -65,7 +65,11 @@ class Hold(Waiter, Seat):
         while missing := self._source.missing(span):
             first = next(iter(missing))
             self._source.check(first, self.patience)
-            flight = self.want(planning.window(first.start, span.stop))[0]
+            flights = self.want(planning.window(first.start, span.stop))
+            if not flights:
+                # It came while we looked: a write that outlived its flight, or another process.
+                continue
+            flight = flights[0]
             stop = min(first.stop, flight.span.stop)
             await self._reached(flight, stop)
             if flight.error is not None and flight.position < stop:

@@ -213,6 +213,25 @@ async def test_without_a_new_reader_the_pause_is_whole(autojump_clock: MockClock
     assert trio.current_time() - begun == pytest.approx(30)
 
 
+class ComesMeanwhile(Nowhere):
+    """Bytes that are missing at the first look, and there when flights are asked for them."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    @override
+    def missing(self, span: Span) -> SpanSet:
+        self.looks += 1
+        return SpanSet([span] if self.looks == 1 else [])
+
+
+async def test_what_comes_while_its_flights_are_asked_for_needs_none() -> None:
+    place = ComesMeanwhile()
+    with Hold(place, "x", Patience(1.0)) as hold:
+        await hold.ensure(Span(0, 10))
+    assert place.looks == 2
+
+
 # -- works
 
 Run = Callable[[Work[int]], Awaitable[int]]
