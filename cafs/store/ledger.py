@@ -62,8 +62,13 @@ class Ledger:
                 span = span.clamp(record.size)
             if record.digest is not None:
                 return record
-            present = self._touching(recent, index, raw_key + record.file, span)
-            return record if present.covers(span) else None
+            prefix = raw_key + record.file
+            held = (
+                spans.covers(index, self._durable, prefix, span)
+                or spans.covers(recent, self._fresh, prefix, span)
+                or self._touching(recent, index, prefix, span).covers(span)
+            )
+            return record if held else None
 
     def missing(self, key: StreamKey, record: StreamRecord, span: Span) -> SpanSet:
         """What the stream's file does not hold of ``span``."""

@@ -26,6 +26,12 @@ def touching(snapshot: Snapshot, table: Table, prefix: bytes, span: Span) -> lis
     return found
 
 
+def covers(snapshot: Snapshot, table: Table, prefix: bytes, span: Span) -> bool:
+    """Whether one recorded span has all of ``span``: one look-up, where ``touching`` takes two."""
+    found = snapshot.floor(table, prefix + _EDGE.pack(span.start))
+    return found is not None and found[0].startswith(prefix) and _span(found).stop >= span.stop
+
+
 def recorded(snapshot: Snapshot, table: Table, prefix: bytes) -> SpanSet:
     """All spans under the prefix."""
     return SpanSet(map(_span, snapshot.scan(table, prefix, after(prefix))))

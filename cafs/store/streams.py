@@ -7,6 +7,7 @@ missing and leaves the rest, so what was verified stays what it was.
 
 import os
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -67,11 +68,12 @@ class Stream:
     Concurrency: any number of tasks, threads and processes.
     """
 
-    __slots__ = ("_shelf", "_size", "key")
+    __slots__ = ("_located", "_shelf", "_size", "key")
 
     def __init__(self, shelf: Shelf, key: StreamKey, size: int | None) -> None:
         self._shelf = shelf
         self._size = size
+        self._located: tuple[StreamRecord, Path] | None = None
         self.key = key
 
     @property
@@ -104,13 +106,13 @@ class Stream:
         while (record := shelf.ledger.holding(self.key, span)) is not None:
             wanted = span if record.size is None else span.clamp(record.size)
             try:
-                path = shelf.ledger.path(self.key, record)
+                path = self._path(record)
                 data = await shelf.files.read(path, wanted.start, wanted.length)
             except FileNotFoundError:
                 data = b""
             except OSError as error:
                 raise storage_error(error, f"reading stream {self.key}") from error
-            if shelf.ledger.holding(self.key, span) != record:
+            if shelf.ledger.record(self.key) != record:  # no span is taken away without a change
                 continue
             if len(data) == wanted.length:
                 return data
@@ -119,6 +121,13 @@ class Stream:
             )
         await trio.lowlevel.checkpoint_if_cancelled()
         return None
+
+    def _path(self, record: StreamRecord) -> Path:
+        """Where the record's file lies; made anew only when the record is another."""
+        located = self._located
+        if located is None or located[0] != record:
+            located = self._located = (record, self._shelf.ledger.path(self.key, record))
+        return located[1]
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write bytes and record them as present. Bytes that were present stay what they were.
@@ -151,7 +160,7 @@ class Stream:
         if record.digest is not None:
             return True
         try:
-            descriptor = os.open(ledger.path(self.key, record), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self._path(record), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             self._void(record)
             return False
@@ -244,7 +253,7 @@ class Stream:
         if record is None or record.digest is not None:
             return SpanLock(None)
         try:
-            return locking.try_lock(ledger.path(self.key, record), span)
+            return locking.try_lock(self._path(record), span)
         except FileNotFoundError:
             return SpanLock(None)
         except OSError as error:
