@@ -50,14 +50,19 @@ class Blobs:
 
         The empty blob is always here (B-17).
         """
+        found = self._recorded(digest)
+        if found is None or found.digest == EMPTY:
+            return found
+        return found if _has_size(self._layout.blob(found.digest), found.size) else None
+
+    def _recorded(self, digest: Digest) -> Descriptor | None:
+        """What the records say of a blob; its file has not been looked at."""
         canonical = self._records.canonical(digest)
         if canonical is None:
             return None
         record = self._records.get(canonical)
         if record is None:
             return Descriptor(OCTETS, EMPTY, 0) if canonical == EMPTY else None
-        if canonical != EMPTY and not _has_size(self._layout.blob(canonical), record.size):
-            return None
         return Descriptor(record.media_type, canonical, record.size)
 
     def digests(self) -> Iterator[Digest]:
@@ -73,21 +78,24 @@ class Blobs:
 
         Cancellation: no effect.
         """
-        found = self.stat(digest)
+        found = self._recorded(digest)
         if found is None:
             raise NotFoundError(f"{digest}: not in the store")
         length = max(0, min(length, found.size - offset))
         if not length:
             await trio.lowlevel.checkpoint_if_cancelled()
             return b""
+        path = self._layout.blob(found.digest)
         try:
-            data = await self._files.read(self._layout.blob(found.digest), offset, length)
+            if not _has_size(path, found.size):
+                raise NotFoundError(f"{digest}: its file is not in the store any more")
+            data = await self._files.read(path, offset, length)
         except FileNotFoundError as error:
             raise NotFoundError(f"{digest}: not in the store any more") from error
         except OSError as error:
             raise storage_error(error, f"reading {digest}") from error
         if len(data) < length:
-            self._files.forget(self._layout.blob(found.digest))
+            self._files.forget(path)
             raise NotFoundError(f"{digest}: its file was cut short")
         return data
 
