@@ -14,8 +14,10 @@ from cafs.errors import RefusedError
 from cafs.model.span import Span
 from cafs.model.validator import Validator
 
-_CONTENT_RANGE: Final = re.compile(r"bytes[ =]+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
-_UNSATISFIED: Final = re.compile(r"bytes[ =]+\*/(\d{1,18})", re.IGNORECASE)
+_CONTENT_RANGE: Final = re.compile(
+    r"bytes[ =]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE
+)
+_UNSATISFIED: Final = re.compile(r"bytes[ =]+\*/([0-9]{1,18})", re.IGNORECASE)
 _INTEGER: Final = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)
 _MAX_AGE_S: Final = 2**31 - 1
 """RFC 9111 §1.2.2: a larger age is as good as this one."""
@@ -55,16 +57,21 @@ def max_age_s(cache_control: str) -> int:
 def validator_of(headers: Mapping[str, str]) -> Validator:
     """The version that a response names.
 
+    An ETag with other characters than ASCII is none: in which bytes it came is not known any more,
+    so it could not be sent back.
+
     Source: RFC 9110 §8.8.1, §8.8.2.2.
     """
     etag = headers.get("etag", "").strip()
+    if not etag.isascii():
+        etag = ""
     if etag[:2] == "w/":
         etag = f"W/{etag[2:]}"
     modified = headers.get("last-modified", "").strip()
     when = _date(modified)
     date = _date(headers.get("date", ""))
-    if when is None:
-        modified = ""
+    if when is None or not modified.isascii():
+        when, modified = None, ""
     dated = (
         when is not None and date is not None and (date - when).total_seconds() >= _STRONG_AFTER_S
     )

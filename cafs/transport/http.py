@@ -168,6 +168,9 @@ class HttpTransport(Transport):
             raise InvalidReferenceError(f"{shown(request.url)}: {error}") from error
         except httpx.TransportError as error:
             raise _translated(name, error, proxied=self.proxied(request.url)) from error
+        except UnicodeError as error:
+            # From looking the host up: an empty label, or one of more than 63 letters.
+            raise InvalidReferenceError(f"{name}: there can be no such host: {error}") from error
         _LOG.debug(
             "transport.request.answered %s status=%d id=%s", name, response.status_code, number
         )

@@ -5,6 +5,7 @@ from hypothesis import given, settings, strategies as st
 
 from cafs.errors import RefusedError
 from cafs.model.span import Span
+from cafs.model.validator import UNKNOWN_VERSION
 from cafs.transport.heads import (
     answered_range,
     content_length,
@@ -81,11 +82,18 @@ def test_last_modified_is_strong_only_well_before_the_date(
 
 def test_last_modified_that_is_no_date_is_no_validator() -> None:
     assert validator_of({"last-modified": "yesterday", "date": LATER}).text == ""
+    odd = "Tue, 15 Nov 1994 12:45:26 GMT (\xe4)"
+    assert validator_of({"last-modified": odd, "date": LATER}) == UNKNOWN_VERSION
 
 
 @pytest.mark.parametrize(
     ("etag", "text", "strong"),
-    [('"a"', '"a"', True), ('W/"a"', 'W/"a"', False), ('w/"a"', 'W/"a"', False)],
+    [
+        ('"a"', '"a"', True),
+        ('W/"a"', 'W/"a"', False),
+        ('w/"a"', 'W/"a"', False),
+        ('"\xe4"', "", False),  # the bytes that came are not known, so they cannot be sent back
+    ],
 )
 def test_an_etag_is_kept_as_sent(etag: str, text: str, strong: bool) -> None:
     found = validator_of({"etag": etag})

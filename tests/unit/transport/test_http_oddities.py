@@ -14,6 +14,7 @@ import trio
 from cafs.errors import (
     CredentialsError,
     DeadlineError,
+    InvalidReferenceError,
     RefusedError,
     SettingsError,
     UnreachableError,
@@ -75,6 +76,21 @@ async def test_a_body_without_length_ends_with_the_connection() -> None:
         assert response.head.total is None
         assert await response.receive() == b"hello"
         assert await response.receive() == b""
+
+
+async def test_an_etag_in_other_letters_does_not_hinder_asking_again() -> None:
+    answer = b'HTTP/1.1 200 OK\r\nETag: "\xe4"\r\nContent-Length: 2\r\n\r\nok'
+    async with saying(answer) as heads, opened() as transport:
+        async with await transport.open(Request(local(heads))) as response:
+            version = response.head.validator
+        assert await read(transport, Request(local(heads), if_changed=version)) == b"ok"
+
+
+@pytest.mark.parametrize("host", ["a..example", f"{'a' * 64}.example"])
+async def test_a_host_that_no_name_server_could_hold_is_no_reference(host: str) -> None:
+    async with opened() as transport:
+        with pytest.raises(InvalidReferenceError, match="no such host"):
+            await transport.open(Request(f"http://{host}/a"))
 
 
 async def test_bytes_are_taken_as_they_are_sent() -> None:
