@@ -17,6 +17,7 @@ import click
 import msgspec
 import platformdirs
 
+from cafs.cli.failing import lament
 from cafs.cli.live import LiveMount
 from cafs.errors import MountError
 
@@ -40,7 +41,7 @@ class Word(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def log_file(mount_point: Path) -> Path:
-    """Where a mount point's worker logs: one file each, started afresh by every mount."""
+    """Where a mount point's worker logs: one file each, of the last mount that became ready."""
     state = Path(platformdirs.user_state_path("cafs"))
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = hashlib.sha256(os.fsencode(mount_point)).hexdigest()[:8]
@@ -59,8 +60,11 @@ def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
         click.exceptions.Exit: the worker said why it could not mount; the message has been printed.
     """
     log = log_file(mount_point)
+    # Another worker may be writing that file, and this one may fail because of it: so it writes a
+    # file of its own, which takes the place when the mount is ready.
+    draft = log.with_suffix(f".{os.getpid()}")
     listen, speak = os.pipe()
-    with log.open("wb") as out:
+    with draft.open("wb") as out:
         worker = subprocess.Popen(
             [
                 sys.executable,
@@ -87,13 +91,14 @@ def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
     if line:
         word = msgspec.json.decode(line, type=Word)
         if word.ready is not None:
+            draft.replace(log)
             return word.ready
         if word.failure is not None:
             worker.wait()
-            click.echo(f"error: {word.failure.what}", err=True)
-            if word.failure.hint:
-                click.echo(f"hint: {word.failure.hint}", err=True)
+            draft.unlink()
+            lament(word.failure.what, word.failure.hint)
             raise click.exceptions.Exit(word.failure.exit)
     code = worker.wait()
-    tail = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
+    tail = draft.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
+    draft.unlink()
     raise MountError(f"the worker ended with {code} before the mount was ready:\n{tail}")

@@ -1,11 +1,11 @@
 """``cafs cat``: print a file of the mount without mounting."""
 
-import sys
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from cafs.cli import options
+from cafs.cli.saying import write
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -42,14 +42,8 @@ async def _print(loaded: "Settings", path: str) -> None:
         place = mount_path(path, (spec.name for spec in loaded.refs))
         node = await follow(system.filesystem, place)
         if node.kind is not Kind.FILE:
-            raise UsageError(f"{path} is no file", hint=f"cafs ls {path}")
+            raise UsageError(f"{path!r} is no file", hint=f"cafs ls {path}".rstrip())
         offset = 0
         while piece := await system.filesystem.read(node.inode, offset, _PIECE):
-            await trio.to_thread.run_sync(_write, piece)
+            await trio.to_thread.run_sync(write, piece)
             offset += len(piece)
-
-
-def _write(piece: bytes) -> None:
-    """Write to standard output: in a thread, because a slow reader may hold it up."""
-    sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()

@@ -22,6 +22,7 @@ from typing import Final
 from cafs import errors
 
 BUG: Final = 1
+USAGE: Final = 2
 INTERRUPTED: Final = 130
 
 FAMILIES: Final[dict[type[errors.CafsError], int]] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cafs.cli import options
+from cafs.cli.saying import say
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -74,13 +75,13 @@ def _print(name: str, node: "Attributes", *, long: bool, as_json: bool) -> None:
             "size": node.size,
             "mtime_ns": node.mtime_ns,
         }
-        click.echo(msgspec.json.encode(facts))
+        say(msgspec.json.encode(facts))
     elif long:
         mode = stat.filemode(_type_bits(node) | node.mode)
         when = datetime.fromtimestamp(node.mtime_ns // 10**9, tz=UTC)
-        click.echo(f"{mode} {node.size:>12} {when:%Y-%m-%d %H:%M} {name}")
+        say(f"{mode} {node.size:>12} {when:%Y-%m-%d %H:%M} {name}")
     else:
-        click.echo(name)
+        say(name)
 
 
 def _type_bits(node: "Attributes") -> int:

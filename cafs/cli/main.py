@@ -1,7 +1,6 @@
 """The command: verbs loaded when they are called, and the one place where errors become exits."""
 
 import importlib
-import os
 import sys
 import traceback
 from typing import Final
@@ -10,9 +9,9 @@ import click
 from typing_extensions import override
 
 from cafs import __version__
-from cafs.cli.exits import BUG, EPILOG, INTERRUPTED, exit_code
-from cafs.cli.failing import expected, interrupted
-from cafs.errors import CafsError
+from cafs.cli.exits import BUG, EPILOG, INTERRUPTED, USAGE
+from cafs.cli.failing import expected, interrupted, lament, reader_gone, report
+from cafs.model.nearest import nearest_hint
 
 VERBS: Final = ("mount", "unmount", "run", "prefetch", "resolve", "ls", "cat", "status")
 """In the order in which a person meets them. Each is a module here with a command ``command``."""
@@ -34,6 +33,15 @@ class VerbGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"cafs.cli.{cmd_name}.command is no command")
         return command
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in VERBS and not word.startswith("-"):
+            ctx.fail(f"there is no verb {word!r}; {nearest_hint(word, VERBS)}")
+        return super().resolve_command(ctx, args)
 
 
 @click.group(
@@ -58,15 +66,10 @@ def cli() -> None:
     """
 
 
-def report(error: CafsError) -> int:
-    """Print an expected failure for a person, and return its exit code."""
-    styled = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    label = click.style("error", fg="red", bold=True) if styled else "error"
-    hint, error.hint = error.hint, ""
-    click.echo(f"{label}: {error.line}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
-    return exit_code(type(error))
+def _misused(error: click.ClickException) -> None:
+    """Say what is wrong with the command line in the form of every other failure."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    lament(error.format_message(), f"see {context.command_path if context else 'cafs'} --help")
 
 
 def main() -> None:
@@ -74,19 +77,25 @@ def main() -> None:
     try:
         code = cli.main(prog_name="cafs", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        sys.exit(2)
-    except BrokenPipeError:
-        # The reader of our output has gone (`cafs ls | head`); leave as a filter does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost boundary
-        if interrupted(error):
-            sys.exit(INTERRUPTED)
-        known = expected(error)
-        if known is not None:
-            sys.exit(report(known))
-        traceback.print_exc()
-        click.echo("error: this is a bug in cafs; the traceback above tells where", err=True)
-        sys.exit(BUG)
+        sys.exit(USAGE)
+    except click.ClickException as error:
+        _misused(error)
+        sys.exit(USAGE)
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost boundary
+        sys.exit(_unfinished(error))
+
+
+def _unfinished(error: BaseException) -> int:
+    """The exit code of a command that did not end by itself, after saying why."""
+    if reader_gone(error):
+        return 0
+    if interrupted(error):
+        return INTERRUPTED
+    known = expected(error)
+    if known is not None:
+        return report(known)
+    traceback.print_exception(error)
+    click.echo("error: this is a bug in cafs; the traceback above tells where", err=True)
+    return BUG

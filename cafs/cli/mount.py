@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.saying import say
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -44,9 +45,9 @@ def command(
     if as_json:
         import msgspec
 
-        click.echo(msgspec.json.encode(live))
+        say(msgspec.json.encode(live))
     else:
-        click.echo(f"cafs: mounted on {live.mount_point} (pid {live.pid}, log {live.log})")
+        say(f"cafs: mounted on {live.mount_point} (pid {live.pid}, log {live.log})")
     return 0
 
 

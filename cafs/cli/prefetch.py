@@ -1,13 +1,18 @@
 """``cafs prefetch``: fetch refs whole, before anybody reads."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
+from typing_extensions import override
 
 from cafs.cli import options
+from cafs.cli.failing import expected, report
+from cafs.cli.saying import ReaderGoneError, say
+from cafs.errors import BudgetError, CafsError, StorageError
 
 if TYPE_CHECKING:
     from cafs.model.spec import RefSpec
@@ -32,17 +37,22 @@ def command(
     """Fetch REFS whole into the store, and open their archives, so that reading waits for nothing.
 
     REFS are names from cafs.toml (all of them when none is given) or refs written out. A mount
-    that is live sees what has been fetched at once, and readers come first.
+    that is live sees what has been fetched at once, and readers come first. A ref that fails does
+    not keep the others from coming; the exit code is that of the first failure.
 
     With --json: one object a line, {"ref", "downloaded", "total", "done"}, in bytes.
     """
     import trio
 
-    trio.run(_prefetch, loaded, refs, quiet, as_json)
-    return 0
+    return trio.run(_prefetch, loaded, refs, quiet, as_json)
 
 
-async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_json: bool) -> int:
+    """Fetch one ref after the other; a failed one does not keep the others from coming.
+
+    Returns:
+        The exit code of the first failure, 0 without one.
+    """
     from cafs.assemble import open_system
     from cafs.cli.choosing import chosen
     from cafs.cli.live import find
@@ -51,11 +61,21 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
     specs = chosen(loaded, words)
     live = find(loaded.mount_point) if loaded.mount_point is not None else None
     mount = live.mount if live is not None and live.alive else None
+    codes: list[int] = []
     async with open_system(loaded, description="prefetch", mount=mount) as system:
         for spec in specs:
             patience = Patience(spec.deadline_s, Priority.PREFETCH)
-            with _reporting(spec, quiet=quiet, as_json=as_json) as report:
-                await system.prefetch(spec, patience, report)
+            try:
+                with _reporting(spec, quiet=quiet, as_json=as_json) as progress:
+                    await system.prefetch(spec, patience, progress)
+            except (StorageError, BudgetError):
+                raise  # the next one would fail likewise
+            except (CafsError, BaseExceptionGroup) as error:
+                known = expected(error)
+                if known is None:
+                    raise
+                codes.append(report(known))
+    return next(iter(codes), 0)
 
 
 @contextmanager
@@ -66,7 +86,7 @@ def _reporting(spec: "RefSpec", *, quiet: bool, as_json: bool) -> Iterator[Repor
         yield from _lines(name)
     elif quiet:
         yield lambda _downloaded, _total: None
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
         yield from _bar(name)
     else:
         yield from _summary(name)
@@ -76,18 +96,23 @@ def _lines(name: str) -> Iterator[Report]:
     import msgspec
 
     last = (0, 0)
+    heard = True
 
     def report(downloaded: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, heard
         last = (downloaded, total)
-        say(done=False)
+        if heard:
+            try:
+                tell(done=False)
+            except (ReaderGoneError, StorageError):
+                heard = False  # the fetch goes on; the last line says it
 
-    def say(*, done: bool) -> None:
+    def tell(*, done: bool) -> None:
         facts = {"ref": name, "downloaded": last[0], "total": last[1], "done": done}
-        click.echo(msgspec.json.encode(facts))
+        say(msgspec.json.encode(facts))
 
     yield report
-    say(done=True)
+    tell(done=True)
 
 
 def _bar(name: str) -> Iterator[Report]:
@@ -96,16 +121,28 @@ def _bar(name: str) -> Iterator[Report]:
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeRemainingColumn,
-        TransferSpeedColumn,
     )
+    from rich.text import Text
+
+    from cafs.cli.sizes import size
+
+    class RateColumn(ProgressColumn):
+        """Bytes a second, in the units of the column before."""
+
+        @override
+        def render(self, task: Task) -> Text:
+            rate = task.finished_speed or task.speed
+            return Text(f"{size(rate)}/s" if rate is not None else "", style="progress.data.speed")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        RateColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -123,4 +160,4 @@ def _summary(name: str) -> Iterator[Report]:
         last = (downloaded, total)
 
     yield report
-    click.echo(f"{name}: {size(last[0])} of {size(last[1])} local")
+    say(f"{name}: {size(last[0])} of {size(last[1])} local")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.saying import say
 
 if TYPE_CHECKING:
     from cafs.model.resolved import Resolved
@@ -65,10 +66,10 @@ def _print(spec: "RefSpec", resolved: "Resolved", *, as_json: bool) -> None:
                 for part in resolved.parts
             ],
         }
-        click.echo(msgspec.json.encode(facts))
+        say(msgspec.json.encode(facts))
         return
-    click.echo(f"{spec.name or spec.ref.friendly}: {resolved.shape.value} {resolved.ref}")
-    click.echo(f"  digest {resolved.digest or 'not known until it has been read whole'}")
+    say(f"{spec.name or spec.ref.friendly}: {resolved.shape.value} {resolved.ref}")
+    say(f"  digest {resolved.digest or 'not known until it has been read whole'}")
     for part in resolved.parts:
         told = size(part.size) if part.size is not None else "size not told"
-        click.echo(f"  {told:>10}  {part.digest or part.validator.text or '-'}  {part.urls[0]}")
+        say(f"  {told:>10}  {part.digest or part.validator.text or '-'}  {part.urls[0]}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.failing import lament
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -52,10 +53,10 @@ def _attend(arguments: tuple[str, ...], mount_point: str) -> int:
     try:
         child = subprocess.Popen(arguments, env={**os.environ, "CAFS_MOUNT": mount_point})
     except FileNotFoundError:
-        click.echo(f"error: {arguments[0]}: no such command", err=True)
+        lament(f"{arguments[0]}: no such command", "")
         return 127
     except OSError as error:
-        click.echo(f"error: {arguments[0]}: {error.strerror}", err=True)
+        lament(f"{arguments[0]}: {error.strerror}", "")
         return 126
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     terminate = signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))

@@ -1,16 +1,14 @@
 """``cafs status``: what is mounted, what is fetched, from where."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cafs.cli import options
+from cafs.cli.saying import say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cafs.cli.live import LiveMount
     from cafs.reporting import RefStatus, Status
     from cafs.settings.values import Settings
@@ -37,7 +35,7 @@ def command(
     if found is None:
         return _list_mounts(as_json=as_json)
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        say(msgspec.json.encode(found))
     else:
         _show(found)
     return 0
@@ -51,9 +49,10 @@ def _status(loaded: "Settings", named: Path | None) -> "Status | None":
     """
     from cafs.cli import live
     from cafs.errors import MountError
+    from cafs.settings.places import settled
 
     if named is not None:
-        place = named.absolute()
+        place = settled(named.absolute())
         if live.mounted_type(place) != "fuse.cafs":
             raise MountError(f"no cafs is mounted on {place}", hint="cafs status lists mounts")
         return _of_worker(place)
@@ -89,12 +88,12 @@ def _list_mounts(*, as_json: bool) -> int:
 
     mounts = live.all_mounts()
     if as_json:
-        click.echo(msgspec.json.encode({"mounts": mounts}))
+        say(msgspec.json.encode({"mounts": mounts}))
         return 0
     for mount in mounts:
-        click.echo(f"{mount.mount_point}  {_state(mount)}  store {mount.store}")
+        say(f"{mount.mount_point}  {_state(mount)}  store {mount.store}")
     if not mounts:
-        click.echo("nothing is mounted, and there is no cafs.toml here or above")
+        say("nothing is mounted, and there is no cafs.toml here or above")
     return 0
 
 
@@ -103,46 +102,47 @@ def _state(mount: "LiveMount") -> str:
 
 
 def _show(found: "Status") -> None:
-    from rich.console import Console
-
     from cafs.cli.sizes import duration, size
     from cafs.reporting import uptime_s
 
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     up = uptime_s(found)
     if found.mount_point is None or up is None:
-        console.print("not mounted")
+        say("not mounted")
     else:
-        console.print(f"mounted on {found.mount_point} (pid {found.pid}) for {duration(up)}")
-    console.print(f"store {found.store}, {size(found.store_free)} free")
+        say(f"mounted on {found.mount_point} (pid {found.pid}) for {duration(up)}")
+    say(f"store {found.store}, {size(found.store_free)} free")
     if found.hit_rate is not None:
         requests = found.counters["fetch.requests"]
-        console.print(
+        say(
             f"fetched {size(found.fetched)} in {requests} requests; "
             f"{found.hit_rate:.0%} of reads found their bytes in the store"
         )
-    _show_refs(console, found.refs)
+    _show_refs(found.refs)
+    for ref in found.refs:
+        if ref.error:
+            say(f"failed {ref.name}: {ref.error.removeprefix(f'{ref.name}: ')}")
     for fetch in found.inflight:
         done = f"{size(fetch.received)} of {size(fetch.stop - fetch.start)}"
-        console.print(f"fetching {fetch.name}: {done} from {fetch.url} ({fetch.priority})")
+        say(f"fetching {fetch.name}: {done} from {fetch.url} ({fetch.priority})")
 
 
-def _show_refs(console: "Console", refs: "tuple[RefStatus, ...]") -> None:
-    from rich.table import Table
-
+def _show_refs(refs: "tuple[RefStatus, ...]") -> None:
+    """One line a ref, in columns; nothing is wrapped or cut, so that a program may read it too."""
     from cafs.cli.sizes import size
 
     if not refs:
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("ref", "local", "of", "state", "from"):
-        table.add_column(title, overflow="fold", justify="right" if title in "local of" else "left")
-    for ref in refs:
-        table.add_row(
+    rows = [("ref", "local", "of", "state", "from")]
+    rows += [
+        (
             ref.name,
-            size(ref.present) if ref.state == "resolved" else "-",
-            size(ref.size) if ref.size is not None else "?",
-            ref.error or ref.state,
+            "-" if ref.state == "unread" else size(ref.present),
+            "?" if ref.size is None else size(ref.size),
+            ref.state,
             ref.ref,
         )
-    console.print(table)
+        for ref in refs
+    ]
+    name, local, of, state, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for row in rows:
+        say(f"{row[0]:{name}}  {row[1]:>{local}}  {row[2]:>{of}}  {row[3]:{state}}  {row[4]}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.saying import say
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -24,5 +25,5 @@ def command(*, loaded: "Settings", lazy: bool) -> int:
 
     place = target(loaded)
     unmounting.unmount(place, lazy=lazy)
-    click.echo(f"cafs: unmounted {place}")
+    say(f"cafs: unmounted {place}")
     return 0

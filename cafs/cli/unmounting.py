@@ -50,18 +50,22 @@ def _detach(mount_point: Path, *, lazy: bool) -> None:
         return
     said = done.stderr.strip() or f"{command[0]} exited {done.returncode}"
     if "busy" in said:
+        users = _users(mount_point)
+        if not users and _below(Path("/proc/self/cwd"), os.fsencode(mount_point)):
+            raise MountError(f"the working directory is in {mount_point}", hint="cd out of it")
         raise MountError(
-            f"{mount_point} is busy: {_users(mount_point) or said}",
-            hint="end those, or cafs unmount --lazy",
+            f"{mount_point} is busy: {users or said}", hint="end those, or cafs unmount --lazy"
         )
     raise MountError(f"cannot unmount {mount_point}: {said}")
 
 
 def _users(mount_point: Path) -> str:
-    """Processes with a working directory, root, program or open file below the mount point."""
+    """Other processes with a working directory, root, program or open file below it."""
     prefix = os.fsencode(mount_point)
     found: list[str] = []
     for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
         links = [process / "cwd", process / "root", process / "exe"]
         try:
             links += (process / "fd").iterdir()

@@ -1,0 +1,176 @@
+"""What a person sees on the terminal and at the ends of pipes, and what it exits with."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from cafs.testing.archives import tar_bytes
+from cafs.testing.bodies import Generated
+from cafs.testing.faults import Rate
+from cafs.testing.origin import Origin
+from tests.conftest import Cafs
+
+MIB = 1 << 20
+BUSY = 2_000_000.0
+"""Bytes a second that leave time to look."""
+
+
+def test_wrong_words_have_the_form_of_every_failure(cafs: Cafs) -> None:
+    for arguments, words in (
+        (("mout",), ("there is no verb 'mout'", "'mount'", "cafs --help")),
+        (("status", "--jsn"), ("--jsn", "--json", "cafs status --help")),
+        (("mount", "a", "b"), ("(b)", "cafs mount --help")),
+    ):
+        done = cafs.run(*arguments, check=False)
+        assert done.returncode == 2
+        first, second = done.stderr.splitlines()
+        assert first.startswith("error: ")
+        assert second.startswith("hint: ")
+        for word in words:
+            assert word in done.stderr
+
+
+@pytest.mark.parametrize("verb", [("ls", "tree"), ("cat", "tree/file"), ("status",), ("resolve",)])
+def test_output_that_cannot_be_written_is_7_and_no_bug(
+    cafs: Cafs, origin: Origin, verb: tuple[str, ...]
+) -> None:
+    url = origin.put("/tree.tar", tar_bytes({"file": (0o644, b"text")}))
+    cafs.project(f'[ref.tree]\nfrom="{url}"\n')
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cafs", *verb],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cafs.directory,
+            env=cafs.environment,
+            check=False,
+        )
+    assert done.returncode == 7
+    assert done.stderr == "error: cannot write to standard output: No space left on device\n"
+
+
+def test_a_reader_that_goes_ends_it_as_it_ends_a_filter(cafs: Cafs, origin: Origin) -> None:
+    names = {f"name-{number:05}": (0o644, b"") for number in range(20_000)}
+    url = origin.put("/tree.tar", tar_bytes(names))
+    cafs.project(f'[ref.tree]\nfrom="{url}"\n')
+    listing = cafs.popen("ls", "tree")
+    assert listing.stdout is not None
+    assert listing.stderr is not None
+    listing.stdout.readline()
+    listing.stdout.close()
+    assert listing.stderr.read() == ""
+    listing.stderr.close()
+    assert listing.wait() == 0
+
+
+def test_prefetch_goes_on_when_nobody_reads_its_progress(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", Generated(3 * MIB, seed=5))
+    origin.fault("/model.bin", Rate(bytes_per_s=BUSY))
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    fetching = cafs.popen("prefetch", "--json")
+    assert fetching.stdout is not None
+    assert fetching.stderr is not None
+    fetching.stdout.readline()
+    fetching.stdout.close()
+    assert fetching.stderr.read() == ""
+    fetching.stderr.close()
+    assert fetching.wait() == 0
+    facts = json.loads(cafs.run("status", "--json").stdout)
+    assert facts["refs"][0]["present"] == 3 * MIB
+
+
+def test_ctrl_c_is_130_and_says_nothing(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", Generated(64 * MIB, seed=6))
+    origin.fault("/model.bin", Rate(bytes_per_s=BUSY))
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    fetching = cafs.popen("prefetch", "--json")
+    assert fetching.stdout is not None
+    while not json.loads(fetching.stdout.readline())["downloaded"]:
+        pass
+    fetching.send_signal(signal.SIGINT)
+    _, said = fetching.communicate()
+    assert fetching.returncode == 130
+    assert said.strip() == ""
+
+
+def test_prefetch_fetches_the_others_when_one_fails(cafs: Cafs, origin: Origin) -> None:
+    good = origin.put("/good.bin", b"good")
+    gone = good.replace("good", "gone")
+    cafs.project(f'[ref.a]\nfrom="{gone}"\n[ref.b]\nfrom="{good}"\n')
+    done = cafs.run("prefetch", check=False)
+    assert done.returncode == 3
+    assert "404" in done.stderr
+    assert done.stdout == "b: 4 B of 4 B local\n"
+
+
+def on_a_terminal(cafs: Cafs, *arguments: str, **environment: str) -> str:
+    """What a command prints when all of its descriptors are a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cafs", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=cafs.directory,
+        env={**cafs.environment, "COLUMNS": "100", **environment},
+    )
+    os.close(theirs)
+    pieces: list[bytes] = []
+    with suppress(OSError):  # Linux: EIO when the last writer has gone
+        while piece := os.read(ours, 65536):
+            pieces.append(piece)
+    os.close(ours)
+    assert process.wait() == 0
+    return b"".join(pieces).decode()
+
+
+def test_prefetch_draws_a_bar_with_bytes_and_rate_on_a_terminal(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", Generated(3 * MIB, seed=7))
+    origin.fault("/model.bin", Rate(bytes_per_s=BUSY))
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    shown = on_a_terminal(cafs, "prefetch", TERM="xterm")
+    assert "3.0/3.0 MiB" in shown
+    assert "MiB/s" in shown
+
+
+def test_a_dumb_terminal_gets_lines(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", Generated(MIB, seed=8))
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    shown = on_a_terminal(cafs, "prefetch", TERM="dumb")
+    assert shown == "model: 1.0 MiB of 1.0 MiB local\r\n"
+
+
+def test_a_mount_that_is_refused_leaves_the_log_of_the_live_one(
+    fuse: None, cafs: Cafs, origin: Origin
+) -> None:
+    url = origin.put("/model.bin", b"model")
+    with cafs.mount(f'[ref.model]\nfrom="{url}"\n') as mount:
+        before = mount.log()
+        assert "mounted" in before
+        assert cafs.run("mount", check=False).returncode == 8
+        assert mount.log().startswith(before)
+        assert [path.name for path in mount.log_file.parent.iterdir()] == [mount.log_file.name]
+
+
+def test_unmounting_from_inside_says_where_one_stands(
+    fuse: None, cafs: Cafs, origin: Origin
+) -> None:
+    url = origin.put("/model.bin", b"model")
+    with cafs.mount(f'[ref.model]\nfrom="{url}"\n') as mount:
+        done = subprocess.run(
+            [sys.executable, "-m", "cafs", "unmount", str(mount.path)],
+            cwd=mount.path / "ref",
+            env=cafs.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 8
+        assert "working directory is in" in done.stderr
