@@ -14,9 +14,10 @@ import trio
 from cafs.errors import StorageError
 from cafs.model.identity import StreamKey
 from cafs.model.span import SpanSet
+from cafs.store.files import storage_error
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
-from cafs.store.locking import flock
+from cafs.store.locking import flock, hold_gate
 from cafs.store.records import StreamRecord
 
 _LOG: Final = logging.getLogger("cafs.store")
@@ -83,7 +84,10 @@ class Checkpointer:
         """
         self._some = trio.Event()
         self._much = trio.Event()
-        await trio.to_thread.run_sync(self._checkpoint)
+        try:
+            await trio.to_thread.run_sync(self._checkpoint)
+        except OSError as error:
+            raise storage_error(error, f"{self._layout.root}: checkpoint") from error
 
     def _checkpoint(self) -> None:
         with self._lock:
@@ -104,7 +108,7 @@ class Checkpointer:
         synced: dict[tuple[StreamKey, StreamRecord], SpanSet] = {}
         for (key, record), each in self._ledger.fresh().items():
             try:
-                descriptor = os.open(self._ledger.path(key, record), os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(self._ledger.path(key, record), os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
             try:
@@ -112,7 +116,9 @@ class Checkpointer:
                 synced[key, record] = each
             except OSError as error:
                 # The kernel has marked the pages clean: whether they were written is not known.
-                self._ledger.drop(key, record, each)
+                # Those of writes that came after the look at the records may be among them.
+                hold_gate(descriptor)
+                self._ledger.drop(key, record)
                 failure = StorageError(f"stream {key}: {error.strerror}; what was new is dropped")
             finally:
                 os.close(descriptor)

@@ -199,9 +199,15 @@ class Ledger:
         self._index.apply(into_index)
         self._recent.apply(out_of_recent)
 
-    def drop(self, key: StreamKey, record: StreamRecord, lost: SpanSet) -> None:
-        """Forget spans whose bytes may not have reached the disk."""
+    def drop(self, key: StreamKey, record: StreamRecord) -> None:
+        """Forget all that no checkpoint has kept: its bytes may not reach the disk any more.
+
+        Call it with the file's gate held, or what is just being written is recorded afterwards.
+        """
         raw_key = bytes.fromhex(key)
+        prefix = raw_key + record.file
+        with self._recent.read() as recent:
+            lost = spans.recorded(recent, self._fresh, prefix)
 
         def from_index(batch: Batch) -> None:
             raw = batch.get(self._streams, raw_key)
@@ -210,14 +216,10 @@ class Ledger:
             next_one = StreamRecord(now.file, now.generation + 1, now.size, now.digest)
             batch.put(self._streams, raw_key, next_one.pack())
             for span in lost:
-                spans.remove(batch, self._durable, raw_key + record.file, span)
-
-        def from_recent(batch: Batch) -> None:
-            for span in lost:
-                spans.remove(batch, self._fresh, raw_key + record.file, span)
+                spans.remove(batch, self._durable, prefix, span)
 
         self._index.apply(from_index, urgent=True)
-        self._recent.apply(from_recent, urgent=True)
+        self._recent.apply(self._clearing(prefix), urgent=True)
 
 
 def _same_bytes(now: StreamRecord, then: StreamRecord) -> bool:

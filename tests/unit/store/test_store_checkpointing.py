@@ -176,6 +176,41 @@ async def test_a_failed_sync_drops_what_was_new(
     assert await present_after_power_cut(frozen(store)) == SpanSet([Span(0, 6)])
 
 
+async def test_a_failed_sync_drops_what_was_written_while_it_ran(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be called present on the word of the next sync, which has not seen it."""
+    await write(store, 0, b"abc")
+    stream = store.streams.find(KEY)
+    assert stream is not None
+
+    def late(descriptor: int) -> None:
+        stream.write_sync(500, b"late")
+        failing(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", late)
+        with pytest.raises(StorageError, match="dropped"):
+            await store.checkpoint()
+    assert not stream.present()
+    assert await stream.read(500, 4) is None
+
+
+@pytest.mark.expects_log("store.checkpoint.failed")
+async def test_a_checkpoint_that_cannot_begin_is_logged_and_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_store(tmp_path, checkpoint_bytes=1, checkpoint_s=1e6) as store:
+        (tmp_path / "leases").rename(tmp_path / "gone")
+        await write(store, 0, b"abc")
+        with trio.fail_after(10):
+            while "store.checkpoint.failed" not in caplog.text:
+                await trio.lowlevel.checkpoint()
+        with pytest.raises(StorageError, match="checkpoint"):
+            await store.checkpoint()
+        (tmp_path / "gone").rename(tmp_path / "leases")
+
+
 @pytest.mark.expects_log("store.checkpoint.failed")
 async def test_a_failed_sync_in_the_background_is_logged_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -227,8 +262,8 @@ async def test_spans_that_were_dropped_meanwhile_are_not_kept(store: Store) -> N
     await write(store, 0, b"abc")
     ledger = store.streams._shelf.ledger
     pending = ledger.fresh()
-    ((key, record), spans) = next(iter(pending.items()))
-    await trio.to_thread.run_sync(partial(ledger.drop, key, record, spans))
+    key, record = next(iter(pending))
+    await trio.to_thread.run_sync(partial(ledger.drop, key, record))
     await trio.to_thread.run_sync(partial(ledger.keep, pending))
     stream = store.streams.find(KEY)
     assert stream is not None
