@@ -24,9 +24,9 @@ def command(*, loaded: "Settings", path: str) -> int:
     """
     import trio
 
-    from cafs.cli.choosing import with_host_of
+    from cafs.cli.choosing import to_look_at
 
-    trio.run(_print, with_host_of(loaded, path), path)
+    trio.run(_print, to_look_at(loaded, path), path)
     return 0
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cafs.errors import NotFoundError
+from cafs.errors import NotFoundError, UsageError
 from cafs.model.ref import parse_ref
 from cafs.model.spec import RefSpec
 from cafs.settings.values import Settings
@@ -14,12 +14,17 @@ def chosen(loaded: Settings, words: Sequence[str]) -> list[RefSpec]:
     """The specs that the words mean; all named ones when there are none.
 
     Raises:
-        NotFoundError: a word that is neither a name nor a ref, or no words and no names.
+        NotFoundError: a word that is neither a name nor a ref.
+        UsageError: no words and no names.
         InvalidReferenceError: a word that looks like a ref and is none.
     """
     named = {spec.name: spec for spec in loaded.refs}
     if not words and not named:
-        raise NotFoundError("there are no refs in cafs.toml", hint="name one, as docker://…")
+        file = loaded.project_file
+        raise UsageError(
+            f"{file} names no refs" if file else "no ref is named, and there is no cafs.toml",
+            hint="name one, as docker://…, or write [ref.NAME] in cafs.toml",
+        )
     return [_chosen(loaded, named, word) for word in words] if words else list(named.values())
 
 
@@ -37,16 +42,18 @@ def _chosen(loaded: Settings, named: dict[str, RefSpec], word: str) -> RefSpec:
     )
 
 
-def with_host_of(loaded: Settings, text: str) -> Settings:
-    """The settings, with the host of a ref allowed that was written out on the command line.
+def to_look_at(loaded: Settings, text: str) -> Settings:
+    """The settings for looking at one path without a mount.
+
+    The host of a ref is allowed by writing the ref out on the command line; a view is what a mount
+    shows, and does not hide the rest from who looks without one.
 
     Raises:
         InvalidReferenceError: it looks like a ref and is none.
     """
     host = parse_ref(text, base=Path.cwd()).host if is_ref(text) else None
-    if host is None:
-        return loaded
-    return replace(loaded, allowed_hosts=loaded.allowed_hosts | {host})
+    hosts = loaded.allowed_hosts if host is None else loaded.allowed_hosts | {host}
+    return replace(loaded, allowed_hosts=hosts, view="/")
 
 
 def is_ref(text: str) -> bool:

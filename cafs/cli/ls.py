@@ -1,6 +1,7 @@
 """``cafs ls``: list a directory of the mount without mounting."""
 
 import stat
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -39,9 +40,9 @@ def command(
     """
     import trio
 
-    from cafs.cli.choosing import with_host_of
+    from cafs.cli.choosing import to_look_at
 
-    trio.run(_list, with_host_of(loaded, path), path, long, as_json)
+    trio.run(_list, to_look_at(loaded, path), path, long, as_json)
     return 0
 
 
@@ -54,34 +55,53 @@ async def _list(loaded: "Settings", path: str, long: bool, as_json: bool) -> Non
         place = mount_path(path, (spec.name for spec in loaded.refs))
         node = await follow(system.filesystem, place)
         if node.kind is not Kind.DIRECTORY:
-            _print(place.rsplit("/", 1)[-1], node, long=long, as_json=as_json)
+            _print(place.rsplit("/", 1)[-1], node, None, long=long, as_json=as_json)
             return
         after = 0
         while batch := await system.filesystem.list(node.inode, after, _BATCH):
             for each in batch:
                 name = each.name.decode(errors="surrogateescape")
-                _print(name, each.attributes, long=long, as_json=as_json)
+                target = None
+                if (long or as_json) and each.attributes.kind is Kind.SYMLINK:
+                    link = await system.filesystem.readlink(each.attributes.inode)
+                    target = link.decode(errors="surrogateescape")
+                _print(name, each.attributes, target, long=long, as_json=as_json)
             after = batch[-1].cookie
 
 
-def _print(name: str, node: "Attributes", *, long: bool, as_json: bool) -> None:
+def _print(name: str, node: "Attributes", target: str | None, *, long: bool, as_json: bool) -> None:
     if as_json:
         import msgspec
 
         facts = {
-            "name": name.encode(errors="surrogateescape").decode(errors="replace"),
+            "name": _readable(name),
             "kind": node.kind.name.lower(),
             "mode": node.mode,
             "size": node.size,
             "mtime_ns": node.mtime_ns,
+            "target": None if target is None else _readable(target),
         }
         say(msgspec.json.encode(facts))
-    elif long:
+        return
+    if sys.stdout.isatty():
+        # A name in an archive must not be able to give orders to the terminal.
+        name, target = _harmless(name), target and _harmless(target)
+    if long:
         mode = stat.filemode(_type_bits(node) | node.mode)
+        arrow = "" if target is None else f" -> {target}"
         when = datetime.fromtimestamp(node.mtime_ns // 10**9, tz=UTC)
-        say(f"{mode} {node.size:>12} {when:%Y-%m-%d %H:%M} {name}")
+        say(f"{mode} {node.size:>12} {when:%Y-%m-%d %H:%M} {name}{arrow}")
     else:
         say(name)
+
+
+def _harmless(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _readable(text: str) -> str:
+    """Text that JSON can hold: bytes that are no UTF-8 become the replacement character."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _type_bits(node: "Attributes") -> int:

@@ -60,7 +60,9 @@ def target(loaded: "Settings") -> Path:
     from cafs.errors import UsageError
 
     if loaded.mount_point is None:
+        file = loaded.project_file
         raise UsageError(
-            "no mount point", hint='give one, or set path = "cafs" under [mount] in cafs.toml'
+            f"no mount point: {f'{file} names none' if file else 'there is no cafs.toml'}",
+            hint='give one, or set path = "cafs" under [mount] in cafs.toml',
         )
     return loaded.mount_point

@@ -7,12 +7,14 @@ from typing import Final
 from cafs.cli.choosing import is_ref
 from cafs.errors import NotFoundError, UsageError
 from cafs.model.member import Kind
+from cafs.model.nearest import nearest_hint
 from cafs.model.ref import parse_ref
 from cafs.model.refpath import path_of
 from cafs.vfs.attributes import Attributes
 from cafs.vfs.filesystem import FileSystem
 
 _ROOT: Final = 1
+_TOP: Final = ("ref", "digest", "tree", ".cafs")
 _LINKS: Final = 40
 """Symlinks followed in one path, as the kernel does (path_resolution(7))."""
 
@@ -25,11 +27,19 @@ def mount_path(text: str, names: Iterable[str]) -> str:
 
     Raises:
         InvalidReferenceError: it looks like a ref and is none.
+        NotFoundError: it begins with neither a name nor anything that a mount has at its top.
     """
     if is_ref(text):
         return f"ref/{path_of(parse_ref(text, base=Path.cwd()))}"
     clean = text.strip("/")
-    return f"ref/{clean}" if clean.split("/", 1)[0] in set(names) else clean
+    first, known = clean.split("/", 1)[0], sorted(names)
+    if first in known:
+        return f"ref/{clean}"
+    if first not in {"", ".", "..", *_TOP}:
+        raise NotFoundError(
+            f"{text!r}: no ref is named {first!r}", hint=nearest_hint(first, [*known, *_TOP])
+        )
+    return clean
 
 
 async def follow(filesystem: FileSystem, path: str) -> Attributes:

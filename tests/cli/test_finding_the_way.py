@@ -1,0 +1,70 @@
+"""What commands make of paths and names, and of there being none."""
+
+import json
+
+from cafs.testing.archives import symlink, tar, tar_bytes
+from cafs.testing.origin import Origin
+from tests.conftest import Cafs
+
+
+def test_without_a_project_every_verb_says_that_there_is_none(cafs: Cafs) -> None:
+    for arguments in (("mount",), ("unmount",), ("prefetch",), ("resolve",), ("run", "--", "true")):
+        done = cafs.run(*arguments, check=False)
+        assert done.returncode == 2, arguments
+        assert "there is no cafs.toml" in done.stderr, arguments
+    assert "nothing is mounted" in cafs.run("status").stdout
+
+
+def test_a_project_without_refs_is_named(cafs: Cafs) -> None:
+    file = cafs.project("[mount]\n")
+    for verb in ("mount", "prefetch"):
+        done = cafs.run(verb, check=False)
+        assert done.returncode == 2
+        assert str(file) in done.stderr
+
+
+def test_a_name_that_is_nearly_right_is_named(cafs: Cafs) -> None:
+    cafs.project('[ref.toolchain]\nfrom="https://example.com/toolchain.tar"\n')
+    for verb in ("ls", "cat"):
+        done = cafs.run(verb, "tolchain/bin", check=False)
+        assert done.returncode == 3
+        assert "did you mean 'toolchain'?" in done.stderr
+
+
+def test_a_view_hides_nothing_from_who_looks_without_a_mount(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/tree.tar", tar_bytes({"sub/file": (0o644, b"text")}))
+    cafs.project(f'[mount]\nview="ref/tree/sub"\n[ref.tree]\nfrom="{url}"\n')
+    assert cafs.run("ls", "tree").stdout == "sub\n"
+    assert cafs.run("cat", "ref/tree/sub/file").stdout == "text"
+    assert cafs.run("ls").stdout.split() == ["digest", "ref", "tree"]
+
+
+def test_ls_tells_where_symlinks_lead(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/tree.tar", tar([symlink("cc", "gcc-13")]))
+    cafs.project(f'[ref.tree]\nfrom="{url}"\n')
+    assert cafs.run("ls", "-l", "tree").stdout.endswith(" cc -> gcc-13\n")
+    facts = json.loads(cafs.run("ls", "--json", "tree").stdout)
+    assert (facts["kind"], facts["target"]) == ("symlink", "gcc-13")
+
+
+def test_status_says_why_refs_failed_below_the_table(
+    fuse: None, cafs: Cafs, origin: Origin
+) -> None:
+    gone = origin.put("/there.tar", b"").replace("there", "a-rather-long-name-that-is-not-there")
+    with cafs.mount(f'[ref.gone]\nfrom="{gone}"\n') as mount:
+        assert cafs.run("status", mount.path).stdout.count("gone") == 1
+        assert not (mount.ref("gone") / "x").exists()
+        lines = cafs.run("status").stdout.splitlines()
+        assert [line.split() for line in lines if line.startswith("gone ")] == [
+            ["gone", "0", "B", "?", "failed", gone]
+        ]
+        (failure,) = [line for line in lines if line.startswith("failed gone: ")]
+        assert failure.endswith("404 Not Found")
+
+
+def test_status_finds_a_mount_through_a_symlink(fuse: None, cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", b"model")
+    with cafs.mount(f'[ref.model]\nfrom="{url}"\n') as mount:
+        link = cafs.directory / "link"
+        link.symlink_to(mount.path)
+        assert json.loads(cafs.run("status", "--json", link).stdout)["pid"] == mount.pid
