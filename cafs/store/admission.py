@@ -61,7 +61,8 @@ class Admission:
         Raises:
             DigestMismatchError, SizeMismatchError: a claim is wrong; the stream is quarantined, or
                 kept if it was a blob already.
-            StorageError: the disk failed; the stream is as it was.
+            StorageError: the disk failed; the stream is as it was, or void when the disk could not
+                write what it had taken.
             ValueError: the stream is not whole.
 
         Cancellation: while hashing; the stream is as it was.
@@ -92,7 +93,7 @@ class Admission:
             self._quarantine(key, record, path, claim, error)
             raise
         size = path.stat().st_size
-        kept = self._place(path, digest, size)
+        kept = self._place(key, record, path, digest, size)
         descriptor = Descriptor(claim.media_type, digest, size)
         former = self._records.admit(descriptor, claim.digests, key, record)
         if not former:
@@ -144,7 +145,9 @@ class Admission:
                 raise DigestMismatchError(claim.name, expected=each, actual=actual)
         return hashed.digest()
 
-    def _place(self, path: Path, digest: Digest, size: int) -> Path:
+    def _place(
+        self, key: StreamKey, record: StreamRecord, path: Path, digest: Digest, size: int
+    ) -> Path:
         """Make the bytes outlive a power cut under the blob's name."""
         target = self._layout.blob(digest)
         if not target.parent.exists():
@@ -152,7 +155,7 @@ class Admission:
             sync_directory(target.parent.parent)
         if self._records.get(digest) is not None and _size(target) == size:
             return target
-        _sync(path)
+        self._sync(key, record, path)
         temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
         temporary.hardlink_to(path)
         temporary.rename(target)
@@ -160,6 +163,18 @@ class Admission:
         temporary.unlink(missing_ok=True)
         sync_directory(target.parent)
         return target
+
+    def _sync(self, key: StreamKey, record: StreamRecord, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            # The kernel has marked the pages clean, and will not tell a second time: another try
+            # would succeed, with bytes that are gone when the page cache is.
+            self._shelf.discard(key, record)
+            raise
+        finally:
+            os.close(descriptor)
 
     def _confirm(
         self, key: StreamKey, record: StreamRecord, digest: Digest, claim: Claim
@@ -189,7 +204,12 @@ class Admission:
     def _quarantine(
         self, key: StreamKey, record: StreamRecord, path: Path, claim: Claim, error: ContentError
     ) -> None:
-        """Put a stream that failed aside, where nothing reads it, with a note that says why."""
+        """Put a stream that failed aside, where nothing reads it, with a note that says why.
+
+        It replaces what failed under that key before: a source that stays wrong fills no disk.
+        """
+        for former in self._layout.quarantine.glob(f"{key}.*"):
+            former.unlink(missing_ok=True)
         target = self._layout.quarantine / path.name
         note = {"name": claim.name, "error": error.what, "time_ns": time.time_ns(), "v": 1}
         target.with_name(f"{target.name}.json").write_bytes(msgspec.json.encode(note) + b"\n")
@@ -209,14 +229,6 @@ def hash_file(path: Path, claims: Sequence[Digest] = ()) -> Hasher:
             hasher.update(data)
             trio.from_thread.check_cancelled()
     return hasher
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _size(path: Path) -> int | None:

@@ -126,7 +126,8 @@ class Blobs:
         Raises:
             DigestMismatchError, SizeMismatchError: a claim is wrong; the bytes are in quarantine,
                 and the stream is gone.
-            StorageError: the disk failed; the stream is as it was.
+            StorageError: the disk failed; the stream is as it was, or void when the disk could not
+                write what it had taken.
             ValueError: the stream is not whole.
 
         Cancellation: all or nothing.

@@ -1,13 +1,15 @@
 """Blobs: the gate, aliases, and what becomes of bytes that are not what was promised."""
 
+import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
 import trio
 
-from cafs.errors import DigestMismatchError, NotFoundError, SizeMismatchError
+from cafs.errors import DigestMismatchError, NotFoundError, SizeMismatchError, StorageError
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import EMPTY, Digest, Hasher, digest_of
 from cafs.model.identity import StreamKey, raw_stream
@@ -130,6 +132,36 @@ async def test_rule_3_a_wrong_digest_is_quarantined_with_a_note(store: Store) ->
     assert str(WRONG) in said["error"]
 
 
+async def test_a_source_that_stays_wrong_fills_no_disk(store: Store) -> None:
+    for data in (b"a" * 100, b"b" * 100, b"c" * 100):
+        await filled(store, data=data)
+        with pytest.raises(DigestMismatchError):
+            await store.blobs.admit(KEY, media_type="", claims=[DIGEST], name="x")
+    kept = [path for path in store.path.glob("quarantine/*") if path.suffix != ".json"]
+    assert [path.read_bytes() for path in kept] == [b"c" * 100]
+    assert len(list(store.path.glob("quarantine/*.json"))) == 1
+
+
+async def test_what_the_disk_could_not_write_is_not_admitted_by_a_second_try(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = await filled(store)
+
+    def failing(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(StorageError):
+            await store.blobs.admit(KEY, media_type="", claims=[DIGEST], name="x")
+    assert not stream.present()
+    assert store.blobs.stat(DIGEST) is None
+    await stream.write(0, DATA)
+    await store.blobs.admit(KEY, media_type="", claims=[DIGEST], name="x")
+    assert await store.blobs.read(DIGEST, 0, 5) == DATA[:5]
+
+
 async def test_a_wrong_size_is_quarantined(store: Store) -> None:
     stream = await filled(store)
     with pytest.raises(SizeMismatchError):
@@ -180,6 +212,21 @@ async def test_b_s9_a_damaged_blob_is_replaced_by_admission(store: Store) -> Non
     assert store.blobs.stat(DIGEST) is None
     await filled(store, OTHER)
     await store.blobs.admit(OTHER, media_type="", name="x")
+    assert await store.blobs.read(DIGEST, 0, 1 << 20) == DATA
+
+
+@pytest.mark.parametrize("data", [DATA[:-1], DATA + b"x", b""])
+async def test_a_blob_that_was_cut_or_has_grown_is_filled_anew(store: Store, data: bytes) -> None:
+    stream = await filled(store)
+    await store.blobs.admit(KEY, media_type="", name="x")
+    blob_path(store).unlink()
+    blob_path(store).write_bytes(data)
+    assert not stream.present()
+    assert store.streams.find(KEY) is None
+    await stream.write(0, DATA)
+    assert stream.digest() is None
+    assert await stream.read(0, len(DATA)) == DATA
+    await store.blobs.admit(KEY, media_type="", claims=[DIGEST], name="x")
     assert await store.blobs.read(DIGEST, 0, 1 << 20) == DATA
 
 
