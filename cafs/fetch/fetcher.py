@@ -21,7 +21,7 @@ from cafs.fetch.budget import Budget
 from cafs.fetch.decoded import DecodedContent
 from cafs.fetch.downloading import Downloader, Means
 from cafs.fetch.failures import Failures
-from cafs.fetch.first_pass import LINGER_S, FirstPass, complete_tree
+from cafs.fetch.first_pass import LINGER_S, PASSES, FirstPass, complete_tree
 from cafs.fetch.gated import GatedContent
 from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Source
 from cafs.fetch.judging import Terms
@@ -77,6 +77,7 @@ class Fetcher:
         self._metrics = metrics
         self._budget = budget
         self._slots = Slots()
+        self._threads = trio.CapacityLimiter(PASSES)
         self._means = Means(
             streams=store.streams, slots=self._slots, budget=budget, policy=policy, metrics=metrics
         )
@@ -204,7 +205,13 @@ class Fetcher:
         if found is not None:
             return found
         one = FirstPass(
-            raw, self._store, making=making, name=name, media_type=media_type, limits=limits
+            raw,
+            self._store,
+            making=making,
+            name=name,
+            media_type=media_type,
+            limits=limits,
+            threads=self._threads,
         )
         return await self._passes.join(
             ("pass", identity), name, one.run, patience, linger_s=LINGER_S

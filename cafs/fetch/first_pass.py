@@ -31,6 +31,9 @@ from cafs.store.tree_writing import TreeWriter
 
 LINGER_S: Final = 300.0
 """How long a pass goes on without anybody waiting: who gave up will ask again."""
+PASSES: Final = 256
+"""Threads of passes at once. They wait for bytes, so they must not be those that everything else
+needs, of which there are 40: resolving a name takes one, and the bytes may wait for that."""
 _POLL_S: Final = 0.1
 _LOCK: Final = Span(0, 1)
 _SHOWN: Final = 16
@@ -81,7 +84,7 @@ def _shown(head: bytes) -> str:
 
 
 class FirstPass:
-    """One pass over one archive.
+    """One pass over one archive. ``threads`` limits those that passes run in.
 
     Concurrency: one task.
     """
@@ -95,6 +98,7 @@ class FirstPass:
         name: str,
         media_type: str,
         limits: Limits,
+        threads: trio.CapacityLimiter,
     ) -> None:
         self._raw = raw
         self._store = store
@@ -103,6 +107,7 @@ class FirstPass:
         self._name = name
         self._media_type = media_type
         self._limits = limits
+        self._threads = threads
 
     async def run(self, work: Work[TreeRecord]) -> TreeRecord:
         """Make the tree, or find that another process has.
@@ -259,7 +264,7 @@ class FirstPass:
                 # A tree that is there already has mounts that use its numbers: it stays.
                 return store.trees.find(identity) or writer.publish(streams, digest)
 
-        return await trio.to_thread.run_sync(run)
+        return await trio.to_thread.run_sync(run, limiter=self._threads)
 
 
 def complete_tree(store: Store, identity: TreeIdentity) -> TreeRecord | None:

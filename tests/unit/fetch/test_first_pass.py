@@ -4,6 +4,7 @@ import io
 import lzma
 import random
 import tarfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -184,6 +185,26 @@ async def test_a_pass_goes_on_when_its_waiter_has_gone(rig: Rig, origin: Origin)
     origin.release()
     await until(lambda: rig.store.trees.find(archive_tree(raw.key)) is not None)
     assert rig.metrics["fetch.bytes"] <= len(body) + 1
+
+
+async def test_passes_that_wait_for_bytes_leave_threads_for_everybody_else(
+    rig: Rig, origin: Origin
+) -> None:
+    usual = trio.to_thread.current_default_thread_limiter()
+    body = compress("gz", tar_of(files(3, 200_000)))
+    begun: list[Content] = []
+    for number in range(int(usual.total_tokens) + 1):
+        raw = await rig.located(origin.put(f"/{number}.tar.gz", body))
+        await raw.ensure(Span(0, 1), USUAL)
+        begun.append(raw)
+        origin.fault(f"/{number}.tar.gz", Stall())
+    async with trio.open_nursery() as nursery:
+        for raw in begun:
+            nursery.start_soon(rig.plant, raw)
+        await until(lambda: threading.active_count() > usual.total_tokens)
+        with trio.fail_after(5):
+            assert await trio.to_thread.run_sync(len, b"free") == 4
+        nursery.cancel_scope.cancel()
 
 
 async def test_nothing_of_a_wrong_digest_is_planted(rig: Rig, origin: Origin) -> None:
