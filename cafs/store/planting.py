@@ -35,9 +35,6 @@ _NAME_BYTES: Final = 255
 _REMEMBERED: Final = 4096
 """Directories whose paths are known by heart; members come directory by directory."""
 
-_REMOVED: Final = 16_384
-"""Names that wait for their removal at once: about 3 MiB."""
-
 _DIRECTORY_MODE: Final = 0o755
 _SYMLINK_MODE: Final = 0o777
 """Linux has no other."""
@@ -271,18 +268,11 @@ class Planter:
         return self._writer.entry(number).kind
 
     def _remove(self, parent: int, name: bytes, number: int) -> None:
-        """Take a name away, with all below it when it is a directory's.
-
-        Names are listed first and taken away in large runs: a listing after a change has the writer
-        commit what waits.
-        """
-        doomed = [(parent, name, number)]
+        """Take a name away, with all below it when it is a directory's."""
         if self._writer.entry(number).kind is Kind.DIRECTORY:
             for each in self._below(number):
-                doomed.append(each)
-                if len(doomed) >= _REMOVED:
-                    self._take_away(doomed)
-        self._take_away(doomed)
+                self._take_away(*each)
+        self._take_away(parent, name, number)
 
     def _below(self, directory: int) -> Iterator[tuple[int, bytes, int]]:
         """All names below a directory: parent, name, number; parents before children."""
@@ -294,11 +284,9 @@ class Planter:
                 if self._writer.entry(number).kind is Kind.DIRECTORY:
                     pending.append(number)
 
-    def _take_away(self, names: list[tuple[int, bytes, int]]) -> None:
-        for parent, name, number in names:
-            self._writer.unbind(parent, name)
-            self._forget(number, self._writer.entry(number))
-        names.clear()
+    def _take_away(self, parent: int, name: bytes, number: int) -> None:
+        self._writer.unbind(parent, name)
+        self._forget(number, self._writer.entry(number))
 
     def _forget(self, number: int, entry: Entry) -> None:
         """One name fewer leads to an entry."""

@@ -46,7 +46,8 @@ class TreeWriter:
         self._tree = 0
         self._published = False
         self._entries: dict[int, Entry] = {}
-        self._names: dict[tuple[int, bytes], int | None] = {}
+        self._names: dict[int, dict[bytes, int | None]] = {}
+        self._bindings = 0
         self._segments: list[tuple[int, Segment]] = []
         self.count = 0
 
@@ -89,7 +90,7 @@ class TreeWriter:
         self.count += 1
         self._entries[number] = entry
         if number != ROOT:
-            self._names[entry.parent, entry.name] = number
+            self._note(entry.parent, entry.name, number)
         if len(self._entries) >= BATCH:
             self.flush()
         return number
@@ -125,8 +126,9 @@ class TreeWriter:
 
     def child(self, parent: int, name: bytes) -> int | None:
         """The number that a name means in a directory, None when it means nothing."""
-        if (parent, name) in self._names:
-            return self._names[parent, name]
+        waiting = self._names.get(parent, {})
+        if name in waiting:
+            return waiting[name]
         tables = self._tables
         raw = tables.index.get(tables.names, name_key(self._tree, parent, name))
         return None if raw is None else unpack_number(raw)
@@ -149,30 +151,46 @@ class TreeWriter:
         self._rebind(parent, name, None)
 
     def _rebind(self, parent: int, name: bytes, number: int | None) -> None:
-        self._names[parent, name] = number
-        if len(self._names) >= BATCH:
+        self._note(parent, name, number)
+        if self._bindings >= BATCH:
             self.flush()
+
+    def _note(self, parent: int, name: bytes, number: int | None) -> None:
+        self._names.setdefault(parent, {})[name] = number
+        self._bindings += 1
 
     def children(self, parent: int) -> Iterator[tuple[bytes, int]]:
         """The names of a directory and what they mean, by name, as they are now.
 
         The directory may be changed between two steps; then either answer may come.
         """
-        self.flush()
+        start: bytes | None = b""
+        while start is not None:
+            page, start = self._page(parent, start)
+            yield from page
+
+    def _page(self, parent: int, start: bytes) -> tuple[list[tuple[bytes, int]], bytes | None]:
+        """A directory's names from ``start`` on, and where the next page starts.
+
+        What waits is merged in, not written for it: a listing costs no commit.
+        """
         tables = self._tables
         prefix = name_key(self._tree, parent, b"")
-        start = prefix
-        while True:
-            page: list[tuple[bytes, int]] = []
-            with tables.index.read() as snapshot:
-                for key, raw in snapshot.scan(tables.names, start, after(prefix)):
-                    page.append((name_in(key), unpack_number(raw)))
-                    if len(page) == BATCH:
-                        break
-            yield from page
-            if len(page) < BATCH:
-                return
-            start = prefix + page[-1][0] + b"\0"
+        bound: dict[bytes, int | None] = {}
+        following: bytes | None = None
+        with tables.index.read() as snapshot:
+            for key, raw in snapshot.scan(tables.names, prefix + start, after(prefix)):
+                bound[name_in(key)] = unpack_number(raw)
+                if len(bound) == BATCH:
+                    following = name_in(key) + b"\0"
+                    break
+        bound |= {
+            name: number
+            for name, number in self._names.get(parent, {}).items()
+            if name >= start and (following is None or name < following)
+        }
+        page = [(name, number) for name, number in bound.items() if number is not None]
+        return sorted(page), following
 
     def add_segment(self, stream: int, segment: Segment) -> None:
         """Add a segment of one of the tree's streams. Empty ones need none, and are left out."""
@@ -192,18 +210,21 @@ class TreeWriter:
             self._tables.index.apply(self._write)
             self._entries.clear()
             self._names.clear()
+            self._bindings = 0
             self._segments.clear()
 
     def _write(self, batch: Batch) -> None:
         tables, tree = self._tables, self._tree
         for number in sorted(self._entries):
             batch.put(tables.entries, entry_key(tree, number), pack_entry(self._entries[number]))
-        for (parent, name), bound in sorted(self._names.items(), key=lambda item: item[0]):
-            key = name_key(tree, parent, name)
-            if bound is None:
-                batch.delete(tables.names, key)
-            else:
-                batch.put(tables.names, key, pack_number(bound))
+        for parent in sorted(self._names):
+            names = self._names[parent]
+            for name in sorted(names):
+                key, bound = name_key(tree, parent, name), names[name]
+                if bound is None:
+                    batch.delete(tables.names, key)
+                else:
+                    batch.put(tables.names, key, pack_number(bound))
         for stream, segment in self._segments:
             key = segment_key(tree, stream, segment.start)
             batch.put(tables.segments, key, pack_segment(segment))
