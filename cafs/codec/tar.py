@@ -240,7 +240,7 @@ class _Archive:
             device=header.device,
             xattrs=extension.xattrs,
         )
-        if header.flag == _OLD_SPARSE or extension.sparse is not None:
+        if header.flag == _OLD_SPARSE or (kind is Kind.FILE and extension.sparse is not None):
             return self._sparse(member, extension.sparse, stored)
         return member
 

@@ -142,6 +142,13 @@ def test_sparse_maps_that_lie_are_refused(records: bytes) -> None:
         parsed(pax(records) + block(b"holes") + END)
 
 
+@pytest.mark.parametrize("flag", [b"1", b"2", b"5"])
+def test_only_files_are_sparse(flag: bytes) -> None:
+    notes = record(b"GNU.sparse.size", b"4096") + record(b"GNU.sparse.map", b"")
+    (member,) = parsed(pax(notes) + block(flag=flag, link=b"target") + END)
+    assert (member.path, member.size, member.sparse) == (b"f", 0, None)
+
+
 @pytest.mark.parametrize("content", [b"x\n", b"1\n0\n", b"9" * 600, b"2\n0\n1\n"])
 def test_sparse_maps_in_content_that_lie_are_refused(content: bytes) -> None:
     data = pax(SPARSE["in content"])
