@@ -32,8 +32,9 @@ class KeyedLocks:
             async with lock:
                 yield
         finally:
-            if not lock.locked() and not lock.statistics().tasks_waiting:
-                self._locks.pop(key, None)
+            unused = not lock.locked() and not lock.statistics().tasks_waiting
+            if unused and self._locks.get(key) is lock:
+                del self._locks[key]
 
 
 class Flights(Generic[T]):

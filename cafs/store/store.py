@@ -31,8 +31,6 @@ from cafs.store.uploads import Uploads
 
 CHECKPOINT_BYTES: Final = 64 << 20
 CHECKPOINT_S: Final = 5.0
-_CLOSING_S: Final = 30.0
-"""How long closing may wait for the disk."""
 _INDEX: Final = {
     "aliases": 1,
     "blobs": 1,
@@ -163,7 +161,7 @@ async def open_store(
                     yield store
                 finally:
                     nursery.cancel_scope.cancel()
-                    with trio.move_on_after(_CLOSING_S, shield=True):
+                    with trio.CancelScope(shield=True):
                         await checkpointer.checkpoint()
         except BaseExceptionGroup as group:
             if len(group.exceptions) != 1:

@@ -106,7 +106,10 @@ class BlobWriter:
         Cancellation: all or nothing.
         """
         self._check_open()
-        await self._stream.write(self.size, data)
+        await trio.to_thread.run_sync(self._write, data)
+
+    def _write(self, data: bytes) -> None:
+        self._stream.write_sync(self.size, data)
         self._hasher.update(data)
 
     async def close(self) -> None:
