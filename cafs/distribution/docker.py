@@ -1,6 +1,7 @@
 """Container images of a registry: tag or digest, index, manifest, layers, one tree."""
 
 import time
+from dataclasses import replace
 
 from typing_extensions import override
 
@@ -65,7 +66,8 @@ class DockerHandler(Handler):
                 raise OfflineError(f"{title(spec)}: the tag {ref.tag} was never asked for here")
             return previous
 
-        async def ask(repository: Repository) -> Image:
+        async def ask(repository: Repository, attempts: int | None) -> Image:
+            repository = replace(repository, attempts=attempts)
             digest = pin
             if digest is None:
                 digest = await self._images.tag(

@@ -90,19 +90,22 @@ class UrlParts:
                 f"{name}: {pin} is not in the store, and no URL is known for it",
                 hint="name mirrors for it in the settings",
             )
-        return await first_answer(urls, lambda url: self._probe(pin, url, urls, name, note))
 
-    async def _probe(
-        self, pin: Digest, url: str, urls: Sequence[str], name: str, note: Note
-    ) -> Part:
+        async def probe(url: str, attempts: int | None) -> Part:
+            request = Request(url, span=Span(0, 1), attempts=attempts, failed=note)
+            return await self._probe(pin, request, urls, name)
+
+        return await first_answer(urls, probe)
+
+    async def _probe(self, pin: Digest, request: Request, urls: Sequence[str], name: str) -> Part:
         """Ask one URL for its size. A pin needs no cache document (R-5)."""
-        response = await self._asking.open(Request(url, span=Span(0, 1), failed=note))
+        response = await self._asking.open(request)
         head = response.head
         part = Part(
             media_type=head.content_type or OCTETS,
             size=head.total,
             digest=pin,
-            urls=(url, *(each for each in urls if each != url)),
+            urls=(request.url, *(each for each in urls if each != request.url)),
             ranges=head.ranges,
         )
         await self._lend(part, name, response)

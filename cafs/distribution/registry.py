@@ -38,13 +38,15 @@ class Document:
 class Repository:
     """Where an image's documents and blobs are: ``https://host``, and its path there.
 
-    ``name`` is what messages call the image. ``note`` is told why asking takes longer.
+    ``name`` is what messages call the image. ``note`` is told why asking takes longer. ``attempts``
+    is how often each question is asked at most, None as often as is usual.
     """
 
     base_url: str
     path: str
     name: str
     note: Note | None = field(default=None, compare=False)
+    attempts: int | None = None
 
     def manifest_url(self, reference: str) -> str:
         """The URL of the manifest with a tag or a digest."""
@@ -126,7 +128,9 @@ class Registry:
 
     async def _open(self, request: Request, repository: Repository) -> Response:
         try:
-            return await self._transport.open(replace(request, failed=repository.note))
+            return await self._transport.open(
+                replace(request, attempts=repository.attempts, failed=repository.note)
+            )
         except NotFoundError as error:
             raise NotFoundError(f"{repository.name}: the registry has no such image") from error
 

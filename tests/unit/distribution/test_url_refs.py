@@ -130,6 +130,24 @@ async def test_mirrors_are_tried_in_order_for_a_pinned_blob(world: World, origin
     assert resolved.parts[0].urls == (good, missing, broken)
 
 
+async def test_a_dead_source_does_not_use_up_the_time_of_its_mirrors(
+    world: World, origin: Origin
+) -> None:
+    dead, good = origin.put("/dead", DATA), origin.put("/good", DATA)
+    origin.fault("/dead", Status(503))
+    assert await world.file(world.spec(dead, integrity=str(digest_of(DATA)), mirrors=(good,)))
+    assert len(origin.requests_for("/dead")) == 1
+
+
+async def test_the_last_source_is_asked_as_often_as_a_single_one(
+    world: World, origin: Origin
+) -> None:
+    late = origin.put("/late", DATA)
+    origin.fault("/late", Status(503, times=2))
+    spec = world.spec(origin.url("/missing"), integrity=str(digest_of(DATA)), mirrors=(late,))
+    assert await world.file(spec) == DATA
+
+
 async def test_a_mirror_that_the_settings_name_no_more_is_not_asked(
     mounted: OpenWorld, origin: Origin
 ) -> None:
