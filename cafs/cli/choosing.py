@@ -57,5 +57,5 @@ def to_look_at(loaded: Settings, text: str) -> Settings:
 
 
 def is_ref(text: str) -> bool:
-    """Whether a word is meant as a ref, not as a path or a name."""
-    return "://" in text or text.startswith(("cimd:", "docker:"))
+    """Whether a word is meant as a ref: neither names nor the top of a mount have a colon."""
+    return ":" in text.split("/", 1)[0]

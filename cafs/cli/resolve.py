@@ -72,4 +72,5 @@ def _print(spec: "RefSpec", resolved: "Resolved", *, as_json: bool) -> None:
     say(f"  digest {resolved.digest or 'not known until it has been read whole'}")
     for part in resolved.parts:
         told = size(part.size) if part.size is not None else "size not told"
-        say(f"  {told:>10}  {part.digest or part.validator.text or '-'}  {part.urls[0]}")
+        source = next(iter(part.urls), "in the store")
+        say(f"  {told:>10}  {part.digest or part.validator.text or '-'}  {source}")

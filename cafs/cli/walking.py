@@ -8,7 +8,7 @@ from cafs.cli.choosing import is_ref
 from cafs.errors import NotFoundError, UsageError
 from cafs.model.member import Kind
 from cafs.model.nearest import nearest_hint
-from cafs.model.ref import parse_ref
+from cafs.model.ref import DigestRef, parse_ref
 from cafs.model.refpath import path_of
 from cafs.vfs.attributes import Attributes
 from cafs.vfs.filesystem import FileSystem
@@ -30,7 +30,10 @@ def mount_path(text: str, names: Iterable[str]) -> str:
         NotFoundError: it begins with neither a name nor anything that a mount has at its top.
     """
     if is_ref(text):
-        return f"ref/{path_of(parse_ref(text, base=Path.cwd()))}"
+        ref = parse_ref(text, base=Path.cwd())
+        if isinstance(ref, DigestRef):
+            return f"digest/{ref.digest.algorithm}/{ref.digest.hex}"
+        return f"ref/{path_of(ref)}"
     clean = text.strip("/")
     first, known = clean.split("/", 1)[0], sorted(names)
     if first in known:

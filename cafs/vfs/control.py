@@ -23,7 +23,8 @@ This is a cafs mount: refs and digests as paths, fetched when they are read.
   errors.json     the last failures, newest first
   version         the version of cafs
 
-Why does a path not work? getfattr -n user.cafs.error PATH
+Why does a path not work? getfattr -n user.cafs.error PATH (Debian: attr),
+or errors.json, or cafs status. The log of the mount is named by cafs mount.
 """
 
 

@@ -1,5 +1,6 @@
 """What commands make of paths and names, and of there being none."""
 
+import hashlib
 import json
 
 from cafs.testing.archives import symlink, tar, tar_bytes
@@ -68,3 +69,13 @@ def test_status_finds_a_mount_through_a_symlink(fuse: None, cafs: Cafs, origin: 
         link = cafs.directory / "link"
         link.symlink_to(mount.path)
         assert json.loads(cafs.run("status", "--json", link).stdout)["pid"] == mount.pid
+
+
+def test_a_digest_is_found_wherever_a_ref_may_be_written(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", b"model")
+    digest = f"sha256:{hashlib.sha256(b'model').hexdigest()}"
+    cafs.project(f'[ref.model]\nfrom="{url}"\nintegrity="{digest}"\n')
+    assert cafs.run("cat", "model").stdout == "model"
+    assert cafs.run("cat", digest).stdout == "model"
+    assert digest in cafs.run("resolve", digest).stdout
+    assert json.loads(cafs.run("resolve", "--json", digest).stdout)["digest"] == digest
