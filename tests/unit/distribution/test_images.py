@@ -386,7 +386,7 @@ async def test_a_mirror_serves_what_the_registry_cannot(
     spec = world.spec("docker://127.0.0.1:1/app", mirrors=(f"http://127.0.0.1:{origin.port}/",))
     assert "bin/tool" in await world.tree(spec)
     assert isinstance(served.ref, str)
-    assert world.metrics["fetch.retries"] == 0
+    assert world.metrics["fetch.retries"] <= 1  # the layer's own; questions are asked once
 
 
 async def test_layers_outside_the_registry_need_a_host_that_settings_name(
