@@ -26,8 +26,12 @@ from cafs.store.tree_tables import (
 _LOG: Final = logging.getLogger("cafs.store")
 BATCH: Final = 4096
 """Entries, names and segments written in one transaction: about 20 ms."""
+WEIGHT: Final = 16 << 20
+"""Bytes of what entries may have without end (attributes, sparse maps) that may wait for one."""
 PURGE: Final = 20_000
 """Records removed in one transaction: about 20 ms."""
+_PIECE: Final = 128
+"""Bytes that a piece of a sparse map takes, its numbers included."""
 NAME_LENGTH: Final = 255
 """Bytes in a name: what Linux file systems take."""
 
@@ -35,7 +39,8 @@ NAME_LENGTH: Final = 255
 class TreeWriter:
     """Writes one tree; a context manager. What is not published when it ends is removed.
 
-    Memory is bounded: at most ``BATCH`` changes wait. Reads see what waits.
+    Memory is bounded: at most ``BATCH`` changes wait, and ``WEIGHT`` bytes in them. Reads see what
+    waits.
 
     Concurrency: one worker thread; everything may block.
     """
@@ -46,6 +51,7 @@ class TreeWriter:
         self._tree = 0
         self._published = False
         self._entries: dict[int, Entry] = {}
+        self._weight = 0
         self._names: dict[int, dict[bytes, int | None]] = {}
         self._bindings = 0
         self._segments: list[tuple[int, Segment]] = []
@@ -88,11 +94,9 @@ class TreeWriter:
             shown = entry.name[:40].decode("utf-8", "backslashreplace")
             raise MalformedError(f"{shown}…: a name of {len(entry.name)} bytes")
         self.count += 1
-        self._entries[number] = entry
         if number != ROOT:
             self._note(entry.parent, entry.name, number)
-        if len(self._entries) >= BATCH:
-            self.flush()
+        self._wait(number, entry)
         return number
 
     def entry(self, number: int) -> Entry:
@@ -120,8 +124,13 @@ class TreeWriter:
         old = self.entry(number)
         if (old.parent, old.name) != (entry.parent, entry.name):
             raise ValueError(f"entry {number} is {old.name!r}, not {entry.name!r}")
+        self._wait(number, entry)
+
+    def _wait(self, number: int, entry: Entry) -> None:
         self._entries[number] = entry
-        if len(self._entries) >= BATCH:
+        if entry.xattrs or entry.sparse:
+            self._weight += _weight(entry)
+        if len(self._entries) >= BATCH or self._weight >= WEIGHT:
             self.flush()
 
     def child(self, parent: int, name: bytes) -> int | None:
@@ -209,6 +218,7 @@ class TreeWriter:
         if self._entries or self._names or self._segments:
             self._tables.index.apply(self._write)
             self._entries.clear()
+            self._weight = 0
             self._names.clear()
             self._bindings = 0
             self._segments.clear()
@@ -262,3 +272,9 @@ class TreeWriter:
         tables.index.apply(change)
         self._published = True
         return record
+
+
+def _weight(entry: Entry) -> int:
+    """About how many bytes of memory an entry's attributes and sparse map take."""
+    attributes = sum(len(name) + len(value) for name, value in entry.xattrs)
+    return attributes + _PIECE * len(entry.sparse or ())

@@ -183,6 +183,26 @@ async def test_names_are_at_most_255_bytes(store: Store) -> None:
     assert store.trees.child(tree, ROOT, b"n" * 255) == 1
 
 
+async def test_large_attributes_and_maps_do_not_wait_in_memory(store: Store) -> None:
+    xattrs = ((b"user.large", bytes(1 << 20)),)
+    sparse = tuple(Piece(2 * number, 1) for number in range(10_000))
+    waiting = 0
+    with store.trees.writer(TREE) as writer:
+        rooted(writer)
+        for number in range(64):
+            entry = file(b"%d" % number)
+            odd = number % 2
+            writer.add(replace(entry, xattrs=xattrs) if odd else replace(entry, sparse=sparse))
+            waiting = max(waiting, len(writer._entries))
+        writer.publish((), None)
+    assert waiting <= 20
+    found = store.trees.find(TREE)
+    assert found is not None
+    page = store.trees.children(found.number, ROOT, None, 100)
+    assert len(page) == 64
+    assert {(entry.xattrs, entry.sparse) for _, entry in page} == {(xattrs, None), ((), sparse)}
+
+
 async def test_numbers_out_of_range_are_malformed(store: Store) -> None:
     with store.trees.writer(TREE) as writer:
         rooted(writer).add(file(b"huge", mtime_ns=1 << 70))
