@@ -35,6 +35,7 @@ class Ledger:
         self._layout = layout
         self._index = index
         self._recent = recent
+        self._blobs = index.table("blobs")
         self._streams = index.table("streams")
         self._durable = index.table("spans")
         self._fresh = recent.table("spans")
@@ -77,7 +78,7 @@ class Ledger:
             return self._touching(recent, index, prefix, span).missing(span)
 
     def present(self, key: StreamKey) -> SpanSet:
-        """All that is present of the stream; nothing when its file is gone or too short."""
+        """All that is present of the stream; nothing when its file is not as it should be."""
         raw_key = bytes.fromhex(key)
         with self._recent.read() as recent, self._index.read() as index:
             raw = index.get(self._streams, raw_key)
@@ -89,8 +90,22 @@ class Ledger:
             present = spans.recorded(index, self._durable, prefix).union(fresh)
         if record.digest is not None and record.size is not None:
             present = SpanSet([Span(0, record.size)])
-        stop = max(present.bounds, default=0) if record.size is None else record.size
-        return present if long_enough(self.path(key, record), stop) else SpanSet()
+        return present if self.intact(key, record, max(present.bounds, default=0)) else SpanSet()
+
+    def intact(self, key: StreamKey, record: StreamRecord, stop: int = 0) -> bool:
+        """Whether the stream's file is there and as long as the record says.
+
+        A blob is on record itself and has exactly its size, a stream at least that; ``stop`` is
+        what it has at least while its size is unknown.
+        """
+        try:
+            actual = self.path(key, record).stat().st_size
+        except FileNotFoundError:
+            return False
+        if record.digest is not None:
+            known = self._index.get(self._blobs, record.digest.raw) is not None
+            return known and actual == record.size
+        return actual >= (stop if record.size is None else record.size)
 
     def whole(self, key: StreamKey, record: StreamRecord) -> bool:
         """Whether all bytes of the stream are recorded as present."""
@@ -225,14 +240,6 @@ class Ledger:
 def _same_bytes(now: StreamRecord, then: StreamRecord) -> bool:
     """Whether what was present then still is: only the size may have become known."""
     return now.digest is None and (now.file, now.generation) == (then.file, then.generation)
-
-
-def long_enough(path: Path, size: int) -> bool:
-    """Whether the file is there and has at least ``size`` bytes."""
-    try:
-        return path.stat().st_size >= size
-    except FileNotFoundError:
-        return False
 
 
 def _make_file(path: Path, size: int) -> None:

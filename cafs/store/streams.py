@@ -19,7 +19,7 @@ from cafs.model.span import Span, SpanSet
 from cafs.store import locking
 from cafs.store.checkpointing import Checkpointer
 from cafs.store.files import Files, storage_error, write_whole
-from cafs.store.ledger import Ledger, long_enough
+from cafs.store.ledger import Ledger
 from cafs.store.locking import SpanLock
 from cafs.store.records import StreamRecord
 
@@ -158,7 +158,10 @@ class Stream:
         ledger = self._shelf.ledger
         record = ledger.record(self.key) or ledger.create(self.key, self._size)
         if record.digest is not None:
-            return True
+            if ledger.intact(self.key, record):
+                return True
+            self._void(record)
+            return False
         try:
             descriptor = os.open(self._path(record), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -182,13 +185,13 @@ class Stream:
 
     def _reconsider(self, record: StreamRecord, stop: int) -> None:
         """A read fell short: was it a former file, still open, or is this one damaged?"""
-        path = self._shelf.ledger.path(self.key, record)
-        self._shelf.files.forget(path)
-        if not long_enough(path, stop):
+        ledger = self._shelf.ledger
+        self._shelf.files.forget(ledger.path(self.key, record))
+        if not ledger.intact(self.key, record, stop):
             self._void(record)
 
     def _void(self, record: StreamRecord) -> None:
-        """The file is gone or too short: its records say nothing any more."""
+        """The file is not as it should be: its records say nothing any more."""
         self._shelf.discard(self.key, record)
 
     async def set_size(self, size: int) -> None:
@@ -272,7 +275,7 @@ class Streams:
     def find(self, key: StreamKey) -> Stream | None:
         """The stream, None when the store has none of that key, or has lost its file."""
         record = self._shelf.ledger.record(key)
-        if record is None or not self._intact(key, record):
+        if record is None or not self._shelf.ledger.intact(key, record):
             return None
         return Stream(self._shelf, key, record.size)
 
@@ -309,7 +312,7 @@ class Streams:
         if record is None:
             return None
         known = record.size
-        if not self._intact(key, record):
+        if not self._shelf.ledger.intact(key, record):
             self._shelf.discard(key, record)
             return None
         if size is None or known is None or size == known:
@@ -318,6 +321,3 @@ class Streams:
             raise SizeMismatchError(f"stream {key}", expected=known, actual=size)
         self._shelf.discard(key, record)
         return None
-
-    def _intact(self, key: StreamKey, record: StreamRecord) -> bool:
-        return long_enough(self._shelf.ledger.path(key, record), record.size or 0)

@@ -1,4 +1,5 @@
 import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,38 @@ async def test_a_blob_that_was_deleted_is_fetched_again(rig: Rig, origin: Origin
     await content.read(0, 1, USUAL)
     await rig.store.blobs.delete(digest)
     assert await content.read(9, 3, USUAL) == origin.expected("/again", Span(9, 12))
+    assert rig.metrics["fetch.bytes"] == 2 * MIB
+
+
+@pytest.mark.parametrize("size", [0, MIB - 1, MIB + 1])
+async def test_a_blob_whose_file_is_damaged_is_fetched_again_once(
+    rig: Rig, origin: Origin, size: int
+) -> None:
+    url = origin.put("/damaged", Generated(MIB, seed=6))
+    digest = digest_at(origin, "/damaged")
+    content = await rig.pinned(digest, MIB, url)
+    await content.read(0, 1, USUAL)
+    (path,) = rig.store.path.glob(f"blobs/sha256/*/{digest.hex}")
+    path.chmod(0o600)
+    os.truncate(path, size)
+    with trio.fail_after(30):
+        assert await content.read(9, 3, USUAL) == origin.expected("/damaged", Span(9, 12))
+    assert rig.metrics["fetch.bytes"] == 2 * MIB
+
+
+@pytest.mark.expects_log("store.record.broken table=blobs")
+async def test_a_blob_whose_record_is_damaged_is_fetched_again_once(
+    rig: Rig, origin: Origin
+) -> None:
+    url = origin.put("/forgotten", Generated(MIB, seed=6))
+    digest = digest_at(origin, "/forgotten")
+    content = await rig.pinned(digest, MIB, url)
+    await content.read(0, 1, USUAL)
+    index = rig.store.trees._index
+    table = index.table("blobs")
+    index.apply(lambda batch: batch._transaction.put(digest.raw, b"garbage", db=table.handle))
+    with trio.fail_after(30):
+        assert await content.read(9, 3, USUAL) == origin.expected("/forgotten", Span(9, 12))
     assert rig.metrics["fetch.bytes"] == 2 * MIB
 
 
