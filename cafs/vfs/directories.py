@@ -12,6 +12,7 @@ import trio
 
 from cafs.errors import NotFoundError
 from cafs.model.digest import Digest
+from cafs.model.record import Attachment
 from cafs.model.resolved import Shape
 from cafs.store.blobs import Blobs
 from cafs.vfs.attributes import (
@@ -149,7 +150,7 @@ class Directories:
             case DigestRoot() | TreeRoot():
                 return LISTED_ALGORITHMS
             case AdHocDirectory() | TreeAlgorithm():
-                return [named.path[-1] for _, named in self._places.below(at.path)]
+                return self._opened_below(at.path)
             case Control():
                 return self._control.names
             case _:
@@ -232,8 +233,23 @@ class Directories:
                 return self._appearance.directory(inode)
 
     def _newest(self, path: Path) -> int:
-        times = [at.created_ns for at, _ in self._places.below(path)]
-        return max(times, default=UNDATED_NS)
+        return max(self._opened_below(path).values(), default=UNDATED_NS)
+
+    def _opened_below(self, path: Path) -> dict[str, int]:
+        """The names below which something was opened, and when last, in ns since the epoch.
+
+        What was only looked up is found, but not listed: it may have been mistyped.
+        """
+        below = [(named, self._opened_ns(at, named)) for at, named in self._places.below(path)]
+        return {named.path[-1]: opened_ns for named, opened_ns in below if opened_ns}
+
+    def _opened_ns(self, at: Attachment, named: Named) -> int:
+        if isinstance(named.node, AdHocDirectory):
+            return max(self._opened_below(named.path).values(), default=0)
+        if self._is_file(named.node):
+            return at.created_ns  # it has a size, else it had no number
+        tree = self._places.tree_at(named.path)
+        return tree.created_ns if tree is not None else 0
 
     def _stamp(self) -> int:
         """A time that differs when the blobs differ; kernels cache a listing by its mtime."""

@@ -166,6 +166,10 @@ class Places:
                 found.append((at, Named(at.first, *self._meaning(at.path))))
         return found
 
+    def tree_at(self, path: Path) -> Attachment | None:
+        """The tree that a node shows, when somebody has looked inside it."""
+        return self._mounts.at(self._mount, text_of(path) + _TREE)
+
     async def _single(self, text: str) -> int:
         last = self._mounts.at(self._mount, text)
         if last is None:

@@ -32,8 +32,7 @@ class PlantedTrees:
         Raises:
             SourceChangedError: the tree has left the store, or was built anew.
         """
-        entry = self._entry(at, number)
-        return self._entry(at, entry.link) if entry.kind is Kind.HARD_LINK else entry
+        return self._followed(at, number, self._entry(at, number))[1]
 
     def attributes(self, at: Attachment, number: int) -> Attributes:
         """The attributes of an entry; a hard link is the file that it links to.
@@ -41,7 +40,8 @@ class PlantedTrees:
         Raises:
             SourceChangedError: as ``entry``.
         """
-        return self._shown(at, number, self._entry(at, number))
+        number, entry = self._followed(at, number, self._entry(at, number))
+        return self._appearance.of_entry(at.first + number, entry)
 
     def child(self, at: Attachment, parent: int, name: bytes) -> Attributes:
         """A child of a directory by its name; ``NOWHERE`` when there is none, or it is hidden.
@@ -54,8 +54,7 @@ class PlantedTrees:
             # A tree that is gone has no names either, and that must not be remembered for a year.
             self._entry(at, parent)
             return NOWHERE
-        entry = self._entry(at, number)
-        return self._shown(at, number, entry) if self._appearance.shows(entry.kind) else NOWHERE
+        return self._shown(at, number, self._entry(at, number)) or NOWHERE
 
     def children(self, at: Attachment, parent: int, after: int, limit: int) -> list[DirectoryEntry]:
         """At most ``limit`` children by name bytes, after the one with the cookie ``after``.
@@ -72,10 +71,11 @@ class PlantedTrees:
             if not batch:
                 break
             last = batch[-1][0]
+            shown = ((entry, self._shown(at, number, entry), number) for number, entry in batch)
             found += [
-                DirectoryEntry(entry.name, self._shown(at, number, entry), number + 1)
-                for number, entry in batch
-                if self._appearance.shows(entry.kind)
+                DirectoryEntry(entry.name, attributes, number + 1)
+                for entry, attributes, number in shown
+                if attributes is not None
             ]
         return found
 
@@ -108,10 +108,16 @@ class PlantedTrees:
             number = entry.parent
         return b"/".join(reversed(names)).decode("utf-8", "backslashreplace")
 
-    def _shown(self, at: Attachment, number: int, entry: Entry) -> Attributes:
+    def _shown(self, at: Attachment, number: int, entry: Entry) -> Attributes | None:
+        """The attributes of what an entry is or links to; None when that is hidden."""
+        number, entry = self._followed(at, number, entry)
+        shows = self._appearance.shows(entry.kind)
+        return self._appearance.of_entry(at.first + number, entry) if shows else None
+
+    def _followed(self, at: Attachment, number: int, entry: Entry) -> tuple[int, Entry]:
         if entry.kind is Kind.HARD_LINK:
-            number, entry = entry.link, self._entry(at, entry.link)
-        return self._appearance.of_entry(at.first + number, entry)
+            return entry.link, self._entry(at, entry.link)
+        return number, entry
 
     def _entry(self, at: Attachment, number: int) -> Entry:
         try:

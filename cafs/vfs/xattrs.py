@@ -76,8 +76,11 @@ class Xattrs:
         ]
 
     def _error(self, place: Named | Planted) -> bytes | None:
-        own: int | str = place.inode if isinstance(place, Planted) else text_of(place.path)
-        line = self._failures.last(own) or self._opening.error(place.node)
+        line = self._failures.last(place.inode)
+        if isinstance(place, Named):
+            # A name in it that failed is noted at its inode, since that name cannot be asked.
+            line = self._failures.last(text_of(place.path)) or line
+        line = line or self._opening.error(place.node)
         return line.encode() if line else None
 
     def _ref(self, place: Named | Planted) -> bytes | None:

@@ -146,6 +146,16 @@ async def test_listings_of_trees_are_sorted_and_hide_devices(tmp_path: Path) -> 
         assert absent.inode == 0
 
 
+async def test_a_second_name_of_a_hidden_device_is_hidden_too(tmp_path: Path) -> None:
+    device = Item(kind=Kind.BLOCK_DEVICE, device=0x800)
+    items = {b"sda": device, b"disk": Item(kind=Kind.HARD_LINK, link=b"sda")}
+    async with running_world(tmp_path, [GCC]) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", items)
+        assert await world.names("ref/gcc") == []
+        inside = (await world.walk("ref/gcc")).inode
+        assert (await world.filesystem.lookup(inside, b"disk")).inode == 0
+
+
 async def test_devices_and_set_id_bits_are_there_when_asked_for(tmp_path: Path) -> None:
     appearance = Appearance(uid=0, gid=0, suid=True, dev=True)
     async with running_world(tmp_path, [GCC], appearance=appearance) as world:
@@ -314,6 +324,14 @@ async def test_a_failing_ref_fails_inside_and_tells_why_on_its_directory(tmp_pat
         assert [each["path"] for each in told] == ["ref/gcc", "ref/gcc"]
 
 
+async def test_a_file_ref_without_a_size_tells_why_on_the_directory_above(tmp_path: Path) -> None:
+    async with running_world(tmp_path, [DATA]) as world:
+        world.refs.failing["data"] = UnreachableError("GET https://…: 503")
+        with pytest.raises(UnreachableError):
+            await world.walk("ref/data")
+        assert await world.text("ref", "user.cafs.error") == "GET https://…: 503"
+
+
 async def test_a_failing_read_tells_why_on_the_file(tmp_path: Path) -> None:
     async with running_world(tmp_path, [GCC]) as world:
         world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
@@ -369,6 +387,26 @@ async def test_refs_named_by_path_open_and_their_directories_grow(tmp_path: Path
         assert await world.names(path) == [b"x.tar@"]
         grown = await world.walk(path)
         assert (grown.inode, grown.mtime_ns > host.mtime_ns) == (host.inode, True)
+
+
+async def test_a_directory_is_listed_once_a_ref_below_it_has_opened(tmp_path: Path) -> None:
+    async with running_world(tmp_path) as world:
+        ref = "cimd:blob:v=0:https%3A%2F%2Ffiles.example%2Fa%2Fb.bin"
+        place = "ref/blob/https/files.example"
+        await world.walk(f"{place}/typed/wrongly")
+        with pytest.raises(KeyError):
+            await world.walk(f"{place}/a/nothing.bin@")
+        await world.walk("ref/archive/https/files.example/unread.tar@")
+        await world.walk(f"tree/sha256/{'0' * 64}")
+        for path in ("ref/blob", "ref/blob/https", place, "ref/archive/https", "tree/sha256"):
+            assert await world.names(path) == []
+        before = await world.walk("ref/blob")
+        world.refs.files[ref] = await stored(world.store, b"bytes")
+        await world.walk(f"{place}/a/b.bin@")
+        assert await world.names("ref/blob") == [b"https"]
+        assert await world.names(place) == [b"a"]
+        assert await world.names(f"{place}/a") == [b"b.bin@"]
+        assert (await world.walk("ref/blob")).mtime_ns > before.mtime_ns
 
 
 async def test_the_usual_spellings_are_symlinks(tmp_path: Path) -> None:
