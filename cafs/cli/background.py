@@ -2,7 +2,8 @@
 
 The worker is this same command with ``--foreground --ready-fd N``. It writes one JSON line to the
 descriptor: the live mount, or the error that kept it from mounting. End of file without a line
-means that it died; then its log tells why.
+means that it died; then its log tells why. A worker that finds nobody there to tell unmounts: who
+wanted the mount has been killed.
 """
 
 import hashlib
@@ -58,6 +59,7 @@ def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
     Raises:
         MountError: the worker died without a word.
         click.exceptions.Exit: the worker said why it could not mount; the message has been printed.
+        KeyboardInterrupt: and the like; the worker has ended.
     """
     log = log_file(mount_point)
     # Another worker may be writing that file, and this one may fail because of it: so it writes a
@@ -86,8 +88,14 @@ def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
             env={**os.environ, "CAFS_LOG_FILE": str(log)},
         )
     os.close(speak)
-    with open(listen, "rb") as pipe:  # noqa: PTH123 - a descriptor, not a path
-        line = pipe.readline()
+    try:
+        with open(listen, "rb") as pipe:  # noqa: PTH123 - a descriptor, not a path
+            line = pipe.readline()
+    except BaseException:  # Ctrl-C
+        worker.terminate()
+        worker.wait()
+        draft.unlink()
+        raise
     if line:
         word = msgspec.json.decode(line, type=Word)
         if word.ready is not None:

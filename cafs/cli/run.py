@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import click
 
@@ -12,6 +14,8 @@ from cafs.cli.failing import lament
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
+
+_Disposition: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 
 @click.command(
@@ -35,34 +39,68 @@ def command(context: click.Context, *, loaded: "Settings", arguments: tuple[str,
     from cafs.cli.mount import target
 
     place = target(loaded)
-    live = background.start(place, options.as_arguments(context))
-    try:
-        code = _attend(arguments, live.mount_point)
-    finally:
-        unmounting.unmount(place)
+    with _Relay() as relay:
+        live = background.start(place, options.as_arguments(context))
+        try:
+            code = _attend(arguments, live.mount_point, relay)
+        finally:
+            relay.deaf = True
+            unmounting.unmount(place)
     return code
 
 
-def _attend(arguments: tuple[str, ...], mount_point: str) -> int:
-    """Run the command to its end; Ctrl-C and SIGTERM are the command's to answer.
+class _Relay:
+    """Takes the signals that would end this process before the mount has ended.
+
+    Before there is a command they end ``run``, with the shell's exit code. Then they are the
+    command's to answer: it gets SIGTERM and SIGHUP from here, and Ctrl-C from the terminal, as
+    this process does. While the mount is being ended they change nothing.
+    """
+
+    def __init__(self) -> None:
+        self.child: subprocess.Popen[bytes] | None = None
+        self.deaf = False
+        self._former: dict[int, _Disposition] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # Who is under nohup stays so.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._former[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        if self.deaf:
+            return
+        if self.child is None:
+            raise SystemExit(128 + number)
+        if number != signal.SIGINT:
+            self.child.send_signal(number)
+
+
+def _attend(arguments: tuple[str, ...], mount_point: str, relay: _Relay) -> int:
+    """Run the command to its end.
 
     Returns:
         Its exit code; 128 + the signal that killed it; 127 when there is no such command, 126 when
         it cannot be run (the shell's codes).
     """
     try:
-        child = subprocess.Popen(arguments, env={**os.environ, "CAFS_MOUNT": mount_point})
+        relay.child = subprocess.Popen(arguments, env={**os.environ, "CAFS_MOUNT": mount_point})
     except FileNotFoundError:
         lament(f"{arguments[0]}: no such command", "")
         return 127
     except OSError as error:
         lament(f"{arguments[0]}: {error.strerror}", "")
         return 126
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    terminate = signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
-    try:
-        code = child.wait()
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, terminate)
+    code = relay.child.wait()
     return code if code >= 0 else 128 - code

@@ -94,10 +94,15 @@ class _Herald:
         self._fd = ready_fd
 
     def proclaim(self, mounted: live.LiveMount) -> None:
-        """Say that the mount is ready."""
+        """Say that the mount is ready.
+
+        Raises:
+            MountError: who wanted to know has been killed.
+        """
         live.save(mounted)
         logging.getLogger("cafs").info("mounted on %s", mounted.mount_point)
-        self._say(Word(ready=mounted))
+        if self._fd is not None and not self._say(Word(ready=mounted)):
+            raise MountError(f"{mounted.mount_point}: who asked for the mount has gone")
 
     def lament(self, error: CafsError) -> bool:
         """Say why there is no mount; whether anybody could be told."""
