@@ -23,13 +23,15 @@ from typing import Final
 
 from cafs.errors import StorageError
 from cafs.model.digest import Digest
-from cafs.store.files import storage_error
+from cafs.store.files import storage_error, sync_directory
 from cafs.store.locking import flock
 
 VERSION: Final = 1
 """Version of this layout. A store of a newer one is refused."""
 BALLAST: Final = 16 << 20
 """Bytes kept back, so that removing things from a full disk can write what it must."""
+_SHARED: Final = 64
+"""Bytes of the file ``users``, which hold the name of a namespace or nothing."""
 _FOLDERS: Final = ("blobs/sha256", "streams", "quarantine", "leases", "index")
 _MODE: Final = 0o700
 _REMOTE: Final = frozenset({"nfs", "nfs4", "fuse", "cifs", "smb3", "9p", "afs", "ceph"})
@@ -128,7 +130,7 @@ class Layout:
         try:
             text = path.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
-            path.write_text(f"{VERSION}\n", encoding="ascii")
+            _write_new(path, f"{VERSION}\n".encode())
             return
         if not text.isdecimal() or int(text) == 0:
             raise StorageError(f"{path}: {text[:40]!r} is no layout version")
@@ -148,6 +150,17 @@ class Layout:
             os.close(descriptor)
 
 
+def _write_new(path: Path, data: bytes) -> None:
+    """Make a file that is there with all of its content, or not at all, also after a power cut."""
+    temporary = path.with_name(f"{path.name}.new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_directory(path.parent)
+
+
 class Usage:
     """Our place among the users of a store, held until ``close`` or the end of the process.
 
@@ -156,7 +169,9 @@ class Usage:
     """
 
     def __init__(self, layout: Layout, namespace: str) -> None:
-        """Enter, waiting for one who is alone there to share it.
+        """Enter, waiting for one who is alone there to share it, or to die.
+
+        The file says in which namespace the store is shared; nothing while somebody is alone.
 
         Raises:
             StorageError: in use from another PID namespace, where LMDB cannot tell whether our
@@ -164,25 +179,32 @@ class Usage:
         """
         self._path = layout.root / "users"
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.alone = flock(self._descriptor, exclusive=True, wait=False)
-        if self.alone:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, namespace.encode(), 0)
-            return
-        flock(self._descriptor, exclusive=False, wait=True)
-        theirs = os.pread(self._descriptor, 256, 0).decode("ascii", "replace")
-        if theirs != namespace:
-            self.close()
-            raise StorageError(
-                f"{layout.root}: in use from another PID namespace ({theirs}, not {namespace})",
-                hint="use one store per container, or share the host's PID namespace",
-            )
+        self._namespace = namespace
+        self.alone = False
+        while not flock(self._descriptor, exclusive=True, wait=False):
+            flock(self._descriptor, exclusive=False, wait=True)
+            theirs = os.pread(self._descriptor, _SHARED, 0).decode("ascii", "replace").rstrip("\0")
+            if theirs == namespace:
+                return
+            if theirs:
+                self.close()
+                raise StorageError(
+                    f"{layout.root}: in use from another PID namespace ({theirs}, not {namespace})",
+                    hint="use one store per container, or share the host's PID namespace",
+                )
+        self.alone = True
+        self._say("")
 
     def share(self) -> None:
         """Let others in."""
         if self.alone:
+            self._say(self._namespace)
             flock(self._descriptor, exclusive=False, wait=True)
             self.alone = False
+
+    def _say(self, text: str) -> None:
+        # Always in the same bytes: a full disk has no others.
+        os.pwrite(self._descriptor, text.encode().ljust(_SHARED, b"\0"), 0)
 
     def close(self) -> None:
         """Leave."""

@@ -121,19 +121,25 @@ class Ledger:
     def create(self, key: StreamKey, size: int | None) -> StreamRecord:
         """Make the stream's file and record, unless somebody else has; return the record."""
         raw_key = bytes.fromhex(key)
+        new = StreamRecord(os.urandom(8), 0, size, None)
+        path = self._layout.stream(raw_key, new.file)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
 
         def change(batch: Batch) -> StreamRecord:
             raw = batch.get(self._streams, raw_key)
             if raw is not None:
                 return unpack_stream(raw)
-            record = StreamRecord(os.urandom(8), 0, size, None)
-            path = self._layout.stream(raw_key, record.file)
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            _make_file(path, size or 0)
-            batch.put(self._streams, raw_key, record.pack())
-            return record
+            batch.put(self._streams, raw_key, new.pack())
+            return new
 
-        return self._index.apply(change)
+        record = None
+        try:
+            _make_file(path, size or 0)
+            record = self._index.apply(change)
+        finally:
+            if record != new:
+                path.unlink(missing_ok=True)
+        return record
 
     def update(self, key: StreamKey, old: StreamRecord, new: StreamRecord) -> bool:
         """Replace the record; False when it is not ``old`` any more."""

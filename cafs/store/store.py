@@ -152,8 +152,7 @@ async def open_store(
             checkpointer=checkpointer,
         )
         if usage.alone:
-            await trio.to_thread.run_sync(_put_in_order, layout, ledger, store.trees)
-            await trio.to_thread.run_sync(usage.share)
+            await trio.to_thread.run_sync(_put_in_order, layout, usage, ledger, store.trees)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(checkpointer.run)
@@ -220,9 +219,11 @@ def _remade_index(layout: Layout) -> Environment:
     return index
 
 
-def _put_in_order(layout: Layout, ledger: Ledger, trees: Trees) -> None:
+def _put_in_order(layout: Layout, usage: Usage, ledger: Ledger, trees: Trees) -> None:
+    """Do what only who is alone may do, and let others in."""
     try:
         recovery.sweep_streams(layout, ledger)
+        trees.purge()
+        usage.share()
     except OSError as error:
         raise storage_error(error, f"{layout.root}: cannot be put in order") from error
-    trees.purge()

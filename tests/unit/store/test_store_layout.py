@@ -1,5 +1,6 @@
 """The directory of a store: who may use it, and what is made and removed when it is opened."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -121,6 +122,44 @@ def test_the_second_user_waits_until_the_first_shares(tmp_path: Path) -> None:
     thread.join()
     assert alone == [False]
     first.close()
+
+
+def test_who_waited_for_one_that_died_is_alone(tmp_path: Path) -> None:
+    """Else a store that was never put in order would be used as it is."""
+    layout = Layout(tmp_path, "boot")
+    first = Usage(layout, "pid:[1]")
+    waiting = f":{(tmp_path / 'users').stat().st_ino} "
+    alone: list[bool] = []
+
+    def enter() -> None:
+        second = Usage(layout, "pid:[1]")
+        alone.append(second.alone)
+        second.close()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    while not any(
+        "->" in line and waiting in line for line in Path("/proc/locks").read_text().splitlines()
+    ):
+        assert thread.is_alive()
+    first.close()
+    thread.join()
+    assert alone == [True]
+
+
+async def test_a_version_that_could_not_be_written_is_not_half_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(StorageError, match="cannot be prepared"):
+            async with open_store(tmp_path):
+                pass
+    async with open_store(tmp_path):
+        assert (tmp_path / "VERSION").read_bytes() == (GOLDEN / "VERSION").read_bytes()
 
 
 async def test_the_ballast_is_made_when_there_is_room(store: Store) -> None:
