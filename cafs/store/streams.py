@@ -287,7 +287,7 @@ class Streams:
             size: bytes, None while unknown.
 
         Raises:
-            SizeMismatchError: bytes of a stream of that key and another size are present.
+            SizeMismatchError: it is a verified blob of another size.
             StorageFullError: no space for it.
 
         Cancellation: the stream may have been made, with nothing in it.
@@ -307,7 +307,11 @@ class Streams:
         return stream
 
     def _usable(self, key: StreamKey, size: int | None) -> StreamRecord | None:
-        """The record, unless it is void: without its file, or of another size and empty."""
+        """The record, unless it is void: without its file, or of another size.
+
+        Who promised that size may have lied, or this caller's source may: nothing of it has been
+        verified, and to refuse would be for ever.
+        """
         record = self._shelf.ledger.record(key)
         if record is None:
             return None
@@ -317,7 +321,7 @@ class Streams:
             return None
         if size is None or known is None or size == known:
             return record
-        if self._shelf.ledger.present(key):
+        if record.digest is not None:
             raise SizeMismatchError(f"stream {key}", expected=known, actual=size)
         self._shelf.discard(key, record)
         return None
