@@ -3,7 +3,6 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Self
 
 from typing_extensions import override
 
@@ -64,21 +63,9 @@ class SpanSet:
         self._starts = starts
         self._stops = stops
 
-    @classmethod
-    def from_bounds(cls, bounds: Iterable[int]) -> Self:
-        """Build from ``start, stop, start, stop, …``, the form of ``bounds``.
-
-        Raises:
-            ValueError: an odd count, or a stop below its start.
-        """
-        flat = list(bounds)
-        if len(flat) % 2:
-            raise ValueError("odd number of bounds")
-        return cls(Span(*pair) for pair in zip(flat[::2], flat[1::2], strict=True))
-
     @property
     def bounds(self) -> tuple[int, ...]:
-        """``start, stop, start, stop, …``, ascending: the form that is stored."""
+        """``start, stop, start, stop, …``, ascending."""
         return tuple(edge for pair in zip(self._starts, self._stops, strict=True) for edge in pair)
 
     @property

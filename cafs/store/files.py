@@ -131,14 +131,6 @@ class Files:
                 raise
             return bytes(buffer[:count])
 
-    def read_sync(self, path: Path, offset: int, length: int) -> bytes:
-        """``read`` for code in worker threads."""
-        file = self.acquire(path)
-        try:
-            return _read_whole(file.descriptor, offset, length)
-        finally:
-            self.release(file)
-
 
 def _read_whole(descriptor: int, offset: int, length: int) -> bytes:
     parts: list[bytes] = []

@@ -142,25 +142,9 @@ class TreeWriter:
         raw = tables.index.get(tables.names, name_key(self._tree, parent, name))
         return None if raw is None else unpack_number(raw)
 
-    def bind(self, parent: int, name: bytes, number: int) -> None:
-        """Let a name mean an entry that was added under it before, now replaced or unbound.
-
-        Raises:
-            KeyError: there is no such number.
-            ValueError: the entry has another name or parent. A further name of a file is an entry
-                of its own, a hard link: listings resume behind an entry by its one name.
-        """
-        entry = self.entry(number)
-        if (entry.parent, entry.name) != (parent, name):
-            raise ValueError(f"entry {number} is {entry.name!r}, not {name!r}")
-        self._rebind(parent, name, number)
-
     def unbind(self, parent: int, name: bytes) -> None:
         """Let a name mean nothing; the entry itself stays, for hard links to it."""
-        self._rebind(parent, name, None)
-
-    def _rebind(self, parent: int, name: bytes, number: int | None) -> None:
-        self._note(parent, name, number)
+        self._note(parent, name, None)
         if self._bindings >= BATCH:
             self.flush()
 
