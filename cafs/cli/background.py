@@ -70,6 +70,7 @@ def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
         worker = subprocess.Popen(
             [
                 sys.executable,
+                "-P",  # a clone must not bring modules that we import: its directory is ours
                 "-m",
                 "cafs",
                 "mount",

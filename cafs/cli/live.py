@@ -35,14 +35,15 @@ class LiveMount(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alive(self) -> bool:
-        """Whether the worker's process is there."""
+        """Whether the worker's process is there, and no zombie that nobody has reaped.
+
+        Source: proc(5), /proc/pid/stat: the state follows the name, which ends with the last ")".
+        """
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+            told = Path(f"/proc/{self.pid}/stat").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
             return False
-        except PermissionError:
-            return True
-        return True
+        return told.rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
 
 
 def directory() -> Path:

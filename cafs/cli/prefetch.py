@@ -81,7 +81,7 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
 @contextmanager
 def _reporting(spec: "RefSpec", *, quiet: bool, as_json: bool) -> Iterator[Report]:
     """A report for one ref: JSON lines, a bar on a terminal, else one line at the end."""
-    name = spec.name or spec.ref.friendly
+    name = spec.name or spec.ref.shown
     if as_json:
         yield from _lines(name)
     elif quiet:

@@ -47,13 +47,15 @@ async def _resolve(loaded: "Settings", words: tuple[str, ...], as_json: bool) ->
 
 def _print(spec: "RefSpec", resolved: "Resolved", *, as_json: bool) -> None:
     from cafs.cli.sizes import size
+    from cafs.model.address import shown
+    from cafs.model.ref import shown_canonical
 
     if as_json:
         import msgspec
 
         facts = {
             "name": spec.name,
-            "ref": resolved.ref,
+            "ref": shown_canonical(spec.ref),
             "shape": resolved.shape.value,
             "digest": str(resolved.digest) if resolved.digest else None,
             "parts": [
@@ -61,16 +63,16 @@ def _print(spec: "RefSpec", resolved: "Resolved", *, as_json: bool) -> None:
                     "mediaType": part.media_type,
                     "size": part.size,
                     "digest": str(part.digest) if part.digest else None,
-                    "urls": part.urls,
+                    "urls": [shown(url) for url in part.urls],
                 }
                 for part in resolved.parts
             ],
         }
         say(msgspec.json.encode(facts))
         return
-    say(f"{spec.name or spec.ref.friendly}: {resolved.shape.value} {resolved.ref}")
+    say(f"{spec.name or spec.ref.shown}: {resolved.shape.value} {shown_canonical(spec.ref)}")
     say(f"  digest {resolved.digest or 'not known until it has been read whole'}")
     for part in resolved.parts:
         told = size(part.size) if part.size is not None else "size not told"
-        source = next(iter(part.urls), "in the store")
+        source = shown(next(iter(part.urls), "in the store"))
         say(f"  {told:>10}  {part.digest or part.validator.text or '-'}  {source}")

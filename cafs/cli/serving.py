@@ -83,6 +83,8 @@ def _prepare(place: "Path") -> None:
         raise MountError(f"{place} is mounted already ({kind})", hint=f"cafs unmount {place}")
     try:
         place.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise MountError(f"{place} is no directory", hint="mount on an empty one") from error
     except OSError as error:
         raise MountError(f"cannot make {place}: {error.strerror}") from error
 

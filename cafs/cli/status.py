@@ -1,7 +1,8 @@
 """``cafs status``: what is mounted, what is fetched, from where."""
 
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from cafs.cli.live import LiveMount
     from cafs.reporting import RefStatus, Status
     from cafs.settings.values import Settings
+
+
+_ANSWER_S: Final = 5.0
+"""How long a worker may take to answer; it needs milliseconds."""
+_FAILURES: Final = 5
+"""How many of the last failures are shown; ``.cafs/errors.json`` has more."""
 
 
 @click.command("status", short_help="Say what is mounted, and what is fetched from where.")
@@ -26,7 +33,8 @@ def command(
 ) -> int:
     """Say what is mounted, what is fetched, from where, and how often it was there already.
 
-    Of a mount (MOUNT_POINT, or that of cafs.toml) its worker answers; without one, what the store
+    Of a mount (MOUNT_POINT, or that of cafs.toml) its worker answers, with the last failures;
+    without one, what the store
     knows of the refs of cafs.toml is shown. Elsewhere all mounts of this user are listed.
     """
     import msgspec
@@ -68,17 +76,58 @@ def _status(loaded: "Settings", named: Path | None) -> "Status | None":
 def _of_worker(mount_point: Path) -> "Status":
     import msgspec
 
-    from cafs.errors import MountError
     from cafs.reporting import Status
 
-    try:
-        text = (mount_point / ".cafs" / "status.json").read_bytes()
-    except OSError as error:
+    return msgspec.json.decode(_ask(mount_point, "status.json"), type=Status)
+
+
+def _ask(mount_point: Path, name: str) -> bytes:
+    """A control file of a mount, whose worker may be stopped or dead.
+
+    Raises:
+        MountError: it does not answer.
+    """
+    from cafs.cli import live
+    from cafs.errors import MountError
+
+    answers: list[bytes | OSError] = []
+
+    def ask() -> None:
+        try:
+            answers.append((mount_point / ".cafs" / name).read_bytes())
+        except OSError as error:
+            answers.append(error)
+
+    # A read from a stopped worker does not return; a daemon thread may be left in it.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_ANSWER_S)
+    said = next(iter(answers), None)
+    if isinstance(said, bytes):
+        return said
+    known = live.find(mount_point)
+    if known is not None and not known.alive:
+        log = f"; its log is {known.log}" if known.log else ""
         raise MountError(
-            f"the mount on {mount_point} does not answer: {error.strerror}",
-            hint=f"cafs unmount --lazy {mount_point}",
-        ) from error
-    return msgspec.json.decode(text, type=Status)
+            f"{mount_point} is a mount whose worker (pid {known.pid}) has died",
+            hint=f"cafs unmount {mount_point}{log}",
+        )
+    raise MountError(
+        f"the mount on {mount_point} does not answer: "
+        + (said.strerror if said is not None and said.strerror else f"nothing in {_ANSWER_S:g} s"),
+        hint=f"cafs unmount --lazy {mount_point}",
+    )
+
+
+def _failures(mount_point: str) -> list[str]:
+    """The last failures in a mount, newest first, each once."""
+    import msgspec
+
+    from cafs.vfs.failures import Failure
+
+    told = msgspec.json.decode(_ask(Path(mount_point), "errors.json"), type=list[Failure])
+    lines = dict.fromkeys(f"{each.path}: {each.line}" for each in told)
+    return list(lines)[:_FAILURES]
 
 
 def _list_mounts(*, as_json: bool) -> int:
@@ -118,9 +167,8 @@ def _show(found: "Status") -> None:
             f"{found.hit_rate:.0%} of reads found their bytes in the store"
         )
     _show_refs(found.refs)
-    for ref in found.refs:
-        if ref.error:
-            say(f"failed {ref.name}: {ref.error.removeprefix(f'{ref.name}: ')}")
+    for line in _failures(found.mount_point) if found.mount_point is not None else ():
+        say(f"failed {line}")
     for fetch in found.inflight:
         done = f"{size(fetch.received)} of {size(fetch.stop - fetch.start)}"
         say(f"fetching {fetch.name}: {done} from {fetch.url} ({fetch.priority})")
@@ -136,7 +184,7 @@ def _show_refs(refs: "tuple[RefStatus, ...]") -> None:
     rows += [
         (
             ref.name,
-            "-" if ref.state == "unread" else size(ref.present),
+            "-" if ref.size is None and not ref.present else size(ref.present),
             "?" if ref.size is None else size(ref.size),
             ref.state,
             ref.ref,

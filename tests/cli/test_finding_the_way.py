@@ -2,6 +2,11 @@
 
 import hashlib
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
 
 from cafs.testing.archives import symlink, tar, tar_bytes
 from cafs.testing.origin import Origin
@@ -54,12 +59,13 @@ def test_status_says_why_refs_failed_below_the_table(
     gone = origin.put("/there.tar", b"").replace("there", "a-rather-long-name-that-is-not-there")
     with cafs.mount(f'[ref.gone]\nfrom="{gone}"\n') as mount:
         assert cafs.run("status", mount.path).stdout.count("gone") == 1
-        assert not (mount.ref("gone") / "x").exists()
+        for name in ("x", "x", "y"):
+            assert not (mount.ref("gone") / name).exists()
         lines = cafs.run("status").stdout.splitlines()
         assert [line.split() for line in lines if line.startswith("gone ")] == [
-            ["gone", "0", "B", "?", "failed", gone]
+            ["gone", "-", "?", "failed", gone]
         ]
-        (failure,) = [line for line in lines if line.startswith("failed gone: ")]
+        (failure,) = [line for line in lines if line.startswith("failed ref/gone: ")]
         assert failure.endswith("404 Not Found")
 
 
@@ -79,3 +85,56 @@ def test_a_digest_is_found_wherever_a_ref_may_be_written(cafs: Cafs, origin: Ori
     assert cafs.run("cat", digest).stdout == "model"
     assert digest in cafs.run("resolve", digest).stdout
     assert json.loads(cafs.run("resolve", "--json", digest).stdout)["digest"] == digest
+
+
+def test_status_names_a_worker_that_died(fuse: None, cafs: Cafs, origin: Origin) -> None:
+    cafs.project(f'[mount]\npath="cafs"\n[ref.model]\nfrom="{origin.put("/model.bin", b"")}"\n')
+    pid = json.loads(cafs.run("mount", "--json").stdout)["pid"]
+    try:
+        process = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([process], [], [], 10)[0]
+        os.close(process)
+        done = cafs.run("status", check=False)
+        assert done.returncode == 8
+        assert f"(pid {pid}) has died" in done.stderr
+        assert "cafs unmount" in done.stderr
+    finally:
+        cafs.run("unmount")
+    assert "not mounted" in cafs.run("status").stdout
+
+
+def test_status_of_a_stopped_worker_is_an_error_and_not_a_hang(
+    fuse: None, cafs: Cafs, origin: Origin
+) -> None:
+    url = origin.put("/model.bin", b"model")
+    cafs.environment["PYTHONSAFEPATH"] = "1"  # else Python looks for itself in ./cafs, the mount
+    with cafs.mount(f'[ref.model]\nfrom="{url}"\n') as mount:
+        os.kill(mount.pid, signal.SIGSTOP)
+        try:
+            done = cafs.run("status", check=False)
+        finally:
+            os.kill(mount.pid, signal.SIGCONT)
+        assert done.returncode == 8
+        assert "does not answer" in done.stderr
+
+
+def test_a_file_is_no_mount_point(fuse: None, cafs: Cafs) -> None:
+    file = cafs.directory / "file"
+    file.write_text("")
+    done = cafs.run("mount", file, check=False)
+    assert done.returncode == 8
+    assert "is no directory" in done.stderr
+
+
+def test_a_clone_brings_no_code_that_a_worker_runs(fuse: None, cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", b"model")
+    cafs.project(f'[mount]\npath="here"\n[ref.model]\nfrom="{url}"\n')
+    for name in ("trio", "msgspec", "click", "cafs"):
+        (cafs.directory / f"{name}.py").write_text("open('ran', 'w')\n")
+    command = [sys.executable, "-P", "-m", "cafs", "run", "--", "cat", "here/ref/model"]
+    done = subprocess.run(
+        command, cwd=cafs.directory, env=cafs.environment, capture_output=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (b"model", b"")
+    assert not (cafs.directory / "ran").exists()
