@@ -13,6 +13,7 @@ import msgspec
 from cafs import __version__
 from cafs.fetch.interfaces import Inflight
 from cafs.metrics import Metrics
+from cafs.model.address import shown
 from cafs.model.identity import located_stream
 from cafs.model.resolved import Part, Resolved
 from cafs.model.spec import RefSpec
@@ -102,12 +103,12 @@ def ref_status(
     state = "failed" if error else "unread" if resolved is None else "resolved"
     return RefStatus(
         name=spec.name,
-        ref=spec.ref.friendly,
+        ref=spec.ref.shown,
         state=state,
         digest=_digest(store, resolved),
         size=sum(known) if parts and len(known) == len(sizes) else None,
         present=sum(present(store, part) for part in parts),
-        sources=tuple(dict.fromkeys(url for part in parts for url in part.urls)),
+        sources=tuple(dict.fromkeys(shown(url) for part in parts for url in part.urls)),
         error=error,
     )
 
@@ -117,7 +118,7 @@ def fetch_status(flights: Sequence[Inflight], now_s: float) -> tuple[FetchStatus
     return tuple(
         FetchStatus(
             name=flight.name,
-            url=flight.url,
+            url=shown(flight.url),
             start=flight.span.start,
             stop=flight.span.stop,
             received=flight.received,

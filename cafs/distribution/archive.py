@@ -11,13 +11,13 @@ from cafs.distribution.parts import UrlParts
 from cafs.distribution.trees import Trees
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
+from cafs.model.address import shown
 from cafs.model.identity import StreamKey, archive_tree, located_stream, raw_stream
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part, Resolved
 from cafs.model.spec import RefSpec
 from cafs.store.store import Store
-from cafs.transport.urls import shown
 
 
 class Archives:

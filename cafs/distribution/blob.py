@@ -19,8 +19,8 @@ def shape_of(ref: Ref) -> Shape:
 
 
 def title(spec: RefSpec) -> str:
-    """What people call the ref: its name in the settings, else its short form."""
-    return spec.name or spec.ref.friendly
+    """What people call the ref: its name in the settings, else its short form without secrets."""
+    return spec.name or spec.ref.shown
 
 
 class BlobHandler(Handler):
@@ -62,7 +62,7 @@ class BlobHandler(Handler):
     async def open_tree(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> OpenTree:
         raise UnsupportedError(
             f"{title(spec)}: a file, not an archive",
-            hint=f"archive+{spec.ref.friendly} opens it as one",
+            hint=f"archive+{spec.ref.shown} opens it as one",
         )
 
     @override

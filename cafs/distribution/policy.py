@@ -34,12 +34,12 @@ class HostPolicy:
             return
         if ref.host is None:
             raise PolicyError(
-                f"{ref.friendly}: local files may not be named by path",
+                f"{ref.shown}: local files may not be named by path",
                 hint="give it a name in cafs.toml or in ~/.config/cafs/config.toml",
             )
         if not self.allows(ref.host):
             raise PolicyError(
-                f"{ref.friendly}: the host {ref.host} is not named in the settings",
+                f"{ref.shown}: the host {ref.host} is not named in the settings",
                 hint="give the ref a name in cafs.toml, allow the host in "
                 "~/.config/cafs/config.toml, or mount with --dynamic",
             )

@@ -30,6 +30,7 @@ from cafs.fetch.planning import LONGEST
 from cafs.fetch.rotation import Rotation
 from cafs.fetch.slots import Slots
 from cafs.metrics import Metrics
+from cafs.model.address import shown
 from cafs.model.span import Span, SpanSet
 from cafs.store.locking import SpanLock
 from cafs.store.streams import Stream, Streams
@@ -332,7 +333,7 @@ class Downloader:
         flight.note(error)
         if flight.priority() is Priority.READAHEAD:
             raise error
-        _LOG.info("fetch.try.failed: %s: %s", flight.url, error.line)
+        _LOG.info("fetch.try.failed: %s: %s", shown(flight.url), error.line)
         self._means.metrics.add("fetch.retries")
         if not rotation.failed():
             return

@@ -98,6 +98,16 @@ def comparable(url: str) -> str:
     return f"{path}{mark}{'&'.join(pairs)}"
 
 
+def shown(url: str) -> str:
+    """The URL for people: without userinfo, query and fragment, which may hold secrets."""
+    bare, query, _ = url.partition("#")[0].partition("?")
+    scheme, slashes, rest = bare.partition("://")
+    if slashes:
+        authority, slash, path = rest.partition("/")
+        bare = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    return bare + ("?…" if query else "")
+
+
 def host_of(url: str) -> str | None:
     """The authority of a normalised URL, ``host`` or ``host:port``; None for ``file:``."""
     return urlsplit(url).netloc or None

@@ -98,6 +98,11 @@ class AppcRef:
         return f"appc:{self.name}{'' if version is None else ':' + version}{words}"
 
     @property
+    def shown(self) -> str:
+        """The short form; nothing in it is secret."""
+        return self.friendly
+
+    @property
     def host(self) -> str | None:
         """The host that discovery starts at: the name's first component (R-34)."""
         return self.name.partition("/")[0]

@@ -116,6 +116,11 @@ class DockerRef:
         return f"docker://{self.short}"
 
     @property
+    def shown(self) -> str:
+        """The short form; nothing in it is secret."""
+        return self.friendly
+
+    @property
     def host(self) -> str | None:
         """The registry, ``host`` or ``host:port``."""
         return self.registry

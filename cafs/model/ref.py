@@ -17,7 +17,7 @@ from urllib.parse import quote_plus, unquote_plus
 from typing_extensions import override
 
 from cafs.errors import InvalidReferenceError, UnsupportedError
-from cafs.model.address import SCHEMES, comparable, host_of, last_segment, normalised
+from cafs.model.address import SCHEMES, comparable, host_of, last_segment, normalised, shown
 from cafs.model.appc_ref import AppcRef
 from cafs.model.digest import SIZES, Digest
 from cafs.model.docker_ref import DockerRef
@@ -71,6 +71,11 @@ class _UrlRef:
         """The URL, with ``archive+`` or ``blob+`` in front where its name says otherwise."""
         is_archive = archive_by_name(last_segment(self.url))
         return self.url if is_archive == (self.kind == "archive") else f"{self.kind}+{self.url}"
+
+    @property
+    def shown(self) -> str:
+        """The short form as it may be shown: a query may hold secrets, so there is ``?…``."""
+        return shown(self.friendly)
 
     @property
     def host(self) -> str | None:
@@ -129,6 +134,11 @@ class DigestRef:
         return str(self.digest)
 
     @property
+    def shown(self) -> str:
+        """The short form; nothing in it is secret."""
+        return self.friendly
+
+    @property
     def host(self) -> str | None:
         """None: a digest names no place."""
         return None
@@ -139,7 +149,14 @@ class DigestRef:
 
 
 Ref = ArchiveRef | BlobRef | DockerRef | AppcRef | DigestRef
-"""Each has ``canonical``, ``friendly`` and ``host``."""
+"""Each has ``canonical``, ``friendly``, ``shown`` and ``host``."""
+
+
+def shown_canonical(ref: Ref) -> str:
+    """The canonical text as it may be shown: with ``?…`` for a query, and then it is no ref."""
+    if not isinstance(ref, ArchiveRef | BlobRef) or "?" not in ref.url:
+        return ref.canonical
+    return f"{type(ref)(ref.url.partition('?')[0]).canonical}?…"
 
 
 def archive_by_name(name: str) -> bool:

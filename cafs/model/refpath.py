@@ -85,7 +85,7 @@ def path_of(ref: Ref) -> str:
         if not component or len(component) > MAX_COMPONENT:
             what = f"longer than {MAX_COMPONENT} bytes" if component else "empty"
             raise InvalidReferenceError(
-                f"{ref.friendly}: a component of its path would be {what}",
+                f"{ref.shown}: a component of its path would be {what}",
                 hint="give it a name in cafs.toml",
             )
     return path
@@ -127,7 +127,7 @@ def _components(ref: Ref) -> list[str]:
             return _url_components(ref)
         case DigestRef():
             raise InvalidReferenceError(
-                f"{ref.friendly} has no path below ref/",
+                f"{ref.shown} has no path below ref/",
                 hint=f"digest/{ref.digest.algorithm}/{ref.digest.hex}",
             )
         case _:
@@ -138,7 +138,7 @@ def _url_components(ref: ArchiveRef | BlobRef) -> list[str]:
     parts = urlsplit(ref.url)
     if not parts.netloc:
         raise InvalidReferenceError(
-            f"{ref.friendly}: files are not read by path", hint="give it a name in cafs.toml"
+            f"{ref.shown}: files are not read by path", hint="give it a name in cafs.toml"
         )
     *inner, last = parts.path.split("/")[1:]
     if parts.query:

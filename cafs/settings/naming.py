@@ -96,7 +96,7 @@ def _refuse_misplaced(document: Document, key: str, ref: Ref) -> None:
         if wrong and document.has(f"{key}.{word}"):
             hint = "archive+… reads it as an archive" if isinstance(ref, BlobRef) else ""
             hint = hint if word in {"strip", "subdir"} else ""
-            raise document.wrong(f"{key}.{word}", f"{what}; this is {ref.friendly}", hint=hint)
+            raise document.wrong(f"{key}.{word}", f"{what}; this is {ref.shown}", hint=hint)
 
 
 def _integrity(document: Document, key: str, ref: Ref) -> Digest | None:
@@ -110,7 +110,7 @@ def _integrity(document: Document, key: str, ref: Ref) -> Digest | None:
     except CafsError as error:
         raise document.wrong(key, error.what, hint=error.hint) from error
     if own is not None and own.algorithm == pin.algorithm and own != pin:
-        raise document.wrong(key, f"{pin} is another digest than that of {ref.friendly}")
+        raise document.wrong(key, f"{pin} is another digest than that of {ref.shown}")
     return pin
 
 

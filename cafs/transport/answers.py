@@ -15,8 +15,9 @@ from cafs.errors import (
     RefusedError,
     UnreachableError,
 )
+from cafs.model.address import shown
 from cafs.transport.heads import retry_after_s, unsatisfied_total
-from cafs.transport.urls import Origin, shown
+from cafs.transport.urls import Origin
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _GONE: Final = frozenset({404, 410})

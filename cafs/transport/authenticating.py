@@ -19,11 +19,12 @@ from typing_extensions import override
 
 from cafs.concurrency import Flights
 from cafs.errors import CredentialsError, NotFoundError, RefusedError
+from cafs.model.address import shown
 from cafs.transport.answers import ChallengeError
 from cafs.transport.challenges import parse_challenges
 from cafs.transport.interfaces import Request, Response, Transport
 from cafs.transport.redirecting import RedirectPolicy, Start
-from cafs.transport.urls import Origin, shown
+from cafs.transport.urls import Origin
 
 _REMEMBERED: Final = 256
 _ANSWER_LIMIT: Final = 1 << 20
@@ -172,7 +173,7 @@ class BearerAuth(Transport):
                 answer = _parsed(grant.realm, await _read(response))
         except ChallengeError as error:
             raise CredentialsError(
-                f"{shown(grant.realm)}: no anonymous token for {grant.scope or start.url}",
+                f"{shown(grant.realm)}: no anonymous token for {grant.scope or shown(start.url)}",
                 hint=f"{Origin.of(start.url).host} wants credentials",
             ) from error
         except NotFoundError as error:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing_extensions import override
 
 from cafs.errors import UnsupportedError
+from cafs.model.address import shown
 from cafs.transport.interfaces import Request, Response, Transport
-from cafs.transport.urls import scheme_of, shown
+from cafs.transport.urls import scheme_of
 
 
 class Choosing(Transport):

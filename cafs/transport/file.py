@@ -18,10 +18,11 @@ from cafs.errors import (
     SourceChangedError,
     UnreachableError,
 )
+from cafs.model.address import shown
 from cafs.model.span import Span
 from cafs.model.validator import Validator
 from cafs.transport.interfaces import Head, Request, Response, Transport
-from cafs.transport.urls import shown, split
+from cafs.transport.urls import split
 
 _PIECE: Final = 1 << 20
 _FAMILIES: Final[dict[int, type[CafsError]]] = {

@@ -34,6 +34,7 @@ from cafs.errors import (
     SettingsError,
     UnreachableError,
 )
+from cafs.model.address import shown
 from cafs.model.span import Span
 from cafs.transport.answers import failure
 from cafs.transport.heads import (
@@ -44,7 +45,7 @@ from cafs.transport.heads import (
 )
 from cafs.transport.interfaces import Head, Request, Response, Transport
 from cafs.transport.proxies import Proxies
-from cafs.transport.urls import Origin, shown
+from cafs.transport.urls import Origin
 
 _LOG: Final = logging.getLogger("cafs.transport")
 _RECEIVED: Final = 512 << 10

@@ -16,10 +16,11 @@ from urllib.parse import urljoin
 from typing_extensions import override
 
 from cafs.errors import InvalidReferenceError, PolicyError, RefusedError
+from cafs.model.address import shown
 from cafs.transport.addresses import Reach, literal, reach_of, resolve
 from cafs.transport.answers import ChallengeError, RedirectError
 from cafs.transport.interfaces import Request, Response, Transport
-from cafs.transport.urls import Origin, scheme_of, shown
+from cafs.transport.urls import Origin, scheme_of
 
 _PRIVATE_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
 

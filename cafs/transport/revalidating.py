@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from cafs.errors import CafsError, NotFoundError, OfflineError, RefusedError
 from cafs.metrics import Metrics
+from cafs.model.address import shown
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.document import CacheDocument
 from cafs.model.resolved import Part
@@ -21,7 +22,6 @@ from cafs.model.span import Span
 from cafs.model.spec import Pull
 from cafs.model.validator import Validator
 from cafs.transport.interfaces import Head, Request, Response, Transport
-from cafs.transport.urls import shown
 
 _PROBE: Final = Span(0, 1)
 _WHOLE: Final = 200

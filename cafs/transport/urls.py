@@ -1,4 +1,4 @@
-"""URLs as transports need them: whose they are, and how they may be shown."""
+"""URLs as transports need them: whose they are."""
 
 import re
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 from typing_extensions import override
 
 from cafs.errors import InvalidReferenceError
+from cafs.model.address import shown
 
 _PORTS: Final = {"http": 80, "https": 443}
 _AUTHORITY: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
@@ -65,16 +66,6 @@ def scheme_of(url: str) -> str:
     """The scheme, lower-case; empty when there is none."""
     scheme, colon, _ = url.partition(":")
     return scheme.lower() if colon else ""
-
-
-def shown(url: str) -> str:
-    """The URL for people: without userinfo, query and fragment, which may hold secrets."""
-    bare, query, _ = url.partition("#")[0].partition("?")
-    scheme, slashes, rest = bare.partition("://")
-    if slashes:
-        authority, slash, path = rest.partition("/")
-        bare = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
-    return bare + ("?…" if query else "")
 
 
 def split(url: str) -> SplitResult:

@@ -7,6 +7,7 @@ names.
 
 from typing import Final
 
+from cafs.model.ref import shown_canonical
 from cafs.vfs.failures import Failures
 from cafs.vfs.knowing import Knowing
 from cafs.vfs.opening import Opening
@@ -22,7 +23,7 @@ class Xattrs:
     """Answers for the extended attributes of a mount's nodes.
 
     - ``user.cafs.digest``: the digest, as text.
-    - ``user.cafs.ref``: the ref that the path belongs to, canonical.
+    - ``user.cafs.ref``: the ref that the path belongs to, canonical, without a query.
     - ``user.cafs.present``: ``local/size``, bytes.
     - ``user.cafs.trust``: ``verified``; ``weak`` where the only pin is md5 or sha1; ``provisional``
       without a pin.
@@ -85,7 +86,7 @@ class Xattrs:
 
     def _ref(self, place: Named | Planted) -> bytes | None:
         spec = self._opening.spec(place.node)
-        return spec.ref.canonical.encode() if spec is not None else None
+        return shown_canonical(spec.ref).encode() if spec is not None else None
 
     def _known(self, place: Named | Planted, name: bytes) -> bytes | None:
         known = self._knowing.of(place)

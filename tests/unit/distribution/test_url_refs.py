@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import logging
 import random
 import tarfile
 import zipfile
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from cafs import reporting
 from cafs.errors import (
+    CafsError,
     DigestMismatchError,
     MalformedError,
     NotFoundError,
@@ -24,7 +27,7 @@ from cafs.model.resolved import Shape
 from cafs.model.spec import Pull
 from cafs.testing import archives
 from cafs.testing.archives import Item
-from cafs.testing.faults import IgnoreRange, NoLength, NoValidators, Status
+from cafs.testing.faults import Drop, IgnoreRange, NoLength, NoValidators, Status
 from cafs.testing.origin import Origin
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
 
@@ -137,6 +140,25 @@ async def test_a_dead_source_does_not_use_up_the_time_of_its_mirrors(
     origin.fault("/dead", Status(503))
     assert await world.file(world.spec(dead, integrity=str(digest_of(DATA)), mirrors=(good,)))
     assert len(origin.requests_for("/dead")) == 1
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.bin"])
+async def test_a_query_is_in_no_error_log_or_status(
+    world: World, origin: Origin, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    caplog.set_level(logging.DEBUG, "cafs")
+    url = f"{origin.put(f'/{name}', DATA)}?sig=hunter2"
+    spec = world.spec(url, integrity=str(digest_of(b"other")))
+    opening = world.tree(spec) if name.endswith("gz") else world.file(spec)
+    origin.fault(f"/{name}", Drop(after_bytes=100, skip=1, times=1))
+    with pytest.raises(CafsError) as caught:
+        await opening
+    peeked, error = world.resolver.peek(spec), world.resolver.error(spec)
+    status = reporting.ref_status(world.store, spec, peeked, error)
+    assert f"/{name}?…" in status.ref
+    assert status.sources == (f"{origin.url(f'/{name}')}?…",)
+    assert "fetch.try.failed" in caplog.text
+    assert "hunter2" not in f"{caught.value.line} {caplog.text} {status}"
 
 
 async def test_the_last_source_is_asked_as_often_as_a_single_one(

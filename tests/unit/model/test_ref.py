@@ -14,6 +14,7 @@ from cafs.model.ref import (
     DockerRef,
     archive_by_name,
     parse_ref,
+    shown_canonical,
 )
 
 HEX = "a59906e33509d14c036c8678d687bd4eec81ed7c4b8ce907b888c607f6a1e0e6"
@@ -390,6 +391,36 @@ def test_relative_files_start_from_the_base() -> None:
 def test_urls_that_no_ref_may_hold(text: str, says: str) -> None:
     with pytest.raises(InvalidReferenceError, match=says):
         parse_ref(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "short", "canonical"),
+    [
+        (
+            "archive+https://example.com/x?sig=hunter2",
+            "archive+https://example.com/x?…",
+            "cimd:archive:v=0:https%3A%2F%2Fexample.com%2Fx?…",
+        ),
+        (
+            "https://example.com/x.bin",
+            "https://example.com/x.bin",
+            "cimd:blob:v=0:https%3A%2F%2Fexample.com%2Fx.bin",
+        ),
+        (
+            "docker://example.com/app:1",
+            "docker://example.com/app:1",
+            "cimd:docker:v=0:example.com/app:1",
+        ),
+    ],
+)
+def test_what_is_shown_of_a_ref_has_no_query(text: str, short: str, canonical: str) -> None:
+    ref = parse_ref(text)
+    assert (ref.shown, shown_canonical(ref)) == (short, canonical)
+
+
+def test_what_is_shown_of_a_ref_with_a_query_is_no_other_ref() -> None:
+    with pytest.raises(CafsError):
+        parse_ref(shown_canonical(parse_ref("https://example.com/x?sig=hunter2")))
 
 
 def test_a_refused_url_does_not_repeat_the_secret() -> None:

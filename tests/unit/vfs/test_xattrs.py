@@ -6,7 +6,9 @@ import pytest
 
 from cafs.model.digest import Digest, digest_of
 from cafs.model.member import Kind
+from cafs.model.ref import ArchiveRef
 from cafs.model.resolved import Part
+from cafs.model.spec import RefSpec
 from tests.vfs_world import (
     Item,
     World,
@@ -57,6 +59,13 @@ async def test_of_an_unread_ref_only_its_name_is_known(tmp_path: Path) -> None:
         assert await values(world, "ref/gcc") == {}
         assert await world.text("ref/gcc", "user.cafs.ref") == GCC.ref.canonical
         assert world.refs.asked == []
+
+
+async def test_the_query_of_a_ref_is_told_to_nobody(tmp_path: Path) -> None:
+    spec = RefSpec(name="tool", ref=ArchiveRef("https://files.example/t.tar?sig=hunter2"))
+    async with running_world(tmp_path, [spec]) as world:
+        told = await world.text("ref/tool", "user.cafs.ref")
+        assert told == "cimd:archive:v=0:https%3A%2F%2Ffiles.example%2Ft.tar?…"
 
 
 async def test_a_file_of_a_pinned_tree_is_verified(tmp_path: Path) -> None:
