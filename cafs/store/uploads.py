@@ -138,7 +138,7 @@ class BlobWriter:
             DigestMismatchError: other bytes; they are in quarantine, the upload is gone.
             trio.ClosedResourceError: closed, committed or cancelled.
 
-        Cancellation: the blob may be admitted, and the upload remain.
+        Cancellation: all or nothing; an upload that remains can be committed again.
         """
         self._check_open()
         if size is not None and size != self.size:
@@ -163,13 +163,13 @@ class BlobWriter:
     async def cancel(self) -> None:
         """Throw the upload away; what was committed stays. Any number of times.
 
-        Cancellation: the upload may remain, and can be cancelled again.
+        Cancellation: no effect; it is carried through, so that it can clean up after one.
         """
         if self._state in {_State.COMMITTED, _State.CANCELLED}:
-            await trio.lowlevel.checkpoint_if_cancelled()
             return
-        await self._stream.discard()
-        await self._uploads.forget(self.id)
+        with trio.CancelScope(shield=True):
+            await self._stream.discard()
+            await self._uploads.forget(self.id)
         self._state = _State.CANCELLED
 
     def _check_open(self) -> None:
@@ -214,10 +214,14 @@ class Uploads:
         return writer
 
     async def forget(self, identity: str) -> None:
-        """Remove the record of an upload that is over."""
-        await self._index.commit(
-            lambda batch: batch.delete(self._table, _key(identity)), urgent=True
-        )
+        """Remove the record of an upload that is over.
+
+        Cancellation: no effect; it is carried through.
+        """
+        with trio.CancelScope(shield=True):
+            await self._index.commit(
+                lambda batch: batch.delete(self._table, _key(identity)), urgent=True
+            )
 
 
 def _key(identity: str) -> bytes:

@@ -70,6 +70,17 @@ async def test_b4_close_after_commit_is_an_error(store: Store) -> None:
         await writer.close()
 
 
+async def test_b4_a_cancelled_task_can_cancel_its_upload(store: Store) -> None:
+    writer = await store.blobs.create()
+    await writer.write(DATA)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await writer.cancel()
+    with pytest.raises(NotFoundError):
+        await store.blobs.resume(writer.id)
+    assert not list(store.path.glob("streams/*/*"))
+
+
 async def test_b4_cancel_may_be_called_again_and_after_commit(store: Store) -> None:
     writer = await store.blobs.create()
     await writer.write(DATA)
