@@ -18,6 +18,10 @@ _XATTR: Final = b"SCHILY.xattr."
 _KEPT: Final = b"user."
 """Extended attributes that mean something to somebody else than the system that wrote them."""
 
+_XATTR_NAME: Final = 255
+_XATTR_SIZE: Final = 64 << 10
+"""What Linux takes (XATTR_NAME_MAX, XATTR_SIZE_MAX); larger ones nobody could read."""
+
 _SPARSE: Final = b"GNU.sparse."
 _LENGTH_DIGITS: Final = 20
 _LINE_FEED: Final = 0x0A
@@ -81,7 +85,7 @@ def parse(data: bytes, base: Extension) -> Extension:
     for key, value in records(data):
         if key.startswith(_XATTR):
             name = key[len(_XATTR) :].replace(b"%3D", b"=").replace(b"%25", b"%")
-            if name.startswith(_KEPT):
+            if name.startswith(_KEPT) and len(name) <= _XATTR_NAME and len(value) <= _XATTR_SIZE:
                 xattrs.append((name, value))
         elif key.startswith(_SPARSE):
             sparse.append((key[len(_SPARSE) :], value))

@@ -142,6 +142,15 @@ def test_sparse_maps_that_lie_are_refused(records: bytes) -> None:
         parsed(pax(records) + block(b"holes") + END)
 
 
+def test_attributes_that_no_file_can_have_are_left_out() -> None:
+    kept = (b"user.large", bytes(64 << 10))
+    records = record(b"SCHILY.xattr." + kept[0], kept[1])
+    records += record(b"SCHILY.xattr.user.huge", bytes((64 << 10) + 1))
+    records += record(b"SCHILY.xattr.user." + b"n" * 251, b"v")
+    (member,) = parsed(pax(records) + block() + END)
+    assert member.xattrs == (kept,)
+
+
 @pytest.mark.parametrize("flag", [b"1", b"2", b"5"])
 def test_only_files_are_sparse(flag: bytes) -> None:
     notes = record(b"GNU.sparse.size", b"4096") + record(b"GNU.sparse.map", b"")
