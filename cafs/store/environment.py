@@ -12,6 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,19 +31,27 @@ MAP_SIZE: Final = 1 << 40
 """Address space of one environment. Reserved, not used: the file grows with its content."""
 READERS: Final = 4096
 """Read transactions at one time, over all processes."""
+_MARK: Final = "broken"
+"""The file that marks a damaged environment."""
 _CUT_SHORT: Final = 1 << 20
 """Bytes left on a disk on which a commit's write may have been cut short: more than it writes."""
 _BROKEN: Final = (
+    lmdb.BadTxnError,
     lmdb.CorruptedError,
     lmdb.InvalidError,
     lmdb.PageNotFoundError,
     lmdb.PanicError,
     lmdb.VersionMismatchError,
 )
+"""What LMDB says of damaged pages. A transaction is bad when it met one: nothing goes on after an
+error here."""
 
 
 class BrokenEnvironmentError(StorageError):
-    """The environment's own structure is damaged: nothing in it can be trusted."""
+    """The environment's own structure is damaged: nothing in it can be trusted.
+
+    It is marked as such, and cannot be opened any more: some damage shows only where it is read.
+    """
 
     code = "storage-broken"
 
@@ -199,6 +208,7 @@ class Environment:
                 metasync=synced,
                 readahead=False,
             )
+            self._check_whole()
             self._environment.reader_check()
             with self._environment.begin(write=True) as transaction:
                 self._tables = {
@@ -211,6 +221,24 @@ class Environment:
                 }
         except lmdb.Error as error:
             raise _translated(error, path) from error
+
+    def _check_whole(self) -> None:
+        """Refuse what was found damaged before, or lacks its end: a look there would kill us.
+
+        Raises:
+            BrokenEnvironmentError: it is so.
+        """
+        if (self.path / _MARK).exists():
+            reason = "was found damaged before"
+        else:
+            needed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+            if (self.path / "data.mdb").stat().st_size >= needed:
+                return
+            reason = "its file was cut short"
+        self._environment.close()
+        raise BrokenEnvironmentError(
+            f"{self.path}: {reason}", hint="it is made anew when nobody else uses the store"
+        )
 
     def close(self) -> None:
         """Let go of the directory; nothing else may be called afterwards."""
@@ -272,6 +300,9 @@ def _translated(error: lmdb.Error, path: Path) -> StorageError:
     if isinstance(error, lmdb.MapFullError) or _no_space(error.code, path):
         return StorageFullError(f"{path}: {error}", hint="free space on the store's disk")
     if isinstance(error, _BROKEN):
+        # On a full disk there is no mark; then whoever meets the damage next makes it.
+        with suppress(OSError):
+            (path / _MARK).touch()
         return BrokenEnvironmentError(f"{path}: {error}")
     return StorageError(f"{path}: {error}")
 

@@ -4,6 +4,7 @@ Only for a process that is alone with the store; everything here blocks.
 """
 
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,17 @@ def set_aside_index(layout: Layout) -> None:
     layout.index.rename(target)
     layout.index.mkdir(mode=0o700)
     _LOG.warning("store.index.broken moved_to=%s", target)
+
+
+def drop_recent(layout: Layout) -> None:
+    """Begin this boot's records anew, as after a power cut: what no checkpoint has seen is lost.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    shutil.rmtree(layout.recent)
+    layout.join()
+    _LOG.warning("store.recent.broken path=%s", layout.recent)
 
 
 def restore_blobs(layout: Layout, records: BlobRecords) -> None:

@@ -200,9 +200,26 @@ def _open_environments(
             raise
         index = _remade_index(layout)
     held.callback(index.close)
-    recent = Environment(layout.recent, _RECENT, synced=False, make_room=layout.make_room)
+    try:
+        recent = _open_recent(layout)
+    except BrokenEnvironmentError:
+        if not usage.alone:
+            raise
+        recent = _remade_recent(layout)
     held.callback(recent.close)
     return index, recent
+
+
+def _open_recent(layout: Layout) -> Environment:
+    return Environment(layout.recent, _RECENT, synced=False, make_room=layout.make_room)
+
+
+def _remade_recent(layout: Layout) -> Environment:
+    try:
+        recovery.drop_recent(layout)
+    except OSError as error:
+        raise storage_error(error, f"{layout.recent}: cannot be made anew") from error
+    return _open_recent(layout)
 
 
 def _open_index(layout: Layout) -> Environment:

@@ -1,14 +1,17 @@
 """What opening a store puts in order: leftovers of a crash, a broken index."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, raw_stream
+from cafs.store.environment import BrokenEnvironmentError
 from cafs.store.store import Store, open_store
 
 KEY = StreamKey("ab" * 32)
+PAGE = 4096
 DATA = b"some bytes" * 1000
 DIGEST = digest_of(DATA)
 
@@ -62,6 +65,51 @@ async def test_a_broken_index_is_made_anew_from_the_blobs(tmp_path: Path) -> Non
         assert store.streams.find(StreamKey("cd" * 32)) is None
         assert below(tmp_path, "streams/*/*") == []
         assert below(tmp_path, "quarantine/index-*/data.mdb")
+
+
+@pytest.mark.expects_log("store.index.broken")
+async def test_an_index_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await admitted(store, DATA)
+    data = tmp_path / "index" / "data.mdb"
+    os.truncate(data, data.stat().st_size // 2)
+    async with open_store(tmp_path) as store:
+        assert await store.blobs.read(DIGEST, 0, 1 << 20) == DATA
+
+
+@pytest.mark.expects_log("store.index.broken")
+async def test_an_index_that_was_found_damaged_is_made_anew_by_the_next_alone(
+    tmp_path: Path,
+) -> None:
+    async with open_store(tmp_path) as store:
+        await admitted(store, DATA)
+        data = tmp_path / "index" / "data.mdb"
+        content = data.read_bytes()
+        # All but the two meta pages and what they lead to at opening is damaged.
+        with data.open("r+b") as file:
+            file.write(content[: 2 * PAGE] + b"\xff" * (len(content) - 2 * PAGE))
+        with pytest.raises(BrokenEnvironmentError):
+            store.blobs.stat(DIGEST)
+    async with open_store(tmp_path) as store:
+        assert await store.blobs.read(DIGEST, 0, 1 << 20) == DATA
+
+
+@pytest.mark.parametrize("damage", [b"not LMDB" * 4096, b""])
+@pytest.mark.expects_log("store.recent.broken")
+async def test_broken_records_of_this_boot_cost_what_no_checkpoint_has_seen(
+    tmp_path: Path, damage: bytes
+) -> None:
+    async with open_store(tmp_path) as store:
+        await admitted(store, DATA)
+        kept = await store.streams.open(StreamKey("cd" * 32), 10)
+        await kept.write(0, b"abc")
+    (data,) = below(tmp_path, "recent-*/data.mdb")
+    data.write_bytes(damage)
+    async with open_store(tmp_path) as store:
+        assert await store.blobs.read(DIGEST, 0, 1 << 20) == DATA
+        kept = await store.streams.open(StreamKey("cd" * 32), 10)
+        assert await kept.read(0, 3) == b"abc"
+        assert await store.mounts.create("works") == 1
 
 
 @pytest.mark.expects_log("store.(index.broken|blob.quarantined)")
