@@ -24,7 +24,7 @@ from cafs.errors import (
 )
 from cafs.fetch.budget import Budget
 from cafs.fetch.flight import Flight
-from cafs.fetch.interfaces import Priority, Source
+from cafs.fetch.interfaces import Source
 from cafs.fetch.judging import Terms, changed, judge, wrong_size
 from cafs.fetch.planning import LONGEST
 from cafs.fetch.rotation import Rotation
@@ -331,7 +331,7 @@ class Downloader:
             flight.note(error)
             return
         flight.note(error)
-        if flight.priority() is Priority.READAHEAD:
+        if flight.unawaited():
             raise error
         _LOG.info("fetch.try.failed: %s: %s", shown(flight.url), error.line)
         self._means.metrics.add("fetch.retries")

@@ -45,6 +45,10 @@ class Flight:
         """That of the most urgent who wants it."""
         return min((one.priority() for one in self.seats), default=Priority.PREFETCH)
 
+    def unawaited(self) -> bool:
+        """Whether only read-ahead wants it: then nobody minds if it fails."""
+        return all(one.priority() is Priority.READAHEAD for one in self.seats)
+
     def endless(self) -> bool:
         """Whether somebody waits for it for ever."""
         return any(one.endless() for one in self.seats)

@@ -175,7 +175,7 @@ class Lane(Flights):
                 await self.downloader.fly(flight)
         except CafsError as error:
             flight.error = error
-            if flight.priority() is not Priority.READAHEAD:
+            if not flight.unawaited():
                 self._failures.remember(self.terms.key, error, span=flight.rest)
         except Exception as bug:  # noqa: BLE001 - carried to those who wait, who raise it
             flight.error = bug

@@ -14,7 +14,9 @@ from cafs.errors import (
     SourceChangedError,
     UnreachableError,
 )
+from cafs.fetch.flight import Flight
 from cafs.fetch.interfaces import Patience, Priority, Source
+from cafs.fetch.ranged import RangedContent
 from cafs.model.digest import digest_of
 from cafs.model.span import Span
 from cafs.testing.bodies import Generated
@@ -381,3 +383,23 @@ async def test_a_file_is_read_by_ranges_and_its_change_is_noticed(rig: Rig, tmp_
     os.utime(path, ns=(0, 0))
     with pytest.raises(SourceChangedError):
         await content.read(0, 5, USUAL)
+
+
+@pytest.mark.parametrize(
+    ("wanting", "unawaited"),
+    [
+        ([Priority.READAHEAD], True),
+        ([Priority.READAHEAD, Priority.PREFETCH], False),
+        ([Priority.READAHEAD, Priority.DEMAND], False),
+        ([Priority.PREFETCH], False),
+    ],
+)
+async def test_only_what_read_ahead_alone_wants_may_fail_unheard(
+    rig: Rig, origin: Origin, wanting: list[Priority], *, unawaited: bool
+) -> None:
+    content = await rig.located(origin.put("/wanted", Generated(MIB, seed=7)))
+    assert isinstance(content, RangedContent)
+    flight = Flight(Span(0, MIB))
+    for priority in wanting:
+        flight.join(content._lane.hold(Patience(None, priority)))
+    assert flight.unawaited() is unawaited
