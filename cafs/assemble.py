@@ -293,5 +293,8 @@ async def _status_without_mount(settings: Settings) -> reporting.Status:
         return reporting.status(
             store,
             Metrics(),
-            (reporting.ref_status(store, spec, latest(spec.key), None) for spec in settings.refs),
+            (
+                reporting.ref_status(store, spec, latest(spec.source), None)
+                for spec in settings.refs
+            ),
         )

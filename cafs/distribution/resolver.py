@@ -75,7 +75,7 @@ class Resolver:
 
     def peek(self, spec: RefSpec) -> Resolved | None:
         """What the ref means in this mount, when that is settled; asks nobody."""
-        return self._store.mounts.resolved(self._mount, spec.key)
+        return self._store.mounts.resolved(self._mount, spec.source)
 
     def error(self, spec: RefSpec) -> str | None:
         """The last failure to resolve or open the ref, one line, until that succeeds."""
@@ -173,7 +173,7 @@ class Resolver:
             return await self._patiently(spec)
         with trio.move_on_after(patience.deadline_s):
             return await self._flight(spec)
-        reason = self._reasons.get(spec.key)
+        reason = self._reasons.get(spec.source)
         what = f"{title(spec)}: not resolved within {patience.deadline_s:g} s"
         if isinstance(reason, UnreachableError):
             raise UnreachableError(what) from reason
@@ -190,7 +190,7 @@ class Resolver:
             await trio.sleep(_AGAIN_S)
 
     async def _flight(self, spec: RefSpec) -> Resolved:
-        return await self._resolving.run(spec.key, lambda: self._settle(spec))
+        return await self._resolving.run(spec.source, lambda: self._settle(spec))
 
     async def _settle(self, spec: RefSpec) -> Resolved:
         settled = self.peek(spec)
@@ -198,14 +198,14 @@ class Resolver:
             return settled
         # Whoever waited for a caller that failed asks again, unless that is of no use.
         self._failures.check(spec.key, transient=False)
-        self._reasons.pop(spec.key, None)
-        previous = still_meant(spec, self._store.references.latest(spec.key))
+        self._reasons.pop(spec.source, None)
+        previous = still_meant(spec, self._store.references.latest(spec.source))
         resolved = await self._ask(spec, previous)
         if previous is None or replace(resolved, resolved_ns=previous.resolved_ns) != previous:
             if previous is not None and previous.digest != resolved.digest:
                 _LOG.info("%s: now %s, was %s", title(spec), resolved.digest, previous.digest)
-            await self._store.references.record(spec.key, resolved)
-        await self._store.mounts.resolve(self._mount, spec.key, resolved)
+            await self._store.references.record(spec.source, resolved)
+        await self._store.mounts.resolve(self._mount, spec.source, resolved)
         return resolved
 
     async def _ask(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
@@ -222,7 +222,7 @@ class Resolver:
         handler = self._handler(spec)
 
         def note(error: CafsError) -> None:
-            self._reasons[spec.key] = error
+            self._reasons[spec.source] = error
 
         try:
             return await handler.resolve(replace(spec, pull=pull), previous, note)

@@ -47,13 +47,14 @@ class RefSpec:
     pull: Pull = "lock"
 
     @property
+    def source(self) -> str:
+        """The text under which it is kept what the spec resolved to.
+
+        It has nothing of what is shown of that: all refs of a mount to one tag have one version.
+        """
+        return "\n".join([self.ref.canonical, str(self.integrity or ""), str(self.platform or "")])
+
+    @property
     def key(self) -> str:
-        """The text under which a mount keeps what the spec resolved to: everything that matters."""
-        words = [
-            self.ref.canonical,
-            str(self.integrity or ""),
-            str(self.strip),
-            self.subdir,
-            str(self.platform or ""),
-        ]
-        return "\n".join(words)
+        """The text under which it is kept what the spec shows: everything that matters."""
+        return "\n".join([self.source, str(self.strip), self.subdir])

@@ -220,7 +220,7 @@ async def test_r24_a_moved_tag_is_seen_by_the_next_mount_only(
             "GET manifests/latest",
             "GET blobs/sha256",
         ]
-        assert len(world.store.references.history(spec.key)) == 2
+        assert len(world.store.references.history(spec.source)) == 2
 
 
 async def test_a_digest_is_asked_for_once_and_then_never(

@@ -26,7 +26,7 @@ from cafs.model.identity import TreeIdentity
 from cafs.model.record import TreeRecord
 from cafs.model.ref import ArchiveRef, parse_ref
 from cafs.model.resolved import Part, Resolved, Shape
-from cafs.model.spec import Pull, RefSpec
+from cafs.model.spec import Platform, Pull, RefSpec
 from cafs.store.store import Store, open_store
 
 SPEC = RefSpec(name="gcc", ref=parse_ref("https://example.com/gcc.tar.gz"))
@@ -125,8 +125,8 @@ async def test_a_ref_is_resolved_once_per_mount(store: Store, mount: NewMount) -
     first = await one.resolve(SPEC, USUAL)
     assert await one.resolve(SPEC, USUAL) == first == one.peek(SPEC)
     assert await mount(handler).resolve(SPEC, USUAL) == resolved("b")
-    assert store.references.latest(SPEC.key) == resolved("b")
-    assert [each.digest for each in store.references.history(SPEC.key)] == [
+    assert store.references.latest(SPEC.source) == resolved("b")
+    assert [each.digest for each in store.references.history(SPEC.source)] == [
         digest_of(b"a"),
         digest_of(b"b"),
     ]
@@ -159,12 +159,21 @@ async def test_everybody_who_asks_at_once_shares_one_answer(
     assert len(handler.asked) == 1
 
 
-async def test_other_settings_of_the_same_ref_are_another_question(mount: NewMount) -> None:
+async def test_another_part_of_the_same_ref_is_no_other_question(mount: NewMount) -> None:
     handler = Answering(resolved("a"))
     resolver = mount(handler)
     await resolver.resolve(SPEC, USUAL)
-    await resolver.resolve(replace(SPEC, strip=1), USUAL)
-    assert len(handler.asked) == 2
+    await resolver.resolve(replace(SPEC, strip=1, subdir="usr"), USUAL)
+    assert len(handler.asked) == 1
+
+
+async def test_another_platform_or_pin_is_another_question(mount: NewMount) -> None:
+    handler = Answering(resolved("a"))
+    resolver = mount(handler)
+    await resolver.resolve(SPEC, USUAL)
+    await resolver.resolve(replace(SPEC, platform=Platform("linux", "arm64")), USUAL)
+    await resolver.resolve(replace(SPEC, integrity=digest_of(b"pin")), USUAL)
+    assert len(handler.asked) == 3
 
 
 async def test_a_failure_is_kept_for_a_second_and_told_until_success(
@@ -309,7 +318,7 @@ async def test_a_caller_who_leaves_hands_the_question_on(mount: NewMount, clock:
 async def test_r24_what_a_policy_asks_of_what_was_resolved_before(
     store: Store, mount: NewMount, pull: Pull, *, offline: bool, asked: list[Pull]
 ) -> None:
-    await store.references.record(SPEC.key, resolved("a"))
+    await store.references.record(SPEC.source, resolved("a"))
     handler = Answering(resolved("b"))
     resolver = mount(handler, offline=offline)
     found = await resolver.resolve(replace(SPEC, pull=pull), USUAL)
@@ -320,7 +329,7 @@ async def test_r24_what_a_policy_asks_of_what_was_resolved_before(
 async def test_r24_new_asks_again_for_what_is_neither_pinned_nor_here(
     store: Store, mount: NewMount
 ) -> None:
-    await store.references.record(SPEC.key, resolved("a", pinned=False))
+    await store.references.record(SPEC.source, resolved("a", pinned=False))
     handler = Answering(resolved("b"))
     assert await mount(handler).resolve(replace(SPEC, pull="new"), USUAL) == resolved("b")
     assert handler.asked == [("update", resolved("a", pinned=False))]

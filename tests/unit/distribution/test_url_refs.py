@@ -133,6 +133,17 @@ async def test_mirrors_are_tried_in_order_for_a_pinned_blob(world: World, origin
     assert resolved.parts[0].urls == (good, missing, broken)
 
 
+async def test_refs_to_one_url_are_of_one_version_in_a_mount(world: World, origin: Origin) -> None:
+    whole, inner = [
+        archives.tar([archives.file("top/name", version)]) for version in ("old", "new")
+    ]
+    url = origin.put("/x.tar", whole)
+    assert await world.tree(world.spec(url)) == {"top": "/", "top/name": "old"}
+    origin.put("/x.tar", inner)
+    assert await world.tree(world.spec(url, strip=1)) == {"name": "old"}
+    assert await world.tree(world.spec(url, subdir="top")) == {"name": "old"}
+
+
 async def test_a_dead_source_does_not_use_up_the_time_of_its_mirrors(
     world: World, origin: Origin
 ) -> None:
@@ -296,10 +307,10 @@ async def test_r24_a_changed_blob_is_seen_by_the_next_mount_only(
         assert await world.file(spec) == DATA
         origin.put("/data.bin", DATA[::-1])
         assert await world.file(spec) == DATA
-        assert len(world.store.references.history(spec.key)) == 1
+        assert len(world.store.references.history(spec.source)) == 1
     async with mounted() as world:
         assert await world.file(spec) == DATA[::-1]
-        assert len(world.store.references.history(spec.key)) == 2
+        assert len(world.store.references.history(spec.source)) == 2
 
 
 @pytest.mark.parametrize("pull", ["new", "never"])
