@@ -59,9 +59,10 @@ class Work(Pulse, Generic[T]):
             waiter.note(reason)
 
     def enter(self, waiter: Waiter) -> None:
-        """Somebody waits."""
+        """Somebody waits; for the end of it, when it has been cancelled."""
         self.waiters.add(waiter)
-        self.scope.deadline = math.inf
+        if not self.scope.cancel_called:
+            self.scope.deadline = math.inf
 
     def leave(self, waiter: Waiter) -> None:
         """Somebody waits no more; without the last one it goes on for the time it may linger."""
@@ -121,7 +122,7 @@ class Works(Generic[T]):
             self._failures.check(key, patience)
             work = self._works.get(key)
             if work is not None and work.scope.cancel_called:
-                await work.ended.wait()
+                await self._attend(work, key, Waiter(what, patience))
                 continue
             if work is None:
                 work = self._start(key, run, linger_s)

@@ -287,6 +287,24 @@ async def test_work_ends_with_its_last_waiter(autojump_clock: MockClock) -> None
     assert ended == ["after 1", "cancelled", "after 2"]
 
 
+async def test_who_comes_while_a_work_is_being_cancelled_waits_no_longer_than_he_would(
+    autojump_clock: MockClock,
+) -> None:
+    async def run(work: Work[int]) -> int:
+        with trio.CancelScope(shield=True):  # as a thread that has to end by itself
+            await trio.sleep(1000)
+        return 7
+
+    async with trio.open_nursery() as nursery:
+        shared = works(nursery)
+        with trio.move_on_after(1):
+            await shared.join("k", "x", run, Patience(10.0))
+        begun = trio.current_time()
+        with pytest.raises(DeadlineError):
+            await shared.join("k", "x", run, Patience(10.0))
+        assert trio.current_time() - begun == pytest.approx(10)
+
+
 async def test_lingering_work_goes_on_and_can_be_joined_again(autojump_clock: MockClock) -> None:
     async def run(work: Work[int]) -> int:
         await trio.sleep(20)
