@@ -99,7 +99,10 @@ class _Stripping:
             original = self._trees.entry(self._tree, entry.link)
             self._moved[entry.link] = self._move(replace(original, name=entry.name), parent)
             return
-        if self._writer.child(parent, entry.name) is not None:
+        taken = self._writer.child(parent, entry.name)
+        if taken is not None:
+            if file_behind(self._writer.entry(taken), taken) == file:
+                return
             unlink(self._writer, parent, entry.name)
         add_link(self._writer, parent, entry.name, file)
 

@@ -5,6 +5,7 @@ What lies inside the trees that they show is not here but in ``planted``.
 
 import os
 import zlib
+from bisect import bisect_right
 from collections.abc import Collection, Iterable
 from typing import Final, TypeGuard
 
@@ -163,17 +164,18 @@ class Directories:
             return []
         if not after or not self._digests:
             self._digests = await trio.to_thread.run_sync(lambda: list(self._blobs.digests()))
-        following = [each for each in self._digests if _cookie(each) > after][:limit]
+        digests = self._digests
         found: list[DirectoryEntry] = []
-        for digest in following:
+        # Blobs that went meanwhile must not look like the end of the listing.
+        for number in range(bisect_right(digests, after, key=_cookie), len(digests)):
+            digest = digests[number]
             blob = self._blobs.stat(digest)
             if blob is not None:
                 inode = await self._places.inode((*path, digest.hex))
                 attributes = self._appearance.file(inode, blob.size, ttl_s=FOREVER_S)
                 found.append(DirectoryEntry(digest.hex.encode(), attributes, _cookie(digest)))
-        # Blobs that went meanwhile must not look like the end of the listing.
-        if following and not found:
-            return await self._list_digests(path, node, _cookie(following[-1]), limit)
+            if len(found) == limit:
+                break
         return found
 
     async def _key(self, path: Path, node: Node) -> int:

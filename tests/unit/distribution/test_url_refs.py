@@ -23,6 +23,7 @@ from cafs.errors import (
 )
 from cafs.fetch.interfaces import Patience
 from cafs.model.digest import digest_of
+from cafs.model.member import Kind
 from cafs.model.resolved import Shape
 from cafs.model.spec import Pull
 from cafs.testing import archives
@@ -434,6 +435,18 @@ async def test_strip_merges_directories_and_the_later_file_wins(
     two = world.spec(origin.url("/x.tar"), strip=2)
     assert await world.tree(two) == {"one": "1", "two": "2"}
     assert await world.tree(world.spec(origin.url("/x.tar"), strip=9)) == {}
+
+
+async def test_a_link_that_strip_puts_on_its_own_file_is_that_file(
+    world: World, origin: Origin
+) -> None:
+    items = [archives.file("a/name", "once"), archives.hard_link("b/name", "a/name")]
+    spec = world.spec(origin.put("/x.tar", archives.tar(items)), strip=1)
+    opened = await world.resolver.tree(spec, USUAL)
+    assert await world.paths(opened) == {"name": "once"}
+    trees, tree = world.store.trees, opened.record.number
+    ((_, entry),) = trees.children(tree, opened.root, None, 9)
+    assert (entry.kind, entry.links) == (Kind.FILE, 1)
 
 
 async def test_subdir_is_the_root_after_strip(world: World, origin: Origin) -> None:
