@@ -391,5 +391,6 @@ async def open_fetcher(
     except BaseExceptionGroup as group:
         # Nothing in the nursery raises but its body: what that raised goes out as it was.
         if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
+            failure = group.exceptions[0]
+            raise failure from failure.__cause__
         raise

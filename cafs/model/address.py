@@ -86,7 +86,7 @@ def normalised(text: str, *, base: Path | None = None) -> str:
         place = parts.netloc.rpartition("@")[2]
         raise InvalidReferenceError(
             f"{parts.scheme}://…@{place}{parts.path}: credentials do not belong in a ref",
-            hint="they are taken from ~/.netrc and the user's configuration",
+            hint="this version asks without credentials, and for anonymous registry tokens",
         )
     return _file(parts, text, base) if parts.scheme == "file" else _http(parts, text)
 

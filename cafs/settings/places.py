@@ -62,6 +62,8 @@ def settled(path: Path) -> Path:
     so parents are resolved, and the last component is only asked whether it is a symlink, which the
     kernel answers by itself.
     """
+    if path.name in {"", ".."}:
+        return real(path)
     place = real(path.parent) / path.name
     try:
         target = place.readlink()

@@ -18,7 +18,7 @@ from typing import Final, TypedDict
 
 import msgspec
 
-_COMMAND: Final = (sys.executable, "-m", "cafs")
+_COMMAND: Final = (sys.executable, "-P", "-m", "cafs")
 _RUN_S: Final = 120.0
 _END_S: Final = 10.0
 _POLL_S: Final = 0.02

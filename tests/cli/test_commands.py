@@ -136,3 +136,14 @@ def test_settings_errors_name_file_key_and_nearest(cafs: Cafs) -> None:
     assert done.returncode == 2
     for word in ("cafs.toml", "ref.model.form", "from"):
         assert word in done.stderr
+
+
+def test_a_dead_source_is_told_with_its_reason(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", b"model")
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    origin.stop()
+    done = cafs.run("cat", "--deadline", "1s", "ref/model", check=False)
+    origin.start()
+    assert done.returncode == 5
+    assert "model" in done.stderr
+    assert "no connection" in done.stderr
