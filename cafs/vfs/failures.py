@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from cafs.errors import CafsError
 
@@ -18,6 +18,9 @@ _RECENT: Final = 100
 """How many failures ``errors.json`` tells."""
 _PLACES: Final = 4096
 """How many inodes and refs keep their last line; at some 300 bytes a line, about a megabyte."""
+_LINES: Final = 100
+"""How many failures are logged in a while, each path's with the same reason once."""
+_LINES_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,15 @@ class Failures:
     """Remembers failures: the last one of each place, and the most recent ones of all.
 
     A failure is noted at the inode that was asked for and at the path of its ref. It is for people:
-    nothing is decided by it, and a restart forgets it.
+    nothing is decided by it, and a restart forgets it. The log gets each once a minute, and no more
+    than a hundred.
 
     Concurrency: one trio run; nothing awaits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._recent: deque[Failure] = deque(maxlen=_RECENT)
+        self._logged: TTLCache[tuple[str, str], None] = TTLCache(_LINES, _LINES_S, timer)
         self._last: LRUCache[int | str, str] = LRUCache(_PLACES)
 
     @contextmanager
@@ -64,8 +69,17 @@ class Failures:
             self._recent.append(Failure(time.time(), place, error.code, line))
             self._last[inode] = line
             self._last[path] = line
-            _LOG.info("vfs.request.failed path=%s code=%s: %s", place, error.code, line)
+            if self._worth_logging(path, error):
+                _LOG.info("vfs.request.failed path=%s code=%s: %s", place, error.code, line)
             raise
+
+    def _worth_logging(self, path: str, error: CafsError) -> bool:
+        """Whether the log gains by it: a program that asks again and again must not fill a disk."""
+        key = path, error.line
+        if key in self._logged or self._logged.currsize >= _LINES:
+            return False
+        self._logged[key] = None
+        return True
 
     def last(self, place: int | str) -> str | None:
         """The last failure at an inode or a path, one line."""

@@ -63,3 +63,21 @@ def test_control_files_say_what_is_so_now() -> None:
     with pytest.raises(UnreachableError), failures.noting(5, "ref/gcc"):
         raise UnreachableError("no answer")
     assert b"no answer" in (control.content("errors.json") or b"")
+
+
+def test_the_log_is_not_filled_by_who_asks_again_and_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [0.0]
+    failures = Failures(lambda: now[0])
+    with caplog.at_level("INFO", "cafs.vfs"):
+        for _ in range(500):
+            fail(failures, 5, "ref/gcc", "gone")
+        assert len(caplog.records) == 1
+        for number in range(500):
+            fail(failures, 6, "digest", f"no {number}")
+        assert len(caplog.records) == 100
+        now[0] = 61.0
+        fail(failures, 5, "ref/gcc", "gone")
+    assert len(caplog.records) == 101
+    assert len(json.loads(failures.as_json())) == 100
