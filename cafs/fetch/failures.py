@@ -76,7 +76,3 @@ class Failures:
             same = one.key == key and one.span.overlaps(span)
             if same and (waits_s <= one.deadline_s or not one.error.transient):
                 raise one.error.with_traceback(None)
-
-    def forget(self, key: Hashable) -> None:
-        """Try again: what was kept for the key is out of date."""
-        self._kept = [one for one in self._kept if one.key != key]
