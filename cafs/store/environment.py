@@ -31,6 +31,8 @@ MAP_SIZE: Final = 1 << 40
 """Address space of one environment. Reserved, not used: the file grows with its content."""
 READERS: Final = 4096
 """Read transactions at one time, over all processes."""
+_ROOM: Final = b"\0room"
+"""The key of what only takes room, for a moment."""
 _MARK: Final = "broken"
 """The file that marks a damaged environment."""
 _CUT_SHORT: Final = 1 << 20
@@ -243,6 +245,24 @@ class Environment:
     def close(self) -> None:
         """Let go of the directory; nothing else may be called afterwards."""
         self._environment.close()
+
+    def reserve(self, name: str, length: int) -> None:
+        """Keep room in the file, in which small changes go on when the disk is full. Blocks.
+
+        Pages that were written once are used again; nothing is done where the file is larger.
+
+        Args:
+            name: a table; it stays as it is.
+            length: bytes.
+
+        Raises:
+            StorageFullError: there is no such room on the disk.
+        """
+        if (self.path / "data.mdb").stat().st_size >= length:
+            return
+        table = self._tables[name]
+        self._apply(lambda batch: batch.put(table, _ROOM, bytes(length)))
+        self._apply(lambda batch: batch.delete(table, _ROOM))
 
     def table(self, name: str) -> Table:
         """The table that was opened under this name."""

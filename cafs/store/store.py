@@ -5,12 +5,13 @@ power cut after the next checkpoint. See ``layout`` for what lies where.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from cafs.errors import StorageFullError
 from cafs.model.digest import Digest
 from cafs.store import recovery
 from cafs.store.admission import Admission
@@ -31,6 +32,8 @@ from cafs.store.uploads import Uploads
 
 CHECKPOINT_BYTES: Final = 64 << 20
 CHECKPOINT_S: Final = 5.0
+_RESERVE: Final = 1 << 20
+"""Bytes in which mounts go on to hand out inodes when the disk is full: thousands."""
 _INDEX: Final = {
     "aliases": 1,
     "blobs": 1,
@@ -211,7 +214,10 @@ def _open_environments(
 
 
 def _open_recent(layout: Layout) -> Environment:
-    return Environment(layout.recent, _RECENT, synced=False, make_room=layout.make_room)
+    recent = Environment(layout.recent, _RECENT, synced=False, make_room=layout.make_room)
+    with suppress(StorageFullError):  # then it is too late for that, and what is here is read
+        recent.reserve("snapshots", _RESERVE)
+    return recent
 
 
 def _remade_recent(layout: Layout) -> Environment:

@@ -49,6 +49,35 @@ async def test_rule_6_a_full_disk_reads_and_removes(small_disk: Path) -> None:
         assert await fresh.read(0, MIB) == b"x" * MIB
 
 
+async def test_rule_6_a_full_disk_keeps_no_status_from_being_told(small_disk: Path) -> None:
+    async with open_store(small_disk / "store") as store:
+        mount = await store.mounts.create("test")
+        fill_to_the_last_block(small_disk / "filler")
+        for number in range(500):
+            content = b"%05d" % number * 1000
+            await store.mounts.attach(mount, ".cafs/status.json", content=content, replace=True)
+            await store.mounts.attach(mount, f"ref/{number}")
+        assert store.mounts.at(mount, "ref/499") is not None
+
+
+async def test_rule_6_a_store_that_is_there_opens_on_a_full_disk(small_disk: Path) -> None:
+    async with open_store(small_disk / "store") as store:
+        stream = await store.streams.open(StreamKey("a" * 64), 5)
+        await stream.write(0, b"bytes")
+    fill_to_the_last_block(small_disk / "filler")
+    async with open_store(small_disk / "store", boot_id="another") as store:
+        found = store.streams.find(StreamKey("a" * 64))
+        assert found is not None
+        assert await found.read(0, 5) == b"bytes"
+
+
+def fill_to_the_last_block(path: Path) -> None:
+    done = subprocess.run(
+        ["dd", "if=/dev/zero", f"of={path}", "bs=4k"], check=False, capture_output=True, text=True
+    )
+    assert "No space" in done.stderr
+
+
 async def fill_with_streams(store: Store, streams: list[Stream]) -> None:
     for number in range(100):
         stream = await store.streams.open(StreamKey(f"{number:064x}"), MIB)
