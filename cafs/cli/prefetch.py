@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -60,7 +61,8 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
 
     specs = chosen(loaded, words)
     live = find(loaded.mount_point) if loaded.mount_point is not None else None
-    mount = live.mount if live is not None and live.alive else None
+    shared = live is not None and live.alive and Path(live.store) == loaded.store
+    mount = live.mount if live is not None and shared else None
     codes: list[int] = []
     async with open_system(loaded, description="prefetch", mount=mount) as system:
         for spec in specs:

@@ -1,5 +1,6 @@
 """Paths given on the command line, followed in a file system that is not mounted."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -63,6 +64,9 @@ async def follow(filesystem: FileSystem, path: str) -> Attributes:
         if trail[-1].kind is not Kind.DIRECTORY:
             raise NotFoundError(f"{path}: a file stands where a directory should")
         node = await filesystem.lookup(trail[-1].inode, name)
+        if not node.inode:
+            # Inside a tree a name that is not there never will be: an answer, for a kernel.
+            raise NotFoundError(f"{path}: no {os.fsdecode(name)!r} there")
         if node.kind is not Kind.SYMLINK:
             trail.append(node)
             continue

@@ -96,6 +96,8 @@ def test_ls_and_cat_work_without_a_mount(cafs: Cafs, origin: Origin) -> None:
         (("cat", "tool/missing"), 3),
         (("cat", "tool/bin"), 2),
         (("ls", "tool/words/below"), 3),
+        (("ls", "tool/missing"), 3),
+        (("cat", "tool/bin/missing"), 3),
         (("ls", "nothing/here"), 3),
     ):
         done = cafs.run(*arguments, check=False)
@@ -147,3 +149,15 @@ def test_a_dead_source_is_told_with_its_reason(cafs: Cafs, origin: Origin) -> No
     assert done.returncode == 5
     assert "model" in done.stderr
     assert "no connection" in done.stderr
+
+
+def test_prefetch_into_another_store_is_no_matter_of_a_live_mount(
+    cafs: Cafs, origin: Origin
+) -> None:
+    url = origin.put("/model.bin", Generated(MIB, seed=4))
+    with cafs.mount(f'[mount]\npath="cafs"\n[ref.model]\nfrom="{url}"\n'):
+        other = cafs.directory / "other-store"
+        done = cafs.run("prefetch", "--store", other)
+        assert "1.0 MiB of 1.0 MiB" in done.stdout
+    known = json.loads(cafs.run("status", "--json", "--store", other).stdout)
+    assert known["refs"][0]["present"] == MIB
