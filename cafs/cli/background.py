@@ -22,6 +22,8 @@ from cafs.cli.failing import lament
 from cafs.cli.live import LiveMount
 from cafs.errors import MountError
 
+_LOG_NAME: Final = 120
+"""Bytes of a mount point's name in that of its log."""
 _LOG_TAIL: Final = 2_000
 """Bytes of a dead worker's log that are shown."""
 
@@ -46,7 +48,8 @@ def log_file(mount_point: Path) -> Path:
     state = Path(platformdirs.user_state_path("cafs"))
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = hashlib.sha256(os.fsencode(mount_point)).hexdigest()[:8]
-    return state / f"{mount_point.name or 'root'}-{place}.log"
+    name = os.fsencode(mount_point.name or "root")[:_LOG_NAME].decode(errors="ignore")
+    return state / f"{name}-{place}.log"
 
 
 def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:

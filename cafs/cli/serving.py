@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -17,8 +18,6 @@ from cafs.cli.mount import target
 from cafs.errors import CafsError, MountError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cafs.settings.values import Settings
 
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -49,7 +48,7 @@ def serve(loaded: "Settings", *, ready_fd: int | None) -> int:
 
 async def _serve(loaded: "Settings", herald: "_Herald") -> None:
     place = target(loaded)
-    await trio.to_thread.run_sync(_prepare, place)
+    await trio.to_thread.run_sync(_prepare, place, loaded.store)
     async with open_system(loaded, description=str(place)) as system:
         mounted = live.LiveMount(
             mount_point=str(place),
@@ -66,12 +65,18 @@ async def _serve(loaded: "Settings", herald: "_Herald") -> None:
             live.remove(mounted)
 
 
-def _prepare(place: "Path") -> None:
+def _prepare(place: Path, store: Path) -> None:
     """Make the mount point if it is missing; refuse one that is in use.
 
     Raises:
-        MountError: something is mounted there, or it cannot be made.
+        MountError: something is mounted there, it cannot be made, or the store would be hidden.
     """
+    real, kept = Path(os.path.realpath(place)), Path(os.path.realpath(store))
+    if real.is_relative_to(kept) or kept.is_relative_to(real):
+        raise MountError(
+            f"{place} and the store, {store}, lie in each other: the mount would wait for itself",
+            hint="mount elsewhere, or choose another store with --store",
+        )
     kind = live.mounted_type(place)
     if kind is not None:
         known = live.find(place)

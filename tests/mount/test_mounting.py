@@ -167,3 +167,24 @@ def test_two_mounts_of_one_store_share_one_download(cafs: Cafs, origin: Origin) 
             cafs.run("unmount", place, check=False)
     assert digests == {body.sha256()}
     assert origin.bytes_sent() <= 1.05 * (16 << 20)
+
+
+@pytest.mark.parametrize("place", ["", "inside", ".."])
+def test_a_mount_does_not_hide_its_own_store(cafs: Cafs, place: str) -> None:
+    cafs.project("")
+    cafs.store.mkdir(parents=True)
+    done = cafs.run("mount", (cafs.store / place).resolve(), check=False)
+    assert done.returncode == 8
+    assert "the store" in done.stderr
+    assert not (cafs.store / "inside").exists()
+
+
+@pytest.mark.parametrize(("length", "code"), [(255, 0), (256, 8)])
+def test_a_mount_point_may_have_as_long_a_name_as_any(cafs: Cafs, length: int, code: int) -> None:
+    cafs.project("")
+    place = cafs.directory / ("é" * 100 + "x" * (length - 200))
+    done = cafs.run("mount", place, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    if not code:
+        cafs.run("unmount", place)
