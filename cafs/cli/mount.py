@@ -37,10 +37,12 @@ def command(
         cafs mount /mnt/cafs --store /var/cache/cafs
         cafs mount --view ref/toolchain toolchain
     """
-    from cafs.cli import background, serving
-
     if foreground:
+        from cafs.cli import serving  # most of a worker's start: not before it is one
+
         return serving.serve(loaded, ready_fd=ready_fd)
+    from cafs.cli import background
+
     live = background.start(target(loaded), options.as_arguments(context))
     if as_json:
         import msgspec
