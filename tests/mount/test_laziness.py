@@ -46,7 +46,8 @@ def test_listing_a_zip_without_a_pin_fetches_less_than_1_mib(cafs: Cafs, origin:
         before = origin.bytes_sent()
         data = (mounted.path / "ref/big" / names[50]).read_bytes()
         assert data == archive.member(names[50])
-        assert origin.bytes_sent() - before < 2 * MIB
+        # The member, and at most what is read ahead of a reader that goes forward.
+        assert origin.bytes_sent() - before < 4 * MIB
 
 
 def test_a_directory_ref_is_listed_without_any_request(cafs: Cafs, origin: Origin) -> None:
