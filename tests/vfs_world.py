@@ -276,6 +276,9 @@ class World:
         found = await self.filesystem.attributes(start)
         for name in filter(None, raw.split(b"/")):
             found = await self.filesystem.lookup(found.inode, name)
+        if found.attributes_ttl_s == 0 and not self.filesystem.is_control(found.inode):
+            # What is out of date already is asked for before it is used, as by a kernel.
+            found = await self.filesystem.attributes(found.inode)
         return found
 
     async def names(self, path: str | bytes, limit: int = 100) -> list[bytes]:

@@ -75,7 +75,8 @@ async def follow(filesystem: FileSystem, path: str) -> Attributes:
         if links > _LINKS or target.startswith(b"/"):
             raise UsageError(f"{path}: the symlink to {target.decode(errors='replace')} leads away")
         pending += _components(target)
-    return trail[-1]
+    # A lookup asks no source; the attributes are those of the content, wherever it is.
+    return await filesystem.attributes(trail[-1].inode)
 
 
 def _components(path: bytes) -> list[bytes]:

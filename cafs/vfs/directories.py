@@ -7,6 +7,7 @@ import os
 import zlib
 from bisect import bisect_right
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Final, TypeGuard
 
 import trio
@@ -37,6 +38,7 @@ from cafs.vfs.namespace import (
     DigestAlgorithm,
     DigestBlob,
     DigestRoot,
+    NamedRef,
     Node,
     Path,
     RefRoot,
@@ -53,8 +55,8 @@ _KEY_BYTES: Final = 8
 class Directories:
     """Answers for nodes of the namespace.
 
-    A directory ref is found without asking anybody; a file ref has a size, so its source may have
-    to be asked for that. Listings ask nobody.
+    A named ref is found without asking anybody; that of a file has a size, and asking for its
+    attributes may ask its source for that. Listings ask nobody.
 
     Args:
         places: inode numbers of the mount.
@@ -101,6 +103,14 @@ class Directories:
             raise NotFoundError(f"{text_of(path)}: no such path")
         if isinstance(node, ControlFile):
             return await self._snapshot(path, node)
+        if isinstance(node, NamedRef) and self._is_file(node) and self._opening.peek(node) is None:
+            # Nobody waits for a source in a lookup here: without FUSE_PARALLEL_DIROPS, which
+            # libfuse 3.14 does not ask for, the kernel holds `ref` meanwhile, and all refs would
+            # wait (fs/fuse/dir.c, fuse_lock_inode). Attributes that are out of date already make it
+            # ask for the size before anything that needs one. Once the size is known it is told
+            # here too, so it never goes back to 0 under a reader.
+            found = self._appearance.file(await self._places.inode(path), 0)
+            return replace(found, attributes_ttl_s=0.0)
         # The size comes first: a name that cannot be answered for gets no number.
         size = await self._size(node)
         return await self._attributes(await self._places.inode(path), path, node, size)

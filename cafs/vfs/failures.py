@@ -50,7 +50,12 @@ class Failures:
 
     @contextmanager
     def noting(
-        self, inode: int, path: str, inside: Callable[[], str] | None = None
+        self,
+        inode: int,
+        path: str,
+        inside: Callable[[], str] | None = None,
+        *,
+        above: str | None = None,
     ) -> Iterator[None]:
         """Note a failure of the body, and let it go on.
 
@@ -58,6 +63,8 @@ class Failures:
             inode: what was asked for.
             path: the path of the ref that it belongs to, or its own.
             inside: names it below that path; called only when something failed.
+            above: the path of a directory that tells it too, since who may not stat a file may not
+                read its extended attributes either.
         """
         try:
             yield
@@ -69,6 +76,8 @@ class Failures:
             self._recent.append(Failure(time.time(), place, error.code, line))
             self._last[inode] = line
             self._last[path] = line
+            if above is not None:
+                self._last[above] = line
             if self._worth_logging(path, error):
                 _LOG.info("vfs.request.failed path=%s code=%s: %s", place, error.code, line)
             raise

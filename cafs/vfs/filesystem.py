@@ -123,7 +123,7 @@ class FileSystem:
 
         Raises:
             NotFoundError: there is no such name, now.
-            CafsError: the directory's tree cannot be had, or the size of a file ref.
+            CafsError: the directory's tree cannot be had, or the size of a file.
 
         Cancellation: its inode number may have been given or not.
         """
@@ -166,7 +166,9 @@ class FileSystem:
             case Unsized():
                 return self._appearance.file(inode, 0, ttl_s=0.0)
             case Named():
-                return await self._directories.attributes(at)
+                above = text_of(at.path[:-1])
+                with self._failures.noting(inode, text_of(at.path), above=above):
+                    return await self._directories.attributes(at)
 
     async def readlink(self, inode: int) -> bytes:
         """The text of a symlink.

@@ -176,6 +176,29 @@ def test_10_readers_stuck_on_a_hanging_ref_do_not_hold_up_the_others(
             thread.join()
 
 
+def test_a_file_whose_size_nobody_knows_holds_up_no_other_name(cafs: Cafs, origin: Origin) -> None:
+    hang = origin.put("/hang.bin", Generated(MIB, seed=12))
+    fine = origin.put("/fine.bin", b"fine")
+    tree = origin.put("/tree.tar", tar_bytes({"a": (0o644, b"alpha")}))
+    origin.fault("/hang.bin", HangBeforeHead())
+    toml = (
+        '[mount]\npath="cafs"\n[defaults]\ndeadline="30s"\n'
+        f'[ref.hang]\nfrom="{hang}"\n[ref.fine]\nfrom="{fine}"\n[ref.tree]\nfrom="{tree}"\n'
+    )
+    with cafs.mount(toml) as mounted:
+        path = mounted.path / "ref"
+        stuck = threading.Thread(target=(path / "hang").stat)
+        stuck.start()
+        origin.wait_until(bool)
+        assert (path / "fine").read_bytes() == b"fine"
+        assert (path / "tree/a").read_bytes() == b"alpha"
+        assert "hang" in os.listdir(path)
+        assert stuck.is_alive()
+        origin.heal()
+        stuck.join()
+        assert (path / "hang").stat().st_size == MIB
+
+
 def stick(path: Path, offset: int) -> None:
     with path.open("rb", buffering=0) as opened:
         assert len(os.pread(opened.fileno(), 4096, offset)) == 4096

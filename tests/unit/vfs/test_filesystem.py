@@ -267,7 +267,12 @@ async def test_a_file_cannot_be_the_view(tmp_path: Path) -> None:
 async def test_a_file_ref_has_its_size_before_a_byte_is_read(tmp_path: Path) -> None:
     async with running_world(tmp_path, [DATA]) as world:
         content = world.refs.files["data"] = await stored(world.store, b"0123456789")
-        found = await world.walk("ref/data")
+        ref = await world.walk("ref")
+        named = await world.filesystem.lookup(ref.inode, b"data")
+        assert named.attributes_ttl_s == 0
+        assert world.refs.asked == []
+        found = await world.filesystem.attributes(named.inode)
+        assert found.inode == named.inode
         assert (found.kind, found.mode, found.size) == (Kind.FILE, 0o444, 10)
         assert content.reads == 0
         assert await world.filesystem.read(found.inode, 3, 4) == b"3456"
@@ -329,6 +334,9 @@ async def test_a_file_ref_without_a_size_tells_why_on_the_directory_above(tmp_pa
         world.refs.failing["data"] = UnreachableError("GET https://…: 503")
         with pytest.raises(UnreachableError):
             await world.walk("ref/data")
+        named = await world.filesystem.lookup((await world.walk("ref")).inode, b"data")
+        told = await world.filesystem.xattr(named.inode, b"user.cafs.error")
+        assert told == b"GET https://\xe2\x80\xa6: 503"
         assert await world.text("ref", "user.cafs.error") == "GET https://…: 503"
 
 
