@@ -11,6 +11,7 @@ from cafs.codec import zip as zip_codec
 from cafs.errors import MalformedError, StorageError
 from cafs.fetch.bridging import PIECE
 from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.reading import read_or_make
 from cafs.fetch.work import Work, Works
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest
@@ -93,7 +94,7 @@ class DecodedContent(Content):
             if segment is None:
                 raise StorageError(
                     f"{self.name}: nothing in the store says what byte {start} is decoded from",
-                    hint="cafs rm the ref, and read it again",
+                    hint="with nothing mounted, remove the store; what is read is fetched again",
                 )
 
             async def decode(work: Work[None], segment: Segment = segment) -> None:
@@ -104,17 +105,11 @@ class DecodedContent(Content):
 
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
-        span = Span(offset, offset + length).clamp(self.size)
-        data = await self._local(span)
-        self._metrics.add("fetch.misses" if data is None else "fetch.hits")
-        while data is None:
-            await self.ensure(span, patience)
-            data = await self._local(span)
-        return data
+        return await read_or_make(
+            self, self._local, offset, length, patience, metrics=self._metrics
+        )
 
     async def _local(self, span: Span) -> bytes | None:
-        if not span.length:
-            return b""
         stream = self._store.streams.find(self.key)
         return None if stream is None else await stream.read(span.start, span.length)
 

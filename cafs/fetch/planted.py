@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing_extensions import override
 
 from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.reading import read_or_make
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
@@ -68,15 +69,9 @@ class PlantedContent(Content):
 
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
-        span = Span(offset, offset + length).clamp(self.size)
-        data = await self._local(span)
-        self._metrics.add("fetch.misses" if data is None else "fetch.hits")
-        while data is None:
-            await self.ensure(span, patience)
-            data = await self._local(span)
-        return data
+        return await read_or_make(
+            self, self._local, offset, length, patience, metrics=self._metrics
+        )
 
     async def _local(self, span: Span) -> bytes | None:
-        if not span.length:
-            return b""
         return None if self._stream is None else await self._stream.read(span.start, span.length)
