@@ -28,7 +28,6 @@ from cafs.distribution.policy import HostPolicy
 from cafs.distribution.registry import Registry
 from cafs.distribution.resolver import Resolver
 from cafs.distribution.trees import Trees
-from cafs.errors import UsageError
 from cafs.fetch.fetcher import Fetcher, open_fetcher
 from cafs.fetch.interfaces import Patience
 from cafs.fetch.progress import Progress
@@ -134,11 +133,6 @@ async def open_system(
     Raises:
         CafsError: the store, or the view, cannot be opened.
     """
-    if settings.dynamic and settings.allow_other:
-        raise UsageError(
-            "dynamic and allow-other exclude each other: anybody could make it fetch anything",
-            hint="allow single hosts with --allow-host",
-        )
     metrics = Metrics()
     started_ns = time.time_ns()
     async with (
@@ -207,7 +201,7 @@ async def open_system(
             digests=digests,
             policy=policy,
             specs=settings.refs,
-            ad_hoc=lambda ref: ad_hoc_spec(settings, ref),
+            ad_hoc=settings.ad_hoc,
             appearance=Appearance(
                 uid=os.getuid(),
                 gid=os.getgid(),
@@ -230,11 +224,6 @@ async def open_system(
             filesystem=filesystem,
             mount=number,
         )
-
-
-def ad_hoc_spec(settings: Settings, ref: Ref) -> RefSpec:
-    """A ref that was named by path or written out, with the defaults of the settings."""
-    return RefSpec(name="", ref=ref, deadline_s=settings.deadline_s, pull=settings.pull)
 
 
 @asynccontextmanager

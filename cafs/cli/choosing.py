@@ -34,12 +34,7 @@ def _chosen(loaded: Settings, named: dict[str, RefSpec], word: str) -> RefSpec:
     if ":" not in word:
         known = ", ".join(named) or "none"
         raise NotFoundError(f"no ref is named {word!r}", hint=f"named refs: {known}")
-    return RefSpec(
-        name="",
-        ref=parse_ref(word, base=Path.cwd()),
-        deadline_s=loaded.deadline_s,
-        pull=loaded.pull,
-    )
+    return loaded.ad_hoc(parse_ref(word, base=Path.cwd()))
 
 
 def to_look_at(loaded: Settings, text: str) -> Settings:

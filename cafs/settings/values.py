@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cafs.model.ref import Ref
 from cafs.model.spec import Pull, RefSpec
 
 OnError = Literal["fail", "wait"]
@@ -43,6 +44,10 @@ class Settings:
     dev: bool
     offline: bool
     ca_bundle: Path | None
+
+    def ad_hoc(self, ref: Ref) -> RefSpec:
+        """The spec of a ref that was named by path, or written out."""
+        return RefSpec(name="", ref=ref, deadline_s=self.deadline_s, pull=self.pull)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
