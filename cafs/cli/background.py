@@ -36,10 +36,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     exit: int
 
 
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """The mount answers; ``pid`` is the worker's."""
+
+    pid: int
+
+
 class Word(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The one line that a worker says: exactly one of the two."""
 
-    ready: LiveMount | None = None
+    ready: Ready | None = None
     failure: Failure | None = None
 
 

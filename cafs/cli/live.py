@@ -1,7 +1,10 @@
 """What is mounted now: one small file per mount in the user's runtime directory.
 
-A worker writes its file when the mount is ready and removes it when it ends. A file whose process
-is gone is left over from a crash, and says so.
+The command that mounts writes it; who holds the mount removes it when the mount ends in order. A
+file whose process is gone is left over from a crash, and says so until somebody cleans up.
+
+The names are made of the mount point and of the mount's key: a mount that was detached lazily
+serves its last readers beside the one that has taken its place.
 """
 
 import hashlib
@@ -16,26 +19,30 @@ import msgspec
 from cafs.errors import MountError
 
 _DIRECTORY_MODE: Final = 0o700
+_SOCKET_NAME: Final = 107
+"""Bytes of a unix socket's path. Source: unix(7), sun_path without its NUL."""
 
 
 class LiveMount(msgspec.Struct, frozen=True, kw_only=True):
-    """A mount that a worker serves.
+    """A mount, and the process that holds it.
 
-    ``mount`` is its number in the store; ``pid`` is the worker's; ``log`` is empty for a worker in
-    the foreground; ``started_ns`` is since the epoch.
+    ``pid`` is the keeper's, or the worker's where there is none; ``key`` is the mount's in the
+    store; ``log`` is empty in the foreground; ``control`` is the keeper's socket, empty without a
+    keeper; ``started_ns`` is since the epoch.
     """
 
     mount_point: str
     pid: int
-    mount: int
+    key: str
     store: str
     view: str
     log: str
+    control: str
     started_ns: int
 
     @property
     def alive(self) -> bool:
-        """Whether the worker's process is there, and no zombie that nobody has reaped.
+        """Whether the process is there, and no zombie that nobody has reaped.
 
         Source: proc(5), /proc/pid/stat: the state follows the name, which ends with the last ")".
         """
@@ -45,6 +52,11 @@ class LiveMount(msgspec.Struct, frozen=True, kw_only=True):
             return False
         return told.rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
 
+    @property
+    def holder(self) -> str:
+        """Who holds the mount, in a word for people."""
+        return "keeper" if self.control else "worker"
+
 
 def directory() -> Path:
     """The directory of the files: XDG_RUNTIME_DIR, or one of ours in the temporary directory.
@@ -53,9 +65,14 @@ def directory() -> Path:
         MountError: it belongs to somebody else, or others may write there.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    path = (
-        Path(runtime) / "cafs" if runtime else Path(tempfile.gettempdir()) / f"cafs-{os.getuid()}"
-    )
+    return _private(Path(runtime) / "cafs") if runtime else _temporary(tempfile.gettempdir())
+
+
+def _temporary(top: str) -> Path:
+    return _private(Path(top) / f"cafs-{os.getuid()}")
+
+
+def _private(path: Path) -> Path:
     path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
@@ -65,54 +82,90 @@ def directory() -> Path:
     return path
 
 
-def _file_of(mount_point: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(mount_point)).hexdigest()[:24]
-    return directory() / f"{name}.json"
+def _hash(mount_point: Path | str) -> str:
+    return hashlib.sha256(os.fsencode(mount_point)).hexdigest()[:16]
+
+
+def live_path(mount_point: Path | str, key: str) -> Path:
+    """The file of a mount."""
+    return directory() / f"{_hash(mount_point)}-{key[:8]}.json"
+
+
+def control_path(mount_point: Path | str, key: str) -> Path:
+    """The control socket of a mount: beside its file, or where its name is short enough."""
+    name = f"{_hash(mount_point)}-{key[:8]}.sock"
+    path = directory() / name
+    if len(os.fsencode(path)) > _SOCKET_NAME:
+        path = _temporary("/tmp") / name  # noqa: S108 - 0700 and checked, and always short
+    return path
+
+
+def lock_path(mount_point: Path | str) -> Path:
+    """The file that is locked by who is about to mount."""
+    return directory() / f"{_hash(mount_point)}.lock"
 
 
 def save(live: LiveMount) -> None:
-    """Write the file of a mount that has become ready, atomically."""
-    path = _file_of(Path(live.mount_point))
+    """Write the file of a mount, atomically."""
+    path = live_path(live.mount_point, live.key)
     draft = path.with_suffix(f".{os.getpid()}")
     draft.write_bytes(msgspec.json.encode(live))
     draft.replace(path)
 
 
 def remove(live: LiveMount) -> None:
-    """Remove the file of a mount that has ended, unless another one has taken its place."""
-    found = find(Path(live.mount_point))
-    if found is not None and found.pid == live.pid:
-        _file_of(Path(live.mount_point)).unlink(missing_ok=True)
+    """Remove what a mount that has ended has left in the directory."""
+    live_path(live.mount_point, live.key).unlink(missing_ok=True)
+    if live.control:
+        Path(live.control).unlink(missing_ok=True)
 
 
 def find(mount_point: Path) -> LiveMount | None:
-    """The mount at a mount point (absolute), alive or crashed; None when there is no file."""
-    try:
-        return msgspec.json.decode(_file_of(mount_point).read_bytes(), type=LiveMount)
-    except FileNotFoundError:
-        return None
-    except msgspec.MsgspecError as error:
-        raise MountError(f"{_file_of(mount_point)} is damaged", hint="remove it") from error
+    """The last mount at a mount point (absolute), alive or crashed; None when there is no file."""
+    found = [_read(path) for path in directory().glob(f"{_hash(mount_point)}-*.json")]
+    known = [live for live in found if live is not None]
+    return max(known, key=lambda live: live.started_ns, default=None)
 
 
 def all_mounts() -> list[LiveMount]:
-    """Every mount of this user that has a file, by mount point."""
-    found = [
-        msgspec.json.decode(path.read_bytes(), type=LiveMount)
-        for path in directory().glob("*.json")
-    ]
-    return sorted(found, key=lambda live: live.mount_point)
+    """Every mount of this user that has a file, by mount point, later ones last."""
+    found = [_read(path) for path in directory().glob("*.json")]
+    known = [live for live in found if live is not None]
+    return sorted(known, key=lambda live: (live.mount_point, live.started_ns))
+
+
+def _read(path: Path) -> LiveMount | None:
+    """The mount of a file; None when it has just ended.
+
+    Raises:
+        MountError: the file is damaged.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LiveMount)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise MountError(f"{path} is damaged", hint="remove it") from error
 
 
 def mounted_type(mount_point: Path) -> str | None:
-    """The type of the file system that is mounted exactly there, as /proc/self/mountinfo tells.
-
-    Source: proc(5): fields are separated by spaces, " ", tab, newline and backslash are octal.
-    """
+    """The type of the file system that is mounted exactly there; None when none is."""
     found = None
+    for place, kind in mounts():
+        if place == os.fsencode(mount_point):
+            found = kind
+    return found
+
+
+def mounts() -> list[tuple[bytes, str]]:
+    """Every mount of this mount namespace, in the order of mounting: where, and its type.
+
+    Source: proc(5), /proc/self/mountinfo: fields are separated by spaces; " ", tab, newline and
+    backslash are octal.
+    """
+    found: list[tuple[bytes, str]] = []
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields = line.split(b" ")
         place = fields[4].decode("unicode_escape").encode("latin-1")
-        if place == os.fsencode(mount_point):
-            found = fields[fields.index(b"-") + 1].decode()
+        found.append((place, fields[fields.index(b"-") + 1].decode()))
     return found

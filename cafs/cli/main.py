@@ -13,8 +13,10 @@ from cafs.cli.exits import BUG, EPILOG, INTERRUPTED, USAGE
 from cafs.cli.failing import expected, interrupted, lament, reader_gone, report
 from cafs.model.nearest import nearest_hint
 
-VERBS: Final = ("mount", "unmount", "run", "prefetch", "resolve", "ls", "cat", "status")
+VERBS: Final = ("mount", "unmount", "run", "prefetch", "resolve", "ls", "cat", "status", "reload")
 """In the order in which a person meets them. Each is a module here with a command ``command``."""
+_HIDDEN: Final = ("worker",)
+"""Verbs that no person calls; they are loaded likewise, and not listed."""
 
 
 class VerbGroup(click.Group):
@@ -26,7 +28,7 @@ class VerbGroup(click.Group):
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        if cmd_name not in (*VERBS, *_HIDDEN):
             return None
         module = importlib.import_module(f"cafs.cli.{cmd_name}")
         command = module.command
@@ -39,7 +41,7 @@ class VerbGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         word = args[0]
-        if word not in VERBS and not word.startswith("-"):
+        if word not in (*VERBS, *_HIDDEN) and not word.startswith("-"):
             ctx.fail(f"there is no verb {word!r}; {nearest_hint(word, VERBS)}")
         return super().resolve_command(ctx, args)
 
