@@ -1,21 +1,18 @@
 """The composition root: settings become running objects. The one file that names every class.
 
-Read it top to bottom: transports, store, fetcher, distribution, file system, session.
+Read it top to bottom: transports, store, fetcher, distribution, file system. What a verb does with
+them stands with the verb: ``cafs.cli.serving`` puts the file system before a kernel.
 """
 
 import os
-import signal
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
 import msgspec
 import trio
 
-from cafs import __version__, reporting
+from cafs import __version__
 from cafs.distribution.archive import ArchiveHandler, Archives
 from cafs.distribution.blob import BlobHandler
 from cafs.distribution.digest import Digests
@@ -30,14 +27,11 @@ from cafs.distribution.resolver import Resolver
 from cafs.distribution.trees import Trees
 from cafs.fetch.fetcher import Fetcher, open_fetcher
 from cafs.fetch.interfaces import Patience
-from cafs.fetch.progress import Progress
-from cafs.fuse.operations import CafsOperations
-from cafs.fuse.session import SessionOptions, open_session
 from cafs.metrics import Metrics
 from cafs.model.limits import Limits
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref
-from cafs.model.resolved import Shape
 from cafs.model.spec import RefSpec
+from cafs.reporting import Reports
 from cafs.settings.values import Settings
 from cafs.store.store import Store, open_store
 from cafs.transport.authenticating import BearerAuth
@@ -53,9 +47,6 @@ from cafs.transport.revalidating import Locator
 from cafs.vfs.attributes import Appearance
 from cafs.vfs.filesystem import FileSystem
 
-_REPORT_S: Final = 0.2
-"""Between two reports of progress: often enough for a bar to move."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
@@ -68,30 +59,6 @@ class System:
     resolver: Resolver
     filesystem: FileSystem
     mount: int
-
-    async def prefetch(
-        self, spec: RefSpec, patience: Patience, report: Callable[[int, int], None]
-    ) -> None:
-        """Fetch a ref whole, and open its tree.
-
-        Args:
-            spec: which ref.
-            patience: how long to go without progress.
-            report: ``fn(downloaded, total)`` in bytes, a few times a second, the total last.
-
-        Raises:
-            CafsError: a part could not be fetched.
-
-        Cancellation: what has been fetched stays.
-        """
-        resolved = await self.resolver.resolve(spec, patience)
-        contents = [
-            await self.resolver.part(spec, number, patience)
-            for number in range(len(resolved.parts))
-        ]
-        await self.fetcher.prefetch(contents, Progress(report, _REPORT_S), patience)
-        if resolved.shape is Shape.TREE:
-            await self.resolver.tree(spec, patience)
 
 
 def patience_of(spec: RefSpec) -> Patience:
@@ -134,17 +101,16 @@ async def open_system(
         CafsError: the store, or the view, cannot be opened.
     """
     metrics = Metrics()
-    started_ns = time.time_ns()
     async with (
         open_transport(settings, metrics) as transport,
         open_store(settings.store) as store,
         open_fetcher(store, metrics, budget=settings.budget, offline=settings.offline) as fetcher,
         _open_mount(store, description, mount) as number,
     ):
-        asking = Retrying(transport, RetryPolicy(), metrics)
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
         trees = Trees(store, fetcher)
         archives = Archives(store, fetcher, trees, Limits())
+        asking = Retrying(transport, RetryPolicy(), metrics)
         parts = UrlParts(
             store=store,
             fetcher=fetcher,
@@ -175,45 +141,13 @@ async def open_system(
             archives=archives,
             trees=trees,
         )
-
-        def inflight() -> tuple[reporting.FetchStatus, ...]:
-            return reporting.fetch_status(fetcher.inflight(), time.time())
-
-        def status() -> reporting.Status:
-            return reporting.status(
-                store,
-                metrics,
-                (
-                    reporting.ref_status(store, spec, resolver.peek(spec), resolver.error(spec))
-                    for spec in settings.refs
-                ),
-                inflight=inflight(),
-                mount_point=description,
-                view=settings.view,
-                pid=os.getpid(),
-                started_ns=started_ns,
-            )
-
-        filesystem = FileSystem(
+        reports = Reports(
+            settings,
+            description,
             store=store,
-            mount=number,
-            refs=resolver,
-            digests=digests,
-            policy=policy,
-            specs=settings.refs,
-            ad_hoc=settings.ad_hoc,
-            appearance=Appearance(
-                uid=os.getuid(),
-                gid=os.getgid(),
-                preserve_owner=settings.preserve_owner,
-                suid=settings.suid,
-                dev=settings.dev,
-            ),
-            version=__version__,
-            status=lambda: msgspec.json.encode(status()),
-            inflight=lambda: msgspec.json.encode(inflight()),
-            view=settings.view,
-            deadline_s=settings.deadline_s,
+            metrics=metrics,
+            fetcher=fetcher,
+            resolver=resolver,
         )
         yield System(
             settings=settings,
@@ -221,9 +155,51 @@ async def open_system(
             metrics=metrics,
             fetcher=fetcher,
             resolver=resolver,
-            filesystem=filesystem,
+            filesystem=_filesystem(
+                settings,
+                mount=number,
+                store=store,
+                resolver=resolver,
+                digests=digests,
+                policy=policy,
+                reports=reports,
+            ),
             mount=number,
         )
+
+
+def _filesystem(
+    settings: Settings,
+    *,
+    mount: int,
+    store: Store,
+    resolver: Resolver,
+    digests: Digests,
+    policy: HostPolicy,
+    reports: Reports,
+) -> FileSystem:
+    """What the kernel is answered from."""
+    return FileSystem(
+        store=store,
+        mount=mount,
+        refs=resolver,
+        digests=digests,
+        policy=policy,
+        specs=settings.refs,
+        ad_hoc=settings.ad_hoc,
+        appearance=Appearance(
+            uid=os.getuid(),
+            gid=os.getgid(),
+            preserve_owner=settings.preserve_owner,
+            suid=settings.suid,
+            dev=settings.dev,
+        ),
+        version=__version__,
+        status=lambda: msgspec.json.encode(reports.status()),
+        inflight=lambda: msgspec.json.encode(reports.inflight()),
+        view=settings.view,
+        deadline_s=settings.deadline_s,
+    )
 
 
 @asynccontextmanager
@@ -238,52 +214,3 @@ async def _open_mount(store: Store, description: str, mount: int | None) -> Asyn
     finally:
         with trio.CancelScope(shield=True):
             await store.mounts.remove(number)
-
-
-async def serve_mount(system: System, mount_point: Path, *, ready: Callable[[], None]) -> None:
-    """Mount, say that it is ready, and serve until it is unmounted or told to end.
-
-    SIGTERM and SIGINT end it; a second one ends it at once.
-
-    Raises:
-        MountError: it cannot be mounted.
-    """
-    settings = system.settings
-    operations = CafsOperations(system.filesystem, system.metrics)
-    options = SessionOptions(allow_other=settings.allow_other, suid=settings.suid, dev=settings.dev)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with (
-            open_session(mount_point, operations, options) as session,
-            trio.open_nursery() as nursery,
-        ):
-
-            async def herald() -> None:
-                await session.ready()
-                await trio.to_thread.run_sync(ready)
-
-            async def listen() -> None:
-                async for _ in signals:
-                    session.terminate()
-
-            nursery.start_soon(herald)
-            nursery.start_soon(listen)
-            await session.serve()
-            nursery.cancel_scope.cancel()
-
-
-def status_without_mount(settings: Settings) -> reporting.Status:
-    """What the store knows of the named refs, when nothing is mounted; asks nobody."""
-    return trio.run(_status_without_mount, settings)
-
-
-async def _status_without_mount(settings: Settings) -> reporting.Status:
-    async with open_store(settings.store) as store:
-        latest = store.references.latest
-        return reporting.status(
-            store,
-            Metrics(),
-            (
-                reporting.ref_status(store, spec, latest(spec.source), None)
-                for spec in settings.refs
-            ),
-        )

@@ -4,11 +4,13 @@ Everything is read from the store and from counters: a status costs no request t
 the same functions serve a worker and a command that runs without one.
 """
 
+import os
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+import trio
 
 from cafs import __version__
 from cafs.fetch.interfaces import Inflight
@@ -17,7 +19,12 @@ from cafs.model.address import shown
 from cafs.model.identity import located_stream
 from cafs.model.resolved import Part, Resolved
 from cafs.model.spec import RefSpec
-from cafs.store.store import Store
+from cafs.settings.values import Settings
+from cafs.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from cafs.distribution.resolver import Resolver
+    from cafs.fetch.fetcher import Fetcher
 
 _OPERATION: Final = "fuse."
 
@@ -167,3 +174,61 @@ def status(
 def uptime_s(of: Status) -> float | None:
     """Seconds since the worker started; None without a worker."""
     return None if of.started_ns is None else (time.time_ns() - of.started_ns) / 1e9
+
+
+class Reports:
+    """What a running worker says of itself; ``description`` is its mount point.
+
+    Concurrency: any task of the worker's run; nothing here awaits.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        description: str,
+        *,
+        store: Store,
+        metrics: Metrics,
+        fetcher: "Fetcher",
+        resolver: "Resolver",
+    ) -> None:
+        self._settings = settings
+        self._description = description
+        self._store = store
+        self._metrics = metrics
+        self._fetcher = fetcher
+        self._resolver = resolver
+        self._started_ns = time.time_ns()
+
+    def inflight(self) -> tuple[FetchStatus, ...]:
+        """The fetches under way."""
+        return fetch_status(self._fetcher.inflight(), time.time())
+
+    def status(self) -> Status:
+        """The whole."""
+        resolver = self._resolver
+        return status(
+            self._store,
+            self._metrics,
+            (
+                ref_status(self._store, spec, resolver.peek(spec), resolver.error(spec))
+                for spec in self._settings.refs
+            ),
+            inflight=self.inflight(),
+            mount_point=self._description,
+            view=self._settings.view,
+            pid=os.getpid(),
+            started_ns=self._started_ns,
+        )
+
+
+def status_without_mount(settings: Settings) -> Status:
+    """What the store knows of the named refs, when nothing is mounted; asks nobody."""
+    return trio.run(_status_without_mount, settings)
+
+
+async def _status_without_mount(settings: Settings) -> Status:
+    async with open_store(settings.store) as store:
+        latest = store.references.latest
+        refs = (ref_status(store, spec, latest(spec.source), None) for spec in settings.refs)
+        return status(store, Metrics(), refs)

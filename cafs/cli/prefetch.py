@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 from typing_extensions import override
@@ -16,11 +16,15 @@ from cafs.cli.saying import ReaderGoneError, say
 from cafs.errors import BudgetError, CafsError, StorageError
 
 if TYPE_CHECKING:
+    from cafs.assemble import System
+    from cafs.fetch.interfaces import Patience
     from cafs.model.spec import RefSpec
     from cafs.settings.values import Settings
 
 Report = Callable[[int, int], None]
 """``fn(downloaded, total)`` in bytes."""
+_REPORT_S: Final = 0.2
+"""Between two reports of progress: often enough for a bar to move."""
 
 
 @click.command("prefetch", short_help="Fetch refs whole, before anybody reads.")
@@ -69,7 +73,7 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
             patience = Patience(spec.deadline_s, Priority.PREFETCH)
             try:
                 with _reporting(spec, quiet=quiet, as_json=as_json) as progress:
-                    await system.prefetch(spec, patience, progress)
+                    await _fetch(system, spec, patience, progress)
             except (StorageError, BudgetError):
                 raise  # the next one would fail likewise
             except (CafsError, BaseExceptionGroup) as error:
@@ -78,6 +82,26 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
                     raise
                 codes.append(report(known))
     return next(iter(codes), 0)
+
+
+async def _fetch(system: "System", spec: "RefSpec", patience: "Patience", report: Report) -> None:
+    """Fetch a ref whole, and open its tree, with a report a few times a second.
+
+    Raises:
+        CafsError: a part could not be fetched.
+
+    Cancellation: what has been fetched stays.
+    """
+    from cafs.fetch.progress import Progress
+    from cafs.model.resolved import Shape
+
+    resolver = system.resolver
+    resolved = await resolver.resolve(spec, patience)
+    numbers = range(len(resolved.parts))
+    contents = [await resolver.part(spec, number, patience) for number in numbers]
+    await system.fetcher.prefetch(contents, Progress(report, _REPORT_S), patience)
+    if resolved.shape is Shape.TREE:
+        await resolver.tree(spec, patience)
 
 
 @contextmanager

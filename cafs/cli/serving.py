@@ -2,20 +2,24 @@
 
 import logging
 import os
+import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from cafs.assemble import open_system, serve_mount
+from cafs.assemble import System, open_system
 from cafs.cli import live
 from cafs.cli.background import Failure, Word
 from cafs.cli.exits import exit_code
 from cafs.cli.failing import expected
 from cafs.cli.mount import target
 from cafs.errors import CafsError, MountError
+from cafs.fuse.operations import CafsOperations
+from cafs.fuse.session import SessionOptions, open_session
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -60,9 +64,40 @@ async def _serve(loaded: "Settings", herald: "_Herald") -> None:
             started_ns=time.time_ns(),
         )
         try:
-            await serve_mount(system, place, ready=partial(herald.proclaim, mounted))
+            await _answer(system, place, ready=partial(herald.proclaim, mounted))
         finally:
             live.remove(mounted)
+
+
+async def _answer(system: System, mount_point: Path, *, ready: Callable[[], None]) -> None:
+    """Mount, say that it is ready, and answer until it is unmounted or told to end.
+
+    SIGTERM and SIGINT end it; a second one ends it at once.
+
+    Raises:
+        MountError: it cannot be mounted.
+    """
+    settings = system.settings
+    operations = CafsOperations(system.filesystem, system.metrics)
+    options = SessionOptions(allow_other=settings.allow_other, suid=settings.suid, dev=settings.dev)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with (
+            open_session(mount_point, operations, options) as session,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def herald() -> None:
+                await session.ready()
+                await trio.to_thread.run_sync(ready)
+
+            async def listen() -> None:
+                async for _ in signals:
+                    session.terminate()
+
+            nursery.start_soon(herald)
+            nursery.start_soon(listen)
+            await session.serve()
+            nursery.cancel_scope.cancel()
 
 
 def _prepare(place: Path, store: Path) -> None:

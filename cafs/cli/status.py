@@ -68,7 +68,7 @@ def _status(loaded: "Settings", named: Path | None) -> "Status | None":
         return _of_worker(loaded.mount_point)
     if loaded.project_file is None and not loaded.refs:
         return None
-    from cafs.assemble import status_without_mount
+    from cafs.reporting import status_without_mount
 
     return status_without_mount(loaded)
 
