@@ -1,0 +1,127 @@
+/*
+ * Notifications to the kernel (invalidate this inode, forget that name), written by a thread of
+ * their own: the kernel takes locks for them that a LOOKUP or a READ may hold until its reply
+ * comes, and that reply is the other thread's to write. O_NONBLOCK does not help there.
+ *
+ * The thread shares with the others only the queue. It has no end but the process's.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "keeper.h"
+
+struct notice {
+    size_t length;
+    unsigned char bytes[NOTICE_MAX];
+};
+
+/* Pages of the queue that were never needed are never touched, and cost no memory. */
+static struct notice queue[NOTICES_MAX];
+static size_t first, count;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t arrived = PTHREAD_COND_INITIALIZER;
+
+/* Waits for a notification and takes it off the queue. */
+static void take(struct notice *into)
+{
+    pthread_mutex_lock(&lock);
+    while (count == 0)
+        pthread_cond_wait(&arrived, &lock);
+    into->length = queue[first].length;
+    memcpy(into->bytes, queue[first].bytes, into->length);
+    count--;
+    first = count == 0 ? 0 : (first + 1) % NOTICES_MAX;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Writes one message whole; the device is non-blocking for its reader's sake. Returns an errno. */
+static int put(int device, const struct notice *notice)
+{
+    while (write(device, notice->bytes, notice->length) < 0) {
+        struct pollfd room = {.fd = device, .events = POLLOUT};
+
+        if (errno == EINTR)
+            continue;
+        if (errno != EAGAIN)
+            return errno;
+        if (poll(&room, 1, -1) < 0 && errno != EINTR)
+            return errno;
+    }
+    return 0;
+}
+
+/*
+ * True for answers that say nothing about us: the kernel does not know the inode or the name (most
+ * notifications are about what nobody has looked at), it is in use, or the mount has ended.
+ */
+static bool is_normal(int error)
+{
+    return error == 0 || error == ENOENT || error == ENOTDIR || error == ENOTEMPTY ||
+           error == EBUSY || error == ENODEV || error == EPIPE || error == ECONNRESET;
+}
+
+/* The thread: writes what is queued, in order. Failures are logged, each time they have doubled. */
+static void *write_all(void *argument)
+{
+    int device = *(const int *)argument;
+    uint64_t failures = 0;
+
+    for (;;) {
+        struct notice notice;
+        int error;
+
+        take(&notice);
+        error = put(device, &notice);
+        if (is_normal(error))
+            continue;
+        failures++;
+        if ((failures & (failures - 1)) == 0)
+            log_line(LEVEL_WARNING, "the kernel refused a notification: %s (%llu so far)",
+                     strerror(error), (unsigned long long)failures);
+    }
+    return NULL;
+}
+
+int notices_start(int device)
+{
+    static int shared;
+    pthread_t thread;
+    sigset_t all, before;
+    int error;
+
+    shared = device;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, NULL, write_all, &shared);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        log_line(LEVEL_ERROR, "cannot start the thread for notifications: %s", strerror(error));
+        return -1;
+    }
+    pthread_detach(thread);
+    return 0;
+}
+
+bool notices_push(const void *message, size_t length)
+{
+    bool fits;
+
+    if (length > NOTICE_MAX)
+        return false;
+    pthread_mutex_lock(&lock);
+    fits = count < NOTICES_MAX;
+    if (fits) {
+        struct notice *last = &queue[(first + count) % NOTICES_MAX];
+
+        last->length = length;
+        memcpy(last->bytes, message, length);
+        count++;
+        pthread_cond_signal(&arrived);
+    }
+    pthread_mutex_unlock(&lock);
+    return fits;
+}
