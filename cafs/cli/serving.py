@@ -19,7 +19,7 @@ from cafs.cli.failing import expected
 from cafs.cli.mount import target
 from cafs.errors import CafsError, MountError
 from cafs.fuse.operations import CafsOperations
-from cafs.fuse.session import SessionOptions, open_session
+from cafs.fuse.session import SessionOptions, open_mounted_session
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -82,7 +82,7 @@ async def _answer(system: System, mount_point: Path, *, ready: Callable[[], None
     options = SessionOptions(allow_other=settings.allow_other, suid=settings.suid, dev=settings.dev)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
-            open_session(mount_point, operations, options) as session,
+            open_mounted_session(mount_point, operations, options) as session,
             trio.open_nursery() as nursery,
         ):
 

@@ -1,7 +1,7 @@
 """The boundary round every request: whatever happens inside, the kernel gets one answer.
 
 pyfuse3 answers for ``FUSEError`` only; any other exception would end its loop, and with it the
-mount. This is one of the two places that catch everything.
+worker. This is one of the two places that catch everything.
 """
 
 import errno
@@ -14,6 +14,7 @@ import pyfuse3
 
 from cafs.errors import CafsError
 from cafs.fuse.errnos import errno_of
+from cafs.fuse.interests import KEYED, Interests, Key
 from cafs.metrics import Metrics
 
 P = ParamSpec("P")
@@ -21,16 +22,20 @@ R = TypeVar("R")
 _LOG: Final = logging.getLogger("cafs.fuse")
 
 
-class Counting(Protocol):
-    """What the boundary needs of the operations that it surrounds."""
+class Surrounded(Protocol):
+    """What the boundary needs of the operations that it surrounds.
+
+    ``interests`` is where requests that may wait are known; None where nobody asks for that.
+    """
 
     metrics: Metrics
+    interests: Interests | None
 
-    def counts(self, inode: int) -> bool:
-        """Whether requests for an inode are counted."""
+    def counts(self, target: object) -> bool:
+        """Whether a request with that first argument is counted."""
 
 
-S = TypeVar("S", bound=Counting)
+S = TypeVar("S", bound=Surrounded)
 
 
 def boundary(
@@ -39,18 +44,22 @@ def boundary(
     """Count a request under its handler's name, and turn its failures into errnos.
 
     An expected failure becomes its family's errno. A bug becomes EIO, with a traceback in the log
-    and ``fuse.bugs`` counted; the mount lives on. Cancellation passes.
+    and ``fuse.bugs`` counted; the mount lives on. A request that nobody waits for any more becomes
+    EINTR. Cancellation from outside passes.
     """
     operation = handler.__name__
     counter = f"fuse.{operation}"
+    arguments = KEYED.get(operation)
 
     @functools.wraps(handler)
     async def bounded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        target = args[0] if args else None
-        if not isinstance(target, int) or self.counts(target):
+        if self.counts(args[0] if args else None):
             self.metrics.add(counter)
         try:
-            return await handler(self, *args, **kwargs)
+            if arguments is None or self.interests is None:
+                return await handler(self, *args, **kwargs)
+            key = (operation, *args[:arguments])
+            return await _while_wanted(self.interests, key, handler(self, *args, **kwargs))
         except pyfuse3.FUSEError:
             raise
         except CafsError as error:
@@ -63,3 +72,13 @@ def boundary(
             raise pyfuse3.FUSEError(errno.EIO) from error
 
     return bounded
+
+
+async def _while_wanted(interests: Interests, key: Key, answer: Awaitable[R]) -> R:
+    scope = interests.begin(key)
+    try:
+        with scope:
+            return await answer
+    finally:
+        interests.end(key, scope)
+    raise pyfuse3.FUSEError(errno.EINTR)

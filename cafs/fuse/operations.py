@@ -28,6 +28,7 @@ from pyfuse3 import (
 from typing_extensions import override
 
 from cafs.fuse.boundary import boundary
+from cafs.fuse.interests import Interests
 from cafs.fuse.readonly import ReadOnlyOperations
 from cafs.metrics import Metrics
 from cafs.model.member import Kind
@@ -64,20 +65,30 @@ class CafsOperations(ReadOnlyOperations):
         filesystem: knows the answers.
         metrics: ``fuse.<operation>`` is counted for each request but those for control files,
             ``fuse.bugs`` for each bug.
+        interests: where a keeper finds the requests that nobody waits for any more; None without
+            a keeper.
 
     Concurrency: any number of requests at once.
     """
 
-    def __init__(self, filesystem: FileSystem, metrics: Metrics) -> None:
+    def __init__(
+        self, filesystem: FileSystem, metrics: Metrics, interests: Interests | None = None
+    ) -> None:
         super().__init__()
         self.metrics = metrics
+        self.interests = interests
         self.initialised = trio.Event()
         """Set when the kernel has begun to talk."""
         self._filesystem = filesystem
 
-    def counts(self, inode: int) -> bool:
-        """Whether requests for an inode are counted: to look at the counters must not move them."""
-        return not self._filesystem.is_control(inode)
+    def counts(self, target: object) -> bool:
+        """Whether a request is counted, by its first argument: an inode, or who asks.
+
+        To look at the counters must not move them, and a keeper's heartbeat is nobody's request.
+        """
+        if isinstance(target, int):
+            return not self._filesystem.is_control(target)
+        return not isinstance(target, RequestContext) or bool(target.pid)
 
     @override
     def init(self) -> None:

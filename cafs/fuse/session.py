@@ -1,21 +1,25 @@
-"""The session: mounting, serving, ending. One a process, because pyfuse3 keeps it globally.
+"""The session: serving, and ending. One a process, because pyfuse3 keeps it globally.
 
-The mount is unmounted whenever ``open_session`` is left, by whatever way. Nothing here touches the
-mount point while it is mounted: the answer would have to come from this very thread.
+There are two kinds. A mounted session mounts by itself, and has unmounted whenever its block is
+left, by whatever way. A kept session serves the requests that a keeper relays, and leaves the mount
+alone. Nothing here touches the mount point while it is mounted: the answer would have to come from
+this very thread.
 """
 
 import contextlib
 import logging
 import os
+import select
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pyfuse3
 import trio
+from typing_extensions import override
 
 from cafs.errors import MountError
 from cafs.fuse import tuning
@@ -67,32 +71,25 @@ class SessionOptions:
 
 
 class Session:
-    """A mounted file system that waits to be served.
+    """An open session, which waits to be served.
 
     Concurrency: one task serves; any task of the same run may terminate.
     """
 
-    def __init__(
-        self, mount_point: Path, operations: CafsOperations, options: SessionOptions
-    ) -> None:
-        self.mount_point = mount_point
+    def __init__(self, operations: CafsOperations) -> None:
         self._operations = operations
-        self._options = options
         self._serving = trio.CancelScope()
         self._ended = False
 
     async def serve(self) -> None:
-        """Answer requests until the mount is unmounted or ``terminate`` is called.
+        """Answer requests until there are no more, or ``terminate`` is called.
 
-        Cancellation: requests that are under way get no answer, and fail when the mount goes.
+        Cancellation: requests that are under way get no answer: those of a mounted session fail
+        when the mount goes, those of a kept one the keeper gives to another worker.
         """
-        if self._ended:
-            return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tune)
+        if not self._ended:
             with self._serving:
                 await pyfuse3.main(max_tasks=_TASKS)
-            nursery.cancel_scope.cancel()
 
     def terminate(self) -> None:
         """End ``serve``: no more requests; those under way have a second to be answered.
@@ -107,26 +104,62 @@ class Session:
         pyfuse3.terminate()
 
     async def ready(self) -> None:
-        """Wait until the kernel has begun to talk; from then on the mount answers.
+        """Wait until the kernel has begun to talk; from then on requests are answered.
 
         Cancellation: no effect.
         """
         await self._operations.initialised.wait()
+
+
+class _Mounted(Session):
+    """A session that tunes its mount while it serves."""
+
+    def __init__(
+        self, operations: CafsOperations, mount_point: Path, options: SessionOptions
+    ) -> None:
+        super().__init__(operations)
+        self._mount_point = mount_point
+        self._options = options
+
+    @override
+    async def serve(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tune)
+            await super().serve()
+            nursery.cancel_scope.cancel()
 
     async def _tune(self) -> None:
         # Before the kernel's first word its limits are not settled, and would be set back.
         await self.ready()
         await trio.to_thread.run_sync(
             tuning.tune,
-            self.mount_point,
+            self._mount_point,
             self._options.read_ahead_kb,
             self._options.max_background,
             abandon_on_cancel=True,
         )
 
 
+class _Kept(Session):
+    """A session whose requests end with the keeper."""
+
+    def __init__(self, operations: CafsOperations, requests: int) -> None:
+        super().__init__(operations)
+        self._requests = requests
+
+    @override
+    async def serve(self) -> None:
+        try:
+            await super().serve()
+        except* OSError:
+            # What libfuse makes of the end of a socket: a device would never send so little.
+            if not _at_end(self._requests):
+                raise
+            _LOG.info("fuse.session.left: the keeper has gone")
+
+
 @asynccontextmanager
-async def open_session(
+async def open_mounted_session(
     mount_point: Path, operations: CafsOperations, options: SessionOptions
 ) -> AsyncIterator[Session]:
     """Mount, and unmount at the end of the block.
@@ -141,12 +174,7 @@ async def open_session(
 
     Cancellation: it is not mounted, or unmounted.
     """
-    if not _IN_USE.acquire(blocking=False):
-        raise MountError(
-            f"{mount_point}: this process serves a mount already", hint="one mount a process"
-        )
-    with contextlib.ExitStack() as stack:
-        stack.callback(_IN_USE.release)
+    with _only_session(str(mount_point)):
         real = await trio.to_thread.run_sync(
             checked_mount_point, mount_point, abandon_on_cancel=True
         )
@@ -154,10 +182,52 @@ async def open_session(
             pyfuse3.init(operations, str(real), options.mount_options)
         except RuntimeError as error:
             raise MountError(f"{mount_point}: {error}", hint=_hint(options)) from error
-        stack.callback(pyfuse3.close)
-        _LOG.info("fuse.session.mounted %s", mount_point)
-        yield Session(real, operations, options)
+        with contextlib.ExitStack() as stack:
+            stack.callback(pyfuse3.close)
+            _LOG.info("fuse.session.mounted %s", mount_point)
+            yield _Mounted(operations, real, options)
     _LOG.info("fuse.session.unmounted %s", mount_point)
+
+
+@asynccontextmanager
+async def open_kept_session(requests: int, operations: CafsOperations) -> AsyncIterator[Session]:
+    """Serve what a keeper relays; the mount is the keeper's business.
+
+    Args:
+        requests: the descriptor of the requests and their replies. It is taken over, and blocks:
+            libfuse sends a reply once, and on a full socket that does not block it would be lost.
+        operations: what answers.
+
+    Raises:
+        MountError: the descriptor is none, or this process serves already.
+    """
+    place = f"/dev/fd/{requests}"
+    with _only_session(place):
+        try:
+            os.set_blocking(requests, True)
+            pyfuse3.init(operations, place, set())
+        except (OSError, RuntimeError) as error:
+            raise MountError(f"{place}: {error}", hint="a keeper starts this worker") from error
+        with contextlib.ExitStack() as stack:
+            stack.callback(pyfuse3.close, unmount=False)
+            yield _Kept(operations, requests)
+
+
+@contextmanager
+def _only_session(place: str) -> Iterator[None]:
+    if not _IN_USE.acquire(blocking=False):
+        raise MountError(f"{place}: this process serves a mount already", hint="one a process")
+    try:
+        yield
+    finally:
+        _IN_USE.release()
+
+
+def _at_end(descriptor: int) -> bool:
+    """Whether the other end of a socket has been closed."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return any(happened & (select.POLLRDHUP | select.POLLHUP) for _, happened in poll.poll(0))
 
 
 def checked_mount_point(path: Path) -> Path:

@@ -21,7 +21,7 @@ from cafs.distribution.policy import HostPolicy
 from cafs.errors import CafsError, MountError
 from cafs.fetch.interfaces import Patience
 from cafs.fuse.operations import CafsOperations
-from cafs.fuse.session import Session, SessionOptions, open_session
+from cafs.fuse.session import Session, SessionOptions, open_mounted_session
 from cafs.metrics import Metrics
 from cafs.model.member import Kind, Piece
 from cafs.store.store import Store, open_store
@@ -148,7 +148,7 @@ async def main(mount_point: Path, store_path: Path, *options: str) -> None:
         metrics = Metrics()
         filesystem = await make(store, metrics)
         operations = CafsOperations(filesystem, metrics)
-        async with open_session(mount_point, operations, SessionOptions()) as session:
+        async with open_mounted_session(mount_point, operations, SessionOptions()) as session:
             if "twice" in options:
                 await mount_again(mount_point, operations)
             async with trio.open_nursery() as nursery:
@@ -167,7 +167,7 @@ def say(line: str) -> None:
 
 async def mount_again(mount_point: Path, operations: CafsOperations) -> None:
     try:
-        async with open_session(mount_point, operations, SessionOptions()):
+        async with open_mounted_session(mount_point, operations, SessionOptions()):
             raise AssertionError
     except MountError as error:
         say(error.line)

@@ -9,6 +9,7 @@ import trio
 
 from cafs.errors import OfflineError
 from cafs.fuse.boundary import boundary
+from cafs.fuse.interests import Interests
 from cafs.metrics import Metrics
 
 
@@ -17,9 +18,10 @@ class Handlers:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
+        self.interests: Interests | None = None
 
-    def counts(self, inode: int) -> bool:
-        return inode != 9
+    def counts(self, target: object) -> bool:
+        return target != 9
 
     @boundary
     async def read(self, fh: int, error: BaseException | None = None) -> int:
