@@ -1,6 +1,6 @@
 /*
- * The mount point: mounting, unmounting, and what is set once mounted. Root calls mount(2) itself;
- * others ask fusermount3, which is set-uid root and sends the device back over a socket.
+ * Mounting. Root calls mount(2) itself; others ask fusermount3, which is set-uid root and sends the
+ * device back over a socket. Unmounting is unmounting.c's.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,15 +11,13 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "keeper.h"
 
 /* What a list of mount options comes to, for mount(2). */
-struct request {
+struct wanted {
     unsigned long flags;
     char source[256];
     char data[256];
@@ -46,21 +44,21 @@ static const char *next_option(const char *from, char *to, size_t size)
     return *from ? from + 1 : from;
 }
 
-/* Puts one option into `request`. False for one that is not known. */
-static bool take_option(const char *option, struct request *request)
+/* Puts one option into `wanted`. False for one that is not known. */
+static bool take_option(const char *option, struct wanted *wanted)
 {
     if (strncmp(option, "fsname=", 7) == 0) {
-        snprintf(request->source, sizeof request->source, "%s", option + 7);
+        snprintf(wanted->source, sizeof wanted->source, "%s", option + 7);
     } else if (strcmp(option, "ro") == 0) {
-        request->flags |= MS_RDONLY;
+        wanted->flags |= MS_RDONLY;
     } else if (strcmp(option, "suid") == 0) {
-        request->flags &= ~(unsigned long)MS_NOSUID;
+        wanted->flags &= ~(unsigned long)MS_NOSUID;
     } else if (strcmp(option, "dev") == 0) {
-        request->flags &= ~(unsigned long)MS_NODEV;
+        wanted->flags &= ~(unsigned long)MS_NODEV;
     } else if (strcmp(option, "default_permissions") == 0 || strcmp(option, "allow_other") == 0) {
-        if (!strstr(request->data, option)) {
-            strcat(request->data, ",");
-            strcat(request->data, option);
+        if (!strstr(wanted->data, option)) {
+            strcat(wanted->data, ",");
+            strcat(wanted->data, option);
         }
     } else {
         return *option == '\0';
@@ -69,16 +67,16 @@ static bool take_option(const char *option, struct request *request)
 }
 
 /* Reads a list of mount options; `device` is /dev/fuse. Returns 0, or -1 when it was logged. */
-static int read_options(const char *options, int device, struct request *request)
+static int read_options(const char *options, int device, struct wanted *wanted)
 {
-    char option[sizeof request->source];
+    char option[sizeof wanted->source];
 
-    *request = (struct request){.flags = MS_NOSUID | MS_NODEV, .source = "cafs"};
-    snprintf(request->data, sizeof request->data,
+    *wanted = (struct wanted){.flags = MS_NOSUID | MS_NODEV, .source = "cafs"};
+    snprintf(wanted->data, sizeof wanted->data,
              "fd=%d,rootmode=40000,user_id=%u,group_id=%u," MAX_READ, device, geteuid(), getegid());
     while (*options) {
         options = next_option(options, option, sizeof option);
-        if (!take_option(option, request)) {
+        if (!take_option(option, wanted)) {
             log_line(LEVEL_ERROR,
                      "unknown mount option %s: there are fsname=, ro, suid, dev, allow_other and "
                      "default_permissions",
@@ -121,15 +119,15 @@ static void explain_mount(const char *point, int error)
 /* Mounts as root. Returns the device, or -1 when it was logged. */
 static int mount_directly(const char *point, const char *options)
 {
-    struct request request;
+    struct wanted wanted;
     int device = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 
     if (device < 0) {
         explain_device(errno);
         return -1;
     }
-    if (read_options(options, device, &request) == 0) {
-        if (mount(request.source, point, "fuse.cafs", request.flags, request.data) == 0)
+    if (read_options(options, device, &wanted) == 0) {
+        if (mount(wanted.source, point, "fuse.cafs", wanted.flags, wanted.data) == 0)
             return device;
         explain_mount(point, errno);
     }
@@ -238,109 +236,4 @@ static int mount_by_fusermount(const char *point, const char *options)
 int mount_open(const char *point, const char *options)
 {
     return geteuid() == 0 ? mount_directly(point, options) : mount_by_fusermount(point, options);
-}
-
-/* Reads a path of mountinfo in place: octal escapes stand for blanks and backslashes. */
-static void unescape(char *path)
-{
-    char *to = path;
-
-    while (*path) {
-        if (path[0] == '\\' && path[1] && path[2] && path[3]) {
-            *to++ = (char)((path[1] - '0') * 64 + (path[2] - '0') * 8 + (path[3] - '0'));
-            path += 4;
-        } else {
-            *to++ = *path++;
-        }
-    }
-    *to = '\0';
-}
-
-/*
- * Writes the absolute path of `point` into `path`. Only its parent is looked at: whoever serves
- * the mount cannot ask the kernel about what is mounted. False when that failed.
- */
-static bool absolute(const char *point, char path[PATH_MAX])
-{
-    char parent[PATH_MAX], real[PATH_MAX];
-    size_t length = strlen(point);
-    const char *name;
-    int written;
-
-    while (length > 1 && point[length - 1] == '/')
-        length--;
-    if (snprintf(parent, sizeof parent, "%.*s", (int)length, point) >= PATH_MAX)
-        return false;
-    name = strrchr(parent, '/');
-    name = name ? name + 1 : parent;
-    written = snprintf(path, PATH_MAX, "%.*s.", (int)(name - parent), parent);
-    if (written < 0 || written >= PATH_MAX || !realpath(path, real))
-        return false;
-    return snprintf(path, PATH_MAX, "%s%s%s", real, real[1] ? "/" : "", name) < PATH_MAX;
-}
-
-/* Finds the device number of what was mounted last on `path`. False when nothing is. */
-static bool device_number(const char *path, unsigned *major, unsigned *minor)
-{
-    FILE *mounts = fopen("/proc/self/mountinfo", "re");
-    char *line = NULL;
-    size_t size = 0;
-    bool found = false;
-
-    if (!mounts)
-        return false;
-    while (getline(&line, &size, mounts) > 0) {
-        char mounted[PATH_MAX];
-        unsigned a, b;
-
-        if (sscanf(line, "%*s %*s %u:%u %*s %4095s", &a, &b, mounted) != 3)
-            continue;
-        unescape(mounted);
-        if (strcmp(mounted, path) == 0) {
-            *major = a;
-            *minor = b;
-            found = true;
-        }
-    }
-    free(line);
-    fclose(mounts);
-    return found;
-}
-
-void read_ahead_set(const char *point, unsigned kilobytes)
-{
-    char path[PATH_MAX], file[64];
-    unsigned major, minor;
-    int fd;
-
-    if (!absolute(point, path) || !device_number(path, &major, &minor))
-        return;
-    snprintf(file, sizeof file, "/sys/class/bdi/%u:%u/read_ahead_kb", major, minor);
-    fd = open(file, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    dprintf(fd, "%u\n", kilobytes);
-    close(fd);
-}
-
-void service_notify(const char *state)
-{
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t length = path ? strlen(path) : 0;
-    int fd;
-
-    if (length < 2 || length >= sizeof address.sun_path)
-        return;
-    memcpy(address.sun_path, path, length);
-    if (address.sun_path[0] == '@') /* the abstract namespace */
-        address.sun_path[0] = '\0';
-    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    if (sendto(fd, state, strlen(state), MSG_DONTWAIT | MSG_NOSIGNAL,
-               (const struct sockaddr *)&address,
-               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
-        log_line(LEVEL_WARNING, "cannot tell %s to %s: %s", state, path, strerror(errno));
-    close(fd);
 }
