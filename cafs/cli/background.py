@@ -1,35 +1,43 @@
-"""Starting a worker in the background, and waiting for its word that the mount is ready.
+"""Starting what holds a mount, and waiting for the word that the mount answers.
 
-The worker is this same command with ``--foreground --ready-fd N``. It writes one JSON line to the
-descriptor: the live mount, or the error that kept it from mounting. End of file without a line
-means that it died; then its log tells why. A worker that finds nobody there to tell unmounts: who
-wanted the mount has been killed.
+That is a keeper, which starts workers; without one, a worker that mounts by itself. The first
+worker writes one JSON line to a pipe: that it is ready, or the error that kept it from being so.
+End of file without a line means that it died; then the log tells why. A worker that finds nobody
+there to tell ends, and the mount with it: who wanted it has been killed.
 """
 
 import hashlib
 import os
+import re
+import signal
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 import click
 import msgspec
 import platformdirs
 
+from cafs.cli import live, unmounting
 from cafs.cli.failing import lament
+from cafs.cli.launching import Launch
 from cafs.cli.live import LiveMount
 from cafs.errors import MountError
 
 _LOG_NAME: Final = 120
 """Bytes of a mount point's name in that of its log."""
 _LOG_TAIL: Final = 2_000
-"""Bytes of a dead worker's log that are shown."""
+"""Bytes of a dead process's log that are shown."""
+_END_S: Final = 5.0
+"""How long a keeper may take to end at a signal when nobody uses its mount yet."""
+_REASON: Final = re.compile(r"ERROR cafs\.keeper: (.+)")
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a worker could not mount; ``exit`` is the exit code that belongs to it."""
+    """Why a worker could not serve; ``exit`` is the exit code that belongs to it."""
 
     what: str
     hint: str
@@ -50,7 +58,7 @@ class Word(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def log_file(mount_point: Path) -> Path:
-    """Where a mount point's worker logs: one file each, of the last mount that became ready."""
+    """Where a mount's processes log: one file a mount point, of the last mount that was ready."""
     state = Path(platformdirs.user_state_path("cafs"))
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = hashlib.sha256(os.fsencode(mount_point)).hexdigest()[:8]
@@ -58,65 +66,139 @@ def log_file(mount_point: Path) -> Path:
     return state / f"{name}-{place}.log"
 
 
-def start(mount_point: Path, arguments: Sequence[str]) -> LiveMount:
-    """Start a worker, and wait until it is ready.
+def become(launch: Launch, claim: int) -> NoReturn:
+    """Turn this process into the keeper of a mount, which logs to standard error.
 
     Args:
-        mount_point: absolute.
-        arguments: flags of ``cafs mount``.
+        launch: what to mount.
+        claim: the descriptor of ``claimed``. The first worker takes it for the pipe of its word,
+            and so holds it until the mount answers.
 
     Raises:
-        MountError: the worker died without a word.
-        click.exceptions.Exit: the worker said why it could not mount; the message has been printed.
-        KeyboardInterrupt: and the like; the worker has ended.
+        MountError: the keeper cannot be run.
     """
-    log = log_file(mount_point)
-    # Another worker may be writing that file, and this one may fail because of it: so it writes a
+    mounted = launch.mounted(os.getpid(), "")
+    command = launch.command(claim)
+    os.set_inheritable(claim, True)
+    live.save(mounted)
+    try:
+        os.execv(command[0], command)  # noqa: S606 - a list of arguments, no shell
+    except OSError as error:
+        live.remove(mounted)
+        raise MountError(f"cannot run {command[0]}: {error.strerror}") from error
+
+
+def start(launch: Launch) -> LiveMount:
+    """Start what holds a mount, and wait until the mount answers.
+
+    Raises:
+        MountError: it died without a word.
+        click.exceptions.Exit: the worker said why it cannot serve; the message has been printed.
+        KeyboardInterrupt, SystemExit: a signal came. Whatever is raised: nothing is mounted then.
+    """
+    log = log_file(launch.mount_point)
+    # Another mount may be writing that file, and this one may fail because of it: so it writes a
     # file of its own, which takes the place when the mount is ready.
     draft = log.with_suffix(f".{os.getpid()}")
     listen, speak = os.pipe()
-    with draft.open("wb") as out:
-        worker = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",  # a clone must not bring modules that we import: its directory is ours
-                "-m",
-                "cafs",
-                "mount",
-                *arguments,
-                "--foreground",
-                "--ready-fd",
-                str(speak),
-                "--",
-                str(mount_point),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            pass_fds=(speak,),
-            start_new_session=True,
-            env={**os.environ, "CAFS_LOG_FILE": str(log)},
-        )
-    os.close(speak)
-    try:
-        with open(listen, "rb") as pipe:  # noqa: PTH123 - a descriptor, not a path
+    with open(listen, "rb") as pipe, _interruptible():  # noqa: PTH123 - a descriptor, not a path
+        holder = _run(launch, speak, draft, log)
+        try:
             line = pipe.readline()
-    except BaseException:  # Ctrl-C
-        worker.terminate()
-        worker.wait()
-        draft.unlink()
-        raise
-    if line:
-        word = msgspec.json.decode(line, type=Word)
-        if word.ready is not None:
-            draft.replace(log)
-            return word.ready
-        if word.failure is not None:
-            worker.wait()
+            if not line:
+                _fail(launch, holder, draft)
+            heed(line)
+            mounted = launch.mounted(holder.pid, str(log))
+            live.save(mounted)
+        except BaseException:
+            _end(launch, holder)
             draft.unlink()
-            lament(word.failure.what, word.failure.hint)
-            raise click.exceptions.Exit(word.failure.exit)
-    code = worker.wait()
-    tail = draft.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
-    draft.unlink()
-    raise MountError(f"the worker ended with {code} before the mount was ready:\n{tail}")
+            raise
+        draft.replace(log)
+    return mounted
+
+
+def heed(line: bytes) -> None:
+    """Take the word of a worker: nothing happens when it is ready.
+
+    Raises:
+        click.exceptions.Exit: it said why it cannot serve; the message has been printed.
+    """
+    failure = msgspec.json.decode(line, type=Word).failure
+    if failure is not None:
+        lament(failure.what, failure.hint)
+        raise click.exceptions.Exit(failure.exit)
+
+
+def _run(launch: Launch, speak: int, draft: Path, log: Path) -> "subprocess.Popen[bytes]":
+    try:
+        with draft.open("wb") as out:
+            return subprocess.Popen(
+                launch.command(speak),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                pass_fds=(speak,),
+                start_new_session=True,
+                env={**os.environ, "CAFS_LOG_FILE": str(log)},
+            )
+    except OSError as error:
+        draft.unlink()
+        raise MountError(f"cannot run {launch.program}: {error.strerror}") from error
+    finally:
+        os.close(speak)
+
+
+def _fail(launch: Launch, holder: "subprocess.Popen[bytes]", draft: Path) -> NoReturn:
+    """Say why there was no word: what the keeper logged as an error, or how everything ended.
+
+    Raises:
+        MountError: always.
+    """
+    with suppress(subprocess.TimeoutExpired):
+        holder.wait(_END_S)
+    told = draft.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
+    reasons = _REASON.findall(told)
+    if reasons:
+        raise MountError(reasons[-1])
+    code = "" if holder.returncode is None else f" with {holder.returncode}"
+    raise MountError(
+        f"the worker of {launch.mount_point} ended{code} before the mount was ready:\n{told}"
+    )
+
+
+def _end(launch: Launch, holder: "subprocess.Popen[bytes]") -> None:
+    """End what was started, whatever state it is in, so that nothing stays mounted.
+
+    A keeper unmounts at the first SIGTERM, lazily at the second, and ends at the third.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+        holder.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            holder.wait(_END_S)
+            break
+    place = launch.mount_point
+    if live.mounted_type(place) == live.TYPE and unmounting.is_dead(place):
+        unmounting.clean_up(place, None)
+    live.remove(launch.mounted(holder.pid, ""))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP, where they would end this process, raise SystemExit instead."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ours = [number for number, action in former.items() if action is signal.SIG_DFL]
+    interrupt = signal.getsignal(signal.SIGINT)
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, action in {**former, signal.SIGINT: interrupt}.items():
+            signal.signal(number, action)

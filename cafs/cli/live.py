@@ -18,6 +18,8 @@ import msgspec
 
 from cafs.errors import MountError
 
+TYPE: Final = "fuse.cafs"
+"""The type of our mounts in /proc/self/mountinfo."""
 _DIRECTORY_MODE: Final = 0o700
 _SOCKET_NAME: Final = 107
 """Bytes of a unix socket's path. Source: unix(7), sun_path without its NUL."""

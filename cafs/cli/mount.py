@@ -1,5 +1,6 @@
-"""``cafs mount``: start a worker, and return when it is ready."""
+"""``cafs mount``: start a keeper and its worker, and return when the mount answers."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,19 @@ from cafs.cli import options
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
+    from cafs.cli.launching import Launch
     from cafs.settings.values import Settings
 
 
 @click.command("mount", short_help="Mount the refs of cafs.toml.")
 @options.mount_point
 @options.with_settings(*options.MOUNT)
-@click.option("--foreground", is_flag=True, help="Serve in this process until it is told to end.")
+@click.option("--foreground", is_flag=True, help="Stay in this process until it is told to end.")
+@click.option("--no-keeper", is_flag=True, help="Let the mount end with its one worker.")
+@click.option(
+    "--user", metavar="NAME", help="As root: serve as them.  [default: the store's owner]"
+)
+@click.option("--key", hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
 @options.as_json
 @click.pass_context
@@ -24,12 +31,17 @@ def command(
     *,
     loaded: "Settings",
     foreground: bool,
+    no_keeper: bool,
+    user: str | None,
+    key: str | None,
     ready_fd: int | None,
     as_json: bool,
 ) -> int:
     """Mount, in the background; return when the mount answers.
 
-    MOUNT_POINT is that of cafs.toml when it is not given; it is made when it is missing.
+    MOUNT_POINT is that of cafs.toml when it is not given; it is made when it is missing. A dead
+    mount that is in the way is cleaned up. The mount outlives its worker, which cafs reload
+    replaces.
 
     \b
     Examples:
@@ -37,20 +49,39 @@ def command(
         cafs mount /mnt/cafs --store /var/cache/cafs
         cafs mount --view ref/toolchain toolchain
     """
-    if foreground:
-        from cafs.cli import serving  # most of a worker's start: not before it is one
+    from cafs.cli import background, claiming, launching
 
-        return serving.serve(loaded, ready_fd=ready_fd)
-    from cafs.cli import background
-
-    live = background.start(target(loaded), options.as_arguments(context))
+    place = target(loaded)
+    flags = options.as_arguments(context)
+    launch = launching.plan(loaded, place, flags, with_keeper=not no_keeper, user=user, key=key)
+    if ready_fd is not None:  # we are what the branch below has started, and all is prepared
+        return _serve(loaded, launch, ready_fd)
+    with claiming.claimed(place) as claim:
+        claiming.prepare(place, launch.store)
+        if foreground and launch.program is None:
+            return _serve(loaded, launch, None)
+        if foreground:
+            background.become(launch, claim)
+        mounted = background.start(launch)
     if as_json:
         import msgspec
 
-        say(msgspec.json.encode(live))
+        say(msgspec.json.encode(mounted))
     else:
-        say(f"cafs: mounted on {live.mount_point} (pid {live.pid}, log {live.log})")
+        say(f"cafs: mounted on {mounted.mount_point} (pid {mounted.pid}, log {mounted.log})")
     return 0
+
+
+def _serve(loaded: "Settings", launch: "Launch", word: int | None) -> int:
+    """Mount and serve in this process, without a keeper, until that has ended."""
+    from cafs.cli import live, serving  # most of a worker's start: not before it is one
+
+    mounted = launch.mounted(os.getpid(), os.environ.get("CAFS_LOG_FILE", ""))
+    live.save(mounted)
+    try:
+        return serving.serve(loaded, mounted, word=word)
+    finally:
+        live.remove(mounted)
 
 
 def target(loaded: "Settings") -> Path:

@@ -24,9 +24,12 @@ _Disposition: TypeAlias = Callable[[int, FrameType | None], object] | int | None
     context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
 )
 @options.with_settings(*options.MOUNT)
+@click.option("--no-keeper", is_flag=True, help="Let the mount end with its one worker.")
 @click.argument("arguments", metavar="-- CMD [ARGS]...", nargs=-1, required=True)
 @click.pass_context
-def command(context: click.Context, *, loaded: "Settings", arguments: tuple[str, ...]) -> int:
+def command(
+    context: click.Context, *, loaded: "Settings", no_keeper: bool, arguments: tuple[str, ...]
+) -> int:
     """Run CMD with the mount of cafs.toml in place, and exit with its exit code.
 
     The mount is ended whatever the command does. CMD sees CAFS_MOUNT, the mount point.
@@ -35,12 +38,16 @@ def command(context: click.Context, *, loaded: "Settings", arguments: tuple[str,
     Example:
         cafs run -- make -j8
     """
-    from cafs.cli import background, unmounting
+    from cafs.cli import background, claiming, launching, unmounting
     from cafs.cli.mount import target
 
     place = target(loaded)
+    flags = options.as_arguments(context)
+    launch = launching.plan(loaded, place, flags, with_keeper=not no_keeper)
     with _Relay() as relay:
-        live = background.start(place, options.as_arguments(context))
+        with claiming.claimed(place):
+            claiming.prepare(place, launch.store)
+            live = background.start(launch)
         try:
             code = _attend(arguments, live.mount_point, relay)
         finally:

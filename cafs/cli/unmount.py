@@ -14,16 +14,19 @@ if TYPE_CHECKING:
 @click.command("unmount", short_help="End a mount.")
 @options.mount_point
 @options.with_settings("config")
-@click.option("--lazy", is_flag=True, help="Detach now; the worker ends with its last reader.")
+@click.option("--lazy", is_flag=True, help="Detach now; serve on who has something open in it.")
 def command(*, loaded: "Settings", lazy: bool) -> int:
-    """Unmount, and wait until the worker has ended.
+    """Unmount, and wait until the processes of the mount have ended.
 
-    MOUNT_POINT is that of cafs.toml when it is not given.
+    MOUNT_POINT is that of cafs.toml when it is not given. A busy mount stays, and who keeps it
+    busy is named. One whose processes have died is cleaned up.
     """
     from cafs.cli import unmounting
     from cafs.cli.mount import target
 
     place = target(loaded)
-    unmounting.unmount(place, lazy=lazy)
-    say(f"cafs: unmounted {place}")
+    if unmounting.unmount(place, lazy=lazy):
+        say(f"cafs: cleaned up {place}: who served it had died")
+    else:
+        say(f"cafs: unmounted {place}")
     return 0

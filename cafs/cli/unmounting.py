@@ -1,24 +1,37 @@
-"""Ending a mount, for ``unmount`` and ``run``."""
+"""Ending a mount, for ``unmount`` and ``run``; and what a dead one leaves, for ``mount`` too."""
 
+import errno
 import os
 import select
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Final
 
-from cafs.cli import live
+from cafs.cli import busy, live
 from cafs.errors import MountError
 
-_DRAIN_S: Final = 15.0
-"""How long a worker may take to end after its mount has gone: it checkpoints the store."""
+_DRAIN_S: Final = 20.0
+"""How long a mount's processes may take to end after it has gone: a keeper gives its worker 15 s to
+checkpoint the store."""
+_ANSWER_S: Final = 5.0
+"""How long a live mount may take to say anything; a dead one fails at once."""
+_DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
 
-def unmount(mount_point: Path, *, lazy: bool = False) -> None:
-    """Unmount, and wait until the worker has ended.
+def unmount(mount_point: Path, *, lazy: bool = False) -> bool:
+    """Unmount, and wait until the mount's processes have ended.
+
+    Args:
+        mount_point: absolute.
+        lazy: detach it now, whoever is in it; nothing is waited for.
+
+    Returns:
+        Whether it was a dead mount, which had nobody to wait for.
 
     Raises:
-        MountError: nothing of ours is mounted there, or it is busy.
+        MountError: nothing of ours is mounted there, it is busy, or its processes do not end.
     """
     kind = live.mounted_type(mount_point)
     known = live.find(mount_point)
@@ -26,17 +39,65 @@ def unmount(mount_point: Path, *, lazy: bool = False) -> None:
         if known is not None and not known.alive:
             live.remove(known)
         raise MountError(f"nothing is mounted on {mount_point}", hint="cafs status lists mounts")
-    if kind != "fuse.cafs":
+    if kind != live.TYPE:
         raise MountError(f"{mount_point} is a mount of type {kind}, not of cafs")
+    if is_dead(mount_point):
+        clean_up(mount_point, known)
+        return True
     _detach(mount_point, lazy=lazy)
-    if known is not None:
-        if not lazy and not _ended(known.pid, _DRAIN_S):
+    if known is not None and not lazy:
+        if not ended(known.pid, _DRAIN_S):
             raise MountError(
-                f"unmounted {mount_point}, but its worker (pid {known.pid}) has not ended",
+                f"unmounted {mount_point}, but its {known.holder} (pid {known.pid}) has not ended",
                 hint=f"see {known.log}" if known.log else "",
             )
-        if not known.alive:
-            live.remove(known)
+        live.remove(known)
+    return False
+
+
+def is_dead(mount_point: Path) -> bool:
+    """Whether a mount of ours has nobody who could ever answer. Blocks for 5 s at most."""
+    said: list[bool] = []
+
+    def ask() -> None:
+        # Attributes may come from the kernel's cache, this never does.
+        try:
+            os.statvfs(mount_point)
+        except OSError as error:
+            said.append(error.errno in _DEAD)
+
+    # A worker that hangs answers nothing; a daemon thread may be left waiting for it.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_ANSWER_S)
+    return any(said)
+
+
+def clean_up(mount_point: Path, known: live.LiveMount | None) -> None:
+    """Remove a dead mount, and what it has left behind.
+
+    Args:
+        mount_point: absolute.
+        known: the mount's file, if there is one.
+
+    Raises:
+        MountError: it cannot be unmounted.
+    """
+    _detach(mount_point, lazy=True)  # whoever has something open in it only gets errors
+    if known is not None and not known.alive:
+        live.remove(known)
+
+
+def ended(pid: int, limit_s: float) -> bool:
+    """Wait for a process that need not be a child of ours; whether it ended in time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], limit_s)[0])
+    finally:
+        os.close(descriptor)
 
 
 def _detach(mount_point: Path, *, lazy: bool) -> None:
@@ -49,55 +110,12 @@ def _detach(mount_point: Path, *, lazy: bool) -> None:
     if done.returncode == 0:
         return
     said = done.stderr.strip() or f"{command[0]} exited {done.returncode}"
-    if "busy" in said:
-        users = _users(mount_point)
-        if not users and _below(Path("/proc/self/cwd"), os.fsencode(mount_point)):
-            raise MountError(f"the working directory is in {mount_point}", hint="cd out of it")
-        raise MountError(
-            f"{mount_point} is busy: {users or said}", hint="end those, or cafs unmount --lazy"
-        )
-    raise MountError(f"cannot unmount {mount_point}: {said}")
-
-
-def _users(mount_point: Path) -> str:
-    """Other processes with a working directory, root, program or open file below it."""
-    prefix = os.fsencode(mount_point)
-    found: list[str] = []
-    for process in Path("/proc").glob("[0-9]*"):
-        if process.name == str(os.getpid()):
-            continue
-        links = [process / "cwd", process / "root", process / "exe"]
-        try:
-            links += (process / "fd").iterdir()
-        except OSError:
-            continue  # gone, or another user's
-        if any(_below(link, prefix) for link in links):
-            found.append(f"{process.name} ({_command(process)})")
-    return ", ".join(found)
-
-
-def _below(link: Path, prefix: bytes) -> bool:
-    try:
-        place = os.fsencode(link.readlink())
-    except OSError:
-        return False
-    return place == prefix or place.startswith(prefix + b"/")
-
-
-def _command(process: Path) -> str:
-    try:
-        return (process / "comm").read_text().strip()
-    except OSError:
-        return "gone"
-
-
-def _ended(pid: int, limit_s: float) -> bool:
-    """Wait for a process that need not be a child of ours."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], limit_s)[0])
-    finally:
-        os.close(descriptor)
+    if "busy" not in said:
+        raise MountError(f"cannot unmount {mount_point}: {said}")
+    found = busy.who_keeps(mount_point)
+    if not found and busy.stands_in(mount_point):
+        raise MountError(f"the working directory is in {mount_point}", hint="cd out of it")
+    raise MountError(
+        f"{mount_point} is busy: {found or said}",
+        hint=f"end those, or detach it now: cafs unmount --lazy {mount_point}",
+    )

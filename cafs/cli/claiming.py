@@ -1,0 +1,83 @@
+"""Before a mount: nobody else is about to mount there, nothing live is there, the dead is gone."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from cafs.cli import live, unmounting
+from cafs.errors import MountError
+
+
+@contextmanager
+def claimed(mount_point: Path) -> Iterator[int]:
+    """Keep other commands from mounting there until the block is left.
+
+    Yields:
+        The descriptor that claims it: a process that inherits it goes on claiming.
+
+    Raises:
+        MountError: another command claims it.
+    """
+    claim = os.open(live.lock_path(mount_point), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MountError(
+                f"another cafs is about to mount on {mount_point}",
+                hint=f"see what it says, or: cafs status {mount_point}",
+            ) from error
+        yield claim
+    finally:
+        os.close(claim)
+
+
+def prepare(mount_point: Path, store: Path) -> None:
+    """Make a mount point that can be mounted on: there, and empty of mounts.
+
+    A mount whose process has died is unmounted, and said so on standard error.
+
+    Raises:
+        MountError: something live is mounted there, it cannot be made, or the store would be
+            hidden.
+    """
+    real, kept = Path(os.path.realpath(mount_point.parent)), Path(os.path.realpath(store))
+    real /= mount_point.name
+    if real.is_relative_to(kept) or kept.is_relative_to(real):
+        raise MountError(
+            f"{mount_point} and the store, {store}, lie in each other:"
+            " the mount would wait for itself",
+            hint="mount elsewhere, or choose another store with --store",
+        )
+    while (kind := live.mounted_type(mount_point)) is not None:
+        _vacate(mount_point, kind)
+    try:
+        mount_point.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise MountError(f"{mount_point} is no directory", hint="mount on an empty one") from error
+    except OSError as error:
+        raise MountError(f"cannot make {mount_point}: {error.strerror}") from error
+
+
+def _vacate(mount_point: Path, kind: str) -> None:
+    """Unmount the uppermost mount there if it is ours and dead.
+
+    Raises:
+        MountError: it is not.
+    """
+    known = live.find(mount_point)
+    hint = f"cafs unmount {mount_point}"
+    if kind != live.TYPE:
+        raise MountError(f"{mount_point} is mounted already ({kind})", hint=f"umount {mount_point}")
+    if not unmounting.is_dead(mount_point):
+        if known is None:
+            raise MountError(f"{mount_point} is mounted already, by another user", hint=hint)
+        by = f"{known.holder} pid {known.pid}, store {known.store}"
+        raise MountError(f"{mount_point} is mounted already ({by})", hint=hint)
+    unmounting.clean_up(mount_point, known)
+    who = f"its {known.holder} (pid {known.pid})" if known is not None else "who served it"
+    click.echo(f"cafs: cleaned up {mount_point}: {who} had died", err=True)
