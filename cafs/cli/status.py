@@ -1,6 +1,7 @@
-"""``cafs status``: what is mounted, what is fetched, from where."""
+"""``cafs status``: what is mounted, what is fetched, from where, and how its keeper is."""
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,14 +12,30 @@ from cafs.cli.saying import say
 
 if TYPE_CHECKING:
     from cafs.cli.live import LiveMount
+    from cafs.control.keeper import KeeperStatus
+    from cafs.errors import MountError
     from cafs.reporting import RefStatus, Status
     from cafs.settings.values import Settings
 
 
 _ANSWER_S: Final = 5.0
-"""How long a worker may take to answer; it needs milliseconds."""
+"""How long a worker may take to answer; it needs milliseconds, a new one some hundreds."""
 _FAILURES: Final = 5
 """How many of the last failures are shown; ``.cafs/errors.json`` has more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What could be learnt of a mount, or, without one, of the refs of the project.
+
+    ``status`` is None exactly when the mount did not tell it, and ``trouble`` says why.
+    """
+
+    mount_point: Path | None = None
+    live: "LiveMount | None" = None
+    keeper: "KeeperStatus | None" = None
+    status: "Status | None" = None
+    trouble: "MountError | None" = None
 
 
 @click.command("status", short_help="Say what is mounted, and what is fetched from where.")
@@ -33,24 +50,26 @@ def command(
 ) -> int:
     """Say what is mounted, what is fetched, from where, and how often it was there already.
 
-    Of a mount (MOUNT_POINT, or that of cafs.toml) its worker answers, with the last failures;
-    without one, what the store
-    knows of the refs of cafs.toml is shown. Elsewhere all mounts of this user are listed.
+    Of a mount (MOUNT_POINT, or that of cafs.toml) its keeper and its worker answer, with the last
+    failures; without one, what the store knows of the refs of cafs.toml is shown. Elsewhere all
+    mounts of this user are listed.
     """
     import msgspec
 
-    found = _status(loaded, named)
-    if found is None:
+    seen = _look(loaded, named)
+    if seen is None:
         return _list_mounts(as_json=as_json)
     if as_json:
-        say(msgspec.json.encode(found))
+        say(msgspec.json.encode(_facts(seen)))
     else:
-        _show(found)
+        _show(seen)
+    if seen.trouble is not None:
+        raise seen.trouble
     return 0
 
 
-def _status(loaded: "Settings", named: Path | None) -> "Status | None":
-    """The status of the mount that is meant; None when none is meant.
+def _look(loaded: "Settings", named: Path | None) -> _Seen | None:
+    """What is meant, looked at; None when nothing is meant.
 
     Raises:
         MountError: the mount point was named, and nothing is mounted there.
@@ -61,24 +80,49 @@ def _status(loaded: "Settings", named: Path | None) -> "Status | None":
 
     if named is not None:
         place = settled(named.absolute())
-        if live.mounted_type(place) != "fuse.cafs":
+        if live.mounted_type(place) != live.TYPE:
             raise MountError(f"no cafs is mounted on {place}", hint="cafs status lists mounts")
-        return _of_worker(place)
-    if loaded.mount_point is not None and live.mounted_type(loaded.mount_point) == "fuse.cafs":
-        return _of_worker(loaded.mount_point)
+        return _look_at(place)
+    if loaded.mount_point is not None and live.mounted_type(loaded.mount_point) == live.TYPE:
+        return _look_at(loaded.mount_point)
     if loaded.project_file is None and not loaded.refs:
         return None
     from cafs.reporting import status_without_mount
 
-    return status_without_mount(loaded)
+    return _Seen(status=status_without_mount(loaded))
 
 
-def _of_worker(mount_point: Path) -> "Status":
+def _look_at(mount_point: Path) -> _Seen:
+    """Ask the keeper first, which answers whatever its worker does, then the worker."""
     import msgspec
 
+    from cafs.cli import live
+    from cafs.control import keeper
+    from cafs.errors import MountError
     from cafs.reporting import Status
 
-    return msgspec.json.decode(_ask(mount_point, "status.json"), type=Status)
+    known = live.find(mount_point)
+    kept = told = trouble = None
+    try:
+        if known is not None and known.control and known.alive:
+            kept = keeper.status(known.control)
+            _check(mount_point, known, kept)
+        told = msgspec.json.decode(_ask(mount_point, "status.json"), type=Status)
+    except MountError as error:
+        trouble = error
+    return _Seen(mount_point=mount_point, live=known, keeper=kept, status=told, trouble=trouble)
+
+
+def _check(mount_point: Path, known: "LiveMount", kept: "KeeperStatus") -> None:
+    """Raises MountError when the keeper has no worker, and will not have one by itself."""
+    from cafs.errors import MountError
+
+    if kept.state == "given-up":
+        log = f"; its log is {known.log}" if known.log else ""
+        raise MountError(
+            f"the workers of {mount_point} failed {kept.workers} times, its reads fail with EIO",
+            hint=f"once the reason is gone: cafs reload {mount_point}{log}",
+        )
 
 
 def _ask(mount_point: Path, name: str) -> bytes:
@@ -109,7 +153,7 @@ def _ask(mount_point: Path, name: str) -> bytes:
     if known is not None and not known.alive:
         log = f"; its log is {known.log}" if known.log else ""
         raise MountError(
-            f"{mount_point} is a mount whose worker (pid {known.pid}) has died",
+            f"{mount_point} is a mount whose {known.holder} (pid {known.pid}) has died",
             hint=f"cafs unmount {mount_point}{log}",
         )
     raise MountError(
@@ -119,13 +163,29 @@ def _ask(mount_point: Path, name: str) -> bytes:
     )
 
 
-def _failures(mount_point: str) -> list[str]:
+def _facts(seen: _Seen) -> dict[str, object]:
+    """What ``--json`` prints: a status, and its keeper; what is not known is None."""
+    import msgspec
+
+    from cafs.reporting import Status
+
+    facts: dict[str, object] = dict.fromkeys(Status.__struct_fields__)
+    if seen.status is not None:
+        facts = msgspec.to_builtins(seen.status)
+    elif seen.live is not None:
+        facts |= {"view": seen.live.view, "store": seen.live.store}
+    if seen.mount_point is not None:
+        facts["mount_point"] = str(seen.mount_point)
+    return facts | {"keeper": seen.keeper}
+
+
+def _failures(mount_point: Path) -> list[str]:
     """The last failures in a mount, newest first, each once."""
     import msgspec
 
     from cafs.vfs.failures import Failure
 
-    told = msgspec.json.decode(_ask(Path(mount_point), "errors.json"), type=list[Failure])
+    told = msgspec.json.decode(_ask(mount_point, "errors.json"), type=list[Failure])
     lines = dict.fromkeys(f"{each.path}: {each.line}" for each in told)
     return list(lines)[:_FAILURES]
 
@@ -135,7 +195,13 @@ def _list_mounts(*, as_json: bool) -> int:
 
     from cafs.cli import live
 
-    mounts = live.all_mounts()
+    mounts = []
+    for mount in live.all_mounts():
+        # What a crash has left behind is of no use once its mount has gone.
+        if not mount.alive and live.mounted_type(Path(mount.mount_point)) != live.TYPE:
+            live.remove(mount)
+        else:
+            mounts.append(mount)
     if as_json:
         say(msgspec.json.encode({"mounts": mounts}))
         return 0
@@ -147,18 +213,32 @@ def _list_mounts(*, as_json: bool) -> int:
 
 
 def _state(mount: "LiveMount") -> str:
-    return f"pid {mount.pid}" if mount.alive else f"its worker (pid {mount.pid}) has died"
+    from cafs.cli import live
+
+    if not mount.alive:
+        return f"its {mount.holder} (pid {mount.pid}) has died"
+    place = Path(mount.mount_point)
+    if live.mounted_type(place) != live.TYPE or live.find(place) != mount:
+        return f"{mount.holder} pid {mount.pid}, detached, serves its last readers"
+    return f"{mount.holder} pid {mount.pid}"
 
 
-def _show(found: "Status") -> None:
+def _show(seen: _Seen) -> None:
     from cafs.cli.sizes import duration, size
     from cafs.reporting import uptime_s
 
-    up = uptime_s(found)
-    if found.mount_point is None or up is None:
+    found = seen.status
+    up = uptime_s(found) if found is not None else None
+    if seen.mount_point is None:
         say("not mounted")
+    elif found is None or up is None:
+        say(f"mounted on {seen.mount_point}")
     else:
-        say(f"mounted on {found.mount_point} (pid {found.pid}) for {duration(up)}")
+        say(f"mounted on {seen.mount_point} (worker pid {found.pid}) for {duration(up)}")
+    if seen.keeper is not None:
+        _show_keeper(seen.keeper)
+    if found is None:
+        return
     say(f"store {found.store}, {size(found.store_free)} free")
     if found.hit_rate is not None:
         requests = found.counters["fetch.requests"]
@@ -167,11 +247,19 @@ def _show(found: "Status") -> None:
             f"{found.hit_rate:.0%} of reads found their bytes in the store"
         )
     _show_refs(found.refs)
-    for line in _failures(found.mount_point) if found.mount_point is not None else ():
+    for line in _failures(seen.mount_point) if seen.mount_point is not None else ():
         say(f"failed {line}")
     for fetch in found.inflight:
         done = f"{size(fetch.received)} of {size(fetch.stop - fetch.start)}"
         say(f"fetching {fetch.name}: {done} from {fetch.url} ({fetch.priority})")
+
+
+def _show_keeper(kept: "KeeperStatus") -> None:
+    worker = f"worker pid {kept.worker}" if kept.worker else "no worker"
+    say(
+        f"keeper pid {kept.pid}: {kept.state}, {worker}, {kept.workers} started so far; "
+        f"{kept.waiting} requests wait, {kept.relayed} were relayed, {kept.resent} sent again"
+    )
 
 
 def _show_refs(refs: "tuple[RefStatus, ...]") -> None:
