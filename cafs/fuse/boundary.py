@@ -65,7 +65,7 @@ def boundary(
         except CafsError as error:
             self.metrics.add("vfs.errors")
             _LOG.debug("fuse.%s.failed: %s", operation, error.line)
-            raise pyfuse3.FUSEError(errno_of(type(error))) from error
+            raise pyfuse3.FUSEError(errno_of(type(error), operation)) from error
         except Exception as error:
             self.metrics.add("fuse.bugs")
             _LOG.exception("fuse.%s.bug: %s", operation, error)

@@ -21,15 +21,19 @@ FAMILIES: Final[dict[type[errors.CafsError], int]] = {
     errors.MountError: errno.EIO,
 }
 """Errno by family; a class takes that of its nearest ancestor in the table."""
+LISTING: Final = "readdir"
+"""The operation whose errnos differ in one: C libraries take ENOENT for the end of a listing
+(glibc's sysdeps/unix/sysv/linux/readdir.c), and a ref that is missing would look empty."""
 
 
-def errno_of(kind: type[errors.CafsError]) -> int:
-    """The errno of an error class.
+def errno_of(kind: type[errors.CafsError], operation: str = "") -> int:
+    """The errno of an error class, as an operation tells it.
 
     Raises:
         LookupError: a family without a row; a test walks all classes, so none has this.
     """
     for ancestor in kind.__mro__:
         if ancestor in FAMILIES:
-            return FAMILIES[ancestor]
+            number = FAMILIES[ancestor]
+            return errno.ENXIO if (number, operation) == (errno.ENOENT, LISTING) else number
     raise LookupError(kind.__name__)

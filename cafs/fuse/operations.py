@@ -5,6 +5,7 @@ over opens, since an inode's content never changes.
 """
 
 import errno
+import math
 import os
 import stat
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ _DOT_DOT: Final = 2**63 - 1
 _NO_NUMBER: Final = 0xFFFFFFFF
 """What libfuse itself says for the inode of ``..`` when it is not known."""
 _NAME_MAX: Final = 255
+_HEARTBEAT_S: Final = 0.2
+"""How long the figures of a heartbeat's answer are waited for; nobody reads them."""
 _FOREIGN: Final = (b"security.", b"system.", b"trusted.")
 """Extended attributes that the kernel asks for by itself, and that are never there."""
 
@@ -144,8 +147,8 @@ class CafsOperations(ReadOnlyOperations):
     @override
     @boundary
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        # Not left to readdir: C libraries take its ENOENT for the end of the listing (glibc's
-        # sysdeps/unix/sysv/linux/readdir.c), and a ref that is missing would look empty.
+        # A program can make more of an errno here than of one in the middle of a listing. Under a
+        # keeper nobody asks, and readdir finds the same out.
         await self._filesystem.open_directory(inode)
         return FileHandleT(inode)
 
@@ -176,14 +179,18 @@ class CafsOperations(ReadOnlyOperations):
     @override
     @boundary
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        space = await self._filesystem.space()
+        # Without a reader it is the keeper's heartbeat, and must be answered whatever the disk does
+        # (or one of a PID namespace that the kernel has no number in, who is owed the figures).
+        limit = trio.current_time() + _HEARTBEAT_S if not ctx.pid else math.inf
         data = StatvfsData()
         data.f_bsize = BLOCK_SIZE
         data.f_frsize = _PAGE
-        data.f_blocks = space.size // _PAGE
-        data.f_bfree = space.free // _PAGE
-        data.f_bavail = space.available // _PAGE
         data.f_namemax = _NAME_MAX
+        with trio.CancelScope(deadline=limit):
+            space = await self._filesystem.space()
+            data.f_blocks = space.size // _PAGE
+            data.f_bfree = space.free // _PAGE
+            data.f_bavail = space.available // _PAGE
         return data
 
     @override
