@@ -1,7 +1,7 @@
 """Runs the command as people do: in a process, with a home, a store and a project of its own.
 
-A mount made here always ends with its context, whatever happened, and what its worker logged is
-looked at: an unexpected warning or traceback fails the test.
+A mount made here always ends with its context, whatever happened, and what its keeper and workers
+logged is looked at: an unexpected warning or traceback fails the test.
 """
 
 import os
@@ -11,16 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
 import msgspec
 
+from cafs.control import keeper
+
 _COMMAND: Final = (sys.executable, "-P", "-m", "cafs")
 _RUN_S: Final = 120.0
-_END_S: Final = 10.0
+_END_S: Final = 20.0
+"""A keeper gives its worker 15 s to end."""
 _POLL_S: Final = 0.02
 _ALARM: Final = re.compile(
     r"^.*(?:\b(?:WARNING|ERROR|CRITICAL)\b|Traceback \(most recent).*", re.MULTILINE
@@ -34,6 +37,7 @@ class Ready(msgspec.Struct, frozen=True):
     mount_point: str
     pid: int
     log: str
+    control: str = ""
 
 
 class RefFacts(TypedDict):
@@ -57,18 +61,28 @@ class Facts(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A live mount: where it is, who serves it, where that one logs."""
+    """A live mount: where it is, who holds it, where that one and its workers log.
+
+    ``pid`` is the keeper's, or the worker's when there is no keeper; ``control`` is the keeper's
+    socket, or empty.
+    """
 
     path: Path
     pid: int
     log_file: Path
+    control: str
+
+    @property
+    def worker(self) -> int:
+        """The pid of the worker that serves now, as the keeper says; 0 when none does."""
+        return keeper.status(self.control).worker if self.control else self.pid
 
     def status(self) -> Facts:
         """What the worker says of itself, through the mount."""
         return msgspec.json.decode((self.path / ".cafs" / "status.json").read_bytes(), type=Facts)
 
     def log(self) -> str:
-        """What the worker has logged so far."""
+        """What keeper and workers have logged so far."""
         if not self.log_file.is_file():
             return "(no log)"
         return self.log_file.read_text(errors="replace")
@@ -112,7 +126,7 @@ class Cafs:
         return path
 
     def expect_log(self, pattern: str) -> None:
-        """Let a worker log lines with this, though they be warnings."""
+        """Let keeper and workers log lines with this, though they be warnings."""
         self._expected.append(re.compile(pattern))
 
     def popen(self, *arguments: str | Path) -> "subprocess.Popen[str]":
@@ -156,15 +170,15 @@ class Cafs:
         in the project.
 
         Raises:
-            AssertionError: it cannot be mounted, leaves something behind, or its worker logged
-                something that ``expect_log`` does not know.
+            AssertionError: it cannot be mounted, leaves something behind, or its keeper or worker
+                logged something that ``expect_log`` does not know.
         """
         if toml is not None:
             has_path = re.search(r"^\[mount\]", toml, re.MULTILINE)
             self.project(toml if has_path else f'[mount]\npath = "cafs"\n{toml}')
         done = self.run("mount", "--json", *arguments)
         ready = msgspec.json.decode(done.stdout, type=Ready)
-        mount = Mount(Path(ready.mount_point), ready.pid, Path(ready.log))
+        mount = Mount(Path(ready.mount_point), ready.pid, Path(ready.log), ready.control)
         try:
             yield mount
         except BaseException:
@@ -175,7 +189,7 @@ class Cafs:
         self._judge(mount, clean=clean)
 
     def _end(self, mount: Mount) -> bool:
-        """Unmount by all means, and end the worker; whether the first attempt was enough."""
+        """Unmount by all means, and end who served; whether the first attempt was enough."""
         clean = (
             not mount.is_mounted() or self.run("unmount", mount.path, check=False).returncode == 0
         )
@@ -183,9 +197,10 @@ class Cafs:
             if mount.is_mounted():
                 clean = False
                 subprocess.run([*command, mount.path], check=False, capture_output=True)
-        if not _ends(mount.pid):
+        for pid in _left(mount):
             clean = False
-            os.kill(mount.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         return clean
 
     def _show_log(self, mount: Mount) -> None:
@@ -209,15 +224,20 @@ def start_programs_by_fork() -> None:
     subprocess._USE_VFORK = False  # type: ignore[misc] # noqa: SLF001 - Final in typeshed
 
 
-def _ends(pid: int) -> bool:
-    """Wait for a process that may not be our child; whether it ended, a zombie included."""
+def _left(mount: Mount) -> list[int]:
+    """Wait for the keeper and the workers of a mount; those that have not ended in time."""
     limit = time.monotonic() + _END_S
-    while time.monotonic() < limit:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
+    while (left := _serving(mount)) and time.monotonic() < limit:
         time.sleep(_POLL_S)
-    return False
+    return left
+
+
+def _serving(mount: Mount) -> list[int]:
+    """Processes that have the mount point as an argument; zombies have none."""
+    place = os.fsencode(mount.path)
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # gone, or another user's
+            if place in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
