@@ -1,0 +1,92 @@
+"""A worker that dies in the middle of a fetch: nothing is lost, and little is fetched again."""
+
+import hashlib
+import os
+import re
+import signal
+import threading
+from functools import partial
+
+import pytest
+
+from cafs.model.span import Span
+from cafs.testing.bodies import Generated
+from cafs.testing.command import Cafs
+from cafs.testing.faults import Rate
+from cafs.testing.origin import Origin
+from cafs.testing.serving import Exchange
+from cafs.testing.soaking import KEEPER_LINES, Keeper
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+MIB = 1 << 20
+SIZE = 96 * MIB
+IN_FLIGHT = 8 * MIB
+"""Bytes that may be on their way at one moment: what was sent and not yet booked in the store."""
+
+
+def sent(exchange: Exchange) -> Span:
+    """The part of the body that an exchange sent."""
+    first = re.fullmatch(r"bytes=(\d+)-\d*", exchange.header("range") or "bytes=0-")
+    assert first is not None
+    start = int(first[1])
+    return Span(start, start + exchange.bytes_sent)
+
+
+def repeated(spans: list[Span]) -> int:
+    """How many bytes the spans have that an earlier one had already."""
+    total, reached = 0, 0
+    for span in sorted(spans, key=lambda span: span.start):
+        total += max(0, min(reached, span.stop) - span.start)
+        reached = max(reached, span.stop)
+    return total
+
+
+def has_sent(length: int, log: tuple[Exchange, ...]) -> bool:
+    return sum(one.bytes_sent for one in log) > length
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_kill_9_in_the_middle_of_a_cold_fetch_costs_the_reader_nothing(
+    cafs: Cafs, origin: Origin, pinned: bool
+) -> None:
+    body = Generated(SIZE, seed=3)
+    url = origin.put("/model.bin", body)
+    origin.fault("/model.bin", Rate(32 * MIB))
+    pin = f'integrity = "sha256:{body.sha256()}"\n' if pinned else ""
+    cafs.expect_log(KEEPER_LINES)
+    found: list[str] = []
+    with cafs.mount(f'[ref.model]\nfrom = "{url}"\n{pin}') as mounted:
+        keeper = Keeper.of(cafs, mounted)
+
+        def read() -> None:
+            with mounted.ref("model").open("rb") as opened:
+                found.append(hashlib.file_digest(opened, "sha256").hexdigest())
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for share in (0.3, 0.6):
+            origin.wait_until(partial(has_sent, int(share * SIZE)))
+            os.kill(keeper.wait_serving().worker, signal.SIGKILL)
+            keeper.wait_serving()
+        reader.join()
+        assert keeper.status().workers == 3
+    origin.settle()
+    assert found == [body.sha256()]
+    spans = [sent(one) for one in origin.requests if one.method == "GET"]
+    assert sum(one.aborted for one in origin.requests) >= 1
+    assert repeated(spans) <= 2 * IN_FLIGHT
+
+
+def test_a_budget_is_counted_on_by_the_next_worker(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", Generated(16 * MIB, seed=4))
+    cafs.expect_log(KEEPER_LINES)
+    with cafs.mount(f'[ref.model]\nfrom = "{url}"\n', "--budget", "6MiB") as mounted:
+        keeper = Keeper.of(cafs, mounted)
+        with mounted.ref("model").open("rb", buffering=0) as opened:
+            assert os.pread(opened.fileno(), 3 * MIB, 0)
+        os.kill(keeper.wait_serving().worker, signal.SIGKILL)
+        keeper.wait_serving()
+        with pytest.raises(OSError, match="quota"):
+            mounted.ref("model").read_bytes()
+    assert 3 * MIB <= origin.bytes_sent() <= 7 * MIB

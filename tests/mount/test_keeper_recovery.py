@@ -1,0 +1,111 @@
+"""Workers die, stop, hang and are reloaded, and readers notice nothing but a pause."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cafs.testing.command import Cafs
+from cafs.testing.origin import running_origin
+from cafs.testing.soaking import KEEPER_LINES, Ground, Keeper, Outcome, Scene, mounted, plant_hang
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+MIB = 1 << 20
+LONGEST_S = 5.0
+"""What no reader may wait for, on a machine that does other things too; scripts/soak measures."""
+SILENT_S = 10.0
+"""How long a worker may be silent before it is replaced."""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """One mount of 20,000 files and a blob, all of it local, whose workers can be made to hang."""
+    if os.geteuid() != 0 and not os.environ.get("CI"):
+        pytest.skip("dropping the kernel's caches needs root")
+    scratch = tmp_path_factory.mktemp("soak")
+    with running_origin() as origin:
+        ground = Ground.make(scratch, origin, files=20_000, blob=256 * MIB)
+        cafs = Cafs(scratch / "world")
+        cafs.expect_log(KEEPER_LINES)
+        plant_hang(cafs, scratch / "planted")
+        with mounted(cafs, ground) as found:
+            yield found
+
+
+def judge(outcome: Outcome, longest_s: float) -> None:
+    """Every read was right, and enough of them crossed the keeper to say something."""
+    figures = outcome.figures
+    assert (figures.errors, figures.wrong) == (0, 0), figures.trouble
+    assert figures.longest_s < longest_s
+    assert outcome.relayed > 1000
+    assert outcome.after.state == "serving"
+
+
+@pytest.mark.parametrize("disturb", [Scene.kill, Scene.stop])
+def test_16_readers_notice_no_worker_that_dies_or_stops(
+    scene: Scene, disturb: Callable[[Scene], None]
+) -> None:
+    outcome = scene.disturbed(disturb, seconds=9)
+    assert len(outcome.took_s) >= 3
+    assert outcome.workers >= len(outcome.took_s)
+    judge(outcome, LONGEST_S)
+
+
+def test_16_readers_notice_no_reload(scene: Scene) -> None:
+    outcome = scene.disturbed(Scene.reload, seconds=9)
+    assert len(outcome.took_s) >= 2
+    assert outcome.workers == len(outcome.took_s)
+    judge(outcome, LONGEST_S)
+
+
+def test_a_worker_that_hangs_is_replaced(scene: Scene) -> None:
+    outcome = scene.disturbed(Scene.hang, seconds=4)
+    assert len(outcome.took_s) == 1
+    assert outcome.took_s[0] < SILENT_S + LONGEST_S
+    judge(outcome, SILENT_S + LONGEST_S)
+
+
+def test_a_process_that_works_inside_the_mount_survives_reloads(scene: Scene) -> None:
+    inside = scene.mount.ref("tree") / "tree/000/007"
+    reads = "for i in $(seq 400); do cat 005.c && ls . && stat .. || exit 1; done"
+    command = ["sh", "-c", f"exec >/dev/null; {reads}"]
+    with subprocess.Popen(command, cwd=inside, stderr=subprocess.PIPE, text=True) as reader:
+        for _ in range(2):
+            scene.reload()
+        _, said = reader.communicate(timeout=60)
+    assert reader.returncode == 0, said
+
+
+def test_a_file_that_was_open_before_is_read_on_by_another_worker(scene: Scene) -> None:
+    with scene.mount.ref("data").open("rb", buffering=0) as opened:
+        fd = opened.fileno()
+        before = os.pread(fd, 4096, 0)
+        scene.kill()
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.pread(fd, 4096, 0) == before
+        assert os.fstat(fd).st_size == 256 * MIB
+
+
+def test_a_mount_that_no_worker_can_serve_fails_and_lives_again_after_a_reload(cafs: Cafs) -> None:
+    cafs.expect_log(KEEPER_LINES)
+    cafs.expect_log("cafs.toml")
+    with cafs.mount('[mount]\npath="cafs"\n') as mount:
+        keeper = Keeper.of(cafs, mount)
+        cafs.project("[mount")
+        before = keeper.status()
+        refused = cafs.run("reload", mount.path, check=False)
+        assert refused.returncode != 0
+        assert "cafs.toml" in refused.stderr
+        assert keeper.status().worker == before.worker
+        assert "ref" in os.listdir(mount.path)
+        os.kill(before.worker, 9)
+        with pytest.raises(OSError, match="Input/output error"):
+            os.listdir(mount.path / "ref")
+        assert keeper.status().state == "given-up"
+        assert f"cafs reload {mount.path}" in mount.log()
+        cafs.project('[mount]\npath="cafs"\n')
+        cafs.run("reload", mount.path)
+        assert os.listdir(mount.path / "ref")
+        assert keeper.status().state == "serving"

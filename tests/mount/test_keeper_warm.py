@@ -1,0 +1,98 @@
+"""What the kernel has cached reaches neither the keeper nor the worker, opens among it."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cafs.testing.archives import Compression, small_files, symlink, write_tar
+from cafs.testing.command import Cafs, Mount
+from cafs.testing.loading import Reader, compiled
+from cafs.testing.origin import running_origin
+from cafs.testing.soaking import Keeper
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+FILES = 20_000
+PASSES = 8
+QUESTIONS = 20_000
+LIMIT = 4 << 20
+FLAT = 256 << 10
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cafs, Mount, Path]]:
+    """A mount of 20,000 files and a symlink, and a list of the files' paths from its top on."""
+    scratch = tmp_path_factory.mktemp("warm")
+    items = [*small_files(FILES), symlink("tree/link", "000/000/000.c")]
+    archive = write_tar(scratch / "tree.tar.gz", items, Compression.GZIP)
+    names = [item.path.removeprefix("tree/") for item in items if item.content]
+    (scratch / "list").write_text("".join(f"{name}\n" for name in names))
+    with running_origin() as origin:
+        url = origin.put("/tree.tar.gz", archive)
+        cafs = Cafs(scratch / "world")
+        with cafs.mount(f'[ref.tree]\nfrom = "{url}"\n') as mount:
+            assert len(list((mount.ref("tree") / "tree").rglob("*.c"))) == FILES
+            yield cafs, mount, scratch / "list"
+
+
+def costs_nothing(cafs: Cafs, mount: Mount, act: Callable[[], object]) -> None:
+    """Repeat something until a time at which no request reached the keeper or the worker.
+
+    A machine may take back pages and names at any time, so a pass that is not warm proves nothing;
+    a pass that asked nothing proves that nothing needs to be asked.
+    """
+    keeper = Keeper.of(cafs, mount)
+    seen = []
+    for _ in range(PASSES):
+        first = mount.status()["requests"]
+        before = keeper.status()
+        act()
+        after = keeper.status()
+        last = mount.status()["requests"]
+        crossed = (after.relayed - before.relayed) + (after.answered - before.answered)
+        # What telling this twice costs by itself: a few lookups and reads.
+        reached = sum(last.values()) - sum(first.values())
+        seen.append((crossed, reached))
+        if crossed == 0 and reached < 20:
+            return
+    raise AssertionError(f"requests that crossed the keeper, and that the worker saw: {seen}")
+
+
+def test_opening_reading_and_closing_20_000_warm_files_asks_nobody(
+    tree: tuple[Cafs, Mount, Path],
+) -> None:
+    cafs, mount, names = tree
+    command = [str(compiled("probe", names.parent)), "read", str(names)]
+    # From a directory of the tree on: the ref's own name is looked up again every second.
+    top = mount.ref("tree") / "tree"
+    costs_nothing(
+        cafs, mount, lambda: subprocess.run(command, cwd=top, check=True, capture_output=True)
+    )
+
+
+@pytest.mark.parametrize("command", [["ls", "-lR"], ["cat", "link"], ["find", "-newer", "link"]])
+def test_walks_and_symlinks_ask_nobody(tree: tuple[Cafs, Mount, Path], command: list[str]) -> None:
+    cafs, mount, _ = tree
+    top = mount.ref("tree") / "tree"
+    costs_nothing(
+        cafs, mount, lambda: subprocess.run(command, cwd=top, check=True, capture_output=True)
+    )
+
+
+def test_requests_leave_nothing_behind_in_the_keeper(tree: tuple[Cafs, Mount, Path]) -> None:
+    cafs, mount, names = tree
+    keeper = Keeper.of(cafs, mount)
+    program = compiled("reader", names.parent)
+    sizes, before = [], keeper.status()
+    for _ in range(2):
+        with Reader(program, "ask", mount.path, QUESTIONS // 4) as asking:
+            _, said = asking.process.communicate(timeout=120)
+        assert asking.process.returncode == 0, said
+        sizes.append(keeper.memory())
+    after = keeper.status()
+    assert after.relayed - before.relayed >= QUESTIONS // 2
+    assert after.answered - before.answered >= QUESTIONS // 2
+    assert max(sizes) < LIMIT
+    assert abs(sizes[1] - sizes[0]) <= FLAT
