@@ -44,6 +44,11 @@ class Hold(Waiter, Seat):
         self._flights: list[Flight] = []
         self._awaited: tuple[Flight, int] | None = None
 
+    @property
+    def flying(self) -> bool:
+        """Whether anything of what it wants is still under way."""
+        return any(not flight.landed for flight in self._flights)
+
     def want(self, span: Span) -> list[Flight]:
         """Let the span come, without waiting; the flights that bring it, in order."""
         flights = self._source.book(span)

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
+from typing import Final
 
 import trio
 from typing_extensions import override
@@ -21,6 +22,10 @@ from cafs.fetch.slots import Slots
 from cafs.metrics import Metrics
 from cafs.model.span import Span, SpanSet
 
+IDLE_S: Final = 2.0
+"""For how long it is fetched ahead of nobody. That a reader has gone between two reads is told by
+no one, and a file is never closed here; one that computes on what it read is usually back sooner,
+and loses no more than the read-ahead that is still under way."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -53,6 +58,8 @@ class Lane(Flights):
         self._flights: list[Flight] = []
         self._readahead = ReadAhead()
         self._ahead: Hold | None = None
+        self._tended = False
+        self._touched = 0.0
         self._waiting = 0
 
     @property
@@ -111,12 +118,16 @@ class Lane(Flights):
 
     def passed(self, span: Span) -> None:
         """Note that a reader reads the span, and fetch ahead of it when it goes forward."""
+        self._touched = trio.current_time()
         ahead = self._readahead.advise(span, self.end)
         if ahead is None or self.downloader.single or not self.missing(ahead):
             return
         if self._ahead is None:
             self._ahead = self.hold(Patience(None, Priority.READAHEAD))
         self._ahead.want(ahead)
+        if not self._tended:
+            self._tended = True
+            self._nursery.start_soon(self._tend, self._ahead)
 
     def leave_out_served(self) -> bool:
         """Use only sources that no bytes came from; whether that is possible now."""
@@ -163,6 +174,17 @@ class Lane(Flights):
     @override
     def crowd(self) -> None:
         self._slots.give()
+
+    async def _tend(self, ahead: Hold) -> None:
+        """Let go of what is fetched ahead once nobody has read, or waited, for a while."""
+        while ahead.flying:
+            await trio.sleep_until(self._touched + IDLE_S)
+            now = trio.current_time()
+            if self._waiting:
+                self._touched = now
+            elif now >= self._touched + IDLE_S:
+                self.rest()
+        self._tended = False
 
     def _start(self, flight: Flight) -> None:
         self._flights.append(flight)
