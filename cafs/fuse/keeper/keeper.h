@@ -1,0 +1,281 @@
+/*
+ * The keeper holds one mount: it relays requests between the kernel and a worker, and outlives the
+ * worker. Nothing here blocks but the thread of notices.c; docs/processes.md tells the whole story.
+ */
+#ifndef CAFS_KEEPER_H
+#define CAFS_KEEPER_H
+
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* ---- log.c: one line each on stderr; a line that would block is lost ---- */
+
+enum level { LEVEL_INFO, LEVEL_WARNING, LEVEL_ERROR };
+
+/* Writes "<date> <time>,<ms> <LEVEL> cafs.keeper: <text>". Keeps errno. */
+void log_line(enum level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Writes the head of such a line into `line` of `size` bytes, for children; returns its length. */
+size_t log_head(char *line, size_t size, enum level level);
+
+/* ---- mounting.c: the mount point; only mount_open may block, before anything is served ---- */
+
+/*
+ * Mounts on `point` with `options` (a list with commas, as mount(8) takes it, may be ""):
+ * by mount(2) for root, through fusermount3 for others.
+ * Returns /dev/fuse, opened close-on-exec and non-blocking; -1 when it failed and was logged.
+ */
+int mount_open(const char *point, const char *options);
+
+/*
+ * Starts a child that unmounts `point`, lazily or not.
+ * Returns its pid, -1 when there is none. It exits with 0: unmounted, 1: busy, 2: it failed, and
+ * logged why.
+ */
+pid_t unmount_start(const char *point, bool lazy);
+
+/* Sets how far the kernel reads ahead on the mount at `point`, KiB; where it may not, nothing. */
+void read_ahead_set(const char *point, unsigned kilobytes);
+
+/* Tells a service manager (NOTIFY_SOCKET) "READY=1" and the like. Nothing happens without one. */
+void service_notify(const char *state);
+
+/* ---- notices.c: notifications, written by a thread of their own, since the kernel may hold them
+ * until a request is answered whose answer is queued behind them ---- */
+
+enum { NOTICE_MAX = 512, NOTICES_MAX = 1024 };
+
+/* Starts the thread that writes to `device`. Returns 0, or -1 when it was logged. */
+int notices_start(int device);
+
+/* Queues a notification of at most NOTICE_MAX bytes. False when the queue is full: it is dropped. */
+bool notices_push(const void *message, size_t length);
+
+/* ---- control.c: commands of admins, on a unix socket ---- */
+
+enum { CONTROL_CLIENTS = 4, CONTROL_FDS = CONTROL_CLIENTS + 1 };
+
+/* What control.c asks the rest for. `client` is given back in control_reply, any time later. */
+struct commands {
+    /* Writes the state as a JSON object, NUL-terminated, into `text` of `size` bytes. */
+    void (*status)(char *text, size_t size);
+    /* Starts a reload; `word` is a descriptor that it owns from now on, or -1. */
+    void (*reload)(int client, int word);
+};
+
+/* Listens at `path` (mode 0600; a socket there is replaced). Returns 0, or -1 when logged. */
+int control_open(const char *path, const struct commands *commands);
+
+/* Fills `fds` with what to wait for; returns how many (at most CONTROL_FDS). */
+size_t control_poll(struct pollfd fds[CONTROL_FDS]);
+
+/* Handles what poll found in the first `count` of `fds`, as control_poll had filled them. */
+void control_serve(const struct pollfd *fds, size_t count);
+
+/* Answers a client with one datagram and ends its connection; a client that has gone is no error. */
+void control_reply(int client, const char *text);
+
+/* Stops listening and removes the socket. */
+void control_close(void);
+
+/* ---- the core ---- */
+
+/* Nanoseconds of CLOCK_MONOTONIC. */
+uint64_t now_ns(void);
+
+enum { NS_PER_MS = 1000000 };
+#define NS_PER_S UINT64_C(1000000000)
+
+/* What has been done since the start, for `status`. */
+struct counters {
+    uint64_t relayed;         /* requests taken for the worker */
+    uint64_t answered;        /* requests that were answered here */
+    uint64_t resent;          /* requests that a second worker had to be given, or the same again */
+    uint64_t interrupted;     /* requests whose reader was killed */
+    uint64_t notices;         /* notifications taken */
+    uint64_t notices_dropped; /* notifications that were not */
+};
+extern struct counters counters;
+
+/* ---- requests.c: the requests that nobody has answered yet, in the order in which they are to be
+ * sent: first those that the worker has, then those that it has not got yet ---- */
+
+enum { REQUESTS_MAX = 4096, REQUEST_SIZE = 512 };
+
+struct request {
+    struct request *before, *after; /* neighbours in the order */
+    struct request *chain;          /* the next with the same hash, or the next unused one */
+    uint64_t unique;                /* 0: unused */
+    uint64_t since_ns;              /* when it came */
+    int32_t tid;                    /* the thread that waits, 0: not known */
+    uint32_t length;
+    bool sent;      /* the worker has it */
+    uint8_t refused; /* how often a worker answered EINTR to it, though its reader is there */
+    char message[REQUEST_SIZE];
+};
+
+/*
+ * Remembers a request of at most REQUEST_SIZE bytes, as the last that is to be sent.
+ * Returns NULL when all places are taken, or its unique waits already.
+ */
+struct request *requests_add(const void *message, size_t length);
+
+/* Returns the request with this unique; NULL: there is none. */
+struct request *requests_find(uint64_t unique);
+
+/* Forgets a request. */
+void requests_remove(struct request *request);
+
+/* Returns the first that is to be sent, NULL when the worker has them all. */
+struct request *requests_unsent(void);
+
+/* The worker has got what requests_unsent returned. */
+void requests_sent(struct request *request);
+
+/* A request that had been sent is to be sent again, after all others. */
+void requests_again(struct request *request);
+
+/* All are to be sent again, in the order. Returns how many had been sent. */
+size_t requests_restart(void);
+
+/* How many wait; how many of these the worker has. */
+size_t requests_count(void);
+size_t requests_owed(void);
+
+/* Returns the request at a place below REQUESTS_MAX, NULL when none is there. */
+struct request *requests_at(size_t place);
+
+/* ---- relay.c: every message between the kernel and a worker. It needs nothing but a buffer; what
+ * it does to the outside are device_write, worker_send, workers_given_up, workers_initialise,
+ * readers_look_at, notices_push, log_line and now_ns ---- */
+
+enum {
+    DATA_MAX = 128 << 10,           /* bytes of content in one message: larger ones need luck */
+    ANSWER_MAX = DATA_MAX + 4096,   /* the longest reply */
+    DEVICE_READ = 8192,             /* what the kernel wants to be offered for each request */
+};
+
+/* Heartbeats carry this bit in their unique; the kernel counts up from 2. */
+#define HEARTBEAT_BIT (UINT64_C(1) << 63)
+
+/*
+ * Handles a request of the kernel: answers it, or remembers it and sends it as soon as may be.
+ * `message` holds the first DEVICE_READ bytes if it is longer.
+ */
+void relay_request(const char *message, size_t length);
+
+/* Sends what the worker has not got yet, as far as it takes it. */
+void relay_flush(void);
+
+enum answer {
+    ANSWER_TAKEN,     /* relayed, or dropped for a good reason */
+    ANSWER_BROKEN,    /* not a reply at all: whoever sends this is not to be trusted */
+    ANSWER_INIT,      /* a reply to INIT which is the one that the kernel has, by now or before */
+    ANSWER_OTHER,     /* a reply to INIT that is unlike the one that the kernel has */
+    ANSWER_HEARTBEAT, /* a reply to a heartbeat; the unique in it says which */
+};
+
+/*
+ * Handles a message of a worker, of any content. That of one that does not serve yet may answer
+ * INIT and heartbeats, and notify; its other replies are dropped.
+ */
+enum answer relay_answer(const char *message, size_t length, bool serving);
+
+/* Answers a request with an error (0: success) and no more. */
+void relay_error(uint64_t unique, int error);
+
+/* Answers all that wait with EIO. */
+void relay_fail(void);
+
+/* Returns the kernel's INIT with its length; NULL before it has come. */
+const char *relay_init(size_t *length);
+
+/* Whether the kernel has its reply to INIT. */
+bool relay_initialised(void);
+
+/* Logs a warning about the kernel or a worker, at most one a second. */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- readers.c: the kernel does not always say that a reader was killed ---- */
+
+/* Looks after those who have waited for a while, at most a few hundred at once. */
+void readers_look(void);
+
+/* Looks after the reader of one request, whether or not it waits still. */
+void readers_look_at(uint64_t unique);
+
+/* ---- spawn.c: starting the process of a worker ---- */
+
+/*
+ * Sets what is started: `command` ends with NULL and is kept; `user` is who it runs as, NULL: who
+ * runs the keeper. Returns 0, or -1 when it was logged. Called once.
+ */
+int spawn_prepare(char *const command[], const char *user);
+
+/*
+ * Starts a worker whose descriptor for its word is `word` (-1: none). Gives this side's ends of its
+ * requests and of its channel. Returns its pid; -1 when there is none and it was logged.
+ */
+pid_t spawn(int word, int *requests, int *channel);
+
+/* ---- worker.c: who serves, who shall, who did ---- */
+
+enum { WORKERS_MAX = 4, WORKERS_FDS = 2 * WORKERS_MAX };
+
+/* Starts the first worker; `word` is where it says how it went (-1: nowhere), owned from now on. */
+void workers_start(int word);
+
+/* Fills `fds` with what to wait for. */
+void workers_poll(struct pollfd fds[WORKERS_FDS]);
+
+/* Handles what poll found in `fds`, as workers_poll had filled them. */
+void workers_serve(const struct pollfd fds[WORKERS_FDS]);
+
+/* Does what is due: heartbeats, ends of patience, starts. Returns ms until it is to be called. */
+int workers_tick(void);
+
+/* Handles news of a child from waitid; one that is no worker is ignored. */
+void workers_child(const siginfo_t *news);
+
+/* The kernel's INIT has come. */
+void workers_initialise(void);
+
+/* Sends a request to whoever serves. False: it does not take it now, or nobody serves. */
+bool worker_send(const void *message, size_t length);
+
+/* Tells whoever serves that nobody waits for a request any more. */
+void worker_tell_gone(const struct request *request);
+
+/* Whether workers failed too often, so that requests fail until an admin acts. */
+bool workers_given_up(void);
+
+/* Starts a worker that is to replace the one that serves; a client of control.c is told how it
+ * went. `word` is owned from now on. */
+void workers_reload(int client, int word);
+
+/* Ends all of them: the mount has ended. */
+void workers_end(void);
+
+/* Whether a worker's process is left. */
+bool workers_left(void);
+
+/* The pid of the worker that serves, 0: none does; how many have been started. */
+pid_t workers_serving(void);
+unsigned workers_started(void);
+
+/* ---- main.c ---- */
+
+/* Writes one message to the kernel. */
+void device_write(const void *message, size_t length);
+
+/* The kernel has its reply to INIT. */
+void keeper_ready(void);
+
+/* Ends the keeper, which unmounts if the mount is there; the first call counts. */
+void keeper_end(int code);
+
+#endif

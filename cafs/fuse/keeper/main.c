@@ -1,0 +1,376 @@
+/*
+ * The program: its options, its loop, and its end. One thread does all of it and never blocks; a
+ * second one (notices.c) writes notifications.
+ */
+#include "keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    BATCH = 64, /* requests taken at once before others have their turn */
+    INHERITED_MAX = 1024,
+    TICK_MS = 100,
+    EXIT_USAGE = 2,
+    EXIT_MOUNT = 8,
+};
+#define UNMOUNT_AGAIN_NS (NS_PER_S / 5)
+#define LOOK_NS (NS_PER_S / 10)
+
+static struct {
+    int fd; /* --fd, -1: it is to be mounted */
+    int word;
+    unsigned read_ahead;
+    const char *options, *user, *control, *live;
+    const char *point;
+    char **command;
+} settings = {.fd = -1, .word = -1, .options = ""};
+
+static int device = -1;
+static bool is_socket; /* what --fd gave is a socket that speaks like /dev/fuse */
+static int signals;
+static unsigned asked;      /* how often the keeper was asked to end */
+static bool ended;          /* the mount has gone, or is given up */
+static int exit_code;
+static pid_t unmounting;    /* the child that does it, 0: there is none */
+static bool unmounted;      /* it has done it, perhaps lazily */
+static uint64_t unmount_ns; /* when to try it next, 0: not again */
+
+uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+/* ---- the kernel ---- */
+
+void device_write(const void *message, size_t length)
+{
+    ssize_t written = is_socket ? send(device, message, length, MSG_NOSIGNAL)
+                                : write(device, message, length);
+
+    /* ENOENT: nobody waits for it any more; ENODEV, EPIPE: the mount has gone, as reading tells. */
+    if (written < 0 && errno != ENOENT && errno != ENODEV && errno != EPIPE && !ended)
+        complain("the kernel refused a message of %zu bytes: %s", length, strerror(errno));
+}
+
+/* Takes requests from the kernel, as many as there are places and turns. False: the mount ended. */
+static bool device_serve(void)
+{
+    static char buffer[DEVICE_READ];
+
+    for (int i = 0; i < BATCH && (i == 0 || requests_count() < REQUESTS_MAX); i++) {
+        ssize_t length = is_socket ? recv(device, buffer, sizeof buffer, MSG_DONTWAIT | MSG_TRUNC)
+                                   : read(device, buffer, sizeof buffer);
+
+        if (length > 0) {
+            relay_request(buffer, (size_t)length);
+            continue;
+        }
+        if (length < 0 && errno == EAGAIN)
+            return true;
+        if (length < 0 && (errno == EINTR || errno == ENOENT)) /* the request was withdrawn */
+            continue;
+        if (length < 0 && errno != ENODEV && errno != ECONNRESET)
+            log_line(LEVEL_ERROR, "/dev/fuse cannot be read: %s", strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+/* ---- the end ---- */
+
+void keeper_ready(void)
+{
+    service_notify("READY=1");
+    if (settings.read_ahead != 0 && settings.fd < 0)
+        read_ahead_set(settings.point, settings.read_ahead);
+}
+
+void keeper_end(int code)
+{
+    int none;
+
+    if (ended)
+        return;
+    ended = true;
+    exit_code = code;
+    service_notify("STOPPING=1");
+    /* Closes it, but leaves the number taken: the thread of notices.c may be about to use it. */
+    none = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (none >= 0) {
+        dup3(none, device, O_CLOEXEC);
+        close(none);
+    }
+    workers_end();
+    if (code != 0 && settings.fd < 0 && unmounting == 0 && !unmounted) {
+        pid_t child = unmount_start(settings.point, true);
+
+        unmounting = child > 0 ? child : 0;
+    }
+}
+
+/* Starts to unmount when it is time to. */
+static void try_unmount(void)
+{
+    pid_t child;
+
+    if (ended || unmounting != 0 || unmount_ns == 0 || now_ns() < unmount_ns)
+        return;
+    child = unmount_start(settings.point, asked > 1);
+    unmounting = child > 0 ? child : 0;
+    unmount_ns = child > 0 ? 0 : now_ns() + UNMOUNT_AGAIN_NS;
+}
+
+/* The child that was to unmount has ended. */
+static void unmount_tried(const siginfo_t *news)
+{
+    static bool said;
+    bool busy = news->si_code == CLD_EXITED && news->si_status == 1;
+
+    unmounting = 0;
+    if (news->si_code == CLD_EXITED && news->si_status == 0) {
+        unmounted = true; /* what lies at the mount point now is not ours */
+        unmount_ns = 0;
+    }
+    if (!busy || ended)
+        return;
+    if (!said)
+        log_line(LEVEL_INFO, "%s is in use: it is unmounted once it is not", settings.point);
+    said = true;
+    unmount_ns = now_ns() + UNMOUNT_AGAIN_NS;
+}
+
+/* Does what SIGTERM wants: first to drain, then to detach, then to end at once. */
+static void ask_to_end(void)
+{
+    asked++;
+    if (settings.fd >= 0) {
+        log_line(LEVEL_INFO, "asked to end");
+        keeper_end(0);
+        return;
+    }
+    log_line(LEVEL_INFO, "asked to end: %s",
+             asked == 1   ? "unmounting"
+             : asked == 2 ? "unmounting while in use"
+                          : "at once");
+    if (asked == 1)
+        service_notify("STOPPING=1");
+    unmount_ns = unmounted ? 0 : 1;
+    if (asked > 2) {
+        /* A notification may wait in the kernel for one of these, and the process with it. */
+        relay_fail();
+        keeper_end(0);
+    }
+}
+
+static void serve_signals(void)
+{
+    struct signalfd_siginfo news;
+    siginfo_t child;
+
+    while (read(signals, &news, sizeof news) == (ssize_t)sizeof news)
+        if (news.ssi_signo != SIGCHLD)
+            ask_to_end();
+    for (;;) {
+        child.si_pid = 0;
+        if (waitid(P_ALL, 0, &child, WEXITED | WSTOPPED | WNOHANG) != 0 || child.si_pid == 0)
+            return;
+        if (child.si_pid != unmounting)
+            workers_child(&child);
+        else if (child.si_code != CLD_STOPPED && child.si_code != CLD_TRAPPED)
+            unmount_tried(&child);
+    }
+}
+
+/* ---- commands ---- */
+
+static void write_status(char *text, size_t size)
+{
+    const char *state = asked != 0 || ended      ? "ending"
+                        : workers_given_up()     ? "given-up"
+                        : !relay_initialised()   ? "starting"
+                        : workers_serving() == 0 ? "recovering"
+                                                 : "serving";
+
+    snprintf(text, size,
+             "{\"pid\":%d,\"state\":\"%s\",\"worker\":%d,\"workers\":%u,\"waiting\":%zu,"
+             "\"relayed\":%llu,\"answered\":%llu,\"resent\":%llu,\"interrupted\":%llu,"
+             "\"notices\":%llu,\"notices_dropped\":%llu}",
+             getpid(), state, workers_serving(), workers_started(), requests_count(),
+             (unsigned long long)counters.relayed, (unsigned long long)counters.answered,
+             (unsigned long long)counters.resent, (unsigned long long)counters.interrupted,
+             (unsigned long long)counters.notices, (unsigned long long)counters.notices_dropped);
+}
+
+/* ---- the loop ---- */
+
+/* Serves until the mount has ended and nobody is left. */
+static void run(void)
+{
+    struct pollfd fds[2 + WORKERS_FDS + CONTROL_FDS];
+    struct pollfd *const of_workers = fds + 2, *const of_control = fds + 2 + WORKERS_FDS;
+    uint64_t look_ns = 0;
+    int wait_ms = 0;
+
+    while (asked < 3 && !(ended && !workers_left() && unmounting == 0)) {
+        bool room = requests_count() < REQUESTS_MAX;
+        size_t control = control_poll(of_control);
+
+        fds[0] = (struct pollfd){.fd = signals, .events = POLLIN};
+        fds[1] = (struct pollfd){.fd = ended ? -1 : device, .events = room ? POLLIN : 0};
+        workers_poll(of_workers);
+        if (poll(fds, 2 + WORKERS_FDS + control, wait_ms) < 0 && errno != EINTR) {
+            log_line(LEVEL_ERROR, "cannot wait: %s", strerror(errno));
+            return;
+        }
+        workers_serve(of_workers);
+        if (!ended && fds[1].revents != 0 && !device_serve())
+            keeper_end(0);
+        control_serve(of_control, control);
+        if (fds[0].revents != 0)
+            serve_signals();
+        if (requests_count() != 0 && now_ns() - look_ns >= LOOK_NS) {
+            readers_look();
+            look_ns = now_ns();
+        }
+        wait_ms = workers_tick();
+        try_unmount();
+        if (unmounting != 0 || unmount_ns != 0)
+            wait_ms = TICK_MS;
+    }
+}
+
+/* ---- the start ---- */
+
+static const char usage[] =
+    "usage: cafs-keeper [OPTION]... MOUNT_POINT -- WORKER [ARGUMENT]...\n"
+    "  --fd N            use this descriptor of /dev/fuse instead of mounting\n"
+    "  --options LIST    mount options, with commas\n"
+    "  --user NAME       who the worker runs as\n"
+    "  --control PATH    where to listen for commands\n"
+    "  --live PATH       a file to remove at the end\n"
+    "  --word N          a descriptor that the first worker says on how it went\n"
+    "  --read-ahead KB   how far the kernel reads ahead\n";
+
+/* Reads a number that is at least 0; anything else ends the program. */
+static int number(const char *text)
+{
+    char *end;
+    long value = strtol(text, &end, 10);
+
+    if (*text == '\0' || *end != '\0' || value < 0 || value > 1 << 30) {
+        fprintf(stderr, "cafs-keeper: %s is no number\n%s", text, usage);
+        exit(EXIT_USAGE);
+    }
+    return (int)value;
+}
+
+/* Reads the command line into `settings`; a wrong one ends the program. */
+static void parse(int count, char **arguments)
+{
+    static const struct option known[] = {
+        {"fd", required_argument, NULL, 'f'},      {"options", required_argument, NULL, 'o'},
+        {"user", required_argument, NULL, 'u'},    {"control", required_argument, NULL, 'c'},
+        {"live", required_argument, NULL, 'l'},    {"word", required_argument, NULL, 'w'},
+        {"read-ahead", required_argument, NULL, 'r'}, {NULL, 0, NULL, 0}};
+    int option;
+
+    while ((option = getopt_long(count, arguments, "+", known, NULL)) != -1) {
+        switch (option) {
+        case 'f': settings.fd = number(optarg); break;
+        case 'o': settings.options = optarg; break;
+        case 'u': settings.user = optarg; break;
+        case 'c': settings.control = optarg; break;
+        case 'l': settings.live = optarg; break;
+        case 'w': settings.word = number(optarg); break;
+        case 'r': settings.read_ahead = (unsigned)number(optarg); break;
+        default: fputs(usage, stderr); exit(EXIT_USAGE);
+        }
+    }
+    if (count - optind < 3 || strcmp(arguments[optind + 1], "--") != 0) {
+        fputs(usage, stderr);
+        exit(EXIT_USAGE);
+    }
+    settings.point = arguments[optind];
+    settings.command = arguments + optind + 2;
+}
+
+/* Closes what was inherited and is not ours, so that no worker gets it; ours is close-on-exec. */
+static void sort_inherited(void)
+{
+    for (int fd = STDERR_FILENO + 1; fd < INHERITED_MAX; fd++)
+        if (fd != settings.fd && fd != settings.word)
+            close(fd);
+        else
+            fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+/* Takes the descriptor of --fd. Returns it, -1 when it is none and that was logged. */
+static int device_given(void)
+{
+    socklen_t size = sizeof(int);
+    int type, flags = fcntl(settings.fd, F_GETFL);
+
+    if (flags < 0) {
+        log_line(LEVEL_ERROR, "descriptor %d: %s", settings.fd, strerror(errno));
+        return -1;
+    }
+    is_socket = getsockopt(settings.fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
+    if (!is_socket)
+        fcntl(settings.fd, F_SETFL, flags | O_NONBLOCK);
+    return settings.fd;
+}
+
+/* Has signals come as messages. Returns 0, or -1 when it was logged. */
+static int signals_open(void)
+{
+    sigset_t wanted;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGTERM);
+    sigaddset(&wanted, SIGINT);
+    sigaddset(&wanted, SIGHUP);
+    sigaddset(&wanted, SIGCHLD);
+    sigprocmask(SIG_SETMASK, &wanted, NULL);
+    signals = signalfd(-1, &wanted, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (signals < 0)
+        log_line(LEVEL_ERROR, "no signals can be received: %s", strerror(errno));
+    return signals < 0 ? -1 : 0;
+}
+
+int main(int count, char **arguments)
+{
+    static const struct commands commands = {write_status, workers_reload};
+
+    parse(count, arguments);
+    sort_inherited();
+    if (spawn_prepare(settings.command, settings.user) != 0 || signals_open() != 0)
+        return EXIT_MOUNT;
+    device = settings.fd >= 0 ? device_given() : mount_open(settings.point, settings.options);
+    if (device < 0)
+        return EXIT_MOUNT;
+    if (notices_start(device) != 0 ||
+        (settings.control != NULL && control_open(settings.control, &commands) != 0))
+        keeper_end(EXIT_MOUNT);
+    else
+        workers_start(settings.word);
+    run();
+    if (settings.control != NULL)
+        control_close();
+    if (settings.live != NULL)
+        unlink(settings.live);
+    return exit_code;
+}
