@@ -205,8 +205,7 @@ class Resolver:
             if previous is not None and previous.digest != resolved.digest:
                 _LOG.info("%s: now %s, was %s", title(spec), resolved.digest, previous.digest)
             await self._store.references.record(spec.source, resolved)
-        await self._store.mounts.resolve(self._mount, spec.source, resolved)
-        return resolved
+        return await self._store.mounts.resolve(self._mount, spec.source, resolved)
 
     async def _ask(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
         """What the ref means, by its policy (R-24)."""

@@ -53,7 +53,8 @@ class Layout:
         self.recent = root / f"recent-{boot_id}"
         self.quarantine = root / "quarantine"
         self.ballast = root / "ballast"
-        self.checkpoint_lock = root / "leases" / "checkpoint"
+        self.leases = root / "leases"
+        self.checkpoint_lock = self.leases / "checkpoint"
 
     def blob(self, digest: Digest) -> Path:
         """Where the blob of a canonical digest lies, if it is there (B-12)."""

@@ -1,222 +1,256 @@
-"""What a mount has shown so far: inode ranges, and what its refs mean for its life.
+"""The mounts of this boot: who has which number, what their refs mean, what they have spent.
 
-Kept with the records of this boot, since no mount outlives one: handing out an inode costs no disk
-access, and a new worker gives the answers of the one before.
-
-Tables: ``mounts`` (mount -> next inode), ``attachments`` (mount, first inode -> attachment),
-``paths`` (mount, path -> first inode), ``below`` (mount, parent's path, path -> nothing),
-``snapshots`` (mount, path, first inode -> nothing), ``resolved`` (mount, spec key -> meaning),
-``counters`` (the number of the last mount). Paths and keys are hashed.
+A mount is found by its key, so that the next worker of a mount goes on where the last one stopped.
+Whoever keeps a mount holds its lease; ``sweep`` removes the mounts whose lease nobody holds, for
+nobody is left who could. A lease is taken before there is a record, and who sweeps sees both or
+neither.
 """
 
-import struct
-import time
-from dataclasses import dataclass
+import re
+import secrets
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Final
 
 import trio
 
-from cafs.errors import NotFoundError
-from cafs.model.record import Attachment
+from cafs.errors import MountError
 from cafs.model.resolved import Resolved
-from cafs.store.environment import Batch, Environment, Snapshot, after
-from cafs.store.records import Packed, hashed
+from cafs.store.environment import Batch, Environment
+from cafs.store.files import storage_error
+from cafs.store.leases import Lease, Leases
+from cafs.store.mount_tables import MountRecord, MountTables, pack_number
+from cafs.store.records import hashed
 
-_ID: Final = struct.Struct(">Q")
-_COUNTER: Final = b"mount"
-SNAPSHOTS: Final = 64
-"""Snapshots kept of one path; the inodes of older ones mean nothing any more."""
 _FIRST: Final = 2
 """The first inode that is allocated; 1 is the root's."""
+_KEY: Final = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class MountRecord:
-    """A mount: what it is, for people, and the inode that is allocated next."""
+def new_key() -> str:
+    """A key that no other mount has: 32 hexadecimal digits."""
+    return secrets.token_hex(16)
 
-    description: str
-    next_inode: int
+
+def is_key(text: str) -> bool:
+    """Whether a text has the form of a key."""
+    return _KEY.fullmatch(text) is not None
 
 
 class Mounts:
-    """The mounts of this boot.
+    """The records and leases of mounts.
 
-    Concurrency: any number of tasks and processes; all of one mount see the same inodes.
+    Concurrency: any number of tasks and processes. Leases that ``open`` took are this process's
+    until ``close``.
     """
 
-    def __init__(self, recent: Environment) -> None:
+    def __init__(self, recent: Environment, leases: Leases) -> None:
         self._recent = recent
-        self._mounts = recent.table("mounts")
-        self._attachments = recent.table("attachments")
-        self._paths = recent.table("paths")
-        self._below = recent.table("below")
-        self._snapshots = recent.table("snapshots")
-        self._resolved = recent.table("resolved")
-        self._counters = recent.table("counters")
-        self._tables = (
-            self._attachments,
-            self._paths,
-            self._below,
-            self._snapshots,
-            self._resolved,
-        )
-        self._mount = Packed(MountRecord)
-        self._attachment = Packed(Attachment)
-        self._meaning = Packed(Resolved)
+        self._leases = leases
+        self._tables = MountTables(recent)
+        self._held: dict[int, Lease] = {}
 
     async def create(self, description: str) -> int:
-        """Begin a mount; returns its number, which no other gets.
+        """Begin a mount that nobody else is to find; as ``open`` with a new key.
+
+        Cancellation: no effect; once begun it is carried through.
+        """
+        return await self.open(new_key(), description)
+
+    async def open(self, key: str, description: str, *, view: str = "/") -> int:
+        """Find a mount by its key, or make it; returns its number, which no other gets.
+
+        Its lease is taken when nobody holds it.
+
+        Args:
+            key: as ``is_key`` has it.
+            description: what the mount is, for people.
+            view: what it shows at its root.
+
+        Raises:
+            MountError: it shows something else at its root; or somebody keeps it whose mount the
+                store has forgotten: another file might get a number that the kernel knows.
+            StorageError: the store cannot be written.
+
+        Cancellation: no effect; once begun it is carried through.
+        """
+        if not is_key(key):
+            raise ValueError(f"{key!r} is no key of a mount")
+        return await trio.to_thread.run_sync(self._open, key, description, view)
+
+    def _open(self, key: str, description: str, view: str) -> int:
+        try:
+            with self._leases.deciding():
+                lease = self._leases.take(key)
+                with ExitStack() as undo:
+                    if lease is not None:
+                        undo.callback(lease.release)
+                    mount = self._recent.apply(
+                        lambda batch: self._find_or_make(
+                            batch, MountRecord(description, _FIRST, key, view), made=lease is None
+                        )
+                    )
+                    undo.pop_all()
+        except OSError as error:
+            raise storage_error(error, f"{description}: its lease cannot be taken") from error
+        if lease is not None:
+            self._held[mount] = lease
+        return mount
+
+    def _find_or_make(self, batch: Batch, wanted: MountRecord, *, made: bool) -> int:
+        for mount, record in self._tables.all(batch):
+            if record.key == wanted.key and not record.ended:
+                if record.view != wanted.view:
+                    raise MountError(
+                        f"{wanted.description}: is mounted with the view {record.view!r}, and the "
+                        f"settings now say {wanted.view!r}",
+                        hint="unmount it and mount it again, or set the view back",
+                    )
+                return mount
+        if made:
+            raise MountError(
+                f"{wanted.description}: the store has forgotten what this mount has shown",
+                hint="unmount it, and mount it again",
+            )
+        return self._tables.allocate(batch, wanted)
+
+    def number(self, key: str) -> int | None:
+        """The number of the mount with a key; None when there is none."""
+        with self._recent.read() as snapshot:
+            for mount, record in self._tables.all(snapshot):
+                if record.key == key and not record.ended:
+                    return mount
+        return None
+
+    def lease(self, mount: int) -> Lease | None:
+        """The lease of a mount, to be lent; None when this process did not take it."""
+        return self._held.get(mount)
+
+    async def remove(self, mount: int) -> None:
+        """Forget a mount and all that was attached in it. Nothing happens when it is not known.
+
+        Raises:
+            StorageError: the store cannot be written; what is left goes with the next ``sweep``.
+
+        Cancellation: it has ended or not; what is left of it goes with the next ``sweep``.
+        """
+        await trio.to_thread.run_sync(self._end, mount)
+        await self._purge(mount)
+
+    def _end(self, mount: int) -> None:
+        try:
+            with self._leases.deciding():
+                with self._recent.read() as snapshot:
+                    record = self._tables.get(snapshot, mount)
+                if record is None:
+                    return
+                self._mark({mount: record})
+                self._leases.forget(record.key)
+        except OSError as error:
+            raise storage_error(error, f"mount {mount}: its lease cannot be removed") from error
+        lease = self._held.pop(mount, None)
+        if lease is not None:
+            lease.release()
+
+    async def sweep(self) -> int:
+        """Remove the mounts that nobody keeps any more, and those half removed; how many it were.
+
+        In short transactions: others write between them.
+
+        Raises:
+            StorageError: the store cannot be written.
+
+        Cancellation: the rest goes the next time.
+        """
+        dead = await trio.to_thread.run_sync(self._condemn)
+        for mount in dead:
+            await self._purge(mount)
+        return len(dead)
+
+    def _condemn(self) -> list[int]:
+        """Mark as ended what nobody keeps, and return all that is to be removed."""
+        try:
+            with self._leases.deciding():
+                with self._recent.read() as snapshot:
+                    known = dict(self._tables.all(snapshot))
+                kept = {
+                    mount: record
+                    for mount, record in known.items()
+                    if not record.ended and (not record.key or self._leases.held(record.key))
+                }
+                dead = {mount: known[mount] for mount in known.keys() - kept.keys()}
+                self._mark({mount: each for mount, each in dead.items() if not each.ended})
+                used = {record.key for record in kept.values()}
+                for key in set(self._leases.keys()) - used:
+                    if not self._leases.held(key):
+                        self._leases.forget(key)
+        except OSError as error:
+            raise storage_error(error, "leases of mounts cannot be looked at") from error
+        return sorted(dead)
+
+    def _mark(self, ending: dict[int, MountRecord]) -> None:
+        def change(batch: Batch) -> None:
+            for mount, record in ending.items():
+                self._tables.put(batch, mount, replace(record, ended=True))
+
+        if ending:
+            self._recent.apply(change, urgent=True)
+
+    async def _purge(self, mount: int) -> None:
+        while not await self._recent.commit(
+            lambda batch: self._tables.purge(batch, mount), urgent=True
+        ):
+            pass
+
+    def spent(self, mount: int) -> int:
+        """Bytes that were fetched for a mount, as ``spend`` was told; 0 once it has ended."""
+        with self._recent.read() as snapshot:
+            record = self._tables.get(snapshot, mount)
+        return 0 if record is None else record.spent
+
+    async def spend(self, mount: int, count: int) -> int:
+        """Count bytes that were fetched for a mount; returns all that were, by whomever.
+
+        Of a mount that has ended nothing is counted.
 
         Cancellation: all or nothing.
         """
 
         def change(batch: Batch) -> int:
-            last = batch.get(self._counters, _COUNTER)
-            mount = 1 if last is None else int(_ID.unpack(last)[0]) + 1
-            batch.put(self._counters, _COUNTER, _ID.pack(mount))
-            record = MountRecord(description, _FIRST)
-            batch.put(self._mounts, _ID.pack(mount), self._mount.pack(record))
-            return mount
+            record = self._tables.get(batch, mount)
+            if record is None:
+                return 0
+            self._tables.put(batch, mount, replace(record, spent=record.spent + count))
+            return record.spent + count
 
         return await self._recent.commit(change)
-
-    async def remove(self, mount: int) -> None:
-        """Forget a mount and all that was attached in it. Nothing happens when it is not known.
-
-        Cancellation: all or nothing.
-        """
-        prefix = _ID.pack(mount)
-
-        def change(batch: Batch) -> None:
-            for table in self._tables:
-                batch.clear(table, prefix, after(prefix), limit=1 << 62)
-            batch.delete(self._mounts, prefix)
-
-        await self._recent.commit(change, urgent=True)
-
-    def find(self, mount: int, inode: int) -> Attachment | None:
-        """The attachment whose range has the inode, None when none has."""
-        prefix = _ID.pack(mount)
-        with self._recent.read() as snapshot:
-            found = snapshot.floor(self._attachments, prefix + _ID.pack(inode))
-        if found is None or not found[0].startswith(prefix):
-            return None
-        attachment = self._attachment.unpack(found[1])
-        if attachment is None or inode >= attachment.first + attachment.count:
-            return None
-        return attachment
-
-    def at(self, mount: int, path: str) -> Attachment | None:
-        """What is attached at a path now, None when nothing is."""
-        with self._recent.read() as snapshot:
-            return self._at(snapshot, mount, path)
-
-    def _at(self, snapshot: Snapshot, mount: int, path: str) -> Attachment | None:
-        prefix = _ID.pack(mount)
-        first = snapshot.get(self._paths, prefix + hashed(path))
-        if first is None:
-            return None
-        return self._attachment.unpack(snapshot.get(self._attachments, prefix + first))
-
-    def under(self, mount: int, prefix: str) -> list[Attachment]:
-        """What is attached directly below a path, by path."""
-        key = _ID.pack(mount) + hashed(prefix)
-        with self._recent.read() as snapshot:
-            paths = [raw.decode() for _, raw in snapshot.scan(self._below, key, after(key))]
-            found = [self._at(snapshot, mount, path) for path in sorted(paths)]
-        return [each for each in found if each is not None]
-
-    async def attach(
-        self,
-        mount: int,
-        path: str,
-        *,
-        count: int = 1,
-        tree: int | None = None,
-        root: int = 0,
-        content: bytes | None = None,
-        replace: bool = False,
-    ) -> Attachment:
-        """Give a path a range of inodes, unless it has one.
-
-        Args:
-            mount: the mount's number.
-            path: below the mount, without a leading slash, as Unicode text; "" is its root.
-            count: inodes in the range.
-            tree: the tree that is attached, None for a node of the namespace itself.
-            root: the entry of the tree that the path shows.
-            content: the bytes of a snapshot.
-            replace: take a fresh range even if the path has one, which stays readable by inode
-                (of snapshots, the last ``SNAPSHOTS`` do).
-
-        Raises:
-            NotFoundError: no such mount.
-
-        Cancellation: all or nothing.
-        """
-
-        def change(batch: Batch) -> Attachment:
-            known = None if replace else self._at(batch, mount, path)
-            if known is not None:
-                return known
-            first = self._allocate(batch, mount, count)
-            attachment = Attachment(
-                first=first,
-                count=count,
-                path=path,
-                tree=tree,
-                root=root,
-                content=content,
-                created_ns=time.time_ns(),
-            )
-            self._put(batch, mount, attachment)
-            return attachment
-
-        known = None if replace else self.at(mount, path)
-        if known is not None:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return known
-        return await self._recent.commit(change)
-
-    def _allocate(self, batch: Batch, mount: int, count: int) -> int:
-        key = _ID.pack(mount)
-        record = self._mount.unpack(batch.get(self._mounts, key))
-        if record is None:
-            raise NotFoundError(f"mount {mount} is not known to the store")
-        moved_on = MountRecord(record.description, record.next_inode + count)
-        batch.put(self._mounts, key, self._mount.pack(moved_on))
-        return record.next_inode
-
-    def _put(self, batch: Batch, mount: int, attachment: Attachment) -> None:
-        prefix = _ID.pack(mount)
-        first = _ID.pack(attachment.first)
-        path = attachment.path
-        batch.put(self._attachments, prefix + first, self._attachment.pack(attachment))
-        batch.put(self._paths, prefix + hashed(path), first)
-        if path:
-            parent = path.rpartition("/")[0]
-            batch.put(self._below, prefix + hashed(parent) + hashed(path), path.encode())
-        if attachment.content is not None:
-            self._forget_old(batch, prefix, prefix + hashed(path), first)
-
-    def _forget_old(self, batch: Batch, mount: bytes, path: bytes, first: bytes) -> None:
-        batch.put(self._snapshots, path + first, b"")
-        kept = [key for key, _ in batch.scan(self._snapshots, path, after(path))]
-        for key in kept[:-SNAPSHOTS]:
-            batch.delete(self._snapshots, key)
-            batch.delete(self._attachments, mount + key[-_ID.size :])
 
     def resolved(self, mount: int, key: str) -> Resolved | None:
         """What a ref means for the life of a mount, None when it has not been resolved in it."""
-        raw = self._recent.get(self._resolved, _ID.pack(mount) + hashed(key))
-        return self._meaning.unpack(raw)
+        raw = self._recent.get(self._tables.resolved, pack_number(mount) + hashed(key))
+        return self._tables.meaning.unpack(raw)
 
-    async def resolve(self, mount: int, key: str, resolved: Resolved) -> None:
-        """Say what a ref means in a mount from now on.
+    async def resolve(self, mount: int, key: str, resolved: Resolved) -> Resolved:
+        """Say what a ref means in a mount, unless that is settled; returns what it means.
+
+        In a mount that has ended nothing is settled.
 
         Cancellation: all or nothing.
         """
-        value = self._meaning.pack(resolved)
-        await self._recent.commit(
-            lambda batch: batch.put(self._resolved, _ID.pack(mount) + hashed(key), value)
-        )
+        place = pack_number(mount) + hashed(key)
+        value = self._tables.meaning.pack(resolved)
+
+        def change(batch: Batch) -> Resolved:
+            known = self._tables.meaning.unpack(batch.get(self._tables.resolved, place))
+            if known is not None:
+                return known
+            if self._tables.get(batch, mount) is not None:
+                batch.put(self._tables.resolved, place, value)
+            return resolved
+
+        return await self._recent.commit(change)
+
+    def close(self) -> None:
+        """Let go of the leases that this process took."""
+        while self._held:
+            self._held.popitem()[1].release()

@@ -15,6 +15,7 @@ from cafs.errors import StorageFullError
 from cafs.model.digest import Digest
 from cafs.store import recovery
 from cafs.store.admission import Admission
+from cafs.store.attachments import Attachments
 from cafs.store.blob_records import BlobRecords
 from cafs.store.blobs import Blobs
 from cafs.store.checkpointing import Checkpointer
@@ -22,6 +23,7 @@ from cafs.store.documents import Documents
 from cafs.store.environment import BrokenEnvironmentError, Environment
 from cafs.store.files import Files, storage_error
 from cafs.store.layout import Layout, Usage
+from cafs.store.leases import Leases
 from cafs.store.ledger import Ledger
 from cafs.store.mounts import Mounts
 from cafs.store.references import References
@@ -92,7 +94,8 @@ class Store:
         self.trees = Trees(TreeTables(index))
         self.references = References(index)
         self.documents = Documents(index, self._has)
-        self.mounts = Mounts(recent)
+        self.mounts = Mounts(recent, Leases(layout.leases))
+        self.attachments = Attachments(recent)
 
     def _has(self, digest: Digest) -> bool:
         return self.blobs.stat(digest) is not None
@@ -154,6 +157,7 @@ async def open_store(
             ledger=ledger,
             checkpointer=checkpointer,
         )
+        held.callback(store.mounts.close)
         if usage.alone:
             await trio.to_thread.run_sync(_put_in_order, layout, usage, ledger, store.trees)
         try:

@@ -101,7 +101,7 @@ class FileSystem:
             raise UsageError(f"view {view!r}: a file cannot be the root of a mount")
         self._appearance = appearance
         self._failures = Failures()
-        self._places = Places(store.mounts, mount, by_name, self._view)
+        self._places = Places(store.attachments, mount, by_name, self._view)
         self._planted = PlantedTrees(store.trees, appearance)
         control = ControlFiles(
             version=version, status=status, inflight=inflight, failures=self._failures
@@ -286,7 +286,7 @@ class FileSystem:
 
         Cancellation: no effect.
         """
-        room = await trio.to_thread.run_sync(os.statvfs, self._store.path)
+        room = await trio.to_thread.run_sync(os.statvfs, self._store.path, abandon_on_cancel=True)
         unit = room.f_frsize
         return Space(room.f_blocks * unit, room.f_bfree * unit, room.f_bavail * unit)
 

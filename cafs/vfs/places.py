@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from cafs.errors import NotFoundError
 from cafs.model.record import Attachment
-from cafs.store.mounts import Mounts
+from cafs.store.attachments import Attachments
 from cafs.vfs.namespace import Node, Path, View, node_at
 
 ROOT_INODE: Final = 1
@@ -77,7 +77,7 @@ class Places:
     """Numbers and paths of one mount.
 
     Args:
-        mounts: the store's records of mounts.
+        attachments: the store's, of all mounts.
         mount: the mount's number there.
         names: the names of the named refs.
         view: what the root shows.
@@ -85,8 +85,10 @@ class Places:
     Concurrency: any number of tasks; attaching is idempotent by path.
     """
 
-    def __init__(self, mounts: Mounts, mount: int, names: Collection[str], view: View) -> None:
-        self._mounts = mounts
+    def __init__(
+        self, attachments: Attachments, mount: int, names: Collection[str], view: View
+    ) -> None:
+        self._attachments = attachments
         self._mount = mount
         self._names = names
         self._root = Named(ROOT_INODE, view.path, view.node)
@@ -100,7 +102,7 @@ class Places:
         """
         if inode == ROOT_INODE:
             return self._root
-        at = self._mounts.find(self._mount, inode)
+        at = self._attachments.find(self._mount, inode)
         if at is None:
             raise NotFoundError(f"inode {inode} is not known in this mount")
         if at.content is not None:
@@ -137,9 +139,9 @@ class Places:
         Cancellation: it may have been given or not.
         """
         text = text_of(path)
-        last = self._mounts.at(self._mount, text)
+        last = self._attachments.at(self._mount, text)
         if last is None or last.content != content:
-            last = await self._mounts.attach(self._mount, text, content=content, replace=True)
+            last = await self._attachments.attach(self._mount, text, content=content, replace=True)
         return last.first
 
     async def tree(self, path: Path, tree: int, count: int, root: int) -> Attachment:
@@ -150,17 +152,17 @@ class Places:
         Cancellation: they may have been given or not.
         """
         text = text_of(path) + _TREE
-        last = self._mounts.at(self._mount, text)
+        last = self._attachments.at(self._mount, text)
         if last is not None and (last.tree, last.count, last.root) == (tree, count, root):
             return last
-        return await self._mounts.attach(
+        return await self._attachments.attach(
             self._mount, text, count=count, tree=tree, root=root, replace=last is not None
         )
 
     def below(self, parent: Path) -> list[tuple[Attachment, Named]]:
         """The nodes of the namespace that have been looked up directly below a directory."""
         found: list[tuple[Attachment, Named]] = []
-        for at in self._mounts.under(self._mount, text_of(parent)):
+        for at in self._attachments.under(self._mount, text_of(parent)):
             path = _split(at.path)
             if at.tree is None and not at.path.endswith(_UNSIZED) and len(path) == len(parent) + 1:
                 found.append((at, Named(at.first, *self._meaning(at.path))))
@@ -168,12 +170,12 @@ class Places:
 
     def tree_at(self, path: Path) -> Attachment | None:
         """The tree that a node shows, when somebody has looked inside it."""
-        return self._mounts.at(self._mount, text_of(path) + _TREE)
+        return self._attachments.at(self._mount, text_of(path) + _TREE)
 
     async def _single(self, text: str) -> int:
-        last = self._mounts.at(self._mount, text)
+        last = self._attachments.at(self._mount, text)
         if last is None:
-            last = await self._mounts.attach(self._mount, text)
+            last = await self._attachments.attach(self._mount, text)
         return last.first
 
     def _meaning(self, text: str) -> tuple[Path, Node]:

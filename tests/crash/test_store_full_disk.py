@@ -55,9 +55,11 @@ async def test_rule_6_a_full_disk_keeps_no_status_from_being_told(small_disk: Pa
         fill_to_the_last_block(small_disk / "filler")
         for number in range(500):
             content = b"%05d" % number * 1000
-            await store.mounts.attach(mount, ".cafs/status.json", content=content, replace=True)
-            await store.mounts.attach(mount, f"ref/{number}")
-        assert store.mounts.at(mount, "ref/499") is not None
+            await store.attachments.attach(
+                mount, ".cafs/status.json", content=content, replace=True
+            )
+            await store.attachments.attach(mount, f"ref/{number}")
+        assert store.attachments.at(mount, "ref/499") is not None
 
 
 async def test_rule_6_a_store_that_is_there_opens_on_a_full_disk(small_disk: Path) -> None:

@@ -7,7 +7,7 @@ import trio
 
 from cafs.errors import NotFoundError
 from cafs.model.resolved import Resolved, Shape
-from cafs.store.mounts import SNAPSHOTS
+from cafs.store.attachments import SNAPSHOTS
 from cafs.store.store import Store, open_store
 
 MEANING = Resolved(ref="r", shape=Shape.FILE, digest=None, parts=(), resolved_ns=1)
@@ -15,9 +15,9 @@ MEANING = Resolved(ref="r", shape=Shape.FILE, digest=None, parts=(), resolved_ns
 
 async def test_inodes_are_handed_out_from_two(store: Store) -> None:
     mount = await store.mounts.create("test")
-    first = await store.mounts.attach(mount, "", tree=None)
-    second = await store.mounts.attach(mount, "ref/a", count=1000, tree=7, root=3)
-    third = await store.mounts.attach(mount, "ref/b")
+    first = await store.attachments.attach(mount, "", tree=None)
+    second = await store.attachments.attach(mount, "ref/a", count=1000, tree=7, root=3)
+    third = await store.attachments.attach(mount, "ref/b")
     assert (first.first, second.first, third.first) == (2, 3, 1003)
     assert (second.path, second.count, second.tree, second.root) == ("ref/a", 1000, 7, 3)
     assert second.created_ns > 0
@@ -25,17 +25,17 @@ async def test_inodes_are_handed_out_from_two(store: Store) -> None:
 
 async def test_an_attachment_is_found_by_any_inode_of_its_range(store: Store) -> None:
     mount = await store.mounts.create("test")
-    one = await store.mounts.attach(mount, "a", count=10)
-    two = await store.mounts.attach(mount, "b", count=5)
-    found = [store.mounts.find(mount, inode) for inode in (0, 1, 2, 11, 12, 16, 17, 1 << 60)]
+    one = await store.attachments.attach(mount, "a", count=10)
+    two = await store.attachments.attach(mount, "b", count=5)
+    found = [store.attachments.find(mount, inode) for inode in (0, 1, 2, 11, 12, 16, 17, 1 << 60)]
     assert found == [None, None, one, one, two, two, None, None]
 
 
 async def test_attaching_a_path_again_changes_nothing(store: Store) -> None:
     mount = await store.mounts.create("test")
-    first = await store.mounts.attach(mount, "a", count=10)
-    assert await store.mounts.attach(mount, "a", count=99, tree=1) == first
-    assert store.mounts.at(mount, "a") == first
+    first = await store.attachments.attach(mount, "a", count=10)
+    assert await store.attachments.attach(mount, "a", count=99, tree=1) == first
+    assert store.attachments.at(mount, "a") == first
 
 
 async def test_many_tasks_that_attach_a_path_get_one_range(store: Store) -> None:
@@ -43,7 +43,7 @@ async def test_many_tasks_that_attach_a_path_get_one_range(store: Store) -> None
     found: set[int] = set()
 
     async def attach() -> None:
-        found.add((await store.mounts.attach(mount, "a")).first)
+        found.add((await store.attachments.attach(mount, "a")).first)
 
     async with trio.open_nursery() as nursery:
         for _ in range(20):
@@ -53,41 +53,41 @@ async def test_many_tasks_that_attach_a_path_get_one_range(store: Store) -> None
 
 async def test_replacing_gives_a_fresh_range_and_keeps_the_old_readable(store: Store) -> None:
     mount = await store.mounts.create("test")
-    old = await store.mounts.attach(mount, "a", content=b"one")
-    new = await store.mounts.attach(mount, "a", content=b"two", replace=True)
+    old = await store.attachments.attach(mount, "a", content=b"one")
+    new = await store.attachments.attach(mount, "a", content=b"two", replace=True)
     assert new.first == old.first + 1
-    assert store.mounts.at(mount, "a") == new
-    assert store.mounts.find(mount, old.first) == old
+    assert store.attachments.at(mount, "a") == new
+    assert store.attachments.find(mount, old.first) == old
     assert old.content == b"one"
 
 
 async def test_old_snapshots_are_forgotten(store: Store) -> None:
     mount = await store.mounts.create("test")
-    kept = await store.mounts.attach(mount, "other", content=b"x")
+    kept = await store.attachments.attach(mount, "other", content=b"x")
     inodes = [
-        (await store.mounts.attach(mount, "a", content=b"%d" % number, replace=True)).first
+        (await store.attachments.attach(mount, "a", content=b"%d" % number, replace=True)).first
         for number in range(SNAPSHOTS + 3)
     ]
-    readable = [inode for inode in inodes if store.mounts.find(mount, inode) is not None]
+    readable = [inode for inode in inodes if store.attachments.find(mount, inode) is not None]
     assert readable == inodes[3:]
-    assert store.mounts.find(mount, kept.first) == kept
+    assert store.attachments.find(mount, kept.first) == kept
 
 
 async def test_under_lists_direct_children_by_path(store: Store) -> None:
     mount = await store.mounts.create("test")
     for path in ("", "ref", "ref/b", "ref/a", "ref/a/deep", "digest", "ref2"):
-        await store.mounts.attach(mount, path)
-    assert [each.path for each in store.mounts.under(mount, "ref")] == ["ref/a", "ref/b"]
-    assert [each.path for each in store.mounts.under(mount, "")] == ["digest", "ref", "ref2"]
-    assert store.mounts.under(mount, "nothing") == []
+        await store.attachments.attach(mount, path)
+    assert [each.path for each in store.attachments.under(mount, "ref")] == ["ref/a", "ref/b"]
+    assert [each.path for each in store.attachments.under(mount, "")] == ["digest", "ref", "ref2"]
+    assert store.attachments.under(mount, "nothing") == []
 
 
 async def test_mounts_do_not_mix_and_numbers_are_not_reused(store: Store) -> None:
     one = await store.mounts.create("one")
     two = await store.mounts.create("two")
-    first = await store.mounts.attach(one, "a")
-    assert store.mounts.at(two, "a") is None
-    assert (await store.mounts.attach(two, "a")).first == first.first
+    first = await store.attachments.attach(one, "a")
+    assert store.attachments.at(two, "a") is None
+    assert (await store.attachments.attach(two, "a")).first == first.first
     await store.mounts.resolve(one, "key", MEANING)
     assert store.mounts.resolved(two, "key") is None
     await store.mounts.remove(two)
@@ -96,16 +96,16 @@ async def test_mounts_do_not_mix_and_numbers_are_not_reused(store: Store) -> Non
 
 async def test_a_removed_mount_is_forgotten(store: Store) -> None:
     mount = await store.mounts.create("test")
-    await store.mounts.attach(mount, "a", content=b"x")
+    await store.attachments.attach(mount, "a", content=b"x")
     await store.mounts.resolve(mount, "key", MEANING)
     await store.mounts.remove(mount)
     await store.mounts.remove(mount)
-    assert store.mounts.at(mount, "a") is None
-    assert store.mounts.find(mount, 2) is None
-    assert store.mounts.under(mount, "") == []
+    assert store.attachments.at(mount, "a") is None
+    assert store.attachments.find(mount, 2) is None
+    assert store.attachments.under(mount, "") == []
     assert store.mounts.resolved(mount, "key") is None
     with pytest.raises(NotFoundError, match=f"mount {mount}"):
-        await store.mounts.attach(mount, "a")
+        await store.attachments.attach(mount, "a")
 
 
 async def test_a_ref_means_what_it_was_resolved_to(store: Store) -> None:
@@ -117,13 +117,13 @@ async def test_a_ref_means_what_it_was_resolved_to(store: Store) -> None:
 
 async def test_a_path_that_is_no_unicode_is_attached_nowhere(store: Store) -> None:
     mount = await store.mounts.create("test")
-    assert store.mounts.at(mount, b"ref/\xff".decode("utf-8", "surrogateescape")) is None
+    assert store.attachments.at(mount, b"ref/\xff".decode("utf-8", "surrogateescape")) is None
 
 
 async def test_a_new_worker_sees_what_the_old_one_attached(tmp_path: Path) -> None:
     async with open_store(tmp_path, boot_id="one") as store:
         mount = await store.mounts.create("test")
-        attached = await store.mounts.attach(mount, "a", count=5)
+        attached = await store.attachments.attach(mount, "a", count=5)
     async with open_store(tmp_path, boot_id="one") as store:
-        assert store.mounts.find(mount, attached.first + 4) == attached
-        assert (await store.mounts.attach(mount, "b")).first == attached.first + 5
+        assert store.attachments.find(mount, attached.first + 4) == attached
+        assert (await store.attachments.attach(mount, "b")).first == attached.first + 5
