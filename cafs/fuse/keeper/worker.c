@@ -469,7 +469,8 @@ static void check_health(struct worker *worker, uint64_t now, bool paused)
         worker->heard_ns = now;
     if (worker->beat == 0 && now - worker->beat_ns >= interval)
         send_beat(worker, now);
-    if ((worker->beat != 0 || requests_owed() != 0) && now - worker->heard_ns >= SILENCE_NS)
+    if ((worker->beat != 0 || requests_owed() != 0) &&
+        now_ns() - worker->heard_ns >= SILENCE_NS)
         condemn(worker, "has not answered for 10 s");
 }
 
