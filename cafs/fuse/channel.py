@@ -42,19 +42,17 @@ class Channel:
         """Hear what the keeper says, until it has gone.
 
         Args:
-            on_gone: called with a request that nobody waits for any more.
+            on_gone: called with a request that nobody waits for any more. What it raises
+                ValueError for is logged, as are messages of unknown kinds.
             on_end: called when the mount has ended, and its records may be forgotten.
 
         Cancellation: what has been received has been told.
         """
         while message := await self._receive():
-            match message[:1]:
-                case b"G":
-                    on_gone(message[1:])
-                case b"E":
-                    on_end()
-                case _:
-                    _LOG.warning("fuse.channel.unknown: %r", message[:16])
+            try:
+                _hear(message, on_gone, on_end)
+            except ValueError as error:
+                _LOG.warning("fuse.channel.unknown: %s", error)
 
     async def lend(self, fd: int) -> None:
         """Give the keeper a descriptor to keep open while the mount lives.
@@ -75,6 +73,16 @@ class Channel:
             return await self._connection.recv(_LENGTH_MAX)
         except ConnectionError:
             return b""
+
+
+def _hear(message: bytes, on_gone: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+    match message[:1]:
+        case b"G":
+            on_gone(message[1:])
+        case b"E":
+            on_end()
+        case kind:
+            raise ValueError(f"a message of the kind {kind!r}")
 
 
 @asynccontextmanager

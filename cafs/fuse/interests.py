@@ -129,12 +129,15 @@ def key_of(request: bytes) -> Key | None:
         _, opcode, _, node, *_ = _HEADER.unpack_from(request)
         body = request[_HEADER.size :]
         if opcode == _LOOKUP:
-            return ("lookup", node, body[: body.index(b"\0")])
+            name, end, _ = body.partition(b"\0")
+            if not end:
+                raise ValueError(f"a name without an end: {request[:64]!r}")
+            return ("lookup", node, name)
         if opcode in _ONLY_NODE:
             return (_ONLY_NODE[opcode], node)
         if opcode in (_READ, _READDIR, _READDIRPLUS):
             _, offset, size = _READING.unpack_from(body)
             return ("read", node, offset, size) if opcode == _READ else ("readdir", node, offset)
     except struct.error as error:
-        raise ValueError(f"no request of FUSE: {request[:64]!r}") from error
+        raise ValueError(f"half a request: {request[:64]!r}") from error
     return None
