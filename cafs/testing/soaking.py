@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from cafs.control import keeper
 from cafs.control.keeper import KeeperStatus
 from cafs.testing.archives import Compression, small_files, write_tar
@@ -38,25 +36,11 @@ signal.signal({int(HANG)}, lambda *_: time.sleep(3600))
 """
 
 
-class _Live(msgspec.Struct, frozen=True):
-    """The file of a live mount, as far as it is used here."""
-
-    pid: int
-    control: str
-
-
 @dataclass(frozen=True, slots=True)
 class Keeper:
     """The keeper of a mount. It is asked by its socket, never through the mount."""
 
     control: str
-
-    @classmethod
-    def of(cls, cafs: Cafs, mount: Mount) -> "Keeper":
-        """The keeper that the mount's file names."""
-        files = Path(cafs.environment["XDG_RUNTIME_DIR"], "cafs").glob("*.json")
-        lives = (msgspec.json.decode(file.read_bytes(), type=_Live) for file in files)
-        return next(cls(one.control) for one in lives if one.pid == mount.pid)
 
     def status(self) -> KeeperStatus:
         """What it says now.
@@ -242,4 +226,4 @@ def mounted(cafs: Cafs, ground: Ground, *, local: bool = True) -> Iterator[Scene
         with mount.ref("data").open("rb", buffering=0) as blob:
             while local and blob.read(_PIECE):
                 pass
-        yield Scene(cafs, ground, mount, Keeper.of(cafs, mount))
+        yield Scene(cafs, ground, mount, Keeper(mount.control))

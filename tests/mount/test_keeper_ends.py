@@ -35,7 +35,7 @@ def ends(pid: int) -> bool:
 
 def kill_keeper(cafs: Cafs, mount: Mount) -> int:
     """Kill the keeper, and wait for its end; the pid of the worker that it had."""
-    now = Keeper.of(cafs, mount).wait_serving()
+    now = Keeper(mount.control).wait_serving()
     assert now.pid == mount.pid
     os.kill(now.pid, signal.SIGKILL)
     assert ends(now.pid)
@@ -88,7 +88,7 @@ def test_a_live_mount_is_refused_and_named(cafs: Cafs) -> None:
 def test_a_busy_mount_serves_on_until_its_last_user_leaves(cafs: Cafs, origin: Origin) -> None:
     url = origin.put("/data.bin", Generated(8 * MIB, seed=2))
     with cafs.mount(f'[ref.data]\nfrom = "{url}"\n') as mount:
-        keeper = Keeper.of(cafs, mount).wait_serving()
+        keeper = Keeper(mount.control).wait_serving()
         with mount.ref("data").open("rb", buffering=0) as opened:
             busy = cafs.run("unmount", check=False)
             assert busy.returncode == 8
@@ -103,7 +103,7 @@ def test_a_busy_mount_serves_on_until_its_last_user_leaves(cafs: Cafs, origin: O
 
 def test_sigterm_to_the_keeper_unmounts(cafs: Cafs) -> None:
     with cafs.mount(EMPTY) as mount:
-        now = Keeper.of(cafs, mount).wait_serving()
+        now = Keeper(mount.control).wait_serving()
         os.kill(now.pid, signal.SIGTERM)
         assert ends(now.pid)
         assert ends(now.worker)
@@ -113,7 +113,7 @@ def test_sigterm_to_the_keeper_unmounts(cafs: Cafs) -> None:
 
 def test_umount_by_anybody_ends_keeper_and_worker(cafs: Cafs) -> None:
     with cafs.mount(EMPTY) as mount:
-        now = Keeper.of(cafs, mount).wait_serving()
+        now = Keeper(mount.control).wait_serving()
         subprocess.run(["umount", mount.path], check=True)
         assert ends(now.pid)
         assert ends(now.worker)

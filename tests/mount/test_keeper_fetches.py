@@ -57,7 +57,7 @@ def test_kill_9_in_the_middle_of_a_cold_fetch_costs_the_reader_nothing(
     cafs.expect_log(KEEPER_LINES)
     found: list[str] = []
     with cafs.mount(f'[ref.model]\nfrom = "{url}"\n{pin}') as mounted:
-        keeper = Keeper.of(cafs, mounted)
+        keeper = Keeper(mounted.control)
 
         def read() -> None:
             with mounted.ref("model").open("rb") as opened:
@@ -82,7 +82,7 @@ def test_a_budget_is_counted_on_by_the_next_worker(cafs: Cafs, origin: Origin) -
     url = origin.put("/model.bin", Generated(16 * MIB, seed=4))
     cafs.expect_log(KEEPER_LINES)
     with cafs.mount(f'[ref.model]\nfrom = "{url}"\n', "--budget", "6MiB") as mounted:
-        keeper = Keeper.of(cafs, mounted)
+        keeper = Keeper(mounted.control)
         with mounted.ref("model").open("rb", buffering=0) as opened:
             assert os.pread(opened.fileno(), 3 * MIB, 0)
         os.kill(keeper.wait_serving().worker, signal.SIGKILL)

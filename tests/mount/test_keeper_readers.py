@@ -68,7 +68,7 @@ def test_a_killed_reader_is_gone_and_so_is_its_fetch(
 ) -> None:
     verb, name = wait.split()
     with hanging(cafs, origin) as mount:
-        keeper = Keeper.of(cafs, mount)
+        keeper = Keeper(mount.control)
         asked = len(origin.requests)
         with Reader(reader, verb, mount.ref(name), 100 * MIB + 5) as blocked:
             origin.wait_until(lambda log: len(log) > asked)
@@ -91,7 +91,7 @@ def test_a_reader_that_is_left_keeps_the_fetch_that_it_shared(
     cafs: Cafs, origin: Origin, reader: Path
 ) -> None:
     with hanging(cafs, origin) as mount:
-        keeper, asked = Keeper.of(cafs, mount), len(origin.requests)
+        keeper, asked = Keeper(mount.control), len(origin.requests)
         with (
             Reader(reader, "read", mount.ref("known"), 100 * MIB) as killed,
             Reader(reader, "read", mount.ref("known"), 100 * MIB + 300_000) as left,
@@ -159,7 +159,7 @@ def test_100_readers_that_are_stuck_hold_up_nobody(
         stuck.append(threading.Thread(target=mount.ref("unknown").stat))
         for thread in stuck:
             thread.start()
-        Keeper.of(cafs, mount).wait_until(lambda now: now.waiting >= READERS)
+        Keeper(mount.control).wait_until(lambda now: now.waiting >= READERS)
         crowded = longest_of(actions, 25)
         assert all(thread.is_alive() for thread in stuck)
         beyond = {name: crowded[name] - alone[name] for name in actions}

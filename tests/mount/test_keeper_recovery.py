@@ -92,7 +92,7 @@ def test_a_mount_that_no_worker_can_serve_fails_and_lives_again_after_a_reload(c
     cafs.expect_log(KEEPER_LINES)
     cafs.expect_log("cafs.toml")
     with cafs.mount('[mount]\npath="cafs"\n') as mount:
-        keeper = Keeper.of(cafs, mount)
+        keeper = Keeper(mount.control)
         cafs.project("[mount")
         before = keeper.status()
         refused = cafs.run("reload", mount.path, check=False)

@@ -22,7 +22,7 @@ FLAT = 256 << 10
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cafs, Mount, Path]]:
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, Path]]:
     """A mount of 20,000 files and a symlink, and a list of the files' paths from its top on."""
     scratch = tmp_path_factory.mktemp("warm")
     items = [*small_files(FILES), symlink("tree/link", "000/000/000.c")]
@@ -34,16 +34,16 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cafs, Mount
         cafs = Cafs(scratch / "world")
         with cafs.mount(f'[ref.tree]\nfrom = "{url}"\n') as mount:
             assert len(list((mount.ref("tree") / "tree").rglob("*.c"))) == FILES
-            yield cafs, mount, scratch / "list"
+            yield mount, scratch / "list"
 
 
-def costs_nothing(cafs: Cafs, mount: Mount, act: Callable[[], object]) -> None:
+def costs_nothing(mount: Mount, act: Callable[[], object]) -> None:
     """Repeat something until a time at which no request reached the keeper or the worker.
 
     A machine may take back pages and names at any time, so a pass that is not warm proves nothing;
     a pass that asked nothing proves that nothing needs to be asked.
     """
-    keeper = Keeper.of(cafs, mount)
+    keeper = Keeper(mount.control)
     seen = []
     for _ in range(PASSES):
         first = mount.status()["requests"]
@@ -61,29 +61,25 @@ def costs_nothing(cafs: Cafs, mount: Mount, act: Callable[[], object]) -> None:
 
 
 def test_opening_reading_and_closing_20_000_warm_files_asks_nobody(
-    tree: tuple[Cafs, Mount, Path],
+    tree: tuple[Mount, Path],
 ) -> None:
-    cafs, mount, names = tree
+    mount, names = tree
     command = [str(compiled("probe", names.parent)), "read", str(names)]
     # From a directory of the tree on: the ref's own name is looked up again every second.
     top = mount.ref("tree") / "tree"
-    costs_nothing(
-        cafs, mount, lambda: subprocess.run(command, cwd=top, check=True, capture_output=True)
-    )
+    costs_nothing(mount, lambda: subprocess.run(command, cwd=top, check=True, capture_output=True))
 
 
 @pytest.mark.parametrize("command", [["ls", "-lR"], ["cat", "link"], ["find", "-newer", "link"]])
-def test_walks_and_symlinks_ask_nobody(tree: tuple[Cafs, Mount, Path], command: list[str]) -> None:
-    cafs, mount, _ = tree
+def test_walks_and_symlinks_ask_nobody(tree: tuple[Mount, Path], command: list[str]) -> None:
+    mount, _ = tree
     top = mount.ref("tree") / "tree"
-    costs_nothing(
-        cafs, mount, lambda: subprocess.run(command, cwd=top, check=True, capture_output=True)
-    )
+    costs_nothing(mount, lambda: subprocess.run(command, cwd=top, check=True, capture_output=True))
 
 
-def test_requests_leave_nothing_behind_in_the_keeper(tree: tuple[Cafs, Mount, Path]) -> None:
-    cafs, mount, names = tree
-    keeper = Keeper.of(cafs, mount)
+def test_requests_leave_nothing_behind_in_the_keeper(tree: tuple[Mount, Path]) -> None:
+    mount, names = tree
+    keeper = Keeper(mount.control)
     program = compiled("reader", names.parent)
     sizes, before = [], keeper.status()
     for _ in range(2):

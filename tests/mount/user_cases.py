@@ -23,7 +23,7 @@ def test_a_user_mounts_reads_and_unmounts(cafs: Cafs, origin: Origin) -> None:
     cafs.expect_log(KEEPER_LINES)
     url = origin.put("/tree.tar", tar_bytes({"d/a": (0o644, b"alpha"), "b": (0o755, b"beta")}))
     with cafs.mount(f'[ref.tree]\nfrom = "{url}"\n') as mount:
-        keeper = Keeper.of(cafs, mount)
+        keeper = Keeper(mount.control)
         assert (mount.ref("tree") / "d/a").read_bytes() == b"alpha"
         assert sorted(os.listdir(mount.ref("tree"))) == ["b", "d"]
         worker = keeper.wait_serving().worker
