@@ -1,0 +1,114 @@
+"""The files of live mounts: one a mount, found by mount point, gone with it."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cafs.cli import live
+from cafs.cli.live import LiveMount
+from cafs.errors import MountError
+
+PLACE = Path("/mnt/a place")
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runtime directory of the test's own."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+def mount(key: str, *, pid: int = 1, started_ns: int = 0, place: Path = PLACE) -> LiveMount:
+    return LiveMount(
+        mount_point=str(place),
+        pid=pid,
+        key=key * 32,
+        store="/store",
+        view="/",
+        log="",
+        control="",
+        started_ns=started_ns,
+    )
+
+
+def test_what_was_saved_is_found_until_it_is_removed() -> None:
+    assert live.find(PLACE) is None
+    live.save(mount("a"))
+    assert live.find(PLACE) == mount("a")
+    assert live.find(PLACE.parent) is None
+    live.remove(mount("a"))
+    assert live.find(PLACE) is None
+    live.remove(mount("a"))
+
+
+def test_a_detached_mount_and_its_successor_have_a_file_each() -> None:
+    former, later = mount("b", started_ns=1), mount("a", started_ns=2)
+    live.save(later)
+    live.save(former)
+    assert live.find(PLACE) == later
+    assert live.all_mounts() == [former, later]
+    live.remove(former)
+    assert live.find(PLACE) == later
+
+
+def test_the_file_that_is_named_to_the_keeper_is_the_one_that_is_written() -> None:
+    live.save(mount("a"))
+    live.live_path(PLACE, "a" * 32).unlink()
+    assert live.find(PLACE) is None
+
+
+def test_removing_takes_the_control_socket_along(runtime: Path) -> None:
+    path = live.control_path(PLACE, "a" * 32)
+    path.touch()
+    gone = LiveMount(
+        mount_point=str(PLACE),
+        pid=1,
+        key="a" * 32,
+        store="",
+        view="/",
+        log="",
+        control=str(path),
+        started_ns=0,
+    )
+    live.save(gone)
+    live.remove(gone)
+    assert not path.exists()
+
+
+def test_a_control_socket_can_be_bound_however_long_the_directory_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    path = live.control_path(PLACE, "a" * 32)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    path.unlink()
+
+
+def test_a_damaged_file_is_named(runtime: Path) -> None:
+    live.save(mount("a"))
+    path = live.live_path(PLACE, "a" * 32)
+    path.write_text("{}")
+    with pytest.raises(MountError, match=path.name):
+        live.find(PLACE)
+
+
+def test_a_directory_that_others_may_read_is_refused(runtime: Path) -> None:
+    (runtime / "cafs").mkdir(mode=0o755)
+    (runtime / "cafs").chmod(0o755)
+    with pytest.raises(MountError, match="open to others"):
+        live.directory()
+
+
+def test_a_zombie_is_not_alive() -> None:
+    assert mount("a", pid=os.getpid()).alive
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert not mount("a", pid=ended.pid).alive
+    assert not mount("a", pid=ended.pid).alive
