@@ -1,10 +1,11 @@
 /* Readers that trust nothing: threads that read files and blocks at random, and compare every byte.
  *
- * load [-t THREADS] [-s SECONDS] [-d] [-e] [-b BLOB -p POOL] LIST CONTENTS
+ * load [-t THREADS] [-s SECONDS | -n OPERATIONS] [-d] [-e] [-b BLOB -p POOL] LIST CONTENTS
  *
  * LIST has a line for each file: offset and length of its right bytes in CONTENTS, and its path.
  * BLOB is one large file that repeats POOL. -d drops the page cache and the dentries every second,
- * which is root's to do; -e drops the pages of each file before it is read. SIGTERM ends it early.
+ * which is root's to do; -e drops the pages of each file before it is read. -n ends each thread
+ * after so many operations, which are the same ones each time. SIGTERM ends it early.
  * Prints one JSON object; exit code 0 says only that it ran: errors and wrong bytes are in it.
  *
  * An operation is open, read to the end and close of a file; open, one pread and close of a block;
@@ -14,6 +15,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -53,7 +55,9 @@ static size_t file_count, longest_file;
 static const char *contents, *pool, *blob;
 static size_t contents_size, pool_size, blob_size;
 static int evicting; /* set before there are threads */
+static long limit;   /* operations of a thread; 0 is any number */
 static atomic_bool ending;
+static atomic_int reading; /* threads that have not ended */
 static pthread_mutex_t telling = PTHREAD_MUTEX_INITIALIZER;
 static char first_trouble[512]; /* under `telling` */
 
@@ -197,10 +201,10 @@ static void book(struct counts *counts, double wait_s, const char *what) {
     }
 }
 
-/* A thread of readers: random operations until the end. */
+/* A thread of readers: random operations until the end. The last one to end ends the program. */
 static void *run(void *argument) {
     struct reader *self = argument;
-    while (!atomic_load(&ending)) {
+    for (long done = 0; !atomic_load(&ending) && (!limit || done < limit); done++) {
         const struct file *file = files + chance(self) % file_count;
         uint64_t kind = chance(self) % LISTS_IN;
         double start = now();
@@ -215,6 +219,8 @@ static void *run(void *argument) {
             book(&self->counts, now() - start, "file");
         }
     }
+    if (atomic_fetch_sub(&reading, 1) == 1)
+        kill(getpid(), SIGTERM);
     return NULL;
 }
 
@@ -323,6 +329,7 @@ static void report(const struct counts *all, double took_s) {
 
 /* Runs the readers for so many seconds, or until SIGTERM, and waits for their last operations. */
 static struct counts read_for(struct reader *readers, int threads, int seconds, int dropping) {
+    atomic_store(&reading, threads);
     for (int i = 0; i < threads; i++) {
         readers[i].random = 88172645463325252ULL + 7919ULL * (uint64_t)i;
         readers[i].buffer = malloc((longest_file > BLOCK ? longest_file : BLOCK) + 1);
@@ -341,10 +348,11 @@ static struct counts read_for(struct reader *readers, int threads, int seconds, 
 int main(int argc, char **argv) {
     static struct reader readers[MAX_THREADS];
     int threads = 16, seconds = 10, dropping = 0, option;
-    while ((option = getopt(argc, argv, "t:s:deb:p:")) != -1)
+    while ((option = getopt(argc, argv, "t:s:n:deb:p:")) != -1)
         switch (option) {
         case 't': threads = atoi(optarg); break;
         case 's': seconds = atoi(optarg); break;
+        case 'n': limit = atol(optarg); seconds = INT_MAX; break;
         case 'd': dropping = 1; break;
         case 'e': evicting = 1; break;
         case 'b': blob = optarg; break;
@@ -352,8 +360,8 @@ int main(int argc, char **argv) {
         default: return 2;
         }
     if (argc - optind != 2 || threads < 1 || threads > MAX_THREADS || !blob != !pool) {
-        fprintf(stderr, "usage: load [-t THREADS] [-s SECONDS] [-d] [-e] [-b BLOB -p POOL] "
-                        "LIST CONTENTS\n");
+        fprintf(stderr, "usage: load [-t THREADS] [-s SECONDS | -n OPERATIONS] [-d] [-e] "
+                        "[-b BLOB -p POOL] LIST CONTENTS\n");
         return 2;
     }
     sigset_t ends;

@@ -99,6 +99,8 @@ def compiled(name: str, directory: Path) -> Path:
 class Load:
     """Readers at work, until ``stop`` or the end of the ``with``.
 
+    With ``operations`` each thread ends by itself after so many.
+
     Concurrency: one thread.
     """
 
@@ -111,8 +113,10 @@ class Load:
         blob: Path,
         threads: int,
         dropping: bool,
+        operations: int | None = None,
     ) -> None:
-        command = [str(program), "-t", str(threads), "-s", str(_LONG_S)]
+        end = ("-s", _LONG_S) if operations is None else ("-n", operations)
+        command = [str(program), "-t", str(threads), *map(str, end)]
         # Root can empty all of the kernel's caches; others can drop the pages of what they open.
         command.append("-d" if dropping else "-e")
         command += ["-b", str(blob), "-p", str(expected.pool)]
@@ -135,6 +139,14 @@ class Load:
             AssertionError: it could not run, or a reader sticks.
         """
         self._process.terminate()
+        return self.finish()
+
+    def finish(self) -> Figures:
+        """Wait until every reader has ended by itself; what it all came to.
+
+        Raises:
+            AssertionError: it could not run, or a reader sticks.
+        """
         try:
             said, _ = self._process.communicate(timeout=_END_S)
         except subprocess.TimeoutExpired as error:
