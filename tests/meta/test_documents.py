@@ -9,6 +9,7 @@ import pytest
 
 from cafs.cli.live import LiveMount
 from cafs.cli.main import VERBS, cli
+from cafs.control.keeper import KeeperStatus
 from cafs.errors import SettingsError
 from cafs.fetch.interfaces import Priority
 from cafs.reporting import FetchStatus, RefStatus, Status
@@ -72,7 +73,8 @@ def test_every_variable_is_in_the_reference() -> None:
         for path in (package / "settings").glob("*.py")
         for name in re.findall(r"\bCAFS_[A-Z_]+\b", path.read_text())
     }
-    assert read == set(re.findall(r"\bCAFS_[A-Z_]+\b", SETTINGS)) - {"CAFS_MOUNT"}
+    named = set(re.findall(r"\bCAFS_[A-Z_]+\b", SETTINGS))
+    assert read == named - {"CAFS_MOUNT", "CAFS_KEEPER"}
 
 
 def test_every_flag_for_a_setting_is_in_the_reference() -> None:
@@ -85,7 +87,8 @@ def test_every_flag_for_a_setting_is_in_the_reference() -> None:
         if isinstance(parameter, click.Option) and not parameter.hidden
         for flag in parameter.opts
     }
-    assert flags - {"--foreground", "--json"} == set(re.findall(r"`(--[a-z-]+)`", SETTINGS))
+    others = {"--foreground", "--json", "--no-keeper", "--user"}
+    assert flags - others == set(re.findall(r"`(--[a-z-]+)`", SETTINGS))
 
 
 def test_defaults_in_the_reference_are_the_defaults(tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_defaults_in_the_reference_are_the_defaults(tmp_path: Path) -> None:
     assert loaded() == silent
 
 
-@pytest.mark.parametrize("kind", [Status, RefStatus, FetchStatus, LiveMount])
+@pytest.mark.parametrize("kind", [Status, RefStatus, FetchStatus, LiveMount, KeeperStatus])
 def test_every_field_that_programs_get_is_documented(kind: type[msgspec.Struct]) -> None:
     assert set(kind.__struct_fields__) <= QUOTED
 
