@@ -1,161 +1,81 @@
-"""A worker for tests: mounts a planted world, and says so. ``python -m tests.mount.fuse_child``.
+"""A worker for tests: serves a planted world, and says so. ``python -m tests.mount.fuse_child``.
 
-Arguments: the mount point, the store, options. It prints ``ready`` once the kernel has begun to
-talk, ends on SIGTERM or when it is unmounted, and answers ``.cafs/status.json`` with its counters
-and with the bytes that reads asked for.
+It mounts by itself, or with ``--kept`` serves a keeper on the descriptors 3, 4 and 5 (or those that
+are named). It prints ``ready`` once the kernel has begun to talk, ends on SIGTERM or when the mount
+or the keeper has gone, and answers ``.cafs/status.json`` with its counters.
+
+With ``--levers DIRECTORY`` a test can make it stall and hang, and can give it commands, each word
+on a line of its own: ``status``; ``invalidate-inode INODE [attributes]``; ``invalidate-entry PARENT
+NAME``; ``swap``, after which ``ref/gcc`` shows another tree. Invalidations are sent from a thread.
 """
 
-import json
+import argparse
 import logging
+import os
 import signal
 import sys
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-from random import Random
 
+import pyfuse3
 import trio
-from typing_extensions import override
 
-from cafs import errors
-from cafs.distribution.policy import HostPolicy
-from cafs.errors import CafsError, MountError
-from cafs.fetch.interfaces import Patience
+from cafs.errors import MountError
+from cafs.fuse.channel import CHANNEL_FD, REQUESTS_FD, WORD_FD, open_channel
+from cafs.fuse.interests import Interests
 from cafs.fuse.operations import CafsOperations
-from cafs.fuse.session import Session, SessionOptions, open_mounted_session
-from cafs.metrics import Metrics
-from cafs.model.member import Kind, Piece
-from cafs.store.store import Store, open_store
-from cafs.vfs.filesystem import FileSystem
-from tests.vfs_world import (
-    MINE,
-    Item,
-    PlantedDigests,
-    PlantedRefs,
-    Stored,
-    ad_hoc,
-    archive,
-    blob,
-    directory,
-    plant,
-    symlink,
+from cafs.fuse.session import (
+    Session,
+    SessionOptions,
+    open_kept_session,
+    open_mounted_session,
 )
+from cafs.store.store import Store, open_store
+from tests.mount.fuse_world import SWAPPED, Levers, Scene, Watched, make, plant_once
 
-MANY = 2000
-BIG = Random(1).randbytes(4 << 20)
-FAILURES: dict[str, CafsError] = {
-    "credentials": errors.CredentialsError("x"),
-    "deadline": errors.DeadlineError("x"),
-    "unreachable": errors.UnreachableError("x"),
-    "offline": errors.OfflineError("x"),
-    "malformed": errors.MalformedError("x"),
-    "changed": errors.SourceChangedError("x"),
-    "full": errors.StorageFullError("x"),
-    "budget": errors.BudgetError("x"),
-    "unsupported": errors.UnsupportedError("x"),
-}
-TREE = {
-    b"bin": directory(),
-    b"bin/cc": Item(data=b"#!cc", mode=0o755, mtime_ns=1_600_000_000_123_456_789),
-    b"bin/gcc": Item(kind=Kind.HARD_LINK, link=b"bin/cc"),
-    b"bin/c89": symlink(b"cc"),
-    b"big": Item(data=BIG),
-    b"empty": Item(),
-    b"noted": Item(data=b"n", xattrs=((b"user.note", b"theirs"),)),
-    b"sparse": Item(data=bytes(1 << 20) + b"end", pieces=(Piece(1 << 20, 3),)),
-    b"su": Item(data=b"su", mode=0o4755),
-    b"many": directory(),
-    **{b"many/%04d" % number: Item(data=b"%d\n" % number) for number in range(MANY)},
-}
+KEY = "c4" * 16
+"""The key of the mount: the next worker goes on with what the last one has shown."""
 
 
-@dataclass
-class Asked:
-    """The reads that reached the file system: how many, bytes, and how many never end."""
-
-    count: int = 0
-    size: int = 0
-    stuck: int = 0
-
-
-ASKED = Asked()
-
-
-@dataclass
-class Failing(Stored):
-    """Content whose reads fail, with an expected error or with a bug."""
-
-    failure: Exception = field(default_factory=ZeroDivisionError)
-
-    @override
-    async def read(self, offset: int, length: int, patience: Patience) -> bytes:
-        raise self.failure
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("mount_point", type=Path)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--kept", action="store_true")
+    parser.add_argument("--twice", action="store_true")
+    parser.add_argument("--levers", type=Path)
+    parser.add_argument("--requests", type=int, default=REQUESTS_FD)
+    parser.add_argument("--channel", type=int, default=CHANNEL_FD)
+    parser.add_argument("--word", type=int, default=WORD_FD)
+    return parser.parse_args()
 
 
-@dataclass
-class Stuck(Stored):
-    """Content that never comes."""
-
-    @override
-    async def read(self, offset: int, length: int, patience: Patience) -> bytes:
-        ASKED.stuck += 1
-        await trio.sleep_forever()
-        raise AssertionError
-
-
-class Watched(FileSystem):
-    """A file system that counts what reads ask for."""
-
-    @override
-    async def read(self, inode: int, offset: int, length: int) -> bytes:
-        ASKED.count += 1
-        ASKED.size += length
-        return await super().read(inode, offset, length)
-
-
-async def make(store: Store, metrics: Metrics) -> Watched:
-    refs = PlantedRefs()
-    tree = refs.trees["gcc"] = await plant(store, "gcc", TREE)
-    key = tree.contents[0].key
-    refs.trees["later"] = tree
-    for name, failure in {**FAILURES, "bug": ZeroDivisionError("planted")}.items():
-        refs.files[f"file-{name}"] = Failing(store, key, 10, failure=failure)
-    refs.files["file-stuck"] = Stuck(store, key, 10)
-    refs.failing["broken"] = errors.UnreachableError("GET https://files.example: 503", hint="wait")
-    specs = [archive(name) for name in ("gcc", "broken")]
-    specs += [blob(name) for name in refs.files]
-    return Watched(
-        store=store,
-        mount=await store.mounts.create("test"),
-        refs=refs,
-        digests=PlantedDigests(),
-        policy=HostPolicy(frozenset({"files.example"})),
-        specs=specs,
-        ad_hoc=ad_hoc,
-        appearance=MINE,
-        version="1.2.3",
-        status=lambda: status(metrics),
-        inflight=lambda: b"[]",
-    )
-
-
-def status(metrics: Metrics) -> bytes:
-    asked = {"reads": ASKED.count, "bytes": ASKED.size, "stuck": ASKED.stuck}
-    return json.dumps({**metrics.snapshot(), **asked}).encode()
-
-
-async def main(mount_point: Path, store_path: Path, *options: str) -> None:
-    async with open_store(store_path) as store:
-        metrics = Metrics()
-        filesystem = await make(store, metrics)
-        operations = CafsOperations(filesystem, metrics)
-        async with open_mounted_session(mount_point, operations, SessionOptions()) as session:
-            if "twice" in options:
-                await mount_again(mount_point, operations)
-            async with trio.open_nursery() as nursery:
-                await nursery.start(end_on_signal, session)
-                nursery.start_soon(say_ready, session)
-                await session.serve()
-                nursery.cancel_scope.cancel()
+async def main(given: argparse.Namespace) -> None:
+    levers = Levers(given.levers) if given.levers is not None else None
+    scene = Scene(levers)
+    async with open_store(given.store) as store:
+        mount = await store.mounts.open(KEY, "test")
+        filesystem = await make(store, mount, scene)
+        interests = Interests(given.requests) if given.kept else None
+        operations = CafsOperations(filesystem, scene.metrics, interests)
+        async with AsyncExitStack() as stack:
+            if interests is None:
+                opening = open_mounted_session(given.mount_point, operations, SessionOptions())
+            else:
+                opening = open_kept_session(given.requests, operations)
+            session = await stack.enter_async_context(opening)
+            if given.twice:
+                await mount_again(given.mount_point, operations)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            await nursery.start(end_on_signal, session)
+            if interests is not None:
+                nursery.start_soon(hear, given, store, mount, interests, session)
+            if levers is not None:
+                await nursery.start(obey, levers, filesystem, store, scene)
+            nursery.start_soon(say_ready, session, given.word if given.kept else None)
+            await session.serve()
+            nursery.cancel_scope.cancel()
     say("ended")
 
 
@@ -173,9 +93,12 @@ async def mount_again(mount_point: Path, operations: CafsOperations) -> None:
         say(error.line)
 
 
-async def say_ready(session: Session) -> None:
+async def say_ready(session: Session, word: int | None) -> None:
     await session.ready()
     say("ready")
+    if word is not None:
+        with os.fdopen(word, "w") as waiting:
+            waiting.write("ready\n")
 
 
 async def end_on_signal(
@@ -187,6 +110,61 @@ async def end_on_signal(
             session.terminate()
 
 
+async def hear(
+    given: argparse.Namespace, store: Store, mount: int, interests: Interests, session: Session
+) -> None:
+    """Lend the lease if it is ours, and listen to the keeper until it has gone."""
+    async with open_channel(given.channel) as channel:
+        lease = store.mounts.lease(mount)
+        if lease is not None:
+            await channel.lend(lease.fileno())
+        await channel.listen(interests.gone, partial(say, "over"))
+        session.terminate()
+
+
+async def obey(
+    levers: Levers,
+    filesystem: Watched,
+    store: Store,
+    scene: Scene,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Do what a test commands, one after the other."""
+    new = levers.socket.with_suffix(f".{os.getpid()}")
+    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_SEQPACKET) as listening:
+        await listening.bind(str(new))
+        listening.listen()
+        # The last worker's place is taken at once: there is always somebody to talk to.
+        new.rename(levers.socket)
+        task_status.started()
+        while True:
+            line, _ = await listening.accept()
+            with line:
+                words = (await line.recv(4096)).decode().split("\n")
+                await line.send((await do(words, filesystem, store, scene)).encode())
+
+
+async def do(words: list[str], filesystem: Watched, store: Store, scene: Scene) -> str:
+    match words:
+        case ["status"]:
+            return scene.status().decode()
+        case ["invalidate-inode", inode, *attributes]:
+            await trio.to_thread.run_sync(
+                pyfuse3.invalidate_inode, pyfuse3.InodeT(int(inode)), bool(attributes)
+            )
+        case ["invalidate-entry", parent, name]:
+            entry = pyfuse3.FileNameT(os.fsencode(name))
+            await trio.to_thread.run_sync(
+                pyfuse3.invalidate_entry, pyfuse3.InodeT(int(parent)), entry
+            )
+        case ["swap"]:
+            filesystem.refs.trees["gcc"] = await plant_once(store, "swapped", SWAPPED)
+        case _:
+            return f"what is {words}?"
+    return "done"
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    trio.run(main, Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    trio.run(main, arguments())

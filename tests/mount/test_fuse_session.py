@@ -18,7 +18,7 @@ import pytest
 
 from cafs.fuse.errnos import errno_of
 from cafs.model.digest import digest_of
-from tests.mount.fuse_child import BIG, FAILURES, MANY, TREE
+from tests.mount.fuse_world import BIG, FAILURES, MANY, TREE
 
 pytestmark = pytest.mark.fuse
 ROOT = Path(__file__).parents[2]
@@ -307,7 +307,7 @@ def test_unmounting_from_outside_ends_the_worker(mounted: Mounted) -> None:
 
 
 def test_a_second_session_in_a_process_is_refused(tmp_path: Path) -> None:
-    with mounting(tmp_path, "twice") as found:
+    with mounting(tmp_path, "--twice") as found:
         assert "serves a mount already" in found.line()
         assert found.line() == "ready"
         assert (found.gcc / "bin" / "cc").read_bytes() == b"#!cc"
