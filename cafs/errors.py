@@ -11,6 +11,7 @@
     │   ├── DeadlineError             no progress within the deadline, or stalled    (transient)
     │   ├── UnreachableError          no answer, or 429 and 5xx                      (transient)
     │   └── RefusedError              an answer that no retry will better
+    ├── CrowdedError                  too many wait for it already               (transient)
     ├── OfflineError                  not local, and the network may not be asked
     ├── ContentError                  bytes are not what they should be
     │   ├── DigestMismatchError
@@ -126,6 +127,19 @@ class RefusedError(SourceError):
     def __init__(self, what: str, *, hint: str = "", total: int | None = None) -> None:
         super().__init__(what, hint=hint)
         self.total = total
+
+
+class CrowdedError(CafsError):
+    """Too many requests wait for the same thing already, so this one does not begin to.
+
+    A family of its own, because nothing failed but this request: what others asked for goes on, and
+    no source is to blame. A program is told ETIMEDOUT, as it would be a deadline later. EAGAIN
+    would say it better, and do worse: some readers (git, Node) take it for "at once, again" and
+    would ask without pause for as long as the source is dead.
+    """
+
+    code = "crowded"
+    transient = True
 
 
 class OfflineError(CafsError):

@@ -29,6 +29,7 @@ FAMILIES: Final[dict[type[errors.CafsError], int]] = {
     errors.NotFoundError: 3,
     errors.AccessError: 6,
     errors.SourceError: 5,
+    errors.CrowdedError: 5,
     errors.OfflineError: 5,
     errors.ContentError: 4,
     errors.SourceChangedError: 4,

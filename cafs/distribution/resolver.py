@@ -17,7 +17,14 @@ from cafs.distribution.blob import shape_of, title
 from cafs.distribution.failures import Failures
 from cafs.distribution.interfaces import Handler, OpenTree
 from cafs.distribution.remembered import still_meant
-from cafs.errors import CafsError, DeadlineError, OfflineError, UnreachableError, UnsupportedError
+from cafs.errors import (
+    CafsError,
+    CrowdedError,
+    DeadlineError,
+    OfflineError,
+    UnreachableError,
+    UnsupportedError,
+)
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.identity import located_stream
 from cafs.model.ref import Ref
@@ -87,6 +94,7 @@ class Resolver:
         Raises:
             NotFoundError: no such name, tag, or platform.
             OfflineError: nobody may be asked, and the store does not know.
+            CrowdedError: too many wait for it already.
             DeadlineError: no answer within the patience.
             UnsupportedError: nothing here knows such refs.
             CafsError: as the source failed.
@@ -96,6 +104,7 @@ class Resolver:
         settled = self.peek(spec)
         if settled is not None:
             return settled
+        patience.begin()
         return await self._remembering(spec, patience, lambda: self._in_time(spec, patience))
 
     async def tree(self, spec: RefSpec, patience: Patience) -> OpenTree:
@@ -161,6 +170,8 @@ class Resolver:
         self._failures.check(spec.key, transient=patience.deadline_s is not None)
         try:
             answer = await ask()
+        except CrowdedError:
+            raise  # of this caller, not of the ref
         except CafsError as error:
             self._failures.remember(spec.key, error)
             raise

@@ -20,6 +20,21 @@ class Source:
     url: str
 
 
+class Place(Protocol):
+    """A place among those who wait, where there is not room for all.
+
+    Concurrency: one request, whose tasks may each take it.
+    """
+
+    @abstractmethod
+    def take(self) -> None:
+        """Take it before a wait; it is kept until the request ends.
+
+        Raises:
+            CrowdedError: too many wait already.
+        """
+
+
 class Priority(enum.IntEnum):
     """Who is served first: the lower number."""
 
@@ -34,11 +49,22 @@ class Patience:
 
     ``deadline_s`` bounds the time without progress of what is waited for; None waits as long as the
     waiter lives. ``pulse`` hears of the progress too, for waiters that are waited for themselves.
+    ``place`` is taken before a wait by those whose number is limited.
     """
 
     deadline_s: float | None
     priority: Priority = Priority.DEMAND
     pulse: Pulse | None = field(default=None, compare=False)
+    place: Place | None = field(default=None, compare=False)
+
+    def begin(self) -> None:
+        """Say that a wait begins.
+
+        Raises:
+            CrowdedError: too many wait already.
+        """
+        if self.place is not None:
+            self.place.take()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

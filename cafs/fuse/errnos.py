@@ -10,6 +10,7 @@ FAMILIES: Final[dict[type[errors.CafsError], int]] = {
     errors.AccessError: errno.EACCES,
     errors.SourceError: errno.EHOSTUNREACH,
     errors.DeadlineError: errno.ETIMEDOUT,
+    errors.CrowdedError: errno.ETIMEDOUT,
     errors.OfflineError: errno.ENONET,
     errors.ContentError: errno.EBADMSG,
     errors.SourceChangedError: errno.ESTALE,

@@ -217,7 +217,8 @@ class Directories:
             blob = self._blobs.stat(node.digest)
             if blob is not None:
                 return blob.size
-        return (await self._opening.content(node)).size
+        with self._opening.request(node) as patience:
+            return (await self._opening.content(node, patience)).size
 
     async def _snapshot(self, path: Path, node: ControlFile) -> Attributes:
         content = self._control.content(node.name)

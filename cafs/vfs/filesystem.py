@@ -305,8 +305,9 @@ class FileSystem:
         """The directory of a tree that a node shows; its number is of no use to a kernel."""
         if not isinstance(at.node, Shown):
             raise NotFoundError(f"{text_of(at.path)} shows no tree")
-        with self._failures.noting(at.inode, text_of(at.path)):
-            tree = await self._opening.tree(at.path, at.node)
+        noting = self._failures.noting(at.inode, text_of(at.path))
+        with noting, self._opening.request(at.node) as patience:
+            tree = await self._opening.tree(at.path, at.node, patience)
             record = tree.record
             attached = await self._places.tree(at.path, record.number, record.count, tree.root)
             number: int | None = tree.root
@@ -324,21 +325,22 @@ class FileSystem:
         if not isinstance(at.node, Shown):
             raise NotFoundError(f"{text_of(at.path)} shows no tree")
         inside = partial(self._planted.path, at.at, at.number)
-        with self._failures.noting(at.inode, text_of(at.path), inside):
-            tree = await self._opening.tree(at.path, at.node)
+        noting = self._failures.noting(at.inode, text_of(at.path), inside)
+        with noting, self._opening.request(at.node) as patience:
+            tree = await self._opening.tree(at.path, at.node, patience)
             _same(at, tree)
-            patience = self._opening.patience(at.node)
             return await read_entry(tree, entry, offset, length, patience)
 
     async def _read_named(self, at: Named, offset: int, length: int) -> bytes:
         if not isinstance(at.node, Shown):
             raise NotFoundError(f"{text_of(at.path)} is no file")
-        with self._failures.noting(at.inode, text_of(at.path)):
-            content = await self._opening.content(at.node)
+        noting = self._failures.noting(at.inode, text_of(at.path))
+        with noting, self._opening.request(at.node) as patience:
+            content = await self._opening.content(at.node, patience)
             length = min(length, content.size - offset)
             if length <= 0:
                 return b""
-            return await exactly(content, offset, length, self._opening.patience(at.node))
+            return await exactly(content, offset, length, patience)
 
 
 def _same(at: Planted, tree: OpenTree) -> None:

@@ -10,6 +10,7 @@ from cafs.fetch.interfaces import Content, Patience
 from cafs.model.ref import Ref
 from cafs.model.resolved import Resolved, Shape
 from cafs.model.spec import RefSpec
+from cafs.vfs.crowding import Crowds, Request
 from cafs.vfs.interfaces import Digests, Policy, Refs
 from cafs.vfs.namespace import AdHocRef, DigestBlob, NamedRef, Node, Path, TreeBlob
 
@@ -48,7 +49,8 @@ class Opening:
         self._policy = policy
         self._specs = specs
         self._ad_hoc = ad_hoc
-        self._by_digest = Patience(deadline_s)
+        self._deadline_s = deadline_s
+        self._crowds = Crowds()
         self._opened: LRUCache[Path, OpenTree] = LRUCache(_OPENED)
 
     def shape(self, node: Shown) -> Shape:
@@ -75,13 +77,25 @@ class Opening:
         """
         return self._spec(node) if isinstance(node, NamedRef | AdHocRef) else None
 
-    def patience(self, node: Node) -> Patience:
-        """How long a reader of what a node shows waits."""
-        spec = self.spec(node)
-        return Patience(spec.deadline_s) if spec is not None else self._by_digest
+    def request(self, node: Shown) -> Request:
+        """A request for what a node shows: the block in which it is answered.
 
-    async def tree(self, path: Path, node: Shown) -> OpenTree:
-        """The tree that a node shows.
+        Raises:
+            PolicyError: a ref that no path may name.
+        """
+        match node:
+            case NamedRef() | AdHocRef():
+                spec = self._spec(node)
+                what = spec.name or spec.ref.shown
+                return Request(self._crowds, spec.key, what, spec.deadline_s)
+            case TreeBlob(digest) | DigestBlob(digest):
+                text = str(digest)
+                return Request(self._crowds, text, text, self._deadline_s)
+            case _:
+                assert_never(node)
+
+    async def tree(self, path: Path, node: Shown, patience: Patience) -> OpenTree:
+        """The tree that a node shows; ``patience`` is that of a ``request`` for it.
 
         Raises:
             CafsError: it cannot be resolved, fetched or read.
@@ -90,16 +104,16 @@ class Opening:
         """
         match node:
             case NamedRef() | AdHocRef():
-                tree = await self._refs.tree(self._spec(node), self.patience(node))
+                tree = await self._refs.tree(self._spec(node), patience)
             case TreeBlob(digest) | DigestBlob(digest):
-                tree = await self._digests.blob_tree(digest, self._by_digest)
+                tree = await self._digests.blob_tree(digest, patience)
             case _:
                 assert_never(node)
         self._opened[path] = tree
         return tree
 
-    async def content(self, node: Shown) -> Content:
-        """The content of a node that is a file.
+    async def content(self, node: Shown, patience: Patience) -> Content:
+        """The content of a node that is a file; ``patience`` is that of a ``request`` for it.
 
         Raises:
             CafsError: it cannot be resolved or found.
@@ -108,9 +122,9 @@ class Opening:
         """
         match node:
             case NamedRef() | AdHocRef():
-                return await self._refs.file(self._spec(node), self.patience(node))
+                return await self._refs.file(self._spec(node), patience)
             case TreeBlob(digest) | DigestBlob(digest):
-                return await self._digests.blob_content(digest, self._by_digest)
+                return await self._digests.blob_content(digest, patience)
             case _:
                 assert_never(node)
 

@@ -13,6 +13,7 @@ from cafs.distribution.interfaces import Handler, Note, OpenTree
 from cafs.distribution.resolver import Resolver
 from cafs.errors import (
     CafsError,
+    CrowdedError,
     DeadlineError,
     MalformedError,
     NotFoundError,
@@ -20,7 +21,7 @@ from cafs.errors import (
     UnreachableError,
     UnsupportedError,
 )
-from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.interfaces import Content, Patience, Place
 from cafs.model.digest import digest_of
 from cafs.model.identity import TreeIdentity
 from cafs.model.record import TreeRecord
@@ -354,6 +355,31 @@ async def test_a_kind_of_ref_without_a_handler_is_unsupported_and_remembered(
     with pytest.raises(UnsupportedError, match=r"example\.com/app"):
         await resolver.tree(spec, USUAL)
     assert "example.com/app" in (resolver.error(spec) or "")
+
+
+class NoRoom(Place):
+    """A place that is not to be had."""
+
+    @override
+    def take(self) -> None:
+        raise CrowdedError("too many wait")
+
+
+async def test_who_finds_no_room_to_wait_is_refused_alone(mount: NewMount) -> None:
+    handler = Answering(resolved("a"))
+    resolver = mount(handler)
+    crowded = Patience(60.0, place=NoRoom())
+    with pytest.raises(CrowdedError):
+        await resolver.resolve(SPEC, crowded)
+    assert handler.asked == []
+    assert await resolver.resolve(SPEC, USUAL) == resolved("a")
+    assert await resolver.resolve(SPEC, crowded) == resolved("a")
+    handler.opening = CrowdedError("too many wait")
+    with pytest.raises(CrowdedError):
+        await resolver.tree(SPEC, USUAL)
+    assert resolver.error(SPEC) is None
+    handler.opening = None
+    await resolver.tree(SPEC, USUAL)
 
 
 async def test_the_shape_is_known_from_the_ref_alone(mount: NewMount) -> None:

@@ -34,6 +34,7 @@ def test_the_root_itself_is_never_raised_and_has_no_errno() -> None:
         (errors.CredentialsError, errno.EACCES),
         (errors.PolicyError, errno.EACCES),
         (errors.DeadlineError, errno.ETIMEDOUT),
+        (errors.CrowdedError, errno.ETIMEDOUT),
         (errors.UnreachableError, errno.EHOSTUNREACH),
         (errors.OfflineError, errno.ENONET),
         (errors.DigestMismatchError, errno.EBADMSG),
