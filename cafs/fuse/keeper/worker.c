@@ -32,6 +32,7 @@ enum {
 struct worker {
     enum { ABSENT, CANDIDATE, SERVING, LEAVING } state;
     pid_t pid;
+    bool buried;           /* its process is no more, and its pid may be another's by now */
     int requests, channel; /* -1: closed */
     int client;            /* of control.c, who asked for it; -1: nobody did */
     uint64_t served_ns;    /* since when it serves */
@@ -182,7 +183,8 @@ static void dismiss(struct worker *worker)
 {
     worker->state = LEAVING;
     worker->kill_ns = now_ns() + LEAVING_NS;
-    kill(worker->pid, SIGTERM);
+    if (!worker->buried)
+        kill(worker->pid, SIGTERM);
 }
 
 /* Makes the candidate the one that serves: it gets everything that waits. */
@@ -237,7 +239,8 @@ static void lose(struct worker *worker, const char *why)
 /* Kills a worker, and replaces it if it served or was to serve. */
 static void condemn(struct worker *worker, const char *why)
 {
-    kill(worker->pid, SIGKILL);
+    if (!worker->buried)
+        kill(worker->pid, SIGKILL);
     worker->kill_ns = 0;
     if (worker->state == LEAVING)
         return;
@@ -509,6 +512,7 @@ static void bury(struct worker *worker, const siginfo_t *news)
 {
     char why[64];
 
+    worker->buried = true;
     for (int i = 0; i < BATCH && worker->requests >= 0 && read_requests(worker); i++)
         continue;
     if (worker == serving && worker->channel >= 0)
@@ -522,7 +526,7 @@ static void bury(struct worker *worker, const siginfo_t *news)
         ending = ending || final;
         lose(worker, why);
         if (final)
-            keeper_end(news->si_status);
+            keeper_end(news->si_status != 0 ? news->si_status : EXIT_MOUNT);
     }
     if (worker->requests >= 0)
         close(worker->requests);
