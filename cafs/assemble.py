@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import trio
@@ -34,6 +35,7 @@ from cafs.model.spec import RefSpec
 from cafs.reporting import Reports
 from cafs.settings.values import Settings
 from cafs.store.store import Store, open_store
+from cafs.store.tenancy import Tenancy, passing
 from cafs.transport.authenticating import BearerAuth
 from cafs.transport.choosing import Choosing
 from cafs.transport.file import FileTransport
@@ -46,6 +48,14 @@ from cafs.transport.retrying import Retrying, RetryPolicy
 from cafs.transport.revalidating import Locator
 from cafs.vfs.attributes import Appearance
 from cafs.vfs.filesystem import FileSystem
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A user and a group, by number."""
+
+    uid: int
+    gid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,24 +98,32 @@ async def open_transport(settings: Settings, metrics: Metrics) -> AsyncIterator[
 
 @asynccontextmanager
 async def open_system(
-    settings: Settings, *, description: str, mount: int | None = None
+    settings: Settings,
+    *,
+    description: str,
+    tenancy: Tenancy | None = None,
+    owner: Owner | None = None,
 ) -> AsyncIterator[System]:
     """Put everything together, and take it apart at the end of the block.
 
     Args:
         settings: what the user wants.
-        description: what the mount is for; a person reads it in the store.
-        mount: a live mount whose resolved refs are to be used; None makes one for this block.
+        description: the mount point, or what all this is for.
+        tenancy: whose records of a mount are used; None makes some for this block.
+        owner: whose the nodes are; None for this process's user.
 
     Raises:
         CafsError: the store, or the view, cannot be opened.
     """
     metrics = Metrics()
+    tenancy = tenancy or partial(passing, description=description)
     async with (
         open_transport(settings, metrics) as transport,
         open_store(settings.store) as store,
-        open_fetcher(store, metrics, budget=settings.budget, offline=settings.offline) as fetcher,
-        _open_mount(store, description, mount) as number,
+        tenancy(store) as mount,
+        open_fetcher(
+            store, metrics, budget=settings.budget, mount=mount, offline=settings.offline
+        ) as fetcher,
     ):
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
         trees = Trees(store, fetcher)
@@ -132,7 +150,7 @@ async def open_system(
                 policy=policy,
             ),
         }
-        resolver = Resolver(handlers=handlers, store=store, mount=number, offline=settings.offline)
+        resolver = Resolver(handlers=handlers, store=store, mount=mount, offline=settings.offline)
         digests = Digests(
             store=store,
             resolver=resolver,
@@ -157,19 +175,21 @@ async def open_system(
             resolver=resolver,
             filesystem=_filesystem(
                 settings,
-                mount=number,
+                owner or Owner(os.getuid(), os.getgid()),
+                mount=mount,
                 store=store,
                 resolver=resolver,
                 digests=digests,
                 policy=policy,
                 reports=reports,
             ),
-            mount=number,
+            mount=mount,
         )
 
 
 def _filesystem(
     settings: Settings,
+    owner: Owner,
     *,
     mount: int,
     store: Store,
@@ -188,8 +208,8 @@ def _filesystem(
         specs=settings.refs,
         ad_hoc=settings.ad_hoc,
         appearance=Appearance(
-            uid=os.getuid(),
-            gid=os.getgid(),
+            uid=owner.uid,
+            gid=owner.gid,
             preserve_owner=settings.preserve_owner,
             suid=settings.suid,
             dev=settings.dev,
@@ -200,17 +220,3 @@ def _filesystem(
         view=settings.view,
         deadline_s=settings.deadline_s,
     )
-
-
-@asynccontextmanager
-async def _open_mount(store: Store, description: str, mount: int | None) -> AsyncIterator[int]:
-    """The number of a live mount, or a new one for the time of the block."""
-    if mount is not None:
-        yield mount
-        return
-    number = await store.mounts.create(description)
-    try:
-        yield number
-    finally:
-        with trio.CancelScope(shield=True):
-            await store.mounts.remove(number)

@@ -23,6 +23,7 @@ import platformdirs
 
 from cafs.cli import live, unmounting
 from cafs.cli.failing import lament
+from cafs.cli.heralding import Word
 from cafs.cli.launching import Launch
 from cafs.cli.live import LiveMount
 from cafs.errors import MountError
@@ -34,27 +35,6 @@ _LOG_TAIL: Final = 2_000
 _END_S: Final = 5.0
 """How long a keeper may take to end at a signal when nobody uses its mount yet."""
 _REASON: Final = re.compile(r"ERROR cafs\.keeper: (.+)")
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a worker could not serve; ``exit`` is the exit code that belongs to it."""
-
-    what: str
-    hint: str
-    exit: int
-
-
-class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """The mount answers; ``pid`` is the worker's."""
-
-    pid: int
-
-
-class Word(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The one line that a worker says: exactly one of the two."""
-
-    ready: Ready | None = None
-    failure: Failure | None = None
 
 
 def log_file(mount_point: Path) -> Path:

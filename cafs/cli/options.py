@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+from typing_extensions import override
 
 _PATH: Final = partial(click.Path, path_type=Path)
 _FLAGS: Final[dict[str, click.Option]] = {
@@ -73,8 +74,24 @@ MOUNT: Final = (
 )
 """Flags of verbs that mount."""
 
+
+class MountPoint(click.ParamType):
+    """A path that is not looked at: who serves what is mounted there may not answer, or be us.
+
+    (``click.Path`` asks for the path's attributes, whatever is wanted of it.)
+    """
+
+    name = "path"
+
+    @override
+    def convert(
+        self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        return Path(value)
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print facts for programs.")
-mount_point = click.argument("mount_point", required=False, type=click.Path(path_type=Path))
+mount_point = click.argument("mount_point", required=False, type=MountPoint())
 
 
 def with_settings(

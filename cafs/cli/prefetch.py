@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -62,13 +63,16 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
     from cafs.cli.choosing import chosen
     from cafs.cli.live import find
     from cafs.fetch.interfaces import Patience, Priority
+    from cafs.store.tenancy import visiting
 
     specs = chosen(loaded, words)
     live = find(loaded.mount_point) if loaded.mount_point is not None else None
     shared = live is not None and live.alive and Path(live.store) == loaded.store
-    mount = live.mount if live is not None and shared else None
+    tenancy = None
+    if live is not None and shared:
+        tenancy = partial(visiting, description="prefetch", key=live.key)
     codes: list[int] = []
-    async with open_system(loaded, description="prefetch", mount=mount) as system:
+    async with open_system(loaded, description="prefetch", tenancy=tenancy) as system:
         for spec in specs:
             patience = Patience(spec.deadline_s, Priority.PREFETCH)
             try:

@@ -1,47 +1,63 @@
-"""Serving a mount in this process: what ``cafs mount --foreground`` does, and so every worker."""
+"""Serving a mount in this process: under a keeper, which holds the mount, or without one.
+
+A worker under a keeper may end at any time, and another one goes on with its mount: so the mount's
+records stay when it ends, unless the keeper has said that the mount itself has ended.
+"""
 
 import logging
-import os
+import select
 import signal
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from cafs.assemble import System, open_system
-from cafs.cli import live
-from cafs.cli.background import Failure, Word
+from cafs.assemble import Owner, System, open_system
 from cafs.cli.exits import exit_code
 from cafs.cli.failing import expected
-from cafs.cli.mount import target
-from cafs.errors import CafsError, MountError
+from cafs.cli.heralding import Herald
+from cafs.errors import CafsError, MountError, StorageError
+from cafs.fuse.channel import CHANNEL_FD, REQUESTS_FD, Channel, open_channel
+from cafs.fuse.interests import Interests
 from cafs.fuse.operations import CafsOperations
-from cafs.fuse.session import SessionOptions, open_mounted_session
+from cafs.fuse.session import Session, SessionOptions, open_kept_session, open_mounted_session
+from cafs.store.tenancy import lasting, passing
 
 if TYPE_CHECKING:
+    from cafs.cli.live import LiveMount
     from cafs.settings.values import Settings
 
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_LOG: Final = logging.getLogger("cafs")
 
 
-def serve(loaded: "Settings", *, ready_fd: int | None) -> int:
-    """Mount and serve until the mount is unmounted, or SIGTERM or SIGINT comes.
+def log_to_stderr() -> None:
+    """Log as the keeper does, into the same file."""
+    logging.basicConfig(level=logging.INFO, format=_FORMAT)
+
+
+def serve(loaded: "Settings", mounted: "LiveMount", *, word: int | None) -> int:
+    """Mount, and serve until the mount is unmounted, or SIGTERM or SIGINT comes.
 
     Args:
         loaded: the settings.
-        ready_fd: where to say that the mount is ready, or why it is not; None to say it on the
-            log only.
+        mounted: the mount; its mount point is there, and nothing is mounted on it.
+        word: the descriptor to say to that the mount is ready, or why it is not; None to say it
+            on the log only.
+
+    Returns:
+        The exit code, 0 when it was mounted.
 
     Raises:
-        CafsError: it cannot be mounted, and there is nobody at ``ready_fd`` to tell.
+        CafsError: it cannot be mounted, and there is nobody at ``word`` to tell.
     """
-    logging.basicConfig(level=logging.INFO, format=_FORMAT)
-    herald = _Herald(ready_fd)
+    log_to_stderr()
+    herald = Herald(word)
     try:
-        trio.run(_serve, loaded, herald)
+        trio.run(_serve_alone, loaded, mounted, herald)
     except (CafsError, BaseExceptionGroup) as error:
         known = expected(error)
         if known is None or not herald.lament(known):
@@ -50,121 +66,157 @@ def serve(loaded: "Settings", *, ready_fd: int | None) -> int:
     return 0
 
 
-async def _serve(loaded: "Settings", herald: "_Herald") -> None:
-    place = target(loaded)
-    await trio.to_thread.run_sync(_prepare, place, loaded.store)
-    async with open_system(loaded, description=str(place)) as system:
-        mounted = live.LiveMount(
-            mount_point=str(place),
-            pid=os.getpid(),
-            mount=system.mount,
-            store=str(system.store.path),
-            view=loaded.view,
-            log=os.environ.get("CAFS_LOG_FILE", ""),
-            started_ns=time.time_ns(),
-        )
-        try:
-            await _answer(system, place, ready=partial(herald.proclaim, mounted))
-        finally:
-            live.remove(mounted)
+def log_failure(error: CafsError) -> None:
+    """Say on the log why this worker does not serve."""
+    hint = f" ({error.hint})" if error.hint else ""
+    _LOG.error("%s%s", error.line, hint)
 
 
-async def _answer(system: System, mount_point: Path, *, ready: Callable[[], None]) -> None:
-    """Mount, say that it is ready, and answer until it is unmounted or told to end.
+async def _serve_alone(loaded: "Settings", mounted: "LiveMount", herald: Herald) -> None:
+    place = Path(mounted.mount_point)
+    options = SessionOptions(allow_other=loaded.allow_other, suid=loaded.suid, dev=loaded.dev)
+    tenancy = partial(passing, description=str(place), key=mounted.key, view=loaded.view)
+    async with open_system(loaded, description=str(place), tenancy=tenancy) as system:
 
-    SIGTERM and SIGINT end it; a second one ends it at once.
+        async def begun() -> None:
+            _LOG.info("mounted on %s", place)
+            if not herald.proclaim():
+                raise MountError(f"{place}: who asked for the mount has gone")
+            await _tidy(system)
+
+        operations = CafsOperations(system.filesystem, system.metrics)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with open_mounted_session(place, operations, options) as session:
+                await _answer(session, signals, begun)
+
+
+def serve_kept(
+    loaded: "Settings", mount_point: Path, *, key: str, owner: tuple[int, int], herald: Herald
+) -> None:
+    """Serve the requests of a keeper's mount until SIGTERM comes, or the keeper goes.
+
+    Args:
+        loaded: the settings.
+        mount_point: where the keeper has mounted.
+        key: the mount's.
+        owner: whose the nodes are: a user and a group, by number.
+        herald: told when requests are answered.
 
     Raises:
-        MountError: it cannot be mounted.
+        CafsError: it cannot serve.
+        BaseExceptionGroup: one or more of them.
     """
-    settings = system.settings
-    operations = CafsOperations(system.filesystem, system.metrics)
-    options = SessionOptions(allow_other=settings.allow_other, suid=settings.suid, dev=settings.dev)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with (
-            open_mounted_session(mount_point, operations, options) as session,
-            trio.open_nursery() as nursery,
-        ):
+    trio.run(_serve_kept, loaded, mount_point, key, Owner(*owner), herald)
 
-            async def herald() -> None:
-                await session.ready()
-                await trio.to_thread.run_sync(ready)
 
-            async def listen() -> None:
-                async for _ in signals:
-                    session.terminate()
+async def _serve_kept(
+    loaded: "Settings", mount_point: Path, key: str, owner: Owner, herald: Herald
+) -> None:
+    tenancy = partial(lasting, description=str(mount_point), key=key, view=loaded.view)
+    async with AsyncExitStack() as stack:
+        try:
+            channel = await stack.enter_async_context(open_channel())
+        except OSError as error:
+            raise MountError("this worker has no keeper", hint="see cafs mount --help") from error
+        system = await stack.enter_async_context(
+            open_system(loaded, description=str(mount_point), tenancy=tenancy, owner=owner)
+        )
+        await _lend_lease(system, channel)
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            herald.check(mount_point)
+            if await _serve_requests(system, channel, signals, herald):
+                await system.store.mounts.remove(system.mount)
 
-            nursery.start_soon(herald)
+
+async def _serve_requests(
+    system: System, channel: Channel, signals: AsyncIterator[int], herald: Herald
+) -> bool:
+    """Answer the keeper's requests; whether the mount has ended for good."""
+    interests = Interests(REQUESTS_FD)
+    operations = CafsOperations(system.filesystem, system.metrics, interests)
+    ended = trio.Event()
+    left = trio.Event()
+
+    async def begun() -> None:
+        if not herald.proclaim():
+            # The kernel has been answered already: the mount is there, whoever wanted it.
+            _LOG.warning("who asked for the mount has gone")
+        await _tidy(system)
+
+    async with open_kept_session(REQUESTS_FD, operations) as session:
+
+        async def listen() -> None:
+            await channel.listen(interests.gone, ended.set)
+            left.set()
+            session.terminate()
+
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(listen)
-            await session.serve()
+            await _answer(session, signals, begun)
+            await _hear_out(left)
             nursery.cancel_scope.cancel()
+    return ended.is_set()
 
 
-def _prepare(place: Path, store: Path) -> None:
-    """Make the mount point if it is missing; refuse one that is in use.
+async def _hear_out(left: trio.Event) -> None:
+    """Wait until what the keeper has said already has been heard: the end comes before the signal.
+
+    Args:
+        left: set when there is nothing more to hear.
+    """
+    poll = select.poll()
+    poll.register(CHANNEL_FD, select.POLLIN)
+    while poll.poll(0) and not left.is_set():
+        await trio.lowlevel.checkpoint()
+
+
+async def _answer(
+    session: Session, signals: AsyncIterator[int], begun: Callable[[], Awaitable[None]]
+) -> None:
+    """Answer requests until there are no more or a signal ends it; a second one ends it at once.
+
+    Args:
+        session: what serves.
+        signals: those that end it.
+        begun: called when requests are answered.
+    """
+
+    async def begin() -> None:
+        await session.ready()
+        await begun()
+
+    async def obey() -> None:
+        async for _ in signals:
+            session.terminate()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(begin)
+        nursery.start_soon(obey)
+        await session.serve()
+        nursery.cancel_scope.cancel()
+
+
+async def _tidy(system: System) -> None:
+    """Remove what mounts have left that nobody keeps any more."""
+    try:
+        swept = await system.store.mounts.sweep()
+    except StorageError as error:
+        _LOG.warning("store.mounts.unswept error=%s", error.line)
+    else:
+        if swept:
+            _LOG.info("store.mounts.swept count=%d", swept)
+
+
+async def _lend_lease(system: System, channel: Channel) -> None:
+    """Let the keeper hold the mount's lease, so that it is held when this worker ends.
 
     Raises:
-        MountError: something is mounted there, it cannot be made, or the store would be hidden.
+        MountError: the keeper has gone.
     """
-    real, kept = Path(os.path.realpath(place)), Path(os.path.realpath(store))
-    if real.is_relative_to(kept) or kept.is_relative_to(real):
-        raise MountError(
-            f"{place} and the store, {store}, lie in each other: the mount would wait for itself",
-            hint="mount elsewhere, or choose another store with --store",
-        )
-    kind = live.mounted_type(place)
-    if kind is not None:
-        known = live.find(place)
-        if known is not None and not known.alive:
-            raise MountError(
-                f"{place} is a mount whose worker (pid {known.pid}) has died",
-                hint=f"cafs unmount {place}",
-            )
-        raise MountError(f"{place} is mounted already ({kind})", hint=f"cafs unmount {place}")
+    lease = system.store.mounts.lease(system.mount)
+    if lease is None:
+        return
     try:
-        place.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise MountError(f"{place} is no directory", hint="mount on an empty one") from error
+        await channel.lend(lease.fileno())
     except OSError as error:
-        raise MountError(f"cannot make {place}: {error.strerror}") from error
-
-
-class _Herald:
-    """Says one line to whoever started this worker: ready, or why not."""
-
-    def __init__(self, ready_fd: int | None) -> None:
-        self._fd = ready_fd
-
-    def proclaim(self, mounted: live.LiveMount) -> None:
-        """Say that the mount is ready.
-
-        Raises:
-            MountError: who wanted to know has been killed.
-        """
-        live.save(mounted)
-        logging.getLogger("cafs").info("mounted on %s", mounted.mount_point)
-        if self._fd is not None and not self._say(Word(ready=mounted)):
-            raise MountError(f"{mounted.mount_point}: who asked for the mount has gone")
-
-    def lament(self, error: CafsError) -> bool:
-        """Say why there is no mount; whether anybody could be told."""
-        hint, error.hint = error.hint, ""
-        told = self._say(
-            Word(failure=Failure(what=error.line, hint=hint, exit=exit_code(type(error))))
-        )
-        error.hint = hint
-        return told
-
-    def _say(self, word: Word) -> bool:
-        import msgspec
-
-        if self._fd is None:
-            return False
-        fd, self._fd = self._fd, None
-        try:
-            os.write(fd, msgspec.json.encode(word) + b"\n")
-        except BrokenPipeError:
-            return False
-        finally:
-            os.close(fd)
-        return True
+        raise MountError(f"the keeper has gone: {error.strerror}") from error

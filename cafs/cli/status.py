@@ -39,7 +39,7 @@ class _Seen:
 
 
 @click.command("status", short_help="Say what is mounted, and what is fetched from where.")
-@click.argument("named", metavar="[MOUNT_POINT]", required=False, type=click.Path(path_type=Path))
+@click.argument("named", metavar="[MOUNT_POINT]", required=False, type=options.MountPoint())
 @options.with_settings(*options.SOURCES)
 @options.as_json
 def command(

@@ -1,20 +1,56 @@
-"""What may be fetched at all: the mount's budget, and whether the network may be asked."""
+"""What may be fetched at all: the mount's budget, and whether the network may be asked.
 
-from cafs.errors import BudgetError, OfflineError
+What has been spent is kept with the mount, so that its next worker goes on counting, and so does a
+prefetch for it. It is written down once a second, and each time that a thousandth of the limit (1
+MiB at least) was spent: so much a worker that is killed forgets at most, and what arrived while it
+was being written.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from cafs.errors import BudgetError, OfflineError, StorageError
+from cafs.store.mounts import Mounts
+
+_STEP: Final = 1 << 20
+_STEPS: Final = 1000
+_PERIOD_S: Final = 1.0
+_LOG: Final = logging.getLogger("cafs.fetch")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where a mount's spending is kept: by its number in the store."""
+
+    mounts: Mounts
+    mount: int
 
 
 class Budget:
     """Counts the bytes that arrive, and refuses those beyond the limit.
 
-    ``limit`` is bytes for the life of the fetcher, None for no limit. ``offline`` refuses all.
+    Args:
+        limit: bytes for the life of the account's mount, of this object without one; None for no
+            limit.
+        offline: whether everything is refused.
+        account: where it is kept what was spent; None keeps it nowhere.
 
-    Concurrency: one trio run; nothing here awaits.
+    Concurrency: one trio run; only ``keep`` awaits.
     """
 
-    def __init__(self, limit: int | None, *, offline: bool) -> None:
+    def __init__(self, limit: int | None, *, offline: bool, account: Account | None = None) -> None:
         self._limit = limit
         self._offline = offline
-        self.spent = 0
+        self._account = account
+        self.spent = 0 if account is None else account.mounts.spent(account.mount)
+        self._unkept = 0
+        # Without a limit nothing hangs on the figure until there is one: then time is enough.
+        self._step = None if limit is None else max(_STEP, limit // _STEPS)
+        self._some = trio.Event()
+        self._much = trio.Event()
 
     def check(self, missing: str) -> None:
         """Whether anything may be fetched now; ``missing`` says what is wanted.
@@ -38,11 +74,45 @@ class Budget:
             BudgetError: they are more than the budget had left.
         """
         self.spent += count
+        self._unkept += count
+        self._some.set()
+        if self._step is not None and self._unkept >= self._step:
+            self._much.set()
         if self._limit is not None and self.spent > self._limit:
             raise self._broke(missing)
+
+    async def keep(self) -> None:
+        """Write down what is spent, until cancelled, and learn what others spend for the mount.
+
+        Cancellation: what has been counted is written down.
+        """
+        try:
+            while True:
+                await self._some.wait()
+                with trio.move_on_after(_PERIOD_S):
+                    await self._much.wait()
+                await self._write()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._write()
+
+    async def _write(self) -> None:
+        count, self._unkept = self._unkept, 0
+        self._some = trio.Event()
+        self._much = trio.Event()
+        if self._account is None or not count:
+            return
+        try:
+            total = await self._account.mounts.spend(self._account.mount, count)
+        except StorageError as error:
+            # It is written with the next bytes that arrive.
+            self._unkept += count
+            _LOG.warning("fetch.budget.unkept error=%s", error.line)
+            return
+        self.spent = max(self.spent, total + self._unkept)
 
     def _broke(self, missing: str) -> BudgetError:
         return BudgetError(
             f"{missing}: the mount's budget of {self._limit} bytes is spent",
-            hint="raise mount.budget, or mount again",
+            hint="raise mount.budget and reload, or mount again",
         )

@@ -17,7 +17,7 @@ from cachetools import LRUCache
 
 from cafs.errors import CafsError, SizeMismatchError
 from cafs.fetch.blob import BlobContent
-from cafs.fetch.budget import Budget
+from cafs.fetch.budget import Account, Budget
 from cafs.fetch.decoded import DecodedContent
 from cafs.fetch.downloading import Downloader, Means
 from cafs.fetch.failures import Failures
@@ -368,6 +368,7 @@ async def open_fetcher(
     metrics: Metrics,
     *,
     budget: int | None = None,
+    mount: int | None = None,
     offline: bool = False,
     policy: RetryPolicy = _POLICY,
 ) -> AsyncIterator[Fetcher]:
@@ -376,16 +377,20 @@ async def open_fetcher(
     Args:
         store: where everything goes.
         metrics: counts.
-        budget: bytes that may be fetched in its life; None for any number.
+        budget: bytes that may be fetched; None for any number.
+        mount: for whose life that is meant, by its number; None for this fetcher's own.
         offline: whether nothing may be fetched.
         policy: how failed requests are made again. Its transports should not retry by themselves:
             here it is known who waits for how long, and which source comes next.
 
     Cancellation: everything under way ends; what has come stays.
     """
-    allowance = Budget(budget, offline=offline)
+    account = None if mount is None else Account(store.mounts, mount)
+    allowance = Budget(budget, offline=offline, account=account)
     try:
         async with trio.open_nursery() as nursery:
+            if account is not None:
+                nursery.start_soon(allowance.keep)
             yield Fetcher(nursery, store, metrics, allowance, policy)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:

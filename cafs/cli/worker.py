@@ -1,0 +1,79 @@
+"""``cafs worker``: what a keeper starts; it serves the requests that the keeper relays.
+
+No person calls it. The keeper's command line has it, with everything that must not change while the
+mount lives; the rest of the settings is read anew by each worker.
+"""
+
+import signal
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING
+
+import click
+
+from cafs.cli import options
+from cafs.cli.exits import exit_code
+from cafs.cli.failing import expected
+from cafs.cli.heralding import Herald
+from cafs.errors import CafsError
+
+if TYPE_CHECKING:
+    from cafs.settings.values import Settings
+
+
+def _with_word(verb: Callable[..., int]) -> Callable[..., int]:
+    """Give a verb ``herald``, and let the herald and the log say why it failed."""
+
+    @wraps(verb)
+    def wrapper(**values: object) -> int:
+        from cafs.cli import serving
+        from cafs.fuse.channel import WORD_FD
+
+        serving.log_to_stderr()
+        herald = Herald(WORD_FD)
+        try:
+            return verb(herald=herald, **values)
+        except (CafsError, BaseExceptionGroup) as error:
+            known = expected(error)
+            if known is None:
+                raise
+            serving.log_failure(known)
+            herald.lament(known)
+            return exit_code(type(known))
+
+    return wrapper
+
+
+def _key(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    from cafs.store.mounts import is_key
+
+    if not is_key(text):
+        raise click.BadParameter("32 hexadecimal digits are wanted")
+    return text
+
+
+def _owner(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[int, int]:
+    uid, _, gid = text.partition(":")
+    if not (uid.isdecimal() and gid.isdecimal()):
+        raise click.BadParameter("two numbers with a colon between are wanted")
+    return int(uid), int(gid)
+
+
+@click.command("worker", hidden=True)
+@_with_word
+@options.mount_point
+@options.with_settings(*options.MOUNT)
+@click.option("--key", required=True, callback=_key)
+@click.option("--owner", metavar="UID:GID", required=True, callback=_owner)
+def command(*, loaded: "Settings", key: str, owner: tuple[int, int], herald: Herald) -> int:
+    """Serve the mount of a keeper: requests come by descriptor 3, the keeper's own words by 4.
+
+    On descriptor 5 it says in one line that it is ready, or why it is not.
+    """
+    from cafs.cli import serving
+    from cafs.cli.mount import target
+
+    # Ctrl-C in a terminal is for the keeper, which ends the mount in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serving.serve_kept(loaded, target(loaded), key=key, owner=owner, herald=herald)
+    return 0
