@@ -234,19 +234,24 @@ class Directories:
         match node:
             case Alias(target):
                 return self._appearance.symlink(inode, os.fsencode(target))
-            case AdHocDirectory() | TreeAlgorithm():
-                return self._appearance.directory(inode, mtime_ns=self._newest(path))
+            case RefRoot() | AdHocDirectory() | TreeAlgorithm():
+                return self._appearance.directory(inode, mtime_ns=self._changed_ns(path, node))
             case DigestAlgorithm():
                 stamp = await trio.to_thread.run_sync(self._stamp)
                 return self._appearance.directory(inode, mtime_ns=stamp)
-            case Root() | RefRoot() | DigestRoot() | TreeRoot() | Control():
-                # What they list is settled by configuration, for the life of the mount.
+            case Root() | DigestRoot() | TreeRoot() | Control():
                 return self._appearance.directory(inode, ttl_s=FOREVER_S)
             case _:
                 return self._appearance.directory(inode)
 
-    def _newest(self, path: Path) -> int:
-        return max(self._opened_below(path).values(), default=UNDATED_NS)
+    def _changed_ns(self, path: Path, node: Node) -> int:
+        """A time that differs when the names differ; kernels cache a listing by its mtime."""
+        if isinstance(node, RefRoot):
+            # They are the settings', and the next worker may have others.
+            return UNDATED_NS + zlib.crc32("/".join(self._names).encode())
+        opened = self._opened_below(path).values()
+        # Names are only added. The number of them moves it on whatever the clock does.
+        return max(opened, default=UNDATED_NS) + len(opened)
 
     def _opened_below(self, path: Path) -> dict[str, int]:
         """The names below which something was opened, and when last, in ns since the epoch.
@@ -265,7 +270,7 @@ class Directories:
         return tree.created_ns if tree is not None else 0
 
     def _stamp(self) -> int:
-        """A time that differs when the blobs differ; kernels cache a listing by its mtime."""
+        """A time that differs when the blobs differ."""
         checksum = 0
         for digest in self._blobs.digests():
             checksum = zlib.crc32(digest.raw, checksum)

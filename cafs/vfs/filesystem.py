@@ -160,11 +160,13 @@ class FileSystem:
         at = self._places.locate(inode)
         match at:
             case Planted():
+                self._still(at)
                 return self._planted.attributes(at.at, at.number)
             case Snapshot(_, content):
                 return self._appearance.file(inode, len(content), ttl_s=0.0)
             case Unsized():
-                return self._appearance.file(inode, 0, ttl_s=0.0)
+                # Never size 0: a kernel that does not ask to open would read an empty file.
+                raise _looked_up_anew(at)
             case Named():
                 above = text_of(at.path[:-1])
                 with self._failures.noting(inode, text_of(at.path), above=above):
@@ -226,9 +228,7 @@ class FileSystem:
         if isinstance(at, Planted):
             # A kernel keeps names for a year. An open that fails like this makes it look again.
             self._planted.entry(at.at, at.number)
-            tree = self._opening.opened(at.path)
-            if tree is not None:
-                _same(at, tree)
+            self._still(at)
 
     async def open_directory(self, inode: int) -> None:
         """Make sure that a directory can be listed: that of a ref is resolved. Nothing is to close.
@@ -297,6 +297,12 @@ class FileSystem:
     def _controlling(self, found: Attributes) -> Attributes:
         self._control_inodes[found.inode] = None
         return found
+
+    def _still(self, at: Planted) -> None:
+        """Make sure that a ref shows the tree that an inode is of, as far as that is known."""
+        tree = self._opening.opened(at.path)
+        if tree is not None:
+            _same(at, tree)
 
     def _shows_tree(self, at: Named) -> bool:
         return isinstance(at.node, Shown) and self._opening.shape(at.node) is Shape.TREE

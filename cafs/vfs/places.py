@@ -3,28 +3,36 @@
 Numbers are ranges of a mount's attachments, kept by the store for the life of the mount. The path
 of an attachment says what it is:
 
-- ``ref/gcc``: a node of the namespace, one number.
-- ``ref/gcc/``: the tree of that node, one number an entry.
-- ``ref/blob?``: the same file in a listing that did not know its size. Its number is never looked
-  up and never read; a lookup gives the real one. No path of the namespace has a ``?``.
+- ``tree/sha256``: a node of the namespace, one number.
+- ``tree/sha256/HEX/``: the tree of that node, one number an entry.
+- ``ref/gcc;MARK`` and ``ref/gcc;MARK/``: those of a named ref; MARK stands for what the settings
+  say of it. A worker with other settings gives other numbers, so nothing that a kernel has kept of
+  the old meaning is taken for the new one. No name of a ref has a ``;``.
+- ``ref/blob;MARK?``: the same file in a listing that did not know its size. Its number is never
+  looked up and never read; a lookup gives the real one. No path of the namespace has a ``?``.
 - ``.cafs/status.json`` with content: a snapshot. Each lookup attaches a new one; the old ones stay.
 """
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from cachetools import LRUCache
 
-from cafs.errors import NotFoundError
+from cafs.errors import NotFoundError, SourceChangedError
 from cafs.model.record import Attachment
+from cafs.model.spec import RefSpec
 from cafs.store.attachments import Attachments
-from cafs.vfs.namespace import Node, Path, View, node_at
+from cafs.vfs.namespace import NamedRef, Node, Path, View, node_at
 
 ROOT_INODE: Final = 1
 """The number of what the mount shows at its root. No attachment has it."""
 _TREE: Final = "/"
 _UNSIZED: Final = "?"
+_MARKED: Final = ";"
+_NAMED: Final = ("ref",)
+"""Where the named refs are."""
 _MEANINGS: Final = 4096
 """Paths whose meaning is remembered: parsing one costs more than reading its page."""
 
@@ -79,18 +87,18 @@ class Places:
     Args:
         attachments: the store's, of all mounts.
         mount: the mount's number there.
-        names: the names of the named refs.
+        specs: the named refs, by name.
         view: what the root shows.
 
     Concurrency: any number of tasks; attaching is idempotent by path.
     """
 
     def __init__(
-        self, attachments: Attachments, mount: int, names: Collection[str], view: View
+        self, attachments: Attachments, mount: int, specs: Mapping[str, RefSpec], view: View
     ) -> None:
         self._attachments = attachments
         self._mount = mount
-        self._names = names
+        self._marks = {name: _mark(spec) for name, spec in specs.items()}
         self._root = Named(ROOT_INODE, view.path, view.node)
         self._meanings: LRUCache[str, tuple[Path, Node]] = LRUCache(_MEANINGS)
 
@@ -99,6 +107,8 @@ class Places:
 
         Raises:
             NotFoundError: no such number was ever given.
+            SourceChangedError: it was given for a named ref of which the settings say something
+                else by now.
         """
         if inode == ROOT_INODE:
             return self._root
@@ -111,27 +121,27 @@ class Places:
             path, node = self._meaning(at.path.removesuffix(_TREE))
             return Planted(inode, path, node, at, inode - at.first)
         if at.path.endswith(_UNSIZED):
-            return Unsized(inode, _split(at.path.removesuffix(_UNSIZED)))
+            return Unsized(inode, self._meaning(at.path.removesuffix(_UNSIZED))[0])
         path, node = self._meaning(at.path)
         return Named(inode, path, node)
 
     def child(self, parent: Path, name: str) -> Node | None:
         """What a name in a directory of the namespace is; None when there is no such name."""
-        return node_at((*parent, name), self._names)
+        return node_at((*parent, name), self._marks)
 
     async def inode(self, path: Path) -> int:
         """The number of a node of the namespace, the same each time.
 
         Cancellation: it may have been given or not.
         """
-        return await self._single(text_of(path))
+        return await self._single(self._text(path))
 
     async def unsized(self, path: Path) -> int:
         """The number of a file in listings that do not know its size.
 
         Cancellation: it may have been given or not.
         """
-        return await self._single(text_of(path) + _UNSIZED)
+        return await self._single(self._text(path) + _UNSIZED)
 
     async def snapshot(self, path: Path, content: bytes) -> int:
         """A number for this content; the last one again when the content is the same.
@@ -151,7 +161,7 @@ class Places:
 
         Cancellation: they may have been given or not.
         """
-        text = text_of(path) + _TREE
+        text = self._text(path) + _TREE
         last = self._attachments.at(self._mount, text)
         if last is not None and (last.tree, last.count, last.root) == (tree, count, root):
             return last
@@ -170,7 +180,7 @@ class Places:
 
     def tree_at(self, path: Path) -> Attachment | None:
         """The tree that a node shows, when somebody has looked inside it."""
-        return self._attachments.at(self._mount, text_of(path) + _TREE)
+        return self._attachments.at(self._mount, self._text(path) + _TREE)
 
     async def _single(self, text: str) -> int:
         last = self._attachments.at(self._mount, text)
@@ -178,16 +188,34 @@ class Places:
             last = await self._attachments.attach(self._mount, text)
         return last.first
 
+    def _text(self, path: Path) -> str:
+        """The path of a node's attachment."""
+        named = len(path) == len(_NAMED) + 1 and path[:-1] == _NAMED
+        mark = self._marks.get(path[-1]) if named else None
+        return text_of(path) if mark is None else f"{text_of(path)}{_MARKED}{mark}"
+
     def _meaning(self, text: str) -> tuple[Path, Node]:
         known = self._meanings.get(text)
         if known is None:
             path = _split(text)
-            node = node_at(path, self._names)
-            if node is None:
-                # Only a mount whose settings changed under its number could get here.
-                raise NotFoundError(f"{text}: the settings no longer name it")
-            known = self._meanings[text] = (path, node)
+            node = node_at(path, self._marks)
+            known = self._meanings[text] = (path, node) if node is not None else self._marked(text)
         return known
+
+    def _marked(self, text: str) -> tuple[Path, Node]:
+        """The meaning of a named ref's attachment."""
+        unmarked, _, mark = text.rpartition(_MARKED)
+        path = _split(unmarked)
+        if path[:-1] != _NAMED or self._marks.get(path[-1]) != mark:
+            raise SourceChangedError(
+                f"{unmarked or text}: the settings now say something else of it",
+                hint="open the path again",
+            )
+        return path, NamedRef(path[-1])
+
+
+def _mark(spec: RefSpec) -> str:
+    return hashlib.sha256(spec.key.encode()).hexdigest()[:16]
 
 
 def _split(text: str) -> Path:

@@ -1,6 +1,7 @@
 """The file system over a real store: names, numbers, reads, failures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cafs.errors import (
 )
 from cafs.model.digest import digest_of
 from cafs.model.member import Kind, Piece
+from cafs.model.ref import ArchiveRef
 from cafs.vfs.attributes import FOREVER_S, UNDATED_NS, Appearance
 from tests.vfs_world import (
     Item,
@@ -58,7 +60,7 @@ async def test_a_directory_ref_is_found_without_asking_anybody(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("path", "ttl_s"),
-    [("", FOREVER_S), ("ref", FOREVER_S), (".cafs", FOREVER_S), ("ref/docker", 1), ("ref/gcc", 1)],
+    [("", FOREVER_S), ("ref", 1), (".cafs", FOREVER_S), ("ref/docker", 1), ("ref/gcc", 1)],
 )
 async def test_directories_are_believed_as_long_as_they_stay(
     tmp_path: Path, path: str, ttl_s: float
@@ -295,7 +297,9 @@ async def test_a_listing_asks_nobody_and_never_tells_a_wrong_size(tmp_path: Path
             await world.filesystem.open(unsized.inode)
         with pytest.raises(SourceChangedError, match="ref/data"):
             await world.filesystem.read(unsized.inode, 0, 1)
-        assert (await world.filesystem.attributes(unsized.inode)).attributes_ttl_s == 0
+        # Not size 0: a kernel that does not ask to open would take the file for an empty one.
+        with pytest.raises(SourceChangedError, match=r"ref/data: its size"):
+            await world.filesystem.attributes(unsized.inode)
         world.refs.files["data"] = await stored(world.store, b"data")
         assert (await world.walk("ref/data")).inode != unsized.inode
 
@@ -367,7 +371,48 @@ async def test_a_tree_that_was_built_anew_is_looked_up_anew(tmp_path: Path) -> N
         new = await world.walk("ref/gcc/new")
         assert new.inode != old.inode
         assert await world.filesystem.read(new.inode, 0, 4) == b"1"
-        assert (await world.filesystem.attributes(old.inode)).size == 4
+        # A kernel that does not ask to open learns it here.
+        with pytest.raises(SourceChangedError, match="another tree"):
+            await world.filesystem.attributes(old.inode)
+
+
+async def test_other_settings_of_a_ref_give_other_numbers(tmp_path: Path) -> None:
+    async with running_world(tmp_path, [GCC, DATA]) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
+        world.refs.files["data"] = await stored(world.store, b"data")
+        paths = ["ref/gcc", "ref/gcc/bin/cc", "ref/data"]
+        before = [(await world.walk(path)).inode for path in paths]
+        moved = replace(GCC, ref=ArchiveRef("https://files.example/other.tar"))
+        patient = replace(DATA, deadline_s=7.0)
+        world.filesystem = make_filesystem(
+            world.store, world.mount, world.refs, world.digests, specs=[moved, patient]
+        )
+        for inode in before[:2]:
+            with pytest.raises(SourceChangedError, match="ref/gcc: the settings"):
+                await world.filesystem.attributes(inode)
+        assert await world.filesystem.read(before[2], 0, 9) == b"data"
+        after = [(await world.walk(path)).inode for path in paths]
+        assert set(before[:2]).isdisjoint(after)
+        assert after[2] == before[2]
+        # The old settings again are the old numbers again.
+        world.filesystem = make_filesystem(
+            world.store, world.mount, world.refs, world.digests, specs=[GCC, DATA]
+        )
+        assert [(await world.walk(path)).inode for path in paths] == before
+
+
+async def test_a_listing_of_refs_changes_its_time_when_the_settings_name_others(
+    tmp_path: Path,
+) -> None:
+    async with running_world(tmp_path, [GCC]) as world:
+        before = await world.walk("ref")
+        for specs in ([GCC], [GCC, DATA], [DATA]):
+            world.filesystem = make_filesystem(
+                world.store, world.mount, world.refs, world.digests, specs=specs
+            )
+            after = await world.walk("ref")
+            assert (after.mtime_ns == before.mtime_ns) == (specs == [GCC])
+            assert after.inode == before.inode
 
 
 async def test_an_unknown_number_is_not_found(tmp_path: Path) -> None:
