@@ -113,8 +113,9 @@ struct request {
     uint64_t since_ns;              /* when it came */
     int32_t tid;                    /* the thread that waits, 0: not known */
     uint32_t length;
-    bool sent;      /* the worker has it */
-    uint8_t refused; /* how often a worker answered EINTR to it, though its reader is there */
+    bool sent;        /* the worker has it */
+    uint8_t refused;  /* how often a worker answered EINTR to it, though its reader is there */
+    uint8_t failures; /* how many workers failed while they had it */
     char message[REQUEST_SIZE];
 };
 
@@ -190,6 +191,12 @@ void relay_error(uint64_t unique, int error);
 
 /* Answers all that wait with EIO. */
 void relay_fail(void);
+
+/*
+ * A worker has failed, perhaps at one of the requests that it had: one that was under way in three
+ * such failures is answered with EIO, so that it cannot bring down all workers to come.
+ */
+void relay_blame(void);
 
 /* Returns the kernel's INIT with its length; NULL before it has come. */
 const char *relay_init(size_t *length);

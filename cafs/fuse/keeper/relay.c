@@ -14,6 +14,7 @@
 enum {
     ERROR_END = 512,  /* the kernel refuses errors from here on, and the request would hang */
     REFUSALS_MAX = 3, /* times that a request is sent again after an EINTR that nobody asked for */
+    FAILURES_MAX = 3, /* workers that fail with a request, before it fails instead */
     NAME_LONGEST = 255,
     MINOR_SPOKEN = 31, /* of Linux 5.4, the oldest that is supported */
     RELAY = 1,                  /* no errno: this request is for the worker */
@@ -257,6 +258,23 @@ void relay_fail(void)
 
         if (request == NULL)
             continue;
+        relay_error(request->unique, EIO);
+        requests_remove(request);
+    }
+}
+
+void relay_blame(void)
+{
+    for (size_t place = 0; place < REQUESTS_MAX; place++) {
+        struct request *request = requests_at(place);
+        struct fuse_in_header header;
+
+        if (request == NULL || !request->sent || ++request->failures < FAILURES_MAX)
+            continue;
+        memcpy(&header, request->message, sizeof header);
+        log_line(LEVEL_WARNING, "%u workers failed with a request under way (kind %u, node %llu): "
+                 "it fails as well", FAILURES_MAX, header.opcode,
+                 (unsigned long long)header.nodeid);
         relay_error(request->unique, EIO);
         requests_remove(request);
     }

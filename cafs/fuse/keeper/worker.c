@@ -215,11 +215,16 @@ static void promote(struct worker *worker)
     worker->client = -1;
 }
 
-/* A worker that served or was to serve will not. What follows is decided here. */
-static void lose(struct worker *worker, const char *why)
+/*
+ * A worker that served or was to serve will not. What follows is decided here. `own_fault`: it was
+ * not killed or stopped by somebody else, so that a request may be what it failed at.
+ */
+static void lose(struct worker *worker, const char *why, bool own_fault)
 {
     bool settled = worker->state == SERVING && now_ns() - worker->served_ns >= SETTLED_NS;
 
+    if (worker->state == SERVING && own_fault)
+        relay_blame();
     worker->state = LEAVING;
     worker->kill_ns = 0;
     if (worker == serving)
@@ -236,8 +241,8 @@ static void lose(struct worker *worker, const char *why)
         failed();
 }
 
-/* Kills a worker, and replaces it if it served or was to serve. */
-static void condemn(struct worker *worker, const char *why)
+/* Kills a worker, and replaces it if it served or was to serve; `own_fault` is that of lose. */
+static void condemn(struct worker *worker, const char *why, bool own_fault)
 {
     if (!worker->buried)
         kill(worker->pid, SIGKILL);
@@ -245,7 +250,7 @@ static void condemn(struct worker *worker, const char *why)
     if (worker->state == LEAVING)
         return;
     log_line(LEVEL_WARNING, "worker %d %s: it is killed and replaced", worker->pid, why);
-    lose(worker, why);
+    lose(worker, why, own_fault);
 }
 
 void workers_start(int word)
@@ -314,10 +319,10 @@ static void take_message(struct worker *worker, const char *message, size_t leng
     case ANSWER_TAKEN:
         break;
     case ANSWER_BROKEN:
-        condemn(worker, "sent what is no reply");
+        condemn(worker, "sent what is no reply", true);
         break;
     case ANSWER_OTHER:
-        condemn(worker, "answered INIT otherwise than the kernel was told");
+        condemn(worker, "answered INIT otherwise than the kernel was told", true);
         break;
     case ANSWER_INIT:
         if (first) {
@@ -460,7 +465,7 @@ static void check_patience(struct worker *worker, uint64_t now)
     if (worker->state == LEAVING)
         log_line(LEVEL_WARNING, "worker %d did not end, and is killed", worker->pid);
     condemn(worker, worker->requests < 0 ? "closed its requests"
-                    : worker->state == CANDIDATE ? "did not become ready in time" : "failed");
+                    : worker->state == CANDIDATE ? "did not become ready in time" : "failed", true);
 }
 
 /* Sends the heartbeat that is due, and replaces a worker that answers nothing. */
@@ -474,7 +479,7 @@ static void check_health(struct worker *worker, uint64_t now, bool paused)
         send_beat(worker, now);
     if ((worker->beat != 0 || requests_owed() != 0) &&
         now_ns() - worker->heard_ns >= SILENCE_NS)
-        condemn(worker, "has not answered for 10 s");
+        condemn(worker, "has not answered for 10 s", true);
 }
 
 int workers_tick(void)
@@ -498,33 +503,36 @@ int workers_tick(void)
 
 /* ---- the ends of processes ---- */
 
-/* Says how a child ended. */
-static void describe(const siginfo_t *news, char *text, size_t size)
+/* Says how a child ended. Returns whether that was its own doing. */
+static bool describe(const siginfo_t *news, char *text, size_t size)
 {
-    if (news->si_code == CLD_EXITED)
+    if (news->si_code == CLD_EXITED) {
         snprintf(text, size, "exited with code %d", news->si_status);
-    else
-        snprintf(text, size, "was killed by signal %d", news->si_status);
+        return news->si_status != 0;
+    }
+    snprintf(text, size, "was killed by signal %d", news->si_status);
+    return news->si_status != SIGKILL && news->si_status != SIGTERM;
 }
 
 /* A worker's process has ended: what it had still said counts, then its place is free. */
 static void bury(struct worker *worker, const siginfo_t *news)
 {
     char why[64];
+    bool own_fault;
 
     worker->buried = true;
     for (int i = 0; i < BATCH && worker->requests >= 0 && read_requests(worker); i++)
         continue;
     if (worker == serving && worker->channel >= 0)
         serve_channel(worker);
-    describe(news, why, sizeof why);
+    own_fault = describe(news, why, sizeof why);
     if (worker->state != LEAVING) {
         /* One that exits before the kernel knows the mount had a reason that another has as well. */
         bool final = !relay_initialised() && news->si_code == CLD_EXITED;
 
         log_line(LEVEL_WARNING, "worker %d %s", worker->pid, why);
         ending = ending || final;
-        lose(worker, why);
+        lose(worker, why, own_fault);
         if (final)
             keeper_end(news->si_status != 0 ? news->si_status : EXIT_MOUNT);
     }
@@ -541,7 +549,7 @@ void workers_child(const siginfo_t *news)
         if (worker->state == ABSENT || worker->pid != news->si_pid)
             continue;
         if (news->si_code == CLD_STOPPED || news->si_code == CLD_TRAPPED)
-            condemn(worker, "was stopped");
+            condemn(worker, "was stopped", false);
         else
             bury(worker, news);
         return;
