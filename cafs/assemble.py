@@ -84,7 +84,8 @@ async def open_transport(settings: Settings, metrics: Metrics) -> AsyncIterator[
     are asked with retries around it.
     """
     proxies = Proxies.from_environment(os.environ)
-    http = HttpTransport(proxies=proxies, tls=tls_context(settings.ca_bundle))
+    bundle = settings.ca_bundle
+    http = HttpTransport(proxies=proxies, tls=tls_context(bundle) if bundle else None)
     redirects = RedirectPolicy(proxied=lambda url: bool(proxies.proxy_for(url)))
     web = BearerAuth(Redirecting(Metering(http, metrics), redirects), redirects)
     files = Metering(FileTransport(), metrics)

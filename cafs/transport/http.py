@@ -107,7 +107,7 @@ class HttpTransport(Transport):
     ) -> None:
         self._limits = limits or HttpLimits()
         self._proxies = proxies or Proxies()
-        self._tls = tls or tls_context()
+        self._tls = tls
         self._user_agent = user_agent
         self._pools: dict[str, httpx.AsyncHTTPTransport] = {}
         # It would log the headers of requests and responses: tokens, and URLs that are secrets.
@@ -197,6 +197,8 @@ class HttpTransport(Transport):
                 max_keepalive_connections=self._limits.idle,
                 keepalive_expiry=self._limits.idle_s,
             )
+            # Reading the system's CAs takes longer than all else that a start does but importing.
+            self._tls = self._tls or tls_context()
             pool = self._pools[proxy] = httpx.AsyncHTTPTransport(
                 verify=self._tls, trust_env=False, http2=False, limits=limits, proxy=proxy or None
             )
