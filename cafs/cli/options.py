@@ -75,7 +75,7 @@ MOUNT: Final = (
 """Flags of verbs that mount."""
 
 
-class MountPoint(click.ParamType):
+class MountPoint(click.ParamType[Path]):
     """A path that is not looked at: who serves what is mounted there may not answer, or be us.
 
     (``click.Path`` asks for the path's attributes, whatever is wanted of it.)
