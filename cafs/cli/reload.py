@@ -47,7 +47,7 @@ def _with_keeper(mount_point: Path) -> "LiveMount":
     """The mount there, which has a keeper.
 
     Raises:
-        MountError: nothing of this user's is mounted there, or it has no keeper.
+        MountError: nothing of this user's is mounted there, it is dead, or it has no keeper.
     """
     from cafs.cli import live
     from cafs.errors import MountError
@@ -57,6 +57,11 @@ def _with_keeper(mount_point: Path) -> "LiveMount":
         raise MountError(f"no cafs is mounted on {mount_point}", hint="cafs status lists mounts")
     if known is None:
         raise MountError(f"the mount on {mount_point} is not of this user")
+    if not known.alive:
+        raise MountError(
+            f"the {known.holder} (pid {known.pid}) of the mount on {mount_point} has died",
+            hint=f"mount it again, which cleans up: cafs mount {mount_point}",
+        )
     if not known.control:
         raise MountError(
             f"the mount on {mount_point} has no keeper that could replace its worker",

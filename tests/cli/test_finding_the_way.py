@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from cafs.testing.archives import symlink, tar, tar_bytes
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
@@ -74,7 +76,7 @@ def test_status_finds_a_mount_through_a_symlink(fuse: None, cafs: Cafs, origin: 
     with cafs.mount(f'[ref.model]\nfrom="{url}"\n') as mount:
         link = cafs.directory / "link"
         link.symlink_to(mount.path)
-        assert json.loads(cafs.run("status", "--json", link).stdout)["pid"] == mount.pid
+        assert json.loads(cafs.run("status", "--json", link).stdout)["pid"] == mount.worker
 
 
 def test_a_digest_is_found_wherever_a_ref_may_be_written(cafs: Cafs, origin: Origin) -> None:
@@ -87,9 +89,14 @@ def test_a_digest_is_found_wherever_a_ref_may_be_written(cafs: Cafs, origin: Ori
     assert json.loads(cafs.run("resolve", "--json", digest).stdout)["digest"] == digest
 
 
-def test_status_names_a_worker_that_died(fuse: None, cafs: Cafs, origin: Origin) -> None:
+@pytest.mark.parametrize(
+    ("keeping", "who"), [((), "keeper"), (("--no-keeper",), "worker")], ids=["keeper", "no keeper"]
+)
+def test_status_names_who_held_a_mount_and_died(
+    fuse: None, cafs: Cafs, origin: Origin, keeping: tuple[str, ...], who: str
+) -> None:
     cafs.project(f'[mount]\npath="cafs"\n[ref.model]\nfrom="{origin.put("/model.bin", b"")}"\n')
-    pid = json.loads(cafs.run("mount", "--json").stdout)["pid"]
+    pid = json.loads(cafs.run("mount", "--json", *keeping).stdout)["pid"]
     try:
         process = os.pidfd_open(pid)
         os.kill(pid, signal.SIGKILL)
@@ -97,19 +104,20 @@ def test_status_names_a_worker_that_died(fuse: None, cafs: Cafs, origin: Origin)
         os.close(process)
         done = cafs.run("status", check=False)
         assert done.returncode == 8
-        assert f"(pid {pid}) has died" in done.stderr
+        assert f"whose {who} (pid {pid}) has died" in done.stderr
         assert "cafs unmount" in done.stderr
     finally:
         cafs.run("unmount")
     assert "not mounted" in cafs.run("status").stdout
 
 
-def test_status_of_a_stopped_worker_is_an_error_and_not_a_hang(
-    fuse: None, cafs: Cafs, origin: Origin
+@pytest.mark.parametrize("keeping", [(), ("--no-keeper",)], ids=["keeper", "no keeper"])
+def test_status_of_a_mount_whose_holder_is_stopped_is_an_error_and_not_a_hang(
+    fuse: None, cafs: Cafs, origin: Origin, keeping: tuple[str, ...]
 ) -> None:
     url = origin.put("/model.bin", b"model")
     cafs.environment["PYTHONSAFEPATH"] = "1"  # else Python looks for itself in ./cafs, the mount
-    with cafs.mount(f'[ref.model]\nfrom="{url}"\n') as mount:
+    with cafs.mount(f'[ref.model]\nfrom="{url}"\n', *keeping) as mount:
         os.kill(mount.pid, signal.SIGSTOP)
         try:
             done = cafs.run("status", check=False)
