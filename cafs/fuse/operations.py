@@ -28,6 +28,7 @@ from pyfuse3 import (
 )
 from typing_extensions import override
 
+from cafs.errors import SourceChangedError
 from cafs.fuse.boundary import boundary
 from cafs.fuse.interests import Interests
 from cafs.fuse.readonly import ReadOnlyOperations
@@ -138,7 +139,11 @@ class CafsOperations(ReadOnlyOperations):
     @override
     @boundary
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return await self._filesystem.read(fh, off, size)
+        try:
+            return await self._filesystem.read(fh, off, size)
+        except SourceChangedError:
+            await self._look_anew(fh)
+            raise
 
     @override
     async def release(self, fh: FileHandleT) -> None:
@@ -165,12 +170,16 @@ class CafsOperations(ReadOnlyOperations):
                 return
             after = _DOT_DOT
         after = 0 if after == _DOT_DOT else after
-        while page := await self._filesystem.list(fh, after, _PAGE_OF_NAMES):
-            for each in page:
-                name = FileNameT(each.name)
-                if not pyfuse3.readdir_reply(token, name, entry_of(each.attributes), each.cookie):
-                    return
-            after = page[-1].cookie
+        try:
+            while page := await self._filesystem.list(fh, after, _PAGE_OF_NAMES):
+                for each in page:
+                    entry = entry_of(each.attributes)
+                    if not pyfuse3.readdir_reply(token, FileNameT(each.name), entry, each.cookie):
+                        return
+                after = page[-1].cookie
+        except SourceChangedError:
+            await self._look_anew(fh)
+            raise
 
     @override
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -192,6 +201,15 @@ class CafsOperations(ReadOnlyOperations):
             data.f_bfree = space.free // _PAGE
             data.f_bavail = space.available // _PAGE
         return data
+
+    async def _look_anew(self, inode: int) -> None:
+        """Let the kernel ask for an inode's attributes before its name is opened again.
+
+        It keeps the names of trees for a year, and under a keeper it asks nobody to open. That the
+        attributes fail makes it look the whole path up again, as an open that fails would.
+        """
+        if self.interests is not None:
+            await trio.to_thread.run_sync(pyfuse3.invalidate_inode, InodeT(inode), True)
 
     @override
     @boundary

@@ -6,7 +6,9 @@ or the keeper has gone, and answers ``.cafs/status.json`` with its counters.
 
 With ``--levers DIRECTORY`` a test can make it stall and hang, and can give it commands, each word
 on a line of its own: ``status``; ``invalidate-inode INODE [attributes]``; ``invalidate-entry PARENT
-NAME``; ``swap``, after which ``ref/gcc`` shows another tree. Invalidations are sent from a thread.
+NAME``; ``swap``, after which ``ref/gcc`` shows another tree; ``mend``, after which the refs that
+fail do not; ``put TEXT`` and ``drop TEXT``, for a blob of the store. Invalidations are sent from a
+thread.
 """
 
 import argparse
@@ -31,8 +33,9 @@ from cafs.fuse.session import (
     open_kept_session,
     open_mounted_session,
 )
+from cafs.model.digest import digest_of
 from cafs.store.store import Store, open_store
-from tests.mount.fuse_world import SWAPPED, Levers, Scene, Watched, make, plant_once
+from tests.mount.fuse_world import SWAPPED, Levers, Scene, Watched, make, mend, plant_once
 
 KEY = "c4" * 16
 """The key of the mount: the next worker goes on with what the last one has shown."""
@@ -160,6 +163,14 @@ async def do(words: list[str], filesystem: Watched, store: Store, scene: Scene) 
             )
         case ["swap"]:
             filesystem.refs.trees["gcc"] = await plant_once(store, "swapped", SWAPPED)
+        case ["mend"]:
+            mend(filesystem)
+        case ["put", text]:
+            writer = await store.blobs.create()
+            await writer.write(text.encode())
+            await writer.commit(None, None)
+        case ["drop", text]:
+            await store.blobs.delete(digest_of(text.encode()))
         case _:
             return f"what is {words}?"
     return "done"

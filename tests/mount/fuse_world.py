@@ -26,6 +26,7 @@ from cafs.fetch.interfaces import Patience
 from cafs.metrics import Metrics
 from cafs.model.identity import TreeIdentity
 from cafs.model.member import ROOT, Kind, Piece
+from cafs.model.ref import ArchiveRef
 from cafs.store.store import Store
 from cafs.vfs.attributes import Attributes
 from cafs.vfs.filesystem import FileSystem
@@ -74,6 +75,8 @@ TREE = {
     b"many": directory(),
     **{b"many/%04d" % number: Item(data=b"%d\n" % number) for number in range(MANY)},
 }
+AD_HOC = ("one.tar", "sub/two.tar")
+"""Archives that are found by their paths below ``ref/archive/https/files.example``."""
 SWAPPED = {b"big": Item(data=BIG[::-1]), b"new": Item(data=b"new")}
 """What ``ref/gcc`` shows after the command ``swap``."""
 _POLL_S = 0.01
@@ -86,6 +89,7 @@ class Levers:
     def __init__(self, directory: Path) -> None:
         self._stall = directory / "stall"
         self._hang = directory / "hang"
+        self._names = directory / "names"
         self.socket = directory / "commands"
 
     def stall(self) -> None:
@@ -99,6 +103,14 @@ class Levers:
     @property
     def stalling(self) -> bool:
         return self._stall.exists()
+
+    def name(self, *refs: str) -> None:
+        """Let workers that start from now on have these refs too; they show what ``gcc`` does."""
+        self._names.write_text("\n".join(refs))
+
+    @property
+    def names(self) -> list[str]:
+        return self._names.read_text().split("\n") if self._names.exists() else []
 
     def hang(self) -> None:
         """Let the next worker that reads ``ref/file-hang`` hang: nothing of it answers any more."""
@@ -148,6 +160,11 @@ class Scene:
     levers: Levers | None
     metrics: Metrics = field(default_factory=Metrics)
     asked: Asked = field(default_factory=Asked)
+
+    @property
+    def names(self) -> list[str]:
+        """What ``Levers.name`` says."""
+        return self.levers.names if self.levers is not None else []
 
     async def stall(self) -> None:
         """Wait for as long as ``Levers.stall`` says."""
@@ -214,7 +231,7 @@ class Watched(FileSystem):
     """
 
     def __init__(self, scene: Scene, store: Store, mount: int, refs: PlantedRefs) -> None:
-        names = ["gcc", "broken", "missing"]
+        names = ["gcc", "broken", "missing", *scene.names]
         super().__init__(
             store=store,
             mount=mount,
@@ -253,10 +270,20 @@ async def plant_once(store: Store, name: str, items: Mapping[bytes, Item]) -> Op
     return OpenTree(record, ROOT, (Stored(store, stream.key, stream.size),))
 
 
+def mend(filesystem: Watched) -> None:
+    """Let the refs that fail be there after all, with what ``gcc`` shows."""
+    refs = filesystem.refs
+    refs.trees.update(dict.fromkeys(refs.failing, refs.trees["gcc"]))
+    refs.failing.clear()
+
+
 async def make(store: Store, mount: int, scene: Scene) -> Watched:
     """Plant the world; as the worker before has left it, if there was one."""
     refs = PlantedRefs()
     tree = refs.trees["gcc"] = await plant_once(store, "gcc", TREE)
+    refs.trees.update(dict.fromkeys(scene.names, tree))
+    for path in AD_HOC:
+        refs.trees[ArchiveRef(f"https://files.example/{path}").canonical] = tree
     key = tree.contents[0].key
     for name, failure in {**FAILURES, "bug": ZeroDivisionError("planted")}.items():
         refs.files[f"file-{name}"] = Failing(store, key, 10, failure=failure)

@@ -1,0 +1,145 @@
+"""Listings that the kernel keeps: it asks again when they grow, and never believes a failure.
+
+Under a keeper nobody asks to open a directory, and the kernel keeps each listing until it sees
+another mtime, which it asks for once a second where a listing may change.
+"""
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cafs.fuse.errnos import LISTING
+from cafs.model.digest import digest_of
+from tests.mount.fuse_world import BIG, MANY, SWAPPED
+from tests.mount.kept_world import Kept, keeping, wait_for
+
+pytestmark = pytest.mark.fuse
+SOON_S = 3.0
+"""Attributes are believed for a second; the rest is for a slow machine."""
+
+
+@pytest.fixture
+def kept(tmp_path: Path, fuse: None) -> Iterator[Kept]:
+    with keeping(tmp_path) as found:
+        yield found
+
+
+def asked_by(kept: Kept, act: Callable[[], object]) -> int:
+    """How many listings the worker was asked for while something was done."""
+    before = kept.counters()[f"fuse.{LISTING}"]
+    act()
+    return kept.counters()[f"fuse.{LISTING}"] - before
+
+
+def comes_to_list(path: Path, names: set[str]) -> None:
+    """Wait until a directory lists these names."""
+    wait_for(lambda: set(os.listdir(path)) == names, SOON_S)
+
+
+def test_nobody_is_asked_to_open_and_a_listing_is_asked_for_once(kept: Kept) -> None:
+    top = kept.gcc / "many"
+    assert len(os.listdir(top)) == MANY
+    assert asked_by(kept, lambda: [os.listdir(top) for _ in range(5)]) == 0
+    counters = kept.counters()
+    assert counters["fuse.open"] + counters["fuse.opendir"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("missing", errno.ENXIO), ("broken", errno.EHOSTUNREACH)]
+)
+def test_a_ref_that_fails_is_no_empty_directory_and_is_asked_again(
+    kept: Kept, name: str, number: int
+) -> None:
+    path = kept.path / "ref" / name
+    for _ in range(2):
+        with pytest.raises(OSError) as caught:
+            os.listdir(path)
+        assert caught.value.errno == number
+    assert os.getxattr(path, "user.cafs.error").startswith(b"GET https://files.example: ")
+    kept.levers.tell("mend")
+    assert set(os.listdir(path)) == set(os.listdir(kept.gcc))
+    assert (path / "big").read_bytes() == BIG
+
+
+def test_a_ref_that_opens_is_listed_once_it_is_resolved(kept: Kept) -> None:
+    assert kept.gcc.is_dir()
+    before = set(os.listdir(kept.gcc))
+    time.sleep(1.1)
+    assert set(os.listdir(kept.gcc)) == before
+    assert asked_by(kept, lambda: os.listdir(kept.gcc)) == 0
+
+
+def test_directories_of_refs_named_by_path_grow(kept: Kept) -> None:
+    top = kept.path / "ref" / "archive"
+    host = top / "https" / "files.example"
+    for path in (top, top / "https", host):
+        assert os.listdir(path) == []
+    assert len(os.listdir(host / "one.tar@" / "many")) == MANY
+    comes_to_list(top, {"https"})
+    comes_to_list(top / "https", {"files.example"})
+    comes_to_list(host, {"one.tar@"})
+    assert (host / "sub" / "two.tar@" / "bin" / "cc").read_bytes() == b"#!cc"
+    comes_to_list(host, {"one.tar@", "sub"})
+    comes_to_list(host / "sub", {"two.tar@"})
+
+
+def test_the_list_of_blobs_grows_and_shrinks(kept: Kept) -> None:
+    blobs = kept.path / "digest" / "sha256"
+    texts = [f"blob {number}" for number in range(100)]
+    names = {digest_of(text.encode()).hex for text in texts}
+    assert os.listdir(blobs) == []
+    for text in texts:
+        assert kept.levers.tell("put", text) == "done"
+    comes_to_list(blobs, names)
+    kept.levers.tell("drop", texts[0])
+    comes_to_list(blobs, names - {digest_of(texts[0].encode()).hex})
+    kept.levers.tell("put", texts[0])
+    comes_to_list(blobs, names)
+
+
+def test_a_listing_that_is_read_slowly_misses_nothing_that_stays(kept: Kept) -> None:
+    blobs = kept.path / "digest" / "sha256"
+    texts = [f"blob {number}" for number in range(3000)]
+    for text in texts:
+        kept.levers.tell("put", text)
+    stays = {digest_of(text.encode()).hex for text in texts[1000:]}
+    comes = [f"later {number}" for number in range(50)]
+    found: list[str] = []
+    with os.scandir(blobs) as entries:
+        # The C library reads ahead by the buffer; three thousand names are several.
+        for entry in entries:
+            found.append(entry.name)
+            if len(found) == 10:
+                for text in texts[:1000]:
+                    kept.levers.tell("drop", text)
+                for text in comes:
+                    kept.levers.tell("put", text)
+    assert len(found) == len(set(found))
+    assert stays <= set(found)
+    comes_to_list(blobs, stays | {digest_of(text.encode()).hex for text in comes})
+
+
+def test_a_new_worker_with_other_settings_has_other_refs(kept: Kept) -> None:
+    before = set(os.listdir(kept.path / "ref"))
+    kept.levers.name("clang", "rust")
+    kept.kill(signal.SIGKILL)
+    comes_to_list(kept.path / "ref", before | {"clang", "rust"})
+    assert (kept.path / "ref" / "rust" / "bin" / "cc").read_bytes() == b"#!cc"
+
+
+def test_a_ref_that_shows_another_tree_fails_once_and_then_shows_it(kept: Kept) -> None:
+    assert os.path.getsize(kept.gcc / "big") == len(BIG)
+    names = set(os.listdir(kept.gcc))
+    kept.levers.tell("swap")
+    # The names are the kernel's for a year, and nobody asks to open: the first read finds out.
+    with pytest.raises(OSError) as caught:
+        (kept.gcc / "big").read_bytes()
+    assert caught.value.errno == errno.ESTALE
+    assert (kept.gcc / "big").read_bytes() == SWAPPED[b"big"].data
+    assert (kept.gcc / "new").read_bytes() == b"new"
+    assert "bin" in names
