@@ -6,6 +6,7 @@ End of file without a line means that it died; then the log tells why. A worker 
 there to tell ends, and the mount with it: who wanted it has been killed.
 """
 
+import glob
 import hashlib
 import os
 import re
@@ -80,6 +81,7 @@ def start(launch: Launch) -> LiveMount:
     # Another mount may be writing that file, and this one may fail because of it: so it writes a
     # file of its own, which takes the place when the mount is ready.
     draft = log.with_suffix(f".{os.getpid()}")
+    _forget_drafts(log)
     listen, speak = os.pipe()
     with open(listen, "rb") as pipe, _interruptible():  # noqa: PTH123 - a descriptor, not a path
         holder = _run(launch, speak, draft, log)
@@ -96,6 +98,13 @@ def start(launch: Launch) -> LiveMount:
             raise
         draft.replace(log)
     return mounted
+
+
+def _forget_drafts(log: Path) -> None:
+    """Remove the drafts of commands that were killed while they waited."""
+    for draft in log.parent.glob(f"{glob.escape(log.stem)}.*"):
+        if draft.suffix[1:].isdecimal() and not Path("/proc", draft.suffix[1:]).exists():
+            draft.unlink(missing_ok=True)
 
 
 def heed(line: bytes) -> None:
@@ -141,9 +150,11 @@ def _fail(launch: Launch, holder: "subprocess.Popen[bytes]", draft: Path) -> NoR
     reasons = _REASON.findall(told)
     if reasons:
         raise MountError(reasons[-1])
+    click.echo(told, err=True, nl=False)
     code = "" if holder.returncode is None else f" with {holder.returncode}"
     raise MountError(
-        f"the worker of {launch.mount_point} ended{code} before the mount was ready:\n{told}"
+        f"the worker of {launch.mount_point} ended{code} before the mount was ready",
+        hint="the lines above are the last that it logged" if told else "",
     )
 
 
