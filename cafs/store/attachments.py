@@ -60,6 +60,13 @@ class Attachments:
             found = [self._at(snapshot, mount, path) for path in sorted(paths)]
         return [each for each in found if each is not None]
 
+    def trees(self) -> set[int]:
+        """The numbers of all trees that are attached anywhere, or were."""
+        with self._recent.read() as snapshot:
+            records = snapshot.scan(self._tables.attachments, b"", after(b""))
+            found = [self._tables.attachment.unpack(raw) for _, raw in records]
+        return {each.tree for each in found if each is not None and each.tree is not None}
+
     async def attach(
         self,
         mount: int,

@@ -41,9 +41,13 @@ def sweep_streams(layout: Layout, ledger: Ledger) -> None:
 def set_aside_index(layout: Layout) -> None:
     """Move a broken index out of the way, and make room for another.
 
+    This boot's records go with it: mounts know trees by numbers, which the other will give anew.
+
     Raises:
         OSError: the disk failed.
     """
+    shutil.rmtree(layout.recent)
+    layout.join()
     target = layout.quarantine / f"index-{time.time_ns()}"
     layout.index.rename(target)
     layout.index.mkdir(mode=0o700)

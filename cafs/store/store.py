@@ -158,11 +158,13 @@ async def open_store(
             checkpointer=checkpointer,
         )
         held.callback(store.mounts.close)
+        unused: list[int] = []
         if usage.alone:
-            await trio.to_thread.run_sync(_put_in_order, layout, usage, ledger, store.trees)
+            unused = await trio.to_thread.run_sync(_put_in_order, layout, usage, ledger, store)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(checkpointer.run)
+                nursery.start_soon(store.trees.purge, unused)
                 try:
                     yield store
                 finally:
@@ -246,11 +248,19 @@ def _remade_index(layout: Layout) -> Environment:
     return index
 
 
-def _put_in_order(layout: Layout, usage: Usage, ledger: Ledger, trees: Trees) -> None:
-    """Do what only who is alone may do, and let others in."""
+def _put_in_order(layout: Layout, usage: Usage, ledger: Ledger, store: Store) -> list[int]:
+    """Do what only who is alone may do, and let others in.
+
+    Returns:
+        The trees that nobody can come to use any more.
+    """
     try:
         recovery.sweep_streams(layout, ledger)
-        trees.purge()
+        unused = store.trees.unpublished()
+        if unused:
+            # A mount outlives its workers: what it has shown is in use though nobody else is here.
+            unused -= store.attachments.trees()
         usage.share()
     except OSError as error:
         raise storage_error(error, f"{layout.root}: cannot be put in order") from error
+    return sorted(unused)

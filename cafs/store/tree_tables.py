@@ -46,14 +46,29 @@ class TreeTables:
         batch.put(self.drafts, _TREE.pack(number), b"")
         return number
 
+    def clearing(self, tree: int, limit: int) -> list[Callable[[Batch], bool]]:
+        """What removes a draft: each step is to be applied until it says that nothing is left.
+
+        Args:
+            tree: its number.
+            limit: records that one step removes at most.
+        """
+        prefix = _TREE.pack(tree)
+        tables = (self.entries, self.names, self.segments)
+        steps = [_clearing(table, prefix, limit) for table in tables]
+
+        def unmark(batch: Batch) -> bool:
+            batch.delete(self.drafts, prefix)
+            return False
+
+        # The mark goes last: until then it tells that there may be something.
+        return [*steps, unmark]
+
     def purge(self, tree: int, limit: int) -> None:
         """Remove all records of a draft, at most ``limit`` in each transaction. Blocks."""
-        prefix = _TREE.pack(tree)
-        for table in (self.entries, self.names, self.segments):
-            clearing = _clearing(table, prefix, limit)
-            while self.index.apply(clearing, urgent=True) == limit:
+        for step in self.clearing(tree, limit):
+            while self.index.apply(step, urgent=True):
                 pass
-        self.index.apply(lambda batch: batch.delete(self.drafts, prefix), urgent=True)
 
     def draft_numbers(self) -> list[int]:
         """The trees that ``purge`` is for, once nobody can be using them."""
@@ -63,8 +78,8 @@ class TreeTables:
             ]
 
 
-def _clearing(table: Table, prefix: bytes, limit: int) -> Callable[[Batch], int]:
-    return lambda batch: batch.clear(table, prefix, after(prefix), limit)
+def _clearing(table: Table, prefix: bytes, limit: int) -> Callable[[Batch], bool]:
+    return lambda batch: batch.clear(table, prefix, after(prefix), limit) == limit
 
 
 def draft_key(tree: int) -> bytes:

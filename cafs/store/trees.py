@@ -4,6 +4,11 @@ Nothing of a tree is kept in memory, so a tree of a million entries opens at onc
 short read transaction, of a few microseconds.
 """
 
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from cafs.errors import StorageError
 from cafs.model.identity import TreeIdentity
 from cafs.model.member import Entry
 from cafs.model.record import Segment, TreeRecord
@@ -20,6 +25,8 @@ from cafs.store.tree_tables import (
     unpack_number,
 )
 from cafs.store.tree_writing import PURGE, TreeWriter
+
+_LOG: Final = logging.getLogger("cafs.store")
 
 
 class Trees:
@@ -137,10 +144,21 @@ class Trees:
 
         await self._index.commit(change, urgent=True)
 
-    def purge(self) -> None:
-        """Remove the records that belong to no published tree. Only while alone with the store.
+    def unpublished(self) -> set[int]:
+        """The numbers of trees that no identity means, whether or not somebody uses them."""
+        return set(self._tables.draft_numbers())
 
-        Blocks; belongs in a thread.
+    async def purge(self, trees: Iterable[int]) -> None:
+        """Remove the records of trees that are not published, and that nobody uses.
+
+        A failure is logged, and what is left is removed by whoever opens the store alone.
+
+        Cancellation: the rest is removed by whoever opens the store alone.
         """
-        for number in self._tables.draft_numbers():
-            self._tables.purge(number, PURGE)
+        try:
+            for tree in trees:
+                for clearing in self._tables.clearing(tree, PURGE):
+                    while await self._index.commit(clearing, urgent=True):
+                        pass
+        except StorageError as error:
+            _LOG.warning("store.tree.unpurged error=%s", error.line)

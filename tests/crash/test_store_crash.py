@@ -214,6 +214,9 @@ def test_killed_at_any_step_of_planting_the_tree_is_the_old_one_or_the_new(
             word = names[0][:3]
             assert names == [word + b"%d" % number for number in range(3)]
             seen.add(word)
+            with trio.fail_after(10):
+                while store.trees.unpublished():  # noqa: ASYNC110 - gone in the background
+                    await trio.sleep(0.001)
             index = store.trees._index
             with index.read() as snapshot:
                 entries = list(snapshot.scan(index.table("entries"), b"", b"\xff" * 20))

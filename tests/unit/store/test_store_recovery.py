@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from cafs.errors import MountError
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.store.environment import BrokenEnvironmentError
+from cafs.store.leases import Leases
+from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
 
 KEY = StreamKey("ab" * 32)
@@ -92,6 +95,26 @@ async def test_an_index_that_was_found_damaged_is_made_anew_by_the_next_alone(
             store.blobs.stat(DIGEST)
     async with open_store(tmp_path) as store:
         assert await store.blobs.read(DIGEST, 0, 1 << 20) == DATA
+
+
+@pytest.mark.parametrize("what", ["index", "recent-*"])
+@pytest.mark.expects_log("store.(index|recent).broken")
+async def test_a_mount_that_is_kept_does_not_go_on_with_other_numbers(
+    tmp_path: Path, what: str
+) -> None:
+    key = new_key()
+    async with open_store(tmp_path) as store:
+        await store.attachments.attach(await store.mounts.open(key, "/mnt"), "ref/a/", tree=1)
+    leases = Leases(tmp_path / "leases")
+    with leases.deciding():
+        kept = leases.take(key)  # as its keeper does
+    assert kept is not None
+    (data,) = below(tmp_path, f"{what}/data.mdb")
+    data.write_bytes(b"not LMDB" * 4096)
+    async with open_store(tmp_path) as store:
+        with pytest.raises(MountError, match="forgotten"):
+            await store.mounts.open(key, "/mnt")
+    kept.release()
 
 
 @pytest.mark.parametrize("damage", [b"not LMDB" * 4096, b""])

@@ -257,10 +257,29 @@ async def test_what_no_tree_needs_goes_when_the_store_is_opened_alone(tmp_path: 
                 tree = writer.publish((), None).number
         store.trees.writer(TREE).__enter__()
     async with open_store(tmp_path) as store:
-        assert drafts(store) == []
+        with trio.fail_after(10):
+            while drafts(store):  # noqa: ASYNC110 - in the background, without an event
+                await trio.sleep(0.01)
         assert store.trees.entry(tree, 1).name == b"new"
         with pytest.raises(KeyError):
             store.trees.entry(tree - 1, 1)
+
+
+async def test_a_replaced_tree_stays_while_a_mount_may_show_it(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        numbers: list[int] = []
+        for name in (b"shown", b"idle", b"new"):
+            with store.trees.writer(TREE) as writer:
+                rooted(writer).add(file(name))
+                numbers.append(writer.publish((), None).number)
+        mount = await store.mounts.create("test")
+        await store.attachments.attach(mount, "ref/a/", count=2, tree=numbers[0])
+    async with open_store(tmp_path) as store:  # the mount's next worker, alone with the store
+        with trio.fail_after(10):
+            while drafts(store) != [numbers[0]]:  # noqa: ASYNC110 - there is no event
+                await trio.sleep(0.01)
+        assert store.trees.entry(numbers[0], 1).name == b"shown"
+        assert store.trees.entry(numbers[2], 1).name == b"new"
 
 
 async def test_a_deleted_tree_is_not_found_but_readable_by_number(store: Store) -> None:
