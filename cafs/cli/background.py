@@ -85,15 +85,16 @@ def start(launch: Launch) -> LiveMount:
     listen, speak = os.pipe()
     with open(listen, "rb") as pipe, _interruptible():  # noqa: PTH123 - a descriptor, not a path
         holder = _run(launch, speak, draft, log)
+        mounted = launch.mounted(holder.pid, str(log))
         try:
+            # Before the mount is ready: if this process is killed, others can find it and end it.
+            live.save(mounted)
             line = pipe.readline()
             if not line:
                 _fail(launch, holder, draft)
             heed(line)
-            mounted = launch.mounted(holder.pid, str(log))
-            live.save(mounted)
         except BaseException:
-            _end(launch, holder)
+            _end(mounted, holder)
             draft.unlink()
             raise
         draft.replace(log)
@@ -158,7 +159,7 @@ def _fail(launch: Launch, holder: "subprocess.Popen[bytes]", draft: Path) -> NoR
     )
 
 
-def _end(launch: Launch, holder: "subprocess.Popen[bytes]") -> None:
+def _end(mounted: LiveMount, holder: "subprocess.Popen[bytes]") -> None:
     """End what was started, whatever state it is in, so that nothing stays mounted.
 
     A keeper unmounts at the first SIGTERM, lazily at the second, and ends at the third.
@@ -170,10 +171,10 @@ def _end(launch: Launch, holder: "subprocess.Popen[bytes]") -> None:
         with suppress(subprocess.TimeoutExpired):
             holder.wait(_END_S)
             break
-    place = launch.mount_point
+    place = Path(mounted.mount_point)
     if live.mounted_type(place) == live.TYPE and unmounting.is_dead(place):
         unmounting.clean_up(place, None)
-    live.remove(launch.mounted(holder.pid, ""))
+    live.remove(mounted)
 
 
 @contextmanager
