@@ -34,6 +34,9 @@ class Surrounded(Protocol):
     def counts(self, target: object) -> bool:
         """Whether a request with that first argument is counted."""
 
+    def waits(self, operation: str, target: object) -> bool:
+        """Whether a request with that first argument may have to wait for a source."""
+
 
 S = TypeVar("S", bound=Surrounded)
 
@@ -53,10 +56,16 @@ def boundary(
 
     @functools.wraps(handler)
     async def bounded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self.counts(args[0] if args else None):
+        target = args[0] if args else None
+        if self.counts(target):
             self.metrics.add(counter)
         try:
-            if arguments is None or self.interests is None:
+            if (
+                arguments is None
+                or self.interests is None
+                # A scope costs a few microseconds.
+                or not self.waits(operation, target)
+            ):
                 return await handler(self, *args, **kwargs)
             key = (operation, *args[:arguments])
             return await _while_wanted(self.interests, key, handler(self, *args, **kwargs))

@@ -53,6 +53,10 @@ class Interests:
         self._gone: dict[Key, int] = {}
         self._early: dict[Key, int] = {}
 
+    def __len__(self) -> int:
+        """How many requests are under way."""
+        return sum(map(len, self._scopes.values()))
+
     def begin(self, key: Key) -> trio.CancelScope:
         """Say that a request begins; returns the scope to answer it in, which a drop cancels."""
         scope = trio.CancelScope()

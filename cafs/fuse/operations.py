@@ -58,6 +58,8 @@ _NO_NUMBER: Final = 0xFFFFFFFF
 _NAME_MAX: Final = 255
 _HEARTBEAT_S: Final = 0.2
 """How long the figures of a heartbeat's answer are waited for; nobody reads them."""
+_OF_CONTENT: Final = ("read", "readlink")
+"""What needs content: the rest is local inside trees."""
 _FOREIGN: Final = (b"security.", b"system.", b"trusted.")
 """Extended attributes that the kernel asks for by itself, and that are never there."""
 
@@ -93,6 +95,12 @@ class CafsOperations(ReadOnlyOperations):
         if isinstance(target, int):
             return not self._filesystem.is_control(target)
         return not isinstance(target, RequestContext) or bool(target.pid)
+
+    def waits(self, operation: str, target: object) -> bool:
+        """Whether a request may have to wait for a source, by its operation and first argument."""
+        if operation in _OF_CONTENT or not isinstance(target, int):
+            return True
+        return not self._filesystem.is_inside(target)
 
     @override
     def init(self) -> None:

@@ -294,6 +294,10 @@ class FileSystem:
         """Whether an inode was lately given for ``.cafs`` or a file in it."""
         return inode in self._control_inodes
 
+    def is_inside(self, inode: int) -> bool:
+        """Whether an inode was lately seen inside a tree: nothing but its content may wait then."""
+        return self._places.is_inside(inode)
+
     def _controlling(self, found: Attributes) -> Attributes:
         self._control_inodes[found.inode] = None
         return found

@@ -14,6 +14,7 @@ of an attachment says what it is:
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -35,6 +36,9 @@ _NAMED: Final = ("ref",)
 """Where the named refs are."""
 _MEANINGS: Final = 4096
 """Paths whose meaning is remembered: parsing one costs more than reading its page."""
+
+_RANGES: Final = 1024
+"""Trees whose ranges are remembered: most requests are for what lies inside a few of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Places:
         self._marks = {name: _mark(spec) for name, spec in specs.items()}
         self._root = Named(ROOT_INODE, view.path, view.node)
         self._meanings: LRUCache[str, tuple[Path, Node]] = LRUCache(_MEANINGS)
+        self._ranges = _Ranges()
 
     def locate(self, inode: int) -> Place:
         """What an inode number stands for.
@@ -112,6 +117,10 @@ class Places:
         """
         if inode == ROOT_INODE:
             return self._root
+        inside = self._ranges.find(inode)
+        if inside is not None:
+            tree, path, node = inside
+            return Planted(inode, path, node, tree, inode - tree.first)
         at = self._attachments.find(self._mount, inode)
         if at is None:
             raise NotFoundError(f"inode {inode} is not known in this mount")
@@ -119,11 +128,16 @@ class Places:
             return Snapshot(inode, at.content)
         if at.tree is not None:
             path, node = self._meaning(at.path.removesuffix(_TREE))
+            self._ranges.add(at, path, node)
             return Planted(inode, path, node, at, inode - at.first)
         if at.path.endswith(_UNSIZED):
             return Unsized(inode, self._meaning(at.path.removesuffix(_UNSIZED))[0])
         path, node = self._meaning(at.path)
         return Named(inode, path, node)
+
+    def is_inside(self, inode: int) -> bool:
+        """Whether a number was lately located inside a tree."""
+        return self._ranges.find(inode) is not None
 
     def child(self, parent: Path, name: str) -> Node | None:
         """What a name in a directory of the namespace is; None when there is no such name."""
@@ -212,6 +226,29 @@ class Places:
                 hint="open the path again",
             )
         return path, NamedRef(path[-1])
+
+
+class _Ranges:
+    """The ranges of trees that were located lately. They hold for the life of the mount."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._found: list[tuple[Attachment, Path, Node]] = []
+
+    def find(self, inode: int) -> tuple[Attachment, Path, Node] | None:
+        index = bisect_right(self._firsts, inode) - 1
+        if index < 0:
+            return None
+        found = self._found[index]
+        return found if inode < found[0].first + found[0].count else None
+
+    def add(self, at: Attachment, path: Path, node: Node) -> None:
+        if len(self._firsts) == _RANGES:
+            self._firsts.clear()
+            self._found.clear()
+        index = bisect_right(self._firsts, at.first)
+        self._firsts.insert(index, at.first)
+        self._found.insert(index, (at, path, node))
 
 
 def _mark(spec: RefSpec) -> str:

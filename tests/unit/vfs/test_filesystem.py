@@ -1,6 +1,7 @@
 """The file system over a real store: names, numbers, reads, failures."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -413,6 +414,28 @@ async def test_a_listing_of_refs_changes_its_time_when_the_settings_name_others(
             after = await world.walk("ref")
             assert (after.mtime_ns == before.mtime_ns) == (specs == [GCC])
             assert after.inode == before.inode
+
+
+async def test_what_lies_in_trees_is_known_to_be_inside(tmp_path: Path) -> None:
+    async with running_world(tmp_path, [GCC, DATA]) as world:
+        first = world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
+        world.refs.files["data"] = await stored(world.store, b"data")
+        inside = [await world.walk(f"ref/gcc/{path.decode()}") for path in TREE if path != b"null"]
+        outside = [await world.walk(path) for path in ("", "ref", "ref/gcc", "ref/data", ".cafs")]
+        # Another tree at the same place has a range of its own, and both stay what they are.
+        world.refs.trees["gcc"] = await plant(world.store, "other", {b"one": Item(data=b"1")})
+        inside.append(await world.walk("ref/gcc/one"))
+        for each in inside:
+            with suppress(SourceChangedError):
+                await world.filesystem.attributes(each.inode)
+            assert world.filesystem.is_inside(each.inode)
+        assert not any(world.filesystem.is_inside(each.inode) for each in outside)
+        last = max(each.inode for each in inside)
+        for inode in range(last + 5):
+            at = world.store.attachments.find(world.mount, inode)
+            known = at is not None and at.tree is not None
+            assert world.filesystem.is_inside(inode) == known
+        assert first.record.count > 1
 
 
 async def test_an_unknown_number_is_not_found(tmp_path: Path) -> None:
