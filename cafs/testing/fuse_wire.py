@@ -325,3 +325,20 @@ def delete_body(parent: int, child: int, name: str) -> bytes:
     """The body of the notification DELETE."""
     encoded = os.fsencode(name)
     return struct.pack("=QQII", parent, child, len(encoded), 0) + encoded + b"\0"
+
+
+def attr_body(inode: int, mode: int, size: int, *, valid_s: int = 3600) -> bytes:
+    """The body of GETATTR's reply: an inode of ours, with one name, from long ago."""
+    return struct.pack("=QII", valid_s, 0, 0) + _attr(inode, mode, size)
+
+
+def entry_body(inode: int, mode: int, size: int, *, valid_s: int = 3600) -> bytes:
+    """The body of LOOKUP's reply."""
+    head = struct.pack("=QQQQII", inode, 0, valid_s, valid_s, 0, 0)
+    return head + _attr(inode, mode, size)
+
+
+def _attr(inode: int, mode: int, size: int) -> bytes:
+    times = (1, 1, 1, 0, 0, 0)
+    rest = (mode, 1, os.getuid(), os.getgid(), 0, 4096, 0)
+    return struct.pack("=QQQQQQIIIIIIIIII", inode, size, -(-size // 512), *times, *rest)

@@ -191,20 +191,6 @@ def test_a_client_that_leaves_without_a_word_harms_nobody(
     keeper.wait_until(lambda status: keeper.open_files() <= before + 1)
 
 
-@pytest.mark.slow
-def test_clients_that_hang_hold_others_up_only_for_seconds(
-    keeper: RunningKeeper, worker: HandWorker
-) -> None:
-    hanging = [keeper.command("") for _ in range(CLIENTS)]
-    request = keeper.kernel.send(Opcode.GETATTR)
-    assert worker.receive() == request
-    worker.reply(request)
-    assert keeper.kernel.reply_to(request).error == 0
-    assert keeper.status().pid == keeper.pid
-    for command in hanging:
-        assert command.answer() == b""
-
-
 ASK = """
 import os, socket, sys
 os.setgroups([])

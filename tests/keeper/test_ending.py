@@ -61,19 +61,6 @@ def test_the_end_waits_for_a_worker_that_tidies_up(
     assert_tidy(keeper)
 
 
-@pytest.mark.slow
-def test_a_worker_that_does_not_end_is_killed_after_fifteen_seconds(
-    keeper: RunningKeeper, worker: HandWorker
-) -> None:
-    keeper.expect_log("worker")
-    worker.ignore_term()
-    keeper.kernel.close()
-    assert not keeper.has_ended(13)
-    assert keeper.wait(5) == 0
-    worker.wait(1)
-    assert_tidy(keeper)
-
-
 def test_the_end_takes_a_candidate_with_it(keeper: RunningKeeper, worker: HandWorker) -> None:
     command = keeper.command("reload")
     second = keeper.workers.next()

@@ -92,7 +92,7 @@ def test_init_unanswered_when_the_first_worker_dies_goes_to_the_next(
     asked = ask_init(keeper, InitIn())
     first = keeper.workers.next()
     assert first.receive() == asked
-    keeper.expect_log("")
+    keeper.expect_log("worker")
     first.kill()
     second = keeper.workers.next()
     second.begin()
@@ -105,7 +105,7 @@ def test_init_that_nobody_read_when_the_first_worker_died_goes_to_the_next(
     keeper: RunningKeeper,
 ) -> None:
     first = keeper.workers.next()
-    keeper.expect_log("")
+    keeper.expect_log("worker")
     first.kill()
     asked = ask_init(keeper, InitIn())
     second = keeper.workers.next()

@@ -219,7 +219,7 @@ def test_a_second_reply_to_one_request_is_dropped(
 def test_what_was_unanswered_at_a_workers_death_goes_to_the_next_in_order(
     keeper: RunningKeeper, worker: HandWorker
 ) -> None:
-    keeper.expect_log("")
+    keeper.expect_log("worker")
     asked = [keeper.kernel.send(Opcode.GETATTR, bytes(16), nodeid=i) for i in range(1, 501)]
     taken = [worker.receive() for _ in range(200)]
     for request in taken[::3]:
@@ -244,7 +244,7 @@ def test_what_was_unanswered_at_a_workers_death_goes_to_the_next_in_order(
 def test_a_reply_that_a_worker_wrote_before_it_died_counts_once(
     keeper: RunningKeeper, worker: HandWorker
 ) -> None:
-    keeper.expect_log("")
+    keeper.expect_log("worker")
     request = keeper.kernel.send(Opcode.READ, read_body(), nodeid=3)
     got = worker.receive()
     worker.reply(got, b"bytes")
