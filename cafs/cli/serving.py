@@ -8,7 +8,6 @@ import logging
 import select
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -113,14 +112,10 @@ async def _serve_kept(
     loaded: "Settings", mount_point: Path, key: str, owner: Owner, herald: Herald
 ) -> None:
     tenancy = partial(lasting, description=str(mount_point), key=key, view=loaded.view)
-    async with AsyncExitStack() as stack:
-        try:
-            channel = await stack.enter_async_context(open_channel())
-        except OSError as error:
-            raise MountError("this worker has no keeper", hint="see cafs mount --help") from error
-        system = await stack.enter_async_context(
-            open_system(loaded, description=str(mount_point), tenancy=tenancy, owner=owner)
-        )
+    async with (
+        open_channel() as channel,
+        open_system(loaded, description=str(mount_point), tenancy=tenancy, owner=owner) as system,
+    ):
         await _lend_lease(system, channel)
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             herald.check(mount_point)

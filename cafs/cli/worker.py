@@ -4,10 +4,12 @@ No person calls it. The keeper's command line has it, with everything that must 
 mount lives; the rest of the settings is read anew by each worker.
 """
 
+import os
 import signal
+import stat
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,10 +17,13 @@ from cafs.cli import options
 from cafs.cli.exits import exit_code
 from cafs.cli.failing import expected
 from cafs.cli.heralding import Herald
-from cafs.errors import CafsError
+from cafs.errors import CafsError, MountError
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
+
+_ALONE: Final = "this worker has no keeper"
+_INSTEAD: Final = "a mount is begun by: cafs mount"
 
 
 def _with_word(verb: Callable[..., int]) -> Callable[..., int]:
@@ -29,6 +34,7 @@ def _with_word(verb: Callable[..., int]) -> Callable[..., int]:
         from cafs.cli import serving
         from cafs.fuse.channel import WORD_FD
 
+        _check_descriptors()
         serving.log_to_stderr()
         herald = Herald(WORD_FD)
         try:
@@ -42,6 +48,23 @@ def _with_word(verb: Callable[..., int]) -> Callable[..., int]:
             return exit_code(type(known))
 
     return wrapper
+
+
+def _check_descriptors() -> None:
+    """See whether a keeper has started us; later, what it gives would be what we have opened.
+
+    Raises:
+        MountError: it was somebody else.
+    """
+    from cafs.fuse.channel import CHANNEL_FD, REQUESTS_FD, WORD_FD
+
+    try:
+        os.fstat(WORD_FD)
+        modes = [os.fstat(place).st_mode for place in (REQUESTS_FD, CHANNEL_FD)]
+    except OSError as error:
+        raise MountError(_ALONE, hint=_INSTEAD) from error
+    if not all(map(stat.S_ISSOCK, modes)):
+        raise MountError(_ALONE, hint=_INSTEAD)
 
 
 def _key(_context: click.Context, _parameter: click.Parameter, text: str) -> str:

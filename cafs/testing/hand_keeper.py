@@ -81,12 +81,17 @@ class KeptWorker:
             AssertionError: there is none, or another one.
         """
         request = self.send(opcode, node, body)
+        reply = self._reply()
+        while not reply.unique:  # a notification: nothing is cached here that it could be about
+            reply = self._reply()
+        assert reply.unique == request.unique, reply  # noqa: S101 - the test kit's own claim
+        return reply
+
+    def _reply(self) -> Reply:
         wait_readable(self._requests, _START_S, f"worker {self.pid}: the answer")
         message = self._requests.recv(MESSAGE_MAX)
         assert message, f"worker {self.pid} has ended: {self.log.read_text()}"  # noqa: S101
-        reply = Reply.decode(message)
-        assert reply.unique == request.unique, reply  # noqa: S101 - the test kit's own claim
-        return reply
+        return Reply.decode(message)
 
     def begin(self) -> Said:
         """Send INIT, and return the worker's word once it has answered."""
@@ -124,6 +129,11 @@ class KeptWorker:
     def signal(self, number: int) -> None:
         """Send a signal."""
         os.kill(self.pid, number)
+
+    def stop_listening(self) -> None:
+        """Close the pipe of the word, as the death of ``cafs mount`` does."""
+        os.close(self._word)
+        self._word = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def hang_up(self) -> None:
         """Close the channel and the requests, as the death of a keeper does."""
@@ -169,9 +179,11 @@ class HandKeeper:
 
     def command(self, *flags: str) -> list[str]:
         """A worker's command line, with these flags of ``cafs mount``."""
+        project = self._cafs.directory / "cafs.toml"
+        pinned = [f"--store={self._cafs.store}", f"--config={project}"]
         owner = "{}:{}".format(*OWNER)
         names = ["--key", self._key, "--owner", owner, "--", str(self._mount_point)]
-        return [sys.executable, "-P", "-m", "cafs", "worker", *flags, *names]
+        return [sys.executable, "-P", "-m", "cafs", "worker", *pinned, *flags, *names]
 
     @contextmanager
     def worker(self, *flags: str) -> Iterator[KeptWorker]:
