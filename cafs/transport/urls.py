@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Final, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from typing_extensions import override
 
@@ -13,6 +13,13 @@ from cafs.model.address import shown
 _PORTS: Final = {"http": 80, "https": 443}
 _AUTHORITY: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
 """What an authority may be: no userinfo, nothing that two parsers could read in two ways."""
+_TARGET: Final = re.compile(r"[^:]+://[^/?#]*([^#]*)")
+_QUERY: Final = "".join(chr(each) for each in range(0x21, 0x7F) if chr(each) not in '"#<>')
+"""What stands as it is in a query; an escape that is there already stays one.
+
+Source: the URL standard, "Percent-encoded bytes".
+"""
+_PATH: Final = "".join(each for each in _QUERY if each not in "?`{}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +61,45 @@ class Origin:
             raise InvalidReferenceError(f"{shown(url)}: no valid port") from error
         return cls(parts.scheme, parts.hostname or "", port or _PORTS[parts.scheme])
 
+    @property
+    def usual(self) -> bool:
+        """Whether the port is the scheme's own."""
+        return self.port == _PORTS[self.scheme]
+
+    @property
+    def authority(self) -> str:
+        """Host and port as a URL and the header Host spell them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.usual else f"{host}:{self.port}"
+
     @override
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        if self.port == _PORTS[self.scheme]:
-            return f"{self.scheme}://{host}"
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{self.authority}"
+
+
+def target_of(url: str) -> str:
+    """Path and query as a request asks for them: escaped, without ``.`` and ``..``.
+
+    Raises:
+        InvalidReferenceError: not a URL, or one with a control character, which could begin another
+            line of the request.
+    """
+    found = _TARGET.match(url)
+    if found is None or any(each.isascii() and not each.isprintable() for each in url):
+        raise InvalidReferenceError(f"{shown(url)}: not a URL")
+    path, mark, query = found[1].partition("?")
+    return f"{quote(_plain(path) or '/', safe=_PATH)}{mark}{quote(query, safe=_QUERY)}"
+
+
+def _plain(path: str) -> str:
+    """A path without ``.`` and ``..``. Source: RFC 3986 §5.2.4."""
+    kept: list[str] = []
+    for component in path.split("/"):
+        if component == "..":
+            kept = kept[:1] + kept[1:-1]
+        elif component != ".":
+            kept.append(component)
+    return "/".join(kept)
 
 
 def scheme_of(url: str) -> str:
