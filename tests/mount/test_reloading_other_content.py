@@ -51,7 +51,7 @@ def test_a_name_shows_what_the_new_settings_say_and_nothing_of_the_old(
         # The kernel believes a name for a second. No read mixes the two.
         limit = time.monotonic() + SOON_S
         seen: set[bytes] = set()
-        while not {bytes_of(tree / "cc"), bytes_of(model)} == {new}:
+        while {bytes_of(tree / "cc"), bytes_of(model)} != {new}:
             seen |= {bytes_of(tree / "cc"), bytes_of(model)}
             assert time.monotonic() < limit
         assert seen <= {b"", old, new}
