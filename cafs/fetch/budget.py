@@ -1,9 +1,9 @@
 """What may be fetched at all: the mount's budget, and whether the network may be asked.
 
 What has been spent is kept with the mount, so that its next worker goes on counting, and so does a
-prefetch for it. It is written down once a second, and each time that a thousandth of the limit (1
-MiB at least) was spent: so much a worker that is killed forgets at most, and what arrived while it
-was being written.
+prefetch for it. It is written down once a second, each time that a thousandth of the limit was
+spent (1 MiB at least), and when the limit is reached: so much a worker that is killed forgets at
+most, and what arrived while it was being written.
 """
 
 import logging
@@ -47,8 +47,8 @@ class Budget:
         self._account = account
         self.spent = 0 if account is None else account.mounts.spent(account.mount)
         self._unkept = 0
-        # Without a limit nothing hangs on the figure until there is one: then time is enough.
-        self._step = None if limit is None else max(_STEP, limit // _STEPS)
+        # Without a limit nothing hangs on the figure until there is one: once a second is enough.
+        self._step = max(_STEP, (limit or 0) // _STEPS)
         self._some = trio.Event()
         self._much = trio.Event()
 
@@ -76,9 +76,11 @@ class Budget:
         self.spent += count
         self._unkept += count
         self._some.set()
-        if self._step is not None and self._unkept >= self._step:
+        if self._limit is None:
+            return
+        if self._unkept >= self._step or self.spent >= self._limit:
             self._much.set()
-        if self._limit is not None and self.spent > self._limit:
+        if self.spent > self._limit:
             raise self._broke(missing)
 
     async def keep(self) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import signal
 import struct
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,6 +56,16 @@ class World:
         async def look() -> int | None:
             async with self.store() as store:
                 return store.mounts.number(self.key)
+
+        return trio.run(look)
+
+    def spent(self) -> int:
+        """What is written down of what the mount has spent."""
+
+        async def look() -> int:
+            async with self.store() as store:
+                number = store.mounts.number(self.key)
+                return 0 if number is None else store.mounts.spent(number)
 
         return trio.run(look)
 
@@ -271,6 +282,10 @@ def test_a_budget_that_is_spent_stays_spent(world: World, lease: list[int]) -> N
         answers = [read(worker, file, at * MIB).error for at in range(8)]
         assert answers[0] == 0
         assert answers[-1] == errno.EDQUOT
+        limit = time.monotonic() + 10
+        while world.spent() < 2 * MIB:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
         worker.signal(signal.SIGKILL)
         worker.code()
     world.origin.forget()

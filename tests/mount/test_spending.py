@@ -1,15 +1,19 @@
 """A mount's budget through read(2): whoever serves the mount, and whoever fetches for it."""
 
 import errno
+import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 
+from cafs.store.store import open_store
 from cafs.testing.bodies import Generated
-from cafs.testing.command import Cafs, Mount
+from cafs.testing.command import Cafs
 from cafs.testing.origin import Origin
 
 pytestmark = pytest.mark.fuse
@@ -33,11 +37,24 @@ def read(path: Path, offset: int) -> int:
         os.close(file)
 
 
-def replaced(mounted: Mount, former: int) -> None:
-    """Wait until another worker serves."""
+def spent(cafs: Cafs) -> int:
+    """What the only mount has spent, as the store knows."""
+    (live,) = Path(cafs.environment["XDG_RUNTIME_DIR"], "cafs").glob("*.json")
+    key = json.loads(live.read_bytes())["key"]
+
+    async def look() -> int:
+        async with open_store(cafs.store) as store:
+            number = store.mounts.number(key)
+            assert number is not None
+            return store.mounts.spent(number)
+
+    return trio.run(look)
+
+
+def until(true: Callable[[], bool]) -> None:
     limit = time.monotonic() + 20
-    while mounted.worker in {0, former}:
-        assert time.monotonic() < limit, mounted.log()
+    while not true():
+        assert time.monotonic() < limit
         time.sleep(0.02)
 
 
@@ -48,9 +65,10 @@ def test_a_budget_outlives_the_worker_and_a_reload_raises_it(cafs: Cafs, origin:
         big = mounted.ref("big")
         errors = [read(big, at * MIB) for at in range(8)]
         assert (errors[0], errors[7]) == (0, errno.EDQUOT)
+        until(lambda: spent(cafs) >= 2 * MIB)
         former = mounted.worker
         os.kill(former, signal.SIGKILL)
-        replaced(mounted, former)
+        until(lambda: mounted.worker not in {0, former})
         sent = origin.bytes_sent("/big")
         assert read(big, 7 * MIB) == errno.EDQUOT
         assert read(big, 0) == 0  # what is here costs nothing
