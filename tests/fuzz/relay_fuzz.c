@@ -58,7 +58,7 @@ static void say(const void *header, size_t header_length, size_t body_length, bo
 static void worker_says(void)
 {
     uint8_t how = byte();
-    size_t length = word() % (how & 0x20 ? ANSWER_MAX + 64 : BODY_MAX);
+    size_t length = word() % ((how & 0xa0) == 0xa0 ? ANSWER_MAX + 64 : BODY_MAX);
     struct fuse_out_header header = compose(how, length);
 
     say(&header, sizeof header, length, !(how & 0x40));
