@@ -218,8 +218,8 @@ def test_a_heartbeat_is_answered_whatever_stalls_and_is_not_counted(worker: Work
 def test_who_has_gone_is_dropped_and_nobody_else(worker: Worker) -> None:
     worker.levers.stall()
     inode = worker.walk("ref/file-stalled")
-    parent = worker.walk("ref/gcc/bin")
-    looking = worker.kernel.send(Opcode.LOOKUP, name_body(STALLED + b"cc"), nodeid=parent)
+    parent = worker.walk("ref/gcc")
+    looking = worker.kernel.send(Opcode.LOOKUP, name_body(STALLED + b"bin"), nodeid=parent)
     first, second, third = (worker.read(inode, 0), worker.read(inode, 0), worker.read(inode, 4096))
     worker.wait_until(stalled=4)
     worker.gone(looking)
