@@ -19,6 +19,7 @@ import pytest
 from cafs.fuse.errnos import errno_of
 from cafs.model.digest import digest_of
 from tests.mount.fuse_world import BIG, FAILURES, MANY, TREE
+from tests.mount.kept_world import Kept, keeping
 
 pytestmark = pytest.mark.fuse
 ROOT = Path(__file__).parents[2]
@@ -94,14 +95,24 @@ def mounting(tmp_path: Path, *options: str) -> Iterator[Mounted]:
 
 
 @pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Mounted]:
-    """A mount that answers."""
+def alone(tmp_path: Path) -> Iterator[Mounted]:
+    """A mount that answers, of a worker that mounted by itself."""
     with mounting(tmp_path) as found:
         assert found.line() == "ready", found.log.read_text()
         yield found
 
 
-def test_the_mount_is_what_it_says_it_is(mounted: Mounted) -> None:
+@pytest.fixture(params=["alone", "kept"])
+def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mounted | Kept]:
+    """A mount that answers, without and with a keeper: programs see no difference."""
+    if request.param == "alone":
+        yield request.getfixturevalue("alone")
+        return
+    with keeping(tmp_path) as found:
+        yield found
+
+
+def test_the_mount_is_what_it_says_it_is(mounted: Mounted | Kept) -> None:
     (line,) = (each for each in mounts() if each.split()[1] == str(mounted.path))
     source, _, kind, options, *_ = line.split()
     assert (source, kind) == ("cafs", "fuse.cafs")
@@ -111,7 +122,7 @@ def test_the_mount_is_what_it_says_it_is(mounted: Mounted) -> None:
     assert room.f_namemax == 255
 
 
-def test_programs_see_the_tree(mounted: Mounted) -> None:
+def test_programs_see_the_tree(mounted: Mounted | Kept) -> None:
     assert sorted(os.listdir(mounted.path)) == ["digest", "ref", "tree"]
     found = os.stat(mounted.gcc / "bin" / "cc")
     assert stat.S_ISREG(found.st_mode)
@@ -127,7 +138,7 @@ def test_programs_see_the_tree(mounted: Mounted) -> None:
     assert sorted(os.listdir(mounted.gcc / "many")) == [f"{n:04}" for n in range(MANY)]
 
 
-def test_real_tools_agree(mounted: Mounted) -> None:
+def test_real_tools_agree(mounted: Mounted | Kept) -> None:
     listed = subprocess.run(
         ["ls", "-a", mounted.gcc], capture_output=True, check=True, text=True
     ).stdout.split()
@@ -147,7 +158,7 @@ def test_real_tools_agree(mounted: Mounted) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FAILURES))
-def test_a_reason_reaches_read_as_its_errno(mounted: Mounted, name: str) -> None:
+def test_a_reason_reaches_read_as_its_errno(mounted: Mounted | Kept, name: str) -> None:
     path = mounted.path / "ref" / f"file-{name}"
     with pytest.raises(OSError) as caught:
         path.read_bytes()
@@ -155,7 +166,7 @@ def test_a_reason_reaches_read_as_its_errno(mounted: Mounted, name: str) -> None
     assert os.getxattr(path, "user.cafs.error") == b"x"
 
 
-def test_a_ref_that_fails_tells_why(mounted: Mounted) -> None:
+def test_a_ref_that_fails_tells_why(mounted: Mounted | Kept) -> None:
     broken = mounted.path / "ref" / "broken"
     assert broken.is_dir()
     with pytest.raises(OSError) as caught:
@@ -166,7 +177,7 @@ def test_a_ref_that_fails_tells_why(mounted: Mounted) -> None:
     assert b"503" in (mounted.path / ".cafs" / "errors.json").read_bytes()
 
 
-def test_every_write_is_refused(mounted: Mounted) -> None:
+def test_every_write_is_refused(mounted: Mounted | Kept) -> None:
     cc = mounted.gcc / "bin" / "cc"
     attempts: list[Callable[[], object]] = [
         lambda: os.open(cc, os.O_WRONLY),
@@ -189,7 +200,7 @@ def test_every_write_is_refused(mounted: Mounted) -> None:
     assert not os.access(cc, os.W_OK)
 
 
-def test_a_bug_is_one_eio_and_the_mount_lives_on(mounted: Mounted) -> None:
+def test_a_bug_is_one_eio_and_the_mount_lives_on(mounted: Mounted | Kept) -> None:
     with pytest.raises(OSError) as caught:
         (mounted.path / "ref" / "file-bug").read_bytes()
     assert caught.value.errno == errno.EIO
@@ -209,7 +220,7 @@ def walk(top: Path) -> int:
     return total
 
 
-def test_a_second_pass_does_not_reach_the_worker(mounted: Mounted) -> None:
+def test_a_second_pass_does_not_reach_the_worker(mounted: Mounted | Kept) -> None:
     top = mounted.gcc / "many"
     first = walk(top)
     before = mounted.counters()
@@ -221,7 +232,7 @@ def test_a_second_pass_does_not_reach_the_worker(mounted: Mounted) -> None:
         assert after.get(operation, 0) - before.get(operation, 0) < MANY // 20
 
 
-def test_absent_names_are_remembered(mounted: Mounted) -> None:
+def test_absent_names_are_remembered(mounted: Mounted | Kept) -> None:
     for _ in range(3):
         assert not (mounted.gcc / "bin" / "nothing").exists()
     before = mounted.counters()["fuse.lookup"]
@@ -230,7 +241,7 @@ def test_absent_names_are_remembered(mounted: Mounted) -> None:
     assert mounted.counters()["fuse.lookup"] - before < 50
 
 
-def test_random_reads_ask_for_little(mounted: Mounted) -> None:
+def test_random_reads_ask_for_little(mounted: Mounted | Kept) -> None:
     random = Random(2)
     with (mounted.gcc / "big").open("rb", buffering=0) as file:
         before = mounted.counters()
@@ -241,7 +252,7 @@ def test_random_reads_ask_for_little(mounted: Mounted) -> None:
     assert (after["bytes"] - before["bytes"]) / 16 <= 128 * 1024
 
 
-def test_pages_of_a_mapping_are_the_files(mounted: Mounted) -> None:
+def test_pages_of_a_mapping_are_the_files(mounted: Mounted | Kept) -> None:
     with (mounted.gcc / "big").open("rb") as file:
         before = mounted.counters()
         with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
@@ -253,7 +264,7 @@ def test_pages_of_a_mapping_are_the_files(mounted: Mounted) -> None:
     assert after["bytes"] - before["bytes"] <= 512 << 10
 
 
-def test_our_attributes_are_readable_and_not_listed(mounted: Mounted) -> None:
+def test_our_attributes_are_readable_and_not_listed(mounted: Mounted | Kept) -> None:
     noted = mounted.gcc / "noted"
     assert os.listxattr(noted) == ["user.note"]
     assert os.getxattr(noted, "user.note") == b"theirs"
@@ -264,9 +275,11 @@ def test_our_attributes_are_readable_and_not_listed(mounted: Mounted) -> None:
         assert caught.value.errno == errno.ENODATA
 
 
-def test_control_files_read_whole_though_they_change(mounted: Mounted) -> None:
-    for _ in range(20):
-        assert mounted.counters()["fuse.lookup"] > 0
+def test_control_files_read_whole_though_they_change(mounted: Mounted | Kept) -> None:
+    for number in range(1, 21):
+        assert not (mounted.gcc / f"nothing{number}").exists()
+        text = (mounted.path / ".cafs" / "status.json").read_text()
+        assert json.loads(text)["fuse.lookup"] > number
     assert (mounted.path / ".cafs" / "version").read_text() == "1.2.3\n"
     assert sorted(os.listdir(mounted.path / ".cafs")) == [
         "README",
@@ -277,33 +290,33 @@ def test_control_files_read_whole_though_they_change(mounted: Mounted) -> None:
     ]
 
 
-def test_a_signal_ends_and_unmounts(mounted: Mounted) -> None:
-    mounted.process.terminate()
-    assert mounted.wait() == 0, mounted.log.read_text()
-    assert mounted.line() == "ended"
-    assert not mounted.is_mounted
-    assert os.listdir(mounted.path) == []
+def test_a_signal_ends_and_unmounts(alone: Mounted) -> None:
+    alone.process.terminate()
+    assert alone.wait() == 0, alone.log.read_text()
+    assert alone.line() == "ended"
+    assert not alone.is_mounted
+    assert os.listdir(alone.path) == []
 
 
-def test_a_reader_that_waits_does_not_keep_the_mount(mounted: Mounted) -> None:
+def test_a_reader_that_waits_does_not_keep_the_mount(alone: Mounted) -> None:
     reader = subprocess.Popen(
-        ["cat", mounted.path / "ref" / "file-stuck"], stderr=subprocess.PIPE, text=True
+        ["cat", alone.path / "ref" / "file-stuck"], stderr=subprocess.PIPE, text=True
     )
-    while not mounted.counters()["stuck"]:
+    while not alone.counters()["stuck"]:
         assert reader.poll() is None
-    assert (mounted.gcc / "bin" / "cc").read_bytes() == b"#!cc"
-    mounted.process.terminate()
-    assert mounted.wait() == 0, mounted.log.read_text()
-    assert not mounted.is_mounted
+    assert (alone.gcc / "bin" / "cc").read_bytes() == b"#!cc"
+    alone.process.terminate()
+    assert alone.wait() == 0, alone.log.read_text()
+    assert not alone.is_mounted
     _, said = reader.communicate(timeout=20)
     assert reader.returncode != 0
     assert said
 
 
-def test_unmounting_from_outside_ends_the_worker(mounted: Mounted) -> None:
-    subprocess.run(["fusermount3", "-u", mounted.path], check=True)
-    assert mounted.wait() == 0, mounted.log.read_text()
-    assert mounted.line() == "ended"
+def test_unmounting_from_outside_ends_the_worker(alone: Mounted) -> None:
+    subprocess.run(["fusermount3", "-u", alone.path], check=True)
+    assert alone.wait() == 0, alone.log.read_text()
+    assert alone.line() == "ended"
 
 
 def test_a_second_session_in_a_process_is_refused(tmp_path: Path) -> None:
