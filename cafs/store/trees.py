@@ -27,6 +27,8 @@ from cafs.store.tree_tables import (
 from cafs.store.tree_writing import PURGE, TreeWriter
 
 _LOG: Final = logging.getLogger("cafs.store")
+_BEYOND: Final = b"\xff" * 33
+"""Beyond the key of any identity."""
 
 
 class Trees:
@@ -43,6 +45,16 @@ class Trees:
         """The published tree of an identity, None when there is none."""
         tables = self._tables
         return tables.records.unpack(self._index.get(tables.trees, bytes.fromhex(identity)))
+
+    def numbered(self, tree: int) -> TreeRecord | None:
+        """The published tree of a number, None when there is none. It looks at each record."""
+        tables = self._tables
+        with self._index.read() as snapshot:
+            for _, raw in snapshot.scan(tables.trees, b"", _BEYOND):
+                record = tables.records.unpack(raw)
+                if record is not None and record.number == tree:
+                    return record
+        return None
 
     def entry(self, tree: int, number: int) -> Entry:
         """An entry by its number.

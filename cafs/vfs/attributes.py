@@ -113,11 +113,11 @@ class Appearance:
         return mode & (0o7777 if self.suid else 0o7777 & ~_SET_ID)
 
     def directory(
-        self, inode: int, *, mtime_ns: int = UNDATED_NS, ttl_s: float = BRIEFLY_S
+        self, inode: int, *, mtime_ns: int = UNDATED_NS, entry_ttl_s: float = BRIEFLY_S
     ) -> Attributes:
-        """A directory of the namespace."""
-        own = self._own(inode, Kind.DIRECTORY, size=0, ttl_s=ttl_s)
-        return replace(own, mode=_SEARCHABLE, mtime_ns=mtime_ns)
+        """A directory of the namespace. Its mtime tells whether what it lists has changed."""
+        own = self._own(inode, Kind.DIRECTORY, size=0, ttl_s=BRIEFLY_S)
+        return replace(own, mode=_SEARCHABLE, mtime_ns=mtime_ns, entry_ttl_s=entry_ttl_s)
 
     def file(self, inode: int, size: int, *, ttl_s: float = BRIEFLY_S) -> Attributes:
         """A file of the namespace: a blob, or a control file. Size is bytes."""

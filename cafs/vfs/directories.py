@@ -14,7 +14,6 @@ import trio
 
 from cafs.errors import NotFoundError
 from cafs.model.digest import Digest
-from cafs.model.record import Attachment
 from cafs.model.resolved import Shape
 from cafs.store.blobs import Blobs
 from cafs.vfs.attributes import (
@@ -189,7 +188,7 @@ class Directories:
         return found
 
     async def _key(self, path: Path, node: Node) -> int:
-        """Where a name stands in its listing: a number that it never loses."""
+        """Where a name stands in its listing: a number that it keeps while it means the same."""
         if isinstance(node, ControlFile):
             return await self._places.unsized(path)
         return await self._places.inode(path)
@@ -234,47 +233,48 @@ class Directories:
         match node:
             case Alias(target):
                 return self._appearance.symlink(inode, os.fsencode(target))
-            case RefRoot() | AdHocDirectory() | TreeAlgorithm():
-                return self._appearance.directory(inode, mtime_ns=self._changed_ns(path, node))
-            case DigestAlgorithm():
-                stamp = await trio.to_thread.run_sync(self._stamp)
-                return self._appearance.directory(inode, mtime_ns=stamp)
-            case Root() | DigestRoot() | TreeRoot() | Control():
-                return self._appearance.directory(inode, ttl_s=FOREVER_S)
+            case Root() | RefRoot() | DigestRoot() | TreeRoot() | Control():
+                # Their own names mean the same for ever.
+                stamp = self._stamp(path, node)
+                return self._appearance.directory(inode, mtime_ns=stamp, entry_ttl_s=FOREVER_S)
+            case AdHocDirectory() | TreeAlgorithm():
+                return self._appearance.directory(inode, mtime_ns=self._stamp(path, node))
+            case DigestAlgorithm(algorithm):
+                listed = algorithm in LISTED_ALGORITHMS
+                stamp = await trio.to_thread.run_sync(self._stamp_of_digests) if listed else 0
+                return self._appearance.directory(inode, mtime_ns=UNDATED_NS + stamp)
             case _:
                 return self._appearance.directory(inode)
 
-    def _changed_ns(self, path: Path, node: Node) -> int:
-        """A time that differs when the names differ; kernels cache a listing by its mtime."""
-        if isinstance(node, RefRoot):
-            # They are the settings', and the next worker may have others.
-            return UNDATED_NS + zlib.crc32("/".join(self._names).encode())
-        opened = self._opened_below(path).values()
-        # Names are only added. The number of them moves it on whatever the clock does.
-        return max(opened, default=UNDATED_NS) + len(opened)
+    def _stamp(self, path: Path, node: Node) -> int:
+        """A time that differs when the listing does: a kernel keeps a listing by its mtime.
 
-    def _opened_below(self, path: Path) -> dict[str, int]:
-        """The names below which something was opened, and when last, in ns since the epoch.
-
-        What was only looked up is found, but not listed: it may have been mistyped.
+        It is made of the names, and so the same in a later worker for the same listing, and another
+        one for another, whatever the settings of the two and the clock between them.
         """
-        below = [(named, self._opened_ns(at, named)) for at, named in self._places.below(path)]
-        return {named.path[-1]: opened_ns for named, opened_ns in below if opened_ns}
+        names = self._listed(Named(0, path, node))
+        if isinstance(node, RefRoot):
+            names = (self._places.spelled((*path, name)) for name in names)
+        return UNDATED_NS + zlib.crc32("/".join(sorted(names)).encode())
 
-    def _opened_ns(self, at: Attachment, named: Named) -> int:
-        if isinstance(named.node, AdHocDirectory):
-            return max(self._opened_below(named.path).values(), default=0)
-        if self._is_file(named.node):
-            return at.created_ns  # it has a size, else it had no number
-        tree = self._places.tree_at(named.path)
-        return tree.created_ns if tree is not None else 0
-
-    def _stamp(self) -> int:
-        """A time that differs when the blobs differ."""
+    def _stamp_of_digests(self) -> int:
         checksum = 0
         for digest in self._blobs.digests():
             checksum = zlib.crc32(digest.raw, checksum)
-        return UNDATED_NS + checksum
+        return checksum
+
+    def _opened_below(self, path: Path) -> list[str]:
+        """The names below which something was opened.
+
+        What was only looked up is found, but not listed: it may have been mistyped.
+        """
+        return [named.path[-1] for named in self._places.below(path) if self._opened(named)]
+
+    def _opened(self, named: Named) -> bool:
+        if isinstance(named.node, AdHocDirectory):
+            return bool(self._opened_below(named.path))
+        # A file has a size, else it had no number.
+        return self._is_file(named.node) or self._places.tree_at(named.path) is not None
 
 
 def _cookie(digest: Digest) -> int:

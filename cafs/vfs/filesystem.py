@@ -13,9 +13,7 @@ from functools import partial
 from typing import Final
 
 import trio
-from cachetools import LRUCache
 
-from cafs.distribution.interfaces import OpenTree
 from cafs.errors import NotFoundError, SourceChangedError, UsageError
 from cafs.model.member import Kind
 from cafs.model.ref import Ref
@@ -28,7 +26,7 @@ from cafs.vfs.directories import Directories
 from cafs.vfs.failures import Failures
 from cafs.vfs.interfaces import Digests, Policy, Refs
 from cafs.vfs.knowing import Knowing
-from cafs.vfs.namespace import CONTROL, Alias, Control, view_at
+from cafs.vfs.namespace import CONTROL, Alias, view_at
 from cafs.vfs.opening import Opening, Shown
 from cafs.vfs.places import ROOT_INODE, Named, Places, Planted, Snapshot, Unsized, text_of
 from cafs.vfs.planted import PlantedTrees
@@ -36,8 +34,6 @@ from cafs.vfs.reading import exactly, read_entry
 from cafs.vfs.xattrs import Xattrs
 
 _CONTROL_NAME: Final = os.fsencode(CONTROL)
-_CONTROL_INODES: Final = 256
-"""Snapshots that are told apart from content; they are short-lived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +110,19 @@ class FileSystem:
             appearance=appearance,
             names=by_name,
         )
-        self._control_inodes: LRUCache[int, None] = LRUCache(_CONTROL_INODES)
-        knowing = Knowing(store, self._opening, self._planted)
+        knowing = Knowing(store, self._opening, self._planted, self._places)
         self._xattrs = Xattrs(knowing, self._opening, self._planted, self._failures)
+        self._looking = trio.CapacityLimiter(1)
+
+    async def settle(self) -> None:
+        """Make sure that a worker before this one has shown the same at the root of the mount.
+
+        Raises:
+            UsageError: it has shown something else, which a kernel would not forget.
+
+        Cancellation: it may be settled or not.
+        """
+        await self._places.settle_root()
 
     async def lookup(self, parent: int, name: bytes) -> Attributes:
         """Find a name in a directory. Inode 0 says that it is not there and never will be.
@@ -129,7 +135,7 @@ class FileSystem:
         """
         at = self._places.locate(parent)
         if parent == ROOT_INODE and name == _CONTROL_NAME:
-            return self._controlling(await self._directories.lookup((), CONTROL))
+            return await self._directories.lookup((), CONTROL)
         if isinstance(at, Planted):
             return self._planted.child(at.at, at.number, name)
         if not isinstance(at, Named):
@@ -146,8 +152,7 @@ class FileSystem:
         if self._places.child(at.path, text) is None:
             raise NotFoundError(f"{text_of((*at.path, text))}: no such path")
         with self._failures.noting(parent, text_of((*at.path, text))):
-            found = await self._directories.lookup(at.path, text)
-        return self._controlling(found) if isinstance(at.node, Control) else found
+            return await self._directories.lookup(at.path, text)
 
     async def attributes(self, inode: int) -> Attributes:
         """The attributes of a node.
@@ -286,27 +291,26 @@ class FileSystem:
 
         Cancellation: no effect.
         """
-        room = await trio.to_thread.run_sync(os.statvfs, self._store.path, abandon_on_cancel=True)
+        # In a thread that nothing else takes: whoever asks may take no answer for a hang.
+        room = await trio.to_thread.run_sync(
+            os.statvfs, self._store.path, abandon_on_cancel=True, limiter=self._looking
+        )
         unit = room.f_frsize
         return Space(room.f_blocks * unit, room.f_bfree * unit, room.f_bavail * unit)
 
     def is_control(self, inode: int) -> bool:
-        """Whether an inode was lately given for ``.cafs`` or a file in it."""
-        return inode in self._control_inodes
+        """Whether an inode is that of ``.cafs`` or of a file in it."""
+        return self._places.is_control(inode)
 
     def is_inside(self, inode: int) -> bool:
         """Whether an inode was lately seen inside a tree: nothing but its content may wait then."""
         return self._places.is_inside(inode)
 
-    def _controlling(self, found: Attributes) -> Attributes:
-        self._control_inodes[found.inode] = None
-        return found
-
     def _still(self, at: Planted) -> None:
-        """Make sure that a ref shows the tree that an inode is of, as far as that is known."""
-        tree = self._opening.opened(at.path)
-        if tree is not None:
-            _same(at, tree)
+        """Make sure that a ref still shows the tree that an inode is of."""
+        now = self._places.tree_at(at.path)
+        if now is not None and now.first != at.at.first:
+            raise _another(at)
 
     def _shows_tree(self, at: Named) -> bool:
         return isinstance(at.node, Shown) and self._opening.shape(at.node) is Shape.TREE
@@ -317,7 +321,7 @@ class FileSystem:
             raise NotFoundError(f"{text_of(at.path)} shows no tree")
         noting = self._failures.noting(at.inode, text_of(at.path))
         with noting, self._opening.request(at.node) as patience:
-            tree = await self._opening.tree(at.path, at.node, patience)
+            tree = await self._opening.tree(at.node, patience)
             record = tree.record
             attached = await self._places.tree(at.path, record.number, record.count, tree.root)
             number: int | None = tree.root
@@ -331,14 +335,18 @@ class FileSystem:
         return Planted(at.inode, at.path, at.node, attached, number)
 
     async def _read_planted(self, at: Planted, offset: int, length: int) -> bytes:
-        entry = self._planted.entry(at.at, at.number)
         if not isinstance(at.node, Shown):
             raise NotFoundError(f"{text_of(at.path)} shows no tree")
         inside = partial(self._planted.path, at.at, at.number)
         noting = self._failures.noting(at.inode, text_of(at.path), inside)
         with noting, self._opening.request(at.node) as patience:
-            tree = await self._opening.tree(at.path, at.node, patience)
-            _same(at, tree)
+            tree = await self._opening.tree(at.node, patience)
+            record = tree.record
+            if record.number != at.at.tree:
+                # From now on the ref has another inode, and whoever looks it up finds that tree.
+                await self._places.tree(at.path, record.number, record.count, tree.root)
+                raise _another(at)
+            entry = self._planted.entry(at.at, at.number)
             return await read_entry(tree, entry, offset, length, patience)
 
     async def _read_named(self, at: Named, offset: int, length: int) -> bytes:
@@ -353,12 +361,11 @@ class FileSystem:
             return await exactly(content, offset, length, patience)
 
 
-def _same(at: Planted, tree: OpenTree) -> None:
-    if tree.record.number != at.at.tree:
-        raise SourceChangedError(
-            f"{text_of(at.path)}: it shows another tree than when this file was looked up",
-            hint="open the path again",
-        )
+def _another(at: Planted) -> SourceChangedError:
+    return SourceChangedError(
+        f"{text_of(at.path)}: it shows another tree than when this file was looked up",
+        hint="open the path again",
+    )
 
 
 def _looked_up_anew(at: Unsized) -> SourceChangedError:

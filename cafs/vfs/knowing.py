@@ -2,18 +2,25 @@
 
 import enum
 from dataclasses import dataclass
+from typing import Final
+
+from cachetools import LRUCache
 
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey, located_stream
 from cafs.model.member import Entry, Kind
+from cafs.model.record import Attachment, TreeRecord
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.span import Span
 from cafs.store.store import Store
 from cafs.vfs.namespace import DigestBlob, TreeBlob
 from cafs.vfs.opening import Opening, Shown
-from cafs.vfs.places import Named, Planted
+from cafs.vfs.places import Named, Places, Planted
 from cafs.vfs.planted import PlantedTrees
 from cafs.vfs.reading import stored_span
+
+_TREES: Final = 256
+"""Records of trees that are kept at hand: finding one by its number looks at each."""
 
 
 class Trust(enum.StrEnum):
@@ -45,10 +52,14 @@ class Knowing:
     Concurrency: synchronous; the store is asked in short read transactions.
     """
 
-    def __init__(self, store: Store, opening: Opening, planted: PlantedTrees) -> None:
+    def __init__(
+        self, store: Store, opening: Opening, planted: PlantedTrees, places: Places
+    ) -> None:
         self._store = store
         self._opening = opening
         self._planted = planted
+        self._places = places
+        self._trees: LRUCache[int, TreeRecord] = LRUCache(_TREES)
 
     def of(self, place: Named | Planted) -> Known:
         """What is known of a node.
@@ -116,10 +127,11 @@ class Knowing:
         digest = resolved.digest if resolved is not None else None
         if isinstance(node, TreeBlob):
             digest = self._blob(node.digest).digest
-        tree = self._opening.opened(place.path)
+        at = self._places.tree_at(place.path)
+        tree = self._record(at) if at is not None else None
         if tree is None:
             return Known(digest=digest)
-        streams = tree.record.streams
+        streams = tree.streams
         return Known(
             digest=digest,
             present=sum(self._local(stream.key) for stream in streams),
@@ -129,12 +141,12 @@ class Knowing:
 
     def _entry(self, place: Planted, entry: Entry) -> Known:
         present, size = 0, None
-        tree = self._opening.opened(place.path)
-        if tree is not None and tree.record.number == place.at.tree:
+        tree = self._record(place.at)
+        if tree is not None:
             span = stored_span(entry)
             size = span.length
             if size:
-                present = self._local(tree.record.streams[entry.stream].key, span)
+                present = self._local(tree.streams[entry.stream].key, span)
         return Known(
             digest=Digest(CANONICAL, entry.sha256) if entry.sha256 else None,
             checksum=entry.sha256 or None,
@@ -142,6 +154,15 @@ class Knowing:
             size=size,
             trust=self._trust(place.node, self._opening.peek(place.node)),
         )
+
+    def _record(self, at: Attachment) -> TreeRecord | None:
+        """The record of an attached tree, whoever opened it; None when it is no longer there."""
+        if at.tree is None:
+            return None
+        record = self._trees.get(at.tree) or self._store.trees.numbered(at.tree)
+        if record is not None:
+            self._trees[at.tree] = record
+        return record
 
     def _trust(self, node: object, resolved: Resolved | None) -> Trust | None:
         """What stands behind content that has passed the gate."""

@@ -1,9 +1,7 @@
 """From nodes of the namespace to what they show: specs, trees, content."""
 
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias, assert_never
-
-from cachetools import LRUCache
+from typing import TypeAlias, assert_never
 
 from cafs.distribution.interfaces import OpenTree
 from cafs.fetch.interfaces import Content, Patience
@@ -12,12 +10,10 @@ from cafs.model.resolved import Resolved, Shape
 from cafs.model.spec import RefSpec
 from cafs.vfs.crowding import Crowds, Request
 from cafs.vfs.interfaces import Digests, Policy, Refs
-from cafs.vfs.namespace import AdHocRef, DigestBlob, NamedRef, Node, Path, TreeBlob
+from cafs.vfs.namespace import AdHocRef, DigestBlob, NamedRef, Node, TreeBlob
 
 Shown: TypeAlias = NamedRef | AdHocRef | DigestBlob | TreeBlob
 """Nodes with content of their own; which of them are trees is for ``Opening.shape`` to say."""
-_OPENED: Final = 256
-"""Trees whose streams are remembered for the attributes that say what is local."""
 
 
 class Opening:
@@ -51,7 +47,6 @@ class Opening:
         self._ad_hoc = ad_hoc
         self._deadline_s = deadline_s
         self._crowds = Crowds()
-        self._opened: LRUCache[Path, OpenTree] = LRUCache(_OPENED)
 
     def shape(self, node: Shown) -> Shape:
         """Whether a node is a file or shows a tree.
@@ -94,7 +89,7 @@ class Opening:
             case _:
                 assert_never(node)
 
-    async def tree(self, path: Path, node: Shown, patience: Patience) -> OpenTree:
+    async def tree(self, node: Shown, patience: Patience) -> OpenTree:
         """The tree that a node shows; ``patience`` is that of a ``request`` for it.
 
         Raises:
@@ -104,13 +99,11 @@ class Opening:
         """
         match node:
             case NamedRef() | AdHocRef():
-                tree = await self._refs.tree(self._spec(node), patience)
+                return await self._refs.tree(self._spec(node), patience)
             case TreeBlob(digest) | DigestBlob(digest):
-                tree = await self._digests.blob_tree(digest, patience)
+                return await self._digests.blob_tree(digest, patience)
             case _:
                 assert_never(node)
-        self._opened[path] = tree
-        return tree
 
     async def content(self, node: Shown, patience: Patience) -> Content:
         """The content of a node that is a file; ``patience`` is that of a ``request`` for it.
@@ -127,10 +120,6 @@ class Opening:
                 return await self._digests.blob_content(digest, patience)
             case _:
                 assert_never(node)
-
-    def opened(self, path: Path) -> OpenTree | None:
-        """The tree at a path, if it was opened not long ago; opens nothing."""
-        return self._opened.get(path)
 
     def peek(self, node: Node) -> Resolved | None:
         """What a ref means in this mount, when that is known; asks nobody."""

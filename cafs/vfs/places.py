@@ -11,6 +11,7 @@ of an attachment says what it is:
 - ``ref/blob;MARK?``: the same file in a listing that did not know its size. Its number is never
   looked up and never read; a lookup gives the real one. No path of the namespace has a ``?``.
 - ``.cafs/status.json`` with content: a snapshot. Each lookup attaches a new one; the old ones stay.
+- ``?view`` with content: what the root of the mount shows.
 """
 
 import hashlib
@@ -21,16 +22,17 @@ from typing import Final, TypeAlias
 
 from cachetools import LRUCache
 
-from cafs.errors import NotFoundError, SourceChangedError
+from cafs.errors import SourceChangedError, UsageError
 from cafs.model.record import Attachment
 from cafs.model.spec import RefSpec
 from cafs.store.attachments import Attachments
-from cafs.vfs.namespace import NamedRef, Node, Path, View, node_at
+from cafs.vfs.namespace import CONTROL, NamedRef, Node, Path, View, node_at
 
 ROOT_INODE: Final = 1
 """The number of what the mount shows at its root. No attachment has it."""
 _TREE: Final = "/"
 _UNSIZED: Final = "?"
+_VIEW: Final = "?view"
 _MARKED: Final = ";"
 _NAMED: Final = ("ref",)
 """Where the named refs are."""
@@ -81,8 +83,13 @@ Place: TypeAlias = Named | Planted | Unsized | Snapshot
 
 
 def text_of(path: Path) -> str:
-    """A path as attachments and messages spell it."""
+    """A path as messages spell it."""
     return "/".join(path)
+
+
+def plain(text: str) -> str:
+    """The path of an attachment as messages spell it."""
+    return text.partition(_UNSIZED)[0].partition(_MARKED)[0].removesuffix(_TREE)
 
 
 class Places:
@@ -103,17 +110,37 @@ class Places:
         self._attachments = attachments
         self._mount = mount
         self._marks = {name: _mark(spec) for name, spec in specs.items()}
+        self._view = view
         self._root = Named(ROOT_INODE, view.path, view.node)
         self._meanings: LRUCache[str, tuple[Path, Node]] = LRUCache(_MEANINGS)
         self._ranges = _Ranges()
+
+    async def settle_root(self) -> None:
+        """Make sure that the root shows what it has shown in this mount before.
+
+        Its number is the one that stays, so no kernel would forget what it has kept below it.
+
+        Raises:
+            UsageError: it is another ref, or another place in it.
+
+        Cancellation: it may be settled or not.
+        """
+        inside = b"/".join(self._view.inside)
+        shown = self.spelled(self._view.path).encode() + b" " + inside
+        first = await self._attachments.attach(self._mount, _VIEW, content=shown)
+        if first.content != shown:
+            raise UsageError(
+                "the root of the mount would show something else than before",
+                hint="unmount, and mount again",
+            )
 
     def locate(self, inode: int) -> Place:
         """What an inode number stands for.
 
         Raises:
-            NotFoundError: no such number was ever given.
-            SourceChangedError: it was given for a named ref of which the settings say something
-                else by now.
+            SourceChangedError: it stands for nothing any more: for an old snapshot, or a named ref
+                of which the settings say something else by now. A kernel that is told so looks
+                its path up again.
         """
         if inode == ROOT_INODE:
             return self._root
@@ -123,7 +150,9 @@ class Places:
             return Planted(inode, path, node, tree, inode - tree.first)
         at = self._attachments.find(self._mount, inode)
         if at is None:
-            raise NotFoundError(f"inode {inode} is not known in this mount")
+            raise SourceChangedError(
+                f"inode {inode} is not known in this mount", hint="open the path again"
+            )
         if at.content is not None:
             return Snapshot(inode, at.content)
         if at.tree is not None:
@@ -139,6 +168,11 @@ class Places:
         """Whether a number was lately located inside a tree."""
         return self._ranges.find(inode) is not None
 
+    def is_control(self, inode: int) -> bool:
+        """Whether a number stands for ``.cafs``, or for something below it."""
+        at = None if self.is_inside(inode) else self._attachments.find(self._mount, inode)
+        return at is not None and (at.path == CONTROL or at.path.startswith(f"{CONTROL}/"))
+
     def child(self, parent: Path, name: str) -> Node | None:
         """What a name in a directory of the namespace is; None when there is no such name."""
         return node_at((*parent, name), self._marks)
@@ -148,14 +182,14 @@ class Places:
 
         Cancellation: it may have been given or not.
         """
-        return await self._single(self._text(path))
+        return await self._single(self.spelled(path))
 
     async def unsized(self, path: Path) -> int:
         """The number of a file in listings that do not know its size.
 
         Cancellation: it may have been given or not.
         """
-        return await self._single(self._text(path) + _UNSIZED)
+        return await self._single(self.spelled(path) + _UNSIZED)
 
     async def snapshot(self, path: Path, content: bytes) -> int:
         """A number for this content; the last one again when the content is the same.
@@ -171,30 +205,37 @@ class Places:
     async def tree(self, path: Path, tree: int, count: int, root: int) -> Attachment:
         """The numbers of a node's tree, which has ``count`` entries; ``root`` is what it shows.
 
-        Another tree than the last time gets other numbers.
+        Another tree than the last time gets other numbers, and so does its node: then a kernel
+        looks up anew what it has kept below.
 
         Cancellation: they may have been given or not.
         """
-        text = self._text(path) + _TREE
-        last = self._attachments.at(self._mount, text)
+        text = self.spelled(path)
+        last = self._attachments.at(self._mount, text + _TREE)
         if last is not None and (last.tree, last.count, last.root) == (tree, count, root):
             return last
+        if last is not None:
+            await self._attachments.attach(self._mount, text, replace=True)
         return await self._attachments.attach(
-            self._mount, text, count=count, tree=tree, root=root, replace=last is not None
+            self._mount,
+            text + _TREE,
+            count=count,
+            tree=tree,
+            root=root,
+            replace=last is not None,
         )
 
-    def below(self, parent: Path) -> list[tuple[Attachment, Named]]:
+    def below(self, parent: Path) -> list[Named]:
         """The nodes of the namespace that have been looked up directly below a directory."""
-        found: list[tuple[Attachment, Named]] = []
-        for at in self._attachments.under(self._mount, text_of(parent)):
-            path = _split(at.path)
-            if at.tree is None and not at.path.endswith(_UNSIZED) and len(path) == len(parent) + 1:
-                found.append((at, Named(at.first, *self._meaning(at.path))))
-        return found
+        return [
+            Named(at.first, *self._meaning(at.path))
+            for at in self._attachments.under(self._mount, text_of(parent))
+            if at.tree is None and _UNSIZED not in at.path
+        ]
 
     def tree_at(self, path: Path) -> Attachment | None:
         """The tree that a node shows, when somebody has looked inside it."""
-        return self._attachments.at(self._mount, self._text(path) + _TREE)
+        return self._attachments.at(self._mount, self.spelled(path) + _TREE)
 
     async def _single(self, text: str) -> int:
         last = self._attachments.at(self._mount, text)
@@ -202,8 +243,8 @@ class Places:
             last = await self._attachments.attach(self._mount, text)
         return last.first
 
-    def _text(self, path: Path) -> str:
-        """The path of a node's attachment."""
+    def spelled(self, path: Path) -> str:
+        """The path of a node's attachment: another one for each meaning of a named ref."""
         named = len(path) == len(_NAMED) + 1 and path[:-1] == _NAMED
         mark = self._marks.get(path[-1]) if named else None
         return text_of(path) if mark is None else f"{text_of(path)}{_MARKED}{mark}"
@@ -252,6 +293,7 @@ class _Ranges:
 
 
 def _mark(spec: RefSpec) -> str:
+    """What the settings say of a named ref: specs that show the same have the same mark."""
     return hashlib.sha256(spec.key.encode()).hexdigest()[:16]
 
 

@@ -11,6 +11,7 @@ from cafs.model.member import ROOT, Entry, Kind
 from cafs.model.record import Attachment
 from cafs.store.trees import Trees
 from cafs.vfs.attributes import NOWHERE, Appearance, Attributes, DirectoryEntry
+from cafs.vfs.places import plain
 
 _BATCH: Final = 128
 """Children read at once when some are hidden: one page of answers or a few."""
@@ -136,12 +137,12 @@ class PlantedTrees:
 
 def _gone(at: Attachment) -> SourceChangedError:
     return SourceChangedError(
-        f"{at.path}: the tree that was found here is no longer in the store",
+        f"{plain(at.path)}: the tree that was found here is no longer in the store",
         hint="open the path again",
     )
 
 
 def _tree(at: Attachment) -> int:
     if at.tree is None:
-        raise ValueError(f"{at.path}: no tree is attached here")
+        raise ValueError(f"{plain(at.path)}: no tree is attached here")
     return at.tree

@@ -61,14 +61,24 @@ async def test_a_directory_ref_is_found_without_asking_anybody(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("path", "ttl_s"),
-    [("", FOREVER_S), ("ref", 1), (".cafs", FOREVER_S), ("ref/docker", 1), ("ref/gcc", 1)],
+    [
+        ("", FOREVER_S),
+        ("ref", FOREVER_S),
+        ("digest", FOREVER_S),
+        ("tree", FOREVER_S),
+        (".cafs", FOREVER_S),
+        ("ref/docker", 1),
+        ("ref/gcc", 1),
+        ("digest/sha256", 1),
+        ("tree/sha256", 1),
+    ],
 )
-async def test_directories_are_believed_as_long_as_they_stay(
+async def test_names_are_believed_as_long_as_they_stay_and_listings_for_a_second(
     tmp_path: Path, path: str, ttl_s: float
 ) -> None:
     async with running_world(tmp_path, [GCC]) as world:
         found = await world.walk(path)
-        assert (found.entry_ttl_s, found.attributes_ttl_s) == (ttl_s, ttl_s)
+        assert (found.entry_ttl_s, found.attributes_ttl_s) == (ttl_s, 1)
 
 
 async def test_the_first_look_inside_resolves(tmp_path: Path) -> None:
@@ -364,11 +374,15 @@ async def test_a_tree_that_was_built_anew_is_looked_up_anew(tmp_path: Path) -> N
         world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
         old = await world.walk("ref/gcc/bin/cc")
         await world.filesystem.open(old.inode)
+        ref = await world.walk("ref/gcc")
         world.refs.trees["gcc"] = await plant(world.store, "gcc", {b"new": Item(data=b"1")})
         with pytest.raises(SourceChangedError, match="another tree"):
             await world.filesystem.read(old.inode, 0, 4)
         with pytest.raises(SourceChangedError, match="another tree"):
             await world.filesystem.open(old.inode)
+        # Names in trees are kept for a year: the name of the ref must mean another inode.
+        assert (await world.walk("ref/gcc")).inode != ref.inode
+        assert (await world.filesystem.attributes(ref.inode)).kind is Kind.DIRECTORY
         new = await world.walk("ref/gcc/new")
         assert new.inode != old.inode
         assert await world.filesystem.read(new.inode, 0, 4) == b"1"
@@ -438,9 +452,9 @@ async def test_what_lies_in_trees_is_known_to_be_inside(tmp_path: Path) -> None:
         assert first.record.count > 1
 
 
-async def test_an_unknown_number_is_not_found(tmp_path: Path) -> None:
+async def test_an_unknown_number_makes_a_kernel_look_its_path_up_again(tmp_path: Path) -> None:
     async with running_world(tmp_path) as world:
-        with pytest.raises(NotFoundError, match="inode 12345"):
+        with pytest.raises(SourceChangedError, match="inode 12345"):
             await world.filesystem.attributes(12345)
 
 
