@@ -27,11 +27,9 @@ from cafs.distribution.registry import Registry
 from cafs.distribution.resolver import Resolver
 from cafs.distribution.trees import Trees
 from cafs.fetch.fetcher import Fetcher, open_fetcher
-from cafs.fetch.interfaces import Patience
 from cafs.metrics import Metrics
 from cafs.model.limits import Limits
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref
-from cafs.model.spec import RefSpec
 from cafs.reporting import Reports
 from cafs.settings.values import Settings
 from cafs.store.store import Store, open_store
@@ -50,14 +48,6 @@ from cafs.vfs.attributes import Appearance
 from cafs.vfs.filesystem import FileSystem
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """A user and a group, by number."""
-
-    uid: int
-    gid: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
     """Everything that a verb needs, running. ``mount`` is the mount's number in the store."""
@@ -69,11 +59,6 @@ class System:
     resolver: Resolver
     filesystem: FileSystem
     mount: int
-
-
-def patience_of(spec: RefSpec) -> Patience:
-    """How long a reader of a ref waits without progress."""
-    return Patience(spec.deadline_s)
 
 
 @asynccontextmanager
@@ -103,7 +88,7 @@ async def open_system(
     *,
     description: str,
     tenancy: Tenancy | None = None,
-    owner: Owner | None = None,
+    owner: tuple[int, int] | None = None,
 ) -> AsyncIterator[System]:
     """Put everything together, and take it apart at the end of the block.
 
@@ -111,7 +96,7 @@ async def open_system(
         settings: what the user wants.
         description: the mount point, or what all this is for.
         tenancy: whose records of a mount are used; None makes some for this block.
-        owner: whose the nodes are; None for this process's user.
+        owner: the user and the group, by number, whose the nodes are; None for this process's.
 
     Raises:
         CafsError: the store, or the view, cannot be opened.
@@ -129,28 +114,9 @@ async def open_system(
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
         trees = Trees(store, fetcher)
         archives = Archives(store, fetcher, trees, Limits())
-        asking = Retrying(transport, RetryPolicy(), metrics)
-        parts = UrlParts(
-            store=store,
-            fetcher=fetcher,
-            sources=transport,
-            asking=asking,
-            locator=Locator(asking, store.documents, metrics),
+        handlers = _handlers(
+            transport, metrics, policy, fetcher=fetcher, store=store, trees=trees, archives=archives
         )
-        blobs = BlobHandler(parts)
-        handlers: dict[type[Ref], Handler] = {
-            BlobRef: blobs,
-            DigestRef: blobs,
-            ArchiveRef: ArchiveHandler(parts, archives, trees),
-            DockerRef: DockerHandler(
-                images=Images(store, Registry(asking)),
-                merger=Merger(store, fetcher, trees, Limits()),
-                trees=trees,
-                fetcher=fetcher,
-                transport=transport,
-                policy=policy,
-            ),
-        }
         resolver = Resolver(handlers=handlers, store=store, mount=mount, offline=settings.offline)
         digests = Digests(
             store=store,
@@ -161,12 +127,22 @@ async def open_system(
             trees=trees,
         )
         reports = Reports(
-            settings,
-            description,
+            settings, description, store=store, metrics=metrics, fetcher=fetcher, resolver=resolver
+        )
+        filesystem = FileSystem(
             store=store,
-            metrics=metrics,
-            fetcher=fetcher,
-            resolver=resolver,
+            mount=mount,
+            refs=resolver,
+            digests=digests,
+            policy=policy,
+            specs=settings.refs,
+            ad_hoc=settings.ad_hoc,
+            appearance=_appearance(settings, owner or (os.getuid(), os.getgid())),
+            version=__version__,
+            status=lambda: msgspec.json.encode(reports.status()),
+            inflight=lambda: msgspec.json.encode(reports.inflight()),
+            view=settings.view,
+            deadline_s=settings.deadline_s,
         )
         yield System(
             settings=settings,
@@ -174,50 +150,50 @@ async def open_system(
             metrics=metrics,
             fetcher=fetcher,
             resolver=resolver,
-            filesystem=_filesystem(
-                settings,
-                owner or Owner(os.getuid(), os.getgid()),
-                mount=mount,
-                store=store,
-                resolver=resolver,
-                digests=digests,
-                policy=policy,
-                reports=reports,
-            ),
+            filesystem=filesystem,
             mount=mount,
         )
 
 
-def _filesystem(
-    settings: Settings,
-    owner: Owner,
-    *,
-    mount: int,
-    store: Store,
-    resolver: Resolver,
-    digests: Digests,
+def _handlers(
+    transport: Transport,
+    metrics: Metrics,
     policy: HostPolicy,
-    reports: Reports,
-) -> FileSystem:
-    """What the kernel is answered from."""
-    return FileSystem(
-        store=store,
-        mount=mount,
-        refs=resolver,
-        digests=digests,
+    *,
+    fetcher: Fetcher,
+    store: Store,
+    trees: Trees,
+    archives: Archives,
+) -> dict[type[Ref], Handler]:
+    """What turns refs into content, by their type."""
+    asking = Retrying(transport, RetryPolicy(), metrics)
+    locator = Locator(asking, store.documents, metrics)
+    parts = UrlParts(
+        store=store, fetcher=fetcher, sources=transport, asking=asking, locator=locator
+    )
+    blobs = BlobHandler(parts)
+    images = DockerHandler(
+        images=Images(store, Registry(asking)),
+        merger=Merger(store, fetcher, trees, Limits()),
+        trees=trees,
+        fetcher=fetcher,
+        transport=transport,
         policy=policy,
-        specs=settings.refs,
-        ad_hoc=settings.ad_hoc,
-        appearance=Appearance(
-            uid=owner.uid,
-            gid=owner.gid,
-            preserve_owner=settings.preserve_owner,
-            suid=settings.suid,
-            dev=settings.dev,
-        ),
-        version=__version__,
-        status=lambda: msgspec.json.encode(reports.status()),
-        inflight=lambda: msgspec.json.encode(reports.inflight()),
-        view=settings.view,
-        deadline_s=settings.deadline_s,
+    )
+    return {
+        BlobRef: blobs,
+        DigestRef: blobs,
+        ArchiveRef: ArchiveHandler(parts, archives, trees),
+        DockerRef: images,
+    }
+
+
+def _appearance(settings: Settings, owner: tuple[int, int]) -> Appearance:
+    uid, gid = owner
+    return Appearance(
+        uid=uid,
+        gid=gid,
+        preserve_owner=settings.preserve_owner,
+        suid=settings.suid,
+        dev=settings.dev,
     )

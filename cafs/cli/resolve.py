@@ -35,13 +35,14 @@ def command(
 
 
 async def _resolve(loaded: "Settings", words: tuple[str, ...], as_json: bool) -> None:
-    from cafs.assemble import open_system, patience_of
+    from cafs.assemble import open_system
     from cafs.cli.choosing import chosen
+    from cafs.fetch.interfaces import Patience
 
     specs = chosen(loaded, words)
     async with open_system(loaded, description="resolve") as system:
         for spec in specs:
-            resolved = await system.resolver.resolve(spec, patience_of(spec))
+            resolved = await system.resolver.resolve(spec, Patience(spec.deadline_s))
             _print(spec, resolved, as_json=as_json)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from cafs.assemble import Owner, System, open_system
+from cafs.assemble import System, open_system
 from cafs.cli.exits import exit_code
 from cafs.cli.failing import expected
 from cafs.cli.heralding import Herald
@@ -105,11 +105,11 @@ def serve_kept(
         CafsError: it cannot serve.
         BaseExceptionGroup: one or more of them.
     """
-    trio.run(_serve_kept, loaded, mount_point, key, Owner(*owner), herald)
+    trio.run(_serve_kept, loaded, mount_point, key, owner, herald)
 
 
 async def _serve_kept(
-    loaded: "Settings", mount_point: Path, key: str, owner: Owner, herald: Herald
+    loaded: "Settings", mount_point: Path, key: str, owner: tuple[int, int], herald: Herald
 ) -> None:
     tenancy = partial(lasting, description=str(mount_point), key=key, view=loaded.view)
     async with (
