@@ -8,9 +8,11 @@ for itself. The worker is played here, step by step.
 import ctypes
 import os
 import struct
-import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -38,6 +40,7 @@ pytestmark = [
 
 Result = TypeVar("Result")
 MS_RDONLY_NOSUID_NODEV: Final = 1 | 2 | 4
+MNT_FORCE_DETACH: Final = 1 | 2
 CONTENT: Final = b"content\n"
 NODES: Final = {b"slow": 2, b"fast": 3, b"other": 4, b"child": 5}
 YEAR_S: Final = 31_536_000
@@ -69,7 +72,7 @@ def answer(worker: HandWorker, request: Request) -> None:
 
 
 class Doing(threading.Thread, Generic[Result]):
-    """Something that a reader does in a thread of its own."""
+    """Something that a reader does in a thread of its own; when it fails there is no result."""
 
     def __init__(self, act: Callable[[], Result]) -> None:
         super().__init__(daemon=True)
@@ -79,19 +82,16 @@ class Doing(threading.Thread, Generic[Result]):
 
     @override
     def run(self) -> None:
-        self._found = self._act()
+        with suppress(OSError):
+            self._found = self._act()
 
     def served_by(self, worker: HandWorker) -> Result:
         """Its result, while the worker answers."""
-        while self.is_alive():
+        limit = time.monotonic() + DEADLINE_S
+        while self.is_alive() and time.monotonic() < limit:
             for request in worker.waiting():
                 answer(worker, request)
             self.join(0.005)
-        return self.result()
-
-    def result(self) -> Result:
-        """Its result, without any more help."""
-        self.join(DEADLINE_S)
         assert not self.is_alive()
         assert self._found is not None
         return self._found
@@ -105,7 +105,17 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path, place: Path) -> Iterator[RunningKeeper]:
+def opened() -> Iterator[list[int]]:
+    """Descriptors that are closed once the mount has gone: to close one asks the keeper."""
+    found: list[int] = []
+    yield found
+    for fd in found:
+        with suppress(OSError):  # it is closed, though nobody is there who could be told
+            os.close(fd)
+
+
+@pytest.fixture
+def keeper(opened: list[int], tmp_path: Path, place: Path) -> Iterator[RunningKeeper]:
     """A keeper on a real mount."""
     program = find_keeper()
     if program is None:
@@ -116,12 +126,14 @@ def keeper(tmp_path: Path, place: Path) -> Iterator[RunningKeeper]:
     libc = ctypes.CDLL(None, use_errno=True)
     words = (b"test", os.fsencode(place), b"fuse.test", MS_RDONLY_NOSUID_NODEV, options.encode())
     assert libc.mount(*words) == 0, os.strerror(ctypes.get_errno())
-    try:
-        with running_keeper(program, tmp_path, device=device) as running:
-            os.close(device)
+    with running_keeper(program, tmp_path, device=device) as running:
+        os.close(device)
+        try:
             yield running
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
+        finally:
+            # By force: a keeper that waits for its own reply could not even be killed. By the call:
+            # a child would close the descriptors that it inherits, and ask that keeper.
+            assert libc.umount2(os.fsencode(place), MNT_FORCE_DETACH) == 0
 
 
 def held(worker: HandWorker, opcode: int) -> Request:
@@ -132,35 +144,32 @@ def held(worker: HandWorker, opcode: int) -> Request:
 
 
 def test_both_kinds_of_invalidation_freeze_nothing_while_a_lookup_and_a_read_are_stalled(
-    keeper: RunningKeeper, place: Path
+    keeper: RunningKeeper, place: Path, opened: list[int]
 ) -> None:
     worker = keeper.workers.next()
     worker.begin(ANSWER)
-    fast = Doing(lambda: os.open(place / "fast", os.O_RDONLY)).served_by(worker)
-    other = Doing(lambda: os.open(place / "other", os.O_RDONLY)).served_by(worker)
-    try:
-        stat = Doing(lambda: os.stat(place / "slow"))
-        lookup = held(worker, Opcode.LOOKUP)
-        read = Doing(lambda: os.pread(fast, 4096, 0))
-        reading = held(worker, Opcode.READ)
-        for name in ("slow", "fast"):
-            worker.notify(Notice.INVAL_ENTRY, inval_entry_body(1, name))
-        worker.notify(Notice.INVAL_INODE, inval_inode_body(NODES[b"fast"]))
-        worker.notify(Notice.DELETE, delete_body(1, NODES[b"child"], "child"))
-        # The kernel holds the first of them, and everything else goes on.
-        assert Doing(lambda: os.pread(other, 4096, 0)).served_by(worker) == CONTENT
-        assert keeper.status().waiting == 2
-        assert stat.is_alive()
-        assert read.is_alive()
-        worker.reply(lookup, entry(NODES[b"slow"]))
-        worker.reply(reading, CONTENT)
-        assert stat.served_by(worker).st_size == len(CONTENT)
-        assert read.result() == CONTENT
-        keeper.wait_until(lambda now: now.notices == 4 and now.waiting == 0)
-        assert keeper.status().notices_dropped == 0
-    finally:
-        os.close(fast)
-        os.close(other)
+    openings = [Doing(partial(os.open, place / name, os.O_RDONLY)) for name in ("fast", "other")]
+    opened += [opening.served_by(worker) for opening in openings]
+    fast, other = opened
+    stat = Doing(lambda: os.stat(place / "slow"))
+    lookup = held(worker, Opcode.LOOKUP)
+    read = Doing(lambda: os.pread(fast, 4096, 0))
+    reading = held(worker, Opcode.READ)
+    for name in ("slow", "fast"):
+        worker.notify(Notice.INVAL_ENTRY, inval_entry_body(1, name))
+    worker.notify(Notice.INVAL_INODE, inval_inode_body(NODES[b"fast"]))
+    worker.notify(Notice.DELETE, delete_body(1, NODES[b"child"], "child"))
+    # The kernel holds the first of them, and everything else goes on.
+    assert Doing(lambda: os.pread(other, 4096, 0)).served_by(worker) == CONTENT
+    assert keeper.status().waiting == 2
+    assert stat.is_alive()
+    assert read.is_alive()
+    worker.reply(lookup, entry(NODES[b"slow"]))
+    worker.reply(reading, CONTENT)
+    assert stat.served_by(worker).st_size == len(CONTENT)
+    assert read.served_by(worker) == CONTENT
+    keeper.wait_until(lambda now: now.notices == 4 and now.waiting == 0)
+    assert keeper.status().notices_dropped == 0
 
 
 def test_what_was_invalidated_is_asked_for_again(keeper: RunningKeeper, place: Path) -> None:
