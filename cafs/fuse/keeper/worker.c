@@ -159,6 +159,8 @@ static void start(int client, int word)
     while (worker < workers + WORKERS_MAX && worker->state != ABSENT)
         worker++;
     if (worker == workers + WORKERS_MAX) {
+        if (word >= 0)
+            close(word);
         report_failure(client, "former workers have not ended yet");
         failed();
         return;
