@@ -22,6 +22,7 @@ from cafs.model.ref import ArchiveRef, BlobRef, Ref
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.span import Span
 from cafs.model.spec import RefSpec
+from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
 from cafs.vfs.attributes import Appearance, Attributes
 from cafs.vfs.filesystem import FileSystem
@@ -350,7 +351,7 @@ async def running_world(
 ) -> AsyncIterator[World]:
     """Open a store in a directory, and a mount in it."""
     async with open_store(path) as store:
-        mount = await store.mounts.create("test")
+        mount = await store.mounts.open(new_key(), "test")
         refs, digests = PlantedRefs(), PlantedDigests()
         filesystem = make_filesystem(
             store, mount, refs, digests, specs=specs, view=view, appearance=appearance

@@ -50,13 +50,6 @@ class Mounts:
         self._tables = MountTables(recent)
         self._held: dict[int, Lease] = {}
 
-    async def create(self, description: str) -> int:
-        """Begin a mount that nobody else is to find; as ``open`` with a new key.
-
-        Cancellation: no effect; once begun it is carried through.
-        """
-        return await self.open(new_key(), description)
-
     async def open(self, key: str, description: str, *, view: str = "/") -> int:
         """Find a mount by its key, or make it; returns its number, which no other gets.
 

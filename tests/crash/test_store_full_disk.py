@@ -10,6 +10,7 @@ import pytest
 from cafs.errors import StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.resolved import Resolved, Shape
+from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
 from cafs.store.streams import Stream
 
@@ -51,7 +52,7 @@ async def test_rule_6_a_full_disk_reads_and_removes(small_disk: Path) -> None:
 
 async def test_rule_6_a_full_disk_keeps_no_status_from_being_told(small_disk: Path) -> None:
     async with open_store(small_disk / "store") as store:
-        mount = await store.mounts.create("test")
+        mount = await store.mounts.open(new_key(), "test")
         fill_to_the_last_block(small_disk / "filler")
         for number in range(500):
             content = b"%05d" % number * 1000

@@ -28,6 +28,7 @@ from cafs.model.limits import Limits
 from cafs.model.member import Kind
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref, parse_ref
 from cafs.model.spec import Platform, Pull, RefSpec
+from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
 from cafs.transport.authenticating import BearerAuth
 from cafs.transport.choosing import Choosing
@@ -184,7 +185,7 @@ async def _world(
             policy=HostPolicy(frozenset(allowed)),
         ),
     }
-    mount = await store.mounts.create("test")
+    mount = await store.mounts.open(new_key(), "test")
     resolver = Resolver(handlers=handlers, store=store, mount=mount, offline=offline)
     specs: list[RefSpec] = []
 

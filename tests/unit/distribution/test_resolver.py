@@ -28,6 +28,7 @@ from cafs.model.record import TreeRecord
 from cafs.model.ref import ArchiveRef, parse_ref
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import Platform, Pull, RefSpec
+from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
 
 SPEC = RefSpec(name="gcc", ref=parse_ref("https://example.com/gcc.tar.gz"))
@@ -106,7 +107,7 @@ NewMount = Callable[..., Resolver]
 @pytest.fixture
 async def mount(store: Store) -> NewMount:
     """Makes resolvers, each of a mount of its own unless one is given."""
-    numbers = [await store.mounts.create("test") for _ in range(4)]
+    numbers = [await store.mounts.open(new_key(), "test") for _ in range(4)]
 
     def make(handler: Handler, *, number: int | None = None, offline: bool = False) -> Resolver:
         return Resolver(
@@ -136,7 +137,7 @@ async def test_a_ref_is_resolved_once_per_mount(store: Store, mount: NewMount) -
 async def test_a_new_worker_of_the_same_mount_gives_the_same_answer(
     store: Store, mount: NewMount
 ) -> None:
-    number = await store.mounts.create("test")
+    number = await store.mounts.open(new_key(), "test")
     handler = Answering(resolved("a"), resolved("b"))
     first = await mount(handler, number=number).resolve(SPEC, USUAL)
     assert await mount(handler, number=number).resolve(SPEC, USUAL) == first

@@ -11,7 +11,7 @@ import trio.testing
 from cafs.errors import BudgetError, StorageFullError
 from cafs.fetch import budget
 from cafs.fetch.budget import Account, Budget
-from cafs.store.mounts import Mounts
+from cafs.store.mounts import Mounts, new_key
 from cafs.store.store import Store, open_store
 
 KIB = 1 << 10
@@ -45,7 +45,7 @@ async def until(true: Callable[[], bool]) -> None:
 async def test_what_a_worker_has_spent_is_known_to_the_next(
     store: Store, limit: int | None
 ) -> None:
-    account = Account(store.mounts, await store.mounts.create("test"))
+    account = Account(store.mounts, await store.mounts.open(new_key(), "test"))
     async with kept(limit, account) as first:
         first.take(3 * KIB, "x")
     async with kept(10 * MIB, account) as second:
@@ -61,7 +61,7 @@ async def test_what_a_worker_has_spent_is_known_to_the_next(
 
 async def test_much_is_written_down_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "_PERIOD_S", LONG_S)
-    account = Account(store.mounts, await store.mounts.create("test"))
+    account = Account(store.mounts, await store.mounts.open(new_key(), "test"))
     async with kept(10 * MIB, account) as spending:
         for _ in range(8):
             spending.take(128 * KIB, "x")
@@ -74,7 +74,7 @@ async def test_much_is_written_down_at_once(store: Store, monkeypatch: pytest.Mo
 
 async def test_little_is_written_down_soon(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "_PERIOD_S", 0.01)
-    account = Account(store.mounts, await store.mounts.create("test"))
+    account = Account(store.mounts, await store.mounts.open(new_key(), "test"))
     async with kept(None, account) as spending:
         spending.take(1, "x")
         await until(lambda: store.mounts.spent(account.mount) == 1)
@@ -86,7 +86,7 @@ async def test_two_that_spend_for_one_mount_have_one_budget(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "_PERIOD_S", 0.01)
-    account = Account(store.mounts, await store.mounts.create("test"))
+    account = Account(store.mounts, await store.mounts.open(new_key(), "test"))
     async with kept(2 * MIB, account) as worker, kept(2 * MIB, account) as prefetch:
         prefetch.take(MIB + MIB // 2, "x")
         await until(lambda: store.mounts.spent(account.mount) > MIB)
@@ -108,7 +108,7 @@ async def test_what_cannot_be_written_down_is_not_forgotten(
         refused.append(count)
         raise StorageFullError("no space")
 
-    account = Account(store.mounts, await store.mounts.create("test"))
+    account = Account(store.mounts, await store.mounts.open(new_key(), "test"))
     async with kept(2 * MIB, account) as spending:
         with monkeypatch.context() as full:
             full.setattr(Mounts, "spend", refuse)

@@ -158,7 +158,7 @@ async def test_a_removal_that_was_cut_off_is_carried_through_by_a_sweep(
 
 
 async def test_a_mount_that_has_ended_takes_nothing_in(store: Store) -> None:
-    mount = await store.mounts.create("test")
+    mount = await store.mounts.open(new_key(), "test")
     await store.mounts.remove(mount)
     with pytest.raises(NotFoundError):
         await store.attachments.attach(mount, "ref/a")
@@ -169,7 +169,7 @@ async def test_a_mount_that_has_ended_takes_nothing_in(store: Store) -> None:
 
 
 async def test_what_was_spent_is_counted_by_mount(store: Store) -> None:
-    one, two = await store.mounts.create("one"), await store.mounts.create("two")
+    one, two = await store.mounts.open(new_key(), "one"), await store.mounts.open(new_key(), "two")
     assert await store.mounts.spend(one, 100) == 100
     assert await store.mounts.spend(one, 1 << 40) == 100 + (1 << 40)
     assert await store.mounts.spend(two, 5) == 5
@@ -178,7 +178,7 @@ async def test_what_was_spent_is_counted_by_mount(store: Store) -> None:
 
 
 async def test_of_two_that_settle_a_ref_the_first_is_right(store: Store) -> None:
-    mount = await store.mounts.create("test")
+    mount = await store.mounts.open(new_key(), "test")
     assert await store.mounts.resolve(mount, "key", meaning("first")) == meaning("first")
     assert await store.mounts.resolve(mount, "key", meaning("second")) == meaning("first")
     assert store.mounts.resolved(mount, "key") == meaning("first")

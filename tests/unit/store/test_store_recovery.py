@@ -132,7 +132,7 @@ async def test_broken_records_of_this_boot_cost_what_no_checkpoint_has_seen(
         assert await store.blobs.read(DIGEST, 0, 1 << 20) == DATA
         kept = await store.streams.open(StreamKey("cd" * 32), 10)
         assert await kept.read(0, 3) == b"abc"
-        assert await store.mounts.create("works") == 1
+        assert await store.mounts.open(new_key(), "works") == 1
 
 
 @pytest.mark.expects_log("store.(index.broken|blob.quarantined)")

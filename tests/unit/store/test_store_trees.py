@@ -12,6 +12,7 @@ from cafs.model.identity import StreamKey, TreeIdentity
 from cafs.model.member import ROOT, Entry, Kind, Piece
 from cafs.model.record import Segment, TreeStream
 from cafs.model.span import Span
+from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
 from cafs.store.tree_writing import BATCH, TreeWriter
 
@@ -272,7 +273,7 @@ async def test_a_replaced_tree_stays_while_a_mount_may_show_it(tmp_path: Path) -
             with store.trees.writer(TREE) as writer:
                 rooted(writer).add(file(name))
                 numbers.append(writer.publish((), None).number)
-        mount = await store.mounts.create("test")
+        mount = await store.mounts.open(new_key(), "test")
         await store.attachments.attach(mount, "ref/a/", count=2, tree=numbers[0])
     async with open_store(tmp_path) as store:  # the mount's next worker, alone with the store
         with trio.fail_after(10):
