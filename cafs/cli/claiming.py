@@ -5,11 +5,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import click
 
 from cafs.cli import live, unmounting
+from cafs.control import keeper
 from cafs.errors import MountError
+
+_ENDING_S: Final = 20.0
+"""How long a keeper that is about to end may take: its worker has 15 s."""
 
 
 @contextmanager
@@ -53,6 +58,7 @@ def prepare(mount_point: Path, store: Path) -> None:
             " the mount would wait for itself",
             hint="mount elsewhere, or choose another store with --store",
         )
+    _outwait(mount_point)
     while (kind := live.mounted_type(mount_point)) is not None:
         _vacate(mount_point, kind)
     try:
@@ -63,8 +69,35 @@ def prepare(mount_point: Path, store: Path) -> None:
         raise MountError(f"cannot make {mount_point}: {error.strerror}") from error
 
 
+def _outwait(mount_point: Path) -> None:
+    """Wait for the end of a keeper that nobody waits for, since its command has been killed.
+
+    It is about to mount, and will unmount what is there by then: that shall not be ours.
+
+    Raises:
+        MountError: it does not end.
+    """
+    known = live.find(mount_point)
+    if known is None or not known.alive or not known.control:
+        return
+    try:
+        starts = keeper.status(known.control).state == "starting"
+    except MountError:  # it has not come so far as to listen, or does not any more
+        starts = live.mounted_type(mount_point) is None
+    if starts:
+        _see_end(known)
+
+
+def _see_end(known: live.LiveMount) -> None:
+    if not unmounting.ended(known.pid, _ENDING_S):
+        raise MountError(
+            f"{known.mount_point}: a former {known.holder} (pid {known.pid}) does not end",
+            hint=f"end it: kill {known.pid}",
+        )
+
+
 def _vacate(mount_point: Path, kind: str) -> None:
-    """Unmount the uppermost mount there if it is ours and dead.
+    """Unmount the uppermost mount there if it is ours and dead, or see it go.
 
     Raises:
         MountError: it is not.
@@ -78,6 +111,9 @@ def _vacate(mount_point: Path, kind: str) -> None:
             raise MountError(f"{mount_point} is mounted already, by another user", hint=hint)
         by = f"{known.holder} pid {known.pid}, store {known.store}"
         raise MountError(f"{mount_point} is mounted already ({by})", hint=hint)
+    if known is not None and known.alive:
+        _see_end(known)  # it is about to unmount, and shall not unmount what comes next
+        return
     unmounting.clean_up(mount_point, known)
     who = f"its {known.holder} (pid {known.pid})" if known is not None else "who served it"
     click.echo(f"cafs: cleaned up {mount_point}: {who} had died", err=True)

@@ -44,15 +44,17 @@ class LiveMount(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there, and no zombie that nobody has reaped.
+        """Whether the process is there: this one, no zombie, and none that got its pid later.
 
-        Source: proc(5), /proc/pid/stat: the state follows the name, which ends with the last ")".
+        Its command line has its socket or its key; that of one which has just been started in the
+        foreground says so. A zombie's is empty.
         """
         try:
-            told = Path(f"/proc/{self.pid}/stat").read_bytes()
+            words = Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return told.rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
+        known = (self.control.encode(), self.key.encode(), b"--foreground")
+        return any(word in words for word in known if word)
 
     @property
     def holder(self) -> str:

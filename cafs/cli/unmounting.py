@@ -83,7 +83,12 @@ def clean_up(mount_point: Path, known: live.LiveMount | None) -> None:
     Raises:
         MountError: it cannot be unmounted.
     """
-    _detach(mount_point, lazy=True)  # whoever has something open in it only gets errors
+    try:
+        _detach(mount_point, lazy=True)  # whoever has something open in it only gets errors
+    except MountError:
+        if live.mounted_type(mount_point) == live.TYPE:
+            raise
+        # Its keeper was faster, at its own end.
     if known is not None and not known.alive:
         live.remove(known)
 

@@ -16,7 +16,8 @@ from tests.conftest import Cafs
 
 
 def test_without_a_project_every_verb_says_that_there_is_none(cafs: Cafs) -> None:
-    for arguments in (("mount",), ("unmount",), ("prefetch",), ("resolve",), ("run", "--", "true")):
+    verbs = (("mount",), ("unmount",), ("reload",), ("prefetch",), ("resolve",))
+    for arguments in (*verbs, ("run", "--", "true")):
         done = cafs.run(*arguments, check=False)
         assert done.returncode == 2, arguments
         assert "there is no cafs.toml" in done.stderr, arguments

@@ -6,7 +6,9 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -157,6 +159,41 @@ def test_a_mount_that_is_refused_leaves_the_log_of_the_live_one(
         assert cafs.run("mount", check=False).returncode == 8
         assert mount.log().startswith(before)
         assert [path.name for path in mount.log_file.parent.iterdir()] == [mount.log_file.name]
+
+
+def test_a_worker_that_crashes_shows_its_last_lines_and_leaves_nothing(
+    fuse: None, cafs: Cafs
+) -> None:
+    cafs.project('[mount]\npath = "cafs"\n')
+    hostile = cafs.directory / "hostile"
+    hostile.mkdir()
+    script = "import os, sys\nif 'worker' in sys.orig_argv:\n"
+    script += "    print('out of luck', file=sys.stderr, flush=True)\n    os._exit(9)\n"
+    (hostile / "sitecustomize.py").write_text(script)
+    cafs.environment["PYTHONPATH"] = str(hostile)
+    done = cafs.run("mount", check=False)
+    assert done.returncode == 8
+    assert "out of luck" in done.stderr
+    assert "ended with 9 before the mount was ready" in done.stderr
+    assert not os.path.ismount(cafs.directory / "cafs")
+    assert logs_of(cafs) == []
+
+
+def test_what_a_killed_command_had_logged_is_removed_by_the_next(fuse: None, cafs: Cafs) -> None:
+    cafs.project('[mount]\npath = "cafs"\n')
+    killed = cafs.popen("mount")
+    while not logs_of(cafs):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    with cafs.mount() as mount:
+        assert logs_of(cafs) == [mount.log_file.name]
+
+
+def logs_of(cafs: Cafs) -> list[str]:
+    directory = Path(cafs.environment["XDG_STATE_HOME"], "cafs")
+    return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
 
 def test_unmounting_from_inside_says_where_one_stands(

@@ -106,9 +106,18 @@ def test_a_directory_that_others_may_read_is_refused(runtime: Path) -> None:
         live.directory()
 
 
-def test_a_zombie_is_not_alive() -> None:
-    assert mount("a", pid=os.getpid()).alive
-    with subprocess.Popen(["true"]) as ended:
-        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
-        assert not mount("a", pid=ended.pid).alive
-    assert not mount("a", pid=ended.pid).alive
+def test_alive_is_who_was_started_for_it_until_it_ends() -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "read line", "--key", "a" * 32], stdin=subprocess.PIPE
+    ) as it:
+        assert mount("a", pid=it.pid).alive
+        assert not mount("b", pid=it.pid).alive
+        assert it.stdin is not None
+        it.stdin.close()
+        os.waitid(os.P_PID, it.pid, os.WEXITED | os.WNOWAIT)
+        assert not mount("a", pid=it.pid).alive  # a zombie
+    assert not mount("a", pid=it.pid).alive
+
+
+def test_who_got_the_pid_later_is_not_the_mounts_process() -> None:
+    assert not mount("a", pid=os.getpid()).alive
