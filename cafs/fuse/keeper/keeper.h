@@ -114,8 +114,8 @@ struct request {
     int32_t tid;                    /* the thread that waits, 0: not known */
     uint32_t length;
     bool sent;        /* the worker has it */
-    uint8_t refused;  /* how often a worker answered EINTR to it, though its reader is there */
-    uint8_t failures; /* how many workers failed while they had it */
+    uint8_t refusals; /* how often a worker answered EINTR to it, though its reader is there */
+    uint8_t blames;   /* how many workers failed while they had it */
     char message[REQUEST_SIZE];
 };
 
@@ -151,13 +151,13 @@ size_t requests_owed(void);
 struct request *requests_at(size_t place);
 
 /* ---- relay.c: every message between the kernel and a worker. It needs nothing but a buffer; what
- * it does to the outside are device_write, worker_send, workers_given_up, workers_initialise,
- * readers_look_at, notices_push, log_line and now_ns ---- */
+ * it does to the outside are device_write, worker_send, workers_given_up, readers_look_at,
+ * notices_push and log_line ---- */
 
 enum {
-    DATA_MAX = 128 << 10,           /* bytes of content in one message: larger ones need luck */
-    ANSWER_MAX = DATA_MAX + 4096,   /* the longest reply */
-    DEVICE_READ = 8192,             /* what the kernel wants to be offered for each request */
+    DATA_MAX = 128 << 10,         /* bytes of content in one message: larger ones need luck */
+    ANSWER_MAX = DATA_MAX + 4096, /* the longest reply */
+    DEVICE_READ = 8192,           /* what the kernel wants to be offered for each request */
 };
 
 /* Heartbeats carry this bit in their unique; the kernel counts up from 2. */
@@ -198,14 +198,25 @@ void relay_fail(void);
  */
 void relay_blame(void);
 
-/* Returns the kernel's INIT with its length; NULL before it has come. */
-const char *relay_init(size_t *length);
-
-/* Whether the kernel has its reply to INIT. */
-bool relay_initialised(void);
-
 /* Logs a warning about the kernel or a worker, at most one a second. */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- init.c: what the kernel and the workers agree on at first ---- */
+
+/* Keeps the kernel's INIT, of at least a header, and has it sent (workers_initialise). */
+void init_request(const char *message, size_t length);
+
+/* Returns the kernel's INIT with its length; NULL before it has come. */
+const char *init_requested(size_t *length);
+
+/* Whether the kernel offers a flag of INIT's first 32. */
+bool init_offers(uint32_t flag);
+
+/* Handles what may be a worker's reply to INIT, of at least a header. The first goes to the kernel. */
+enum answer init_reply(const char *message, size_t length);
+
+/* Whether the kernel has its reply to INIT. */
+bool init_answered(void);
 
 /* ---- readers.c: the kernel does not always say that a reader was killed ---- */
 
@@ -233,8 +244,28 @@ pid_t spawn(int word, int *requests, int *channel);
 
 enum { WORKERS_MAX = 4, WORKERS_FDS = 2 * WORKERS_MAX };
 
+struct worker {
+    enum { ABSENT, CANDIDATE, SERVING, LEAVING } state;
+    pid_t pid;
+    bool buried;           /* its process is no more, and its pid may be another's by now */
+    int requests, channel; /* -1: closed */
+    int client;            /* of control.c, who asked for it; -1: nobody did */
+    uint64_t served_ns;    /* since when it serves */
+    uint64_t kill_ns;      /* when patience with it ends, 0: there is no such time */
+    uint64_t heard_ns;     /* when it last sent anything, or began to owe something */
+    uint64_t beat;         /* the heartbeat that it has not answered, 0: none */
+    uint64_t beat_ns;      /* when the last heartbeat was sent */
+};
+
 /* Starts the first worker; `word` is where it says how it went (-1: nowhere), owned from now on. */
 void workers_start(int word);
+
+/* Starts a worker that is to replace the one that serves; a client of control.c is told how it
+ * went. `word` is owned from now on. */
+void workers_reload(int client, int word);
+
+/* The kernel's INIT has come. */
+void workers_initialise(void);
 
 /* Fills `fds` with what to wait for. */
 void workers_poll(struct pollfd fds[WORKERS_FDS]);
@@ -248,8 +279,8 @@ int workers_tick(void);
 /* Handles news of a child from waitid; one that is no worker is ignored. */
 void workers_child(const siginfo_t *news);
 
-/* The kernel's INIT has come. */
-void workers_initialise(void);
+/* Handles a message of a worker, of any content. */
+void worker_take(struct worker *worker, const char *message, size_t length);
 
 /* Sends a request to whoever serves. False: it does not take it now, or nobody serves. */
 bool worker_send(const void *message, size_t length);
@@ -257,15 +288,11 @@ bool worker_send(const void *message, size_t length);
 /* Tells whoever serves that nobody waits for a request any more. */
 void worker_tell_gone(const struct request *request);
 
-/* Whether workers failed too often, so that requests fail until an admin acts. */
-bool workers_given_up(void);
-
-/* Starts a worker that is to replace the one that serves; a client of control.c is told how it
- * went. `word` is owned from now on. */
-void workers_reload(int client, int word);
-
 /* Ends all of them: the mount has ended. */
 void workers_end(void);
+
+/* Whether workers failed too often, so that requests fail until an admin acts. */
+bool workers_given_up(void);
 
 /* Whether a worker's process is left. */
 bool workers_left(void);
@@ -274,15 +301,61 @@ bool workers_left(void);
 pid_t workers_serving(void);
 unsigned workers_started(void);
 
+/* ---- wire.c: a worker's sockets ---- */
+
+/* Sends a request. False: the socket is full, or nobody is there any more. */
+bool wire_send(struct worker *worker, const void *message, size_t length);
+
+/* Sends a heartbeat, if the socket takes it. */
+void wire_beat(struct worker *worker);
+
+/* Sends a message on the channel: its kind and at most REQUEST_SIZE bytes. A full one loses it. */
+void wire_tell(const struct worker *worker, char kind, const void *message, size_t length);
+
+/* Takes messages (worker_take), as many as are there and have their turn; closes what is closed. */
+void wire_read(struct worker *worker);
+
+/* Likewise from the channel, on which the worker passes its lease. */
+void wire_listen(struct worker *worker);
+
+/* ---- ending.c: how the keeper ends ---- */
+
+/* Ends the keeper, which unmounts if the mount is there; the first call counts. */
+void keeper_end(int code);
+
+/* Someone asks it to end: it drains; asked again it detaches the mount; a third time ends at once. */
+void ending_ask(void);
+
+/* Handles news of a child from waitid. False: it is none that unmounts. */
+bool ending_child(const siginfo_t *news);
+
+/* Unmounts if it is time to. Returns whether there is more to be done later. */
+bool ending_tick(void);
+
+/* Whether the end has begun; whether the mount has gone; whether nothing is left to be done. */
+bool ending_begun(void);
+bool ending_mount(void);
+bool ending_done(void);
+
+/* The exit code, once all is done. */
+int ending_code(void);
+
 /* ---- main.c ---- */
+
+extern struct settings {
+    int fd, word; /* -1: none */
+    unsigned read_ahead;
+    const char *options, *user, *control, *live, *point;
+    char **command;
+} settings;
 
 /* Writes one message to the kernel. */
 void device_write(const void *message, size_t length);
 
+/* Lets go of /dev/fuse. */
+void device_close(void);
+
 /* The kernel has its reply to INIT. */
 void keeper_ready(void);
-
-/* Ends the keeper, which unmounts if the mount is there; the first call counts. */
-void keeper_end(int code);
 
 #endif

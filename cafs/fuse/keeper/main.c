@@ -23,27 +23,12 @@ enum {
     EXIT_USAGE = 2,
     EXIT_MOUNT = 8,
 };
-#define UNMOUNT_AGAIN_NS (NS_PER_S / 5)
 #define LOOK_NS (NS_PER_S / 10)
 
-static struct {
-    int fd; /* --fd, -1: it is to be mounted */
-    int word;
-    unsigned read_ahead;
-    const char *options, *user, *control, *live;
-    const char *point;
-    char **command;
-} settings = {.fd = -1, .word = -1, .options = ""};
+struct settings settings = {.fd = -1, .word = -1, .options = ""};
 
-static int device = -1;
+static int device = -1, signals;
 static bool is_socket; /* what --fd gave is a socket that speaks like /dev/fuse */
-static int signals;
-static unsigned asked;      /* how often the keeper was asked to end */
-static bool ended;          /* the mount has gone, or is given up */
-static int exit_code;
-static pid_t unmounting;    /* the child that does it, 0: there is none */
-static bool unmounted;      /* it has done it, perhaps lazily */
-static uint64_t unmount_ns; /* when to try it next, 0: not again */
 
 uint64_t now_ns(void)
 {
@@ -61,7 +46,7 @@ void device_write(const void *message, size_t length)
                                 : write(device, message, length);
 
     /* ENOENT: nobody waits for it any more; ENODEV, EPIPE: the mount has gone, as reading tells. */
-    if (written < 0 && errno != ENOENT && errno != ENODEV && errno != EPIPE && !ended)
+    if (written < 0 && errno != ENOENT && errno != ENODEV && errno != EPIPE && !ending_mount())
         complain("the kernel refused a message of %zu bytes: %s", length, strerror(errno));
 }
 
@@ -89,90 +74,22 @@ static bool device_serve(void)
     return true;
 }
 
-/* ---- the end ---- */
+void device_close(void)
+{
+    int none = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    /* The number stays taken: the thread of notices.c may be about to write to it. */
+    if (none < 0)
+        return;
+    dup3(none, device, O_CLOEXEC);
+    close(none);
+}
 
 void keeper_ready(void)
 {
     service_notify("READY=1");
     if (settings.read_ahead != 0 && settings.fd < 0)
         read_ahead_set(settings.point, settings.read_ahead);
-}
-
-void keeper_end(int code)
-{
-    int none;
-
-    if (ended)
-        return;
-    ended = true;
-    exit_code = code;
-    service_notify("STOPPING=1");
-    /* Closes it, but leaves the number taken: the thread of notices.c may be about to use it. */
-    none = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (none >= 0) {
-        dup3(none, device, O_CLOEXEC);
-        close(none);
-    }
-    workers_end();
-    if (code != 0 && settings.fd < 0 && unmounting == 0 && !unmounted) {
-        pid_t child = unmount_start(settings.point, true);
-
-        unmounting = child > 0 ? child : 0;
-    }
-}
-
-/* Starts to unmount when it is time to. */
-static void try_unmount(void)
-{
-    pid_t child;
-
-    if (ended || unmounting != 0 || unmount_ns == 0 || now_ns() < unmount_ns)
-        return;
-    child = unmount_start(settings.point, asked > 1);
-    unmounting = child > 0 ? child : 0;
-    unmount_ns = child > 0 ? 0 : now_ns() + UNMOUNT_AGAIN_NS;
-}
-
-/* The child that was to unmount has ended. */
-static void unmount_tried(const siginfo_t *news)
-{
-    static bool said;
-    bool busy = news->si_code == CLD_EXITED && news->si_status == 1;
-
-    unmounting = 0;
-    if (news->si_code == CLD_EXITED && news->si_status == 0) {
-        unmounted = true; /* what lies at the mount point now is not ours */
-        unmount_ns = 0;
-    }
-    if (!busy || ended)
-        return;
-    if (!said)
-        log_line(LEVEL_INFO, "%s is in use: it is unmounted once it is not", settings.point);
-    said = true;
-    unmount_ns = now_ns() + UNMOUNT_AGAIN_NS;
-}
-
-/* Does what SIGTERM wants: first to drain, then to detach, then to end at once. */
-static void ask_to_end(void)
-{
-    asked++;
-    if (settings.fd >= 0) {
-        log_line(LEVEL_INFO, "asked to end");
-        keeper_end(0);
-        return;
-    }
-    log_line(LEVEL_INFO, "asked to end: %s",
-             asked == 1   ? "unmounting"
-             : asked == 2 ? "unmounting while in use"
-                          : "at once");
-    if (asked == 1)
-        service_notify("STOPPING=1");
-    unmount_ns = unmounted ? 0 : 1;
-    if (asked > 2) {
-        /* A notification may wait in the kernel for one of these, and the process with it. */
-        relay_fail();
-        keeper_end(0);
-    }
 }
 
 static void serve_signals(void)
@@ -182,15 +99,13 @@ static void serve_signals(void)
 
     while (read(signals, &news, sizeof news) == (ssize_t)sizeof news)
         if (news.ssi_signo != SIGCHLD)
-            ask_to_end();
+            ending_ask();
     for (;;) {
         child.si_pid = 0;
         if (waitid(P_ALL, 0, &child, WEXITED | WSTOPPED | WNOHANG) != 0 || child.si_pid == 0)
             return;
-        if (child.si_pid != unmounting)
+        if (!ending_child(&child))
             workers_child(&child);
-        else if (child.si_code != CLD_STOPPED && child.si_code != CLD_TRAPPED)
-            unmount_tried(&child);
     }
 }
 
@@ -198,9 +113,9 @@ static void serve_signals(void)
 
 static void write_status(char *text, size_t size)
 {
-    const char *state = asked != 0 || ended      ? "ending"
+    const char *state = ending_begun()           ? "ending"
                         : workers_given_up()     ? "given-up"
-                        : !relay_initialised()   ? "starting"
+                        : !init_answered()         ? "starting"
                         : workers_serving() == 0 ? "recovering"
                                                  : "serving";
 
@@ -224,19 +139,19 @@ static void run(void)
     uint64_t look_ns = 0;
     int wait_ms = 0;
 
-    while (asked < 3 && !(ended && !workers_left() && unmounting == 0)) {
+    while (!ending_done()) {
         bool room = requests_count() < REQUESTS_MAX;
         size_t control = control_poll(of_control);
 
         fds[0] = (struct pollfd){.fd = signals, .events = POLLIN};
-        fds[1] = (struct pollfd){.fd = ended ? -1 : device, .events = room ? POLLIN : 0};
+        fds[1] = (struct pollfd){.fd = ending_mount() ? -1 : device, .events = room ? POLLIN : 0};
         workers_poll(of_workers);
         if (poll(fds, 2 + WORKERS_FDS + control, wait_ms) < 0 && errno != EINTR) {
             log_line(LEVEL_ERROR, "cannot wait: %s", strerror(errno));
             return;
         }
         workers_serve(of_workers);
-        if (!ended && fds[1].revents != 0 && !device_serve())
+        if (!ending_mount() && fds[1].revents != 0 && !device_serve())
             keeper_end(0);
         control_serve(of_control, control);
         if (fds[0].revents != 0)
@@ -246,8 +161,7 @@ static void run(void)
             look_ns = now_ns();
         }
         wait_ms = workers_tick();
-        try_unmount();
-        if (unmounting != 0 || unmount_ns != 0)
+        if (ending_tick())
             wait_ms = TICK_MS;
     }
 }
@@ -372,5 +286,5 @@ int main(int count, char **arguments)
         control_close();
     if (settings.live != NULL)
         unlink(settings.live);
-    return exit_code;
+    return ending_code();
 }

@@ -1,6 +1,6 @@
 /*
  * Messages between the kernel and a worker: what is answered here, what is remembered and passed
- * on, how INIT's reply is edited, and which messages of a worker reach the kernel.
+ * on, and which messages of a worker reach the kernel.
  */
 #include "keeper.h"
 
@@ -9,42 +9,35 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     ERROR_END = 512,  /* the kernel refuses errors from here on, and the request would hang */
     REFUSALS_MAX = 3, /* times that a request is sent again after an EINTR that nobody asked for */
-    FAILURES_MAX = 3, /* workers that fail with a request, before it fails instead */
+    BLAMES_MAX = 3,   /* workers that fail with a request, before it fails instead */
     NAME_LONGEST = 255,
-    MINOR_SPOKEN = 31, /* of Linux 5.4, the oldest that is supported */
-    RELAY = 1,                  /* no errno: this request is for the worker */
-    BACKGROUND_MAX = 1024,      /* with the kernel's 12, 12 stalled reads would stop the mount */
-    BACKGROUND_CONGESTED = 768, /* as the kernel reckons it, three quarters */
-    WRITE_MAX = 4096,           /* nobody writes; more would want a larger buffer to read into */
+    RELAY = 1, /* no errno: this request is for the worker */
 };
 
-/* What the keeper wants of the kernel, whatever the worker says. */
-#define FLAGS_WANTED                                                                             \
-    (FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_PARALLEL_DIROPS | FUSE_POSIX_ACL |              \
-     FUSE_NO_OPEN_SUPPORT | FUSE_NO_OPENDIR_SUPPORT)
-/* What a worker may ask for besides; anything else would need an answer that is not given here. */
-#define FLAGS_KNOWN                                                                              \
-    (FLAGS_WANTED | FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_EXPORT_SUPPORT |                \
-     FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |      \
-     FUSE_ASYNC_DIO | FUSE_EXPLICIT_INVAL_DATA)
-
-struct init_reply {
-    struct fuse_out_header header;
-    struct fuse_init_out init;
-};
+#define BIT(opcode) (UINT64_C(1) << (opcode))
+/* Requests that want no answer. The worker counts no lookups: inodes are the store's. */
+#define SILENT (BIT(FUSE_FORGET) | BIT(FUSE_BATCH_FORGET) | BIT(FUSE_NOTIFY_REPLY))
+/* Requests that mean nothing where there are no handles. */
+#define EMPTY (BIT(FUSE_RELEASE) | BIT(FUSE_RELEASEDIR) | BIT(FUSE_DESTROY))
+/* Requests that the kernel does without once it has been told ENOSYS. Without INTERRUPT no signal
+ * but a fatal one matters to a reader, and those readers.c finds. */
+#define UNSUPPORTED                                                                              \
+    (BIT(FUSE_INTERRUPT) | BIT(FUSE_FLUSH) | BIT(FUSE_IOCTL) | BIT(FUSE_LSEEK) |                 \
+     BIT(FUSE_POLL) | BIT(FUSE_BMAP) | BIT(FUSE_FSYNC) | BIT(FUSE_FSYNCDIR))
+/* Requests that would change something, which a read-only mount refuses as such. */
+#define CHANGES                                                                                  \
+    (BIT(FUSE_SETATTR) | BIT(FUSE_SYMLINK) | BIT(FUSE_MKNOD) | BIT(FUSE_MKDIR) |                 \
+     BIT(FUSE_UNLINK) | BIT(FUSE_RMDIR) | BIT(FUSE_RENAME) | BIT(FUSE_RENAME2) |                 \
+     BIT(FUSE_LINK) | BIT(FUSE_WRITE) | BIT(FUSE_SETXATTR) | BIT(FUSE_REMOVEXATTR) |             \
+     BIT(FUSE_CREATE) | BIT(FUSE_TMPFILE) | BIT(FUSE_FALLOCATE) | BIT(FUSE_COPY_FILE_RANGE))
+/* Requests that carry a handle, for which the node stands, since no handle was given out. */
+#define HANDLES (BIT(FUSE_READ) | BIT(FUSE_READDIR) | BIT(FUSE_READDIRPLUS))
 
 struct counters counters;
-
-static char init_request[REQUEST_SIZE]; /* the kernel's INIT, as it came */
-static size_t init_length;              /* 0: it has not come */
-static struct fuse_init_in init_in;
-static struct init_reply init_given; /* what the kernel got, after the edits */
-static bool initialised;
 
 void complain(const char *format, ...)
 {
@@ -75,36 +68,23 @@ void relay_error(uint64_t unique, int error)
     device_write(&header, sizeof header);
 }
 
+/* Answers a request that waits, with an error, and forgets it. */
+static void fail(struct request *request, int error)
+{
+    relay_error(request->unique, error);
+    requests_remove(request);
+}
+
 /* ---- from the kernel ---- */
 
-/* Whether a request would change something, which a read-only mount refuses as such. */
-static bool is_change(uint32_t opcode)
+/* Whether a request is one of a set of BITs. */
+static bool is_among(const struct fuse_in_header *header, uint64_t set)
 {
-    switch (opcode) {
-    case FUSE_SETATTR:
-    case FUSE_SYMLINK:
-    case FUSE_MKNOD:
-    case FUSE_MKDIR:
-    case FUSE_UNLINK:
-    case FUSE_RMDIR:
-    case FUSE_RENAME:
-    case FUSE_RENAME2:
-    case FUSE_LINK:
-    case FUSE_WRITE:
-    case FUSE_SETXATTR:
-    case FUSE_REMOVEXATTR:
-    case FUSE_CREATE:
-    case FUSE_TMPFILE:
-    case FUSE_FALLOCATE:
-    case FUSE_COPY_FILE_RANGE:
-        return true;
-    default:
-        return false;
-    }
+    return header->opcode < 64 && (set >> header->opcode & 1) != 0;
 }
 
 /* The errno for an extended attribute that no worker has, RELAY for others. */
-static int xattr_error(const char *message, size_t length)
+static int xattr_answer(const char *message, size_t length)
 {
     const size_t start = sizeof(struct fuse_in_header) + sizeof(struct fuse_getxattr_in);
     const char *name = message + start;
@@ -124,43 +104,22 @@ static int xattr_error(const char *message, size_t length)
 static int own_answer(const struct fuse_in_header *header, const char *message, size_t length)
 {
     size_t held = length < DEVICE_READ ? length : DEVICE_READ;
-    size_t body = held - sizeof *header;
+    int error;
 
-    switch (header->opcode) {
-    case FUSE_OPEN: /* with ENOSYS the kernel never asks again: an open is then free */
-        if (init_in.flags & FUSE_NO_OPEN_SUPPORT)
-            return ENOSYS;
-        break;
-    case FUSE_OPENDIR:
-        if (init_in.flags & FUSE_NO_OPENDIR_SUPPORT)
-            return ENOSYS;
-        break;
-    case FUSE_INTERRUPT: /* readers.c finds who was killed, and other signals shall not matter */
-    case FUSE_FLUSH:
-    case FUSE_IOCTL:
-    case FUSE_LSEEK:
-    case FUSE_POLL:
-    case FUSE_BMAP:
-    case FUSE_FSYNC:
-    case FUSE_FSYNCDIR:
+    /* An OPEN that was answered with ENOSYS is the last one: opens are free from then on. */
+    if (is_among(header, UNSUPPORTED) ||
+        (header->opcode == FUSE_OPEN && init_offers(FUSE_NO_OPEN_SUPPORT)) ||
+        (header->opcode == FUSE_OPENDIR && init_offers(FUSE_NO_OPENDIR_SUPPORT)))
         return ENOSYS;
-    case FUSE_RELEASE:
-    case FUSE_RELEASEDIR:
-    case FUSE_DESTROY:
+    if (is_among(header, EMPTY))
         return 0;
-    case FUSE_GETXATTR:
-        if (xattr_error(message, held) != RELAY)
-            return xattr_error(message, held);
-        break;
-    case FUSE_LOOKUP:
-        if (strnlen(message + sizeof *header, body) > NAME_LONGEST)
-            return ENAMETOOLONG;
-        break;
-    default:
-        break;
-    }
+    if (header->opcode == FUSE_GETXATTR && (error = xattr_answer(message, held)) != RELAY)
+        return error;
+    if (header->opcode == FUSE_LOOKUP &&
+        strnlen(message + sizeof *header, held - sizeof *header) > NAME_LONGEST)
+        return ENAMETOOLONG;
     if (length > REQUEST_SIZE)
-        return is_change(header->opcode) ? EROFS : EIO;
+        return is_among(header, CHANGES) ? EROFS : EIO;
     return workers_given_up() ? EIO : RELAY;
 }
 
@@ -169,74 +128,43 @@ static void remember(const struct fuse_in_header *header, const char *message, s
 {
     struct request *request = requests_add(message, length);
 
-    if (request == NULL) {
-        complain("the kernel sent request %llu twice, or too many", /* which it never does */
+    if (request == NULL) { /* the kernel never does this */
+        complain("the kernel sent request %llu twice, or too many",
                  (unsigned long long)header->unique);
         relay_error(header->unique, EIO);
         return;
     }
-    /* No file was opened, so no handle was given out: the node stands for it. */
-    if ((header->opcode == FUSE_READ || header->opcode == FUSE_READDIR ||
-         header->opcode == FUSE_READDIRPLUS) &&
-        length >= sizeof *header + sizeof(struct fuse_read_in))
+    if (is_among(header, HANDLES) && length >= sizeof *header + sizeof(struct fuse_read_in))
         memcpy(request->message + sizeof *header + offsetof(struct fuse_read_in, fh),
                &header->nodeid, sizeof header->nodeid);
     counters.relayed++;
     relay_flush();
 }
 
-/* Keeps the kernel's INIT, and has it sent. */
-static void initialise(const struct fuse_in_header *header, const char *message, size_t length)
-{
-    if (initialised || length > sizeof init_request ||
-        length < sizeof *header + offsetof(struct fuse_init_in, flags2)) {
-        complain("the kernel sent an INIT of %zu bytes that was not expected", length);
-        relay_error(header->unique, EIO);
-        return;
-    }
-    memcpy(init_request, message, length);
-    init_length = length;
-    memset(&init_in, 0, sizeof init_in);
-    length -= sizeof *header;
-    memcpy(&init_in, message + sizeof *header,
-           length < sizeof init_in ? length : sizeof init_in);
-    workers_initialise();
-}
-
 void relay_request(const char *message, size_t length)
 {
-    struct fuse_in_header header;
+    struct fuse_in_header header = {0};
+    struct fuse_interrupt_in interrupt;
     int error;
 
-    if (length < sizeof header) {
-        complain("the kernel sent %zu bytes", length);
-        return;
-    }
-    memcpy(&header, message, sizeof header);
-    if (header.len != length || header.unique & HEARTBEAT_BIT) {
+    memcpy(&header, message, length < sizeof header ? length : sizeof header);
+    if (length < sizeof header || header.len != length || header.unique & HEARTBEAT_BIT) {
         complain("the kernel sent %zu bytes as %u", length, header.len);
         return;
     }
     if (header.opcode == FUSE_INIT) {
-        initialise(&header, message, length);
+        init_request(message, length);
         return;
     }
-    if (header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET ||
-        header.opcode == FUSE_NOTIFY_REPLY) { /* these want no answer */
-        counters.answered++;
-        return;
-    }
-    error = own_answer(&header, message, length);
+    error = is_among(&header, SILENT) ? 0 : own_answer(&header, message, length);
     if (error == RELAY) {
         remember(&header, message, length);
         return;
     }
-    relay_error(header.unique, error);
     counters.answered++;
-    if (header.opcode == FUSE_INTERRUPT &&
-        length >= sizeof header + sizeof(struct fuse_interrupt_in)) {
-        struct fuse_interrupt_in interrupt;
-
+    if (!is_among(&header, SILENT))
+        relay_error(header.unique, error);
+    if (header.opcode == FUSE_INTERRUPT && length >= sizeof header + sizeof interrupt) {
         memcpy(&interrupt, message + sizeof header, sizeof interrupt);
         readers_look_at(interrupt.unique);
     }
@@ -253,14 +181,11 @@ void relay_flush(void)
 
 void relay_fail(void)
 {
-    for (size_t place = 0; place < REQUESTS_MAX; place++) {
-        struct request *request = requests_at(place);
+    struct request *request;
 
-        if (request == NULL)
-            continue;
-        relay_error(request->unique, EIO);
-        requests_remove(request);
-    }
+    for (size_t place = 0; place < REQUESTS_MAX; place++)
+        if ((request = requests_at(place)) != NULL)
+            fail(request, EIO);
 }
 
 void relay_blame(void)
@@ -269,98 +194,39 @@ void relay_blame(void)
         struct request *request = requests_at(place);
         struct fuse_in_header header;
 
-        if (request == NULL || !request->sent || ++request->failures < FAILURES_MAX)
+        if (request == NULL || !request->sent || ++request->blames < BLAMES_MAX)
             continue;
         memcpy(&header, request->message, sizeof header);
-        log_line(LEVEL_WARNING, "%u workers failed with a request under way (kind %u, node %llu): "
-                 "it fails as well", FAILURES_MAX, header.opcode,
-                 (unsigned long long)header.nodeid);
-        relay_error(request->unique, EIO);
-        requests_remove(request);
+        log_line(LEVEL_WARNING,
+                 "%d workers failed with a request under way (kind %u, node %llu): it fails too",
+                 BLAMES_MAX, header.opcode, (unsigned long long)header.nodeid);
+        fail(request, EIO);
     }
-}
-
-const char *relay_init(size_t *length)
-{
-    *length = init_length;
-    return init_length != 0 ? init_request : NULL;
-}
-
-bool relay_initialised(void)
-{
-    return initialised;
 }
 
 /* ---- from a worker ---- */
 
-/*
- * Reads a worker's reply to INIT, which may be shorter than today's, and edits it. What is left is
- * what the kernel gets, and what another worker's reply must equal.
- * Returns false when it is an error, or of another protocol.
- */
-static bool edit_init(const char *message, size_t length, struct init_reply *reply)
-{
-    struct fuse_init_out *init = &reply->init;
-    const long page = sysconf(_SC_PAGESIZE);
-
-    memset(reply, 0, sizeof *reply);
-    memcpy(reply, message, length < sizeof *reply ? length : sizeof *reply);
-    if (reply->header.error != 0 || length < sizeof reply->header + FUSE_COMPAT_22_INIT_OUT_SIZE ||
-        init->major != FUSE_KERNEL_VERSION)
-        return false;
-    reply->header.len = sizeof *reply;
-    /* A worker with a newer library may follow, and no kernel looks at what lies above this. */
-    if (init->minor > MINOR_SPOKEN)
-        init->minor = MINOR_SPOKEN;
-    init->flags = (init->flags | FLAGS_WANTED) & FLAGS_KNOWN & init_in.flags;
-    init->flags2 = 0;
-    init->max_background = BACKGROUND_MAX;
-    init->congestion_threshold = BACKGROUND_CONGESTED;
-    init->max_write = WRITE_MAX;
-    init->max_pages = 0;
-    if (init->flags & FUSE_MAX_PAGES)
-        init->max_pages = (uint16_t)(page < DATA_MAX ? DATA_MAX / page : 1);
-    init->map_alignment = 0;
-    memset(init->unused, 0, sizeof init->unused);
-    return true;
-}
-
-/* Handles a reply to INIT: the first goes to the kernel, others are compared with it. */
-static enum answer answer_init(const char *message, size_t length)
-{
-    struct init_reply reply;
-
-    if (!edit_init(message, length, &reply))
-        return ANSWER_OTHER;
-    if (initialised)
-        return memcmp(&reply, &init_given, sizeof reply) == 0 ? ANSWER_INIT : ANSWER_OTHER;
-    init_given = reply;
-    initialised = true;
-    device_write(&reply, sizeof reply);
-    return ANSWER_INIT;
-}
-
 /* Handles a notification: the thread of notices.c writes it, if the kernel may have it. */
 static void notify(const char *message, size_t length, int code)
 {
-    bool known = code == FUSE_NOTIFY_INVAL_INODE || code == FUSE_NOTIFY_INVAL_ENTRY ||
-                 code == FUSE_NOTIFY_DELETE;
+    bool fits = length <= NOTICE_MAX &&
+                (code == FUSE_NOTIFY_INVAL_INODE || code == FUSE_NOTIFY_INVAL_ENTRY ||
+                 code == FUSE_NOTIFY_DELETE);
 
-    if (initialised && known && length <= NOTICE_MAX && notices_push(message, length)) {
+    if (init_answered() && fits && notices_push(message, length)) {
         counters.notices++;
         return;
     }
     counters.notices_dropped++;
     complain("a notification (code %d, %zu bytes) was dropped: %s", code, length,
-             known && length <= NOTICE_MAX ? "too many at once" : "of no use here");
+             fits ? "too many at once" : "of no use here");
 }
 
 /* Handles an EINTR whose reader is there: the request is sent again, but not for ever. */
 static void refused(struct request *request)
 {
-    if (++request->refused > REFUSALS_MAX) {
-        relay_error(request->unique, EIO);
-        requests_remove(request);
+    if (++request->refusals > REFUSALS_MAX) {
+        fail(request, EIO);
         return;
     }
     requests_again(request);
@@ -371,7 +237,6 @@ static void refused(struct request *request)
 enum answer relay_answer(const char *message, size_t length, bool serving)
 {
     struct fuse_out_header header;
-    struct fuse_in_header init;
     struct request *request;
 
     if (length < sizeof header || length > ANSWER_MAX)
@@ -385,23 +250,18 @@ enum answer relay_answer(const char *message, size_t length, bool serving)
     }
     if (header.unique & HEARTBEAT_BIT)
         return ANSWER_HEARTBEAT;
-    memcpy(&init, init_request, sizeof init);
     if (!serving)
-        return init_length != 0 && header.unique == init.unique ? answer_init(message, length)
-                                                                 : ANSWER_TAKEN;
+        return init_reply(message, length);
     request = requests_find(header.unique);
     if (request == NULL || !request->sent) /* late, or made up */
         return ANSWER_TAKEN;
     if (header.error == -EINTR) {
         refused(request);
-        return ANSWER_TAKEN;
-    }
-    if (header.error > 0 || header.error <= -ERROR_END)
-        relay_error(header.unique, EIO);
-    else if (header.error != 0)
-        relay_error(header.unique, -header.error);
-    else
+    } else if (header.error != 0) {
+        fail(request, header.error > 0 || header.error <= -ERROR_END ? EIO : -header.error);
+    } else {
         device_write(message, length);
-    requests_remove(request);
+        requests_remove(request);
+    }
     return ANSWER_TAKEN;
 }

@@ -76,7 +76,7 @@ struct request *requests_add(const void *message, size_t length)
     request->since_ns = now_ns();
     request->tid = (int32_t)header.pid;
     request->length = (uint32_t)length;
-    request->refused = request->failures = 0;
+    request->refusals = request->blames = 0;
     memcpy(request->message, message, length);
     request->chain = buckets[BUCKET(header.unique)];
     buckets[BUCKET(header.unique)] = request;

@@ -27,11 +27,11 @@ extern char **environ;
 
 static char *const *command;
 static char **environment;
-static bool other_user;
-static uid_t user_uid;
-static gid_t user_gid;
-static gid_t *user_groups;
-static int user_groups_count;
+static struct {
+    const char *name; /* NULL: the keeper's own */
+    uid_t uid;
+    gid_t gid;
+} user;
 
 /* Whether a variable is not for the worker: the keeper's own, or another user's. */
 static bool is_left_out(const char *variable, bool another)
@@ -42,8 +42,8 @@ static bool is_left_out(const char *variable, bool another)
                         strncmp(variable, "LOGNAME=", 8) == 0));
 }
 
-/* Makes the worker's environment; `user` is NULL when it is the keeper's. 0, or -1: no memory. */
-static int prepare_environment(const struct passwd *user)
+/* Makes the worker's environment; `other` is NULL when it is the keeper's. 0, or -1: no memory. */
+static int prepare_environment(const struct passwd *other)
 {
     size_t count = 0, kept = 0;
 
@@ -53,50 +53,35 @@ static int prepare_environment(const struct passwd *user)
     if (environment == NULL)
         return -1;
     for (size_t i = 0; i < count; i++)
-        if (!is_left_out(environ[i], user != NULL))
+        if (!is_left_out(environ[i], other != NULL))
             environment[kept++] = environ[i];
-    if (user == NULL)
+    if (other == NULL)
         return 0;
-    return asprintf(&environment[kept], "HOME=%s", user->pw_dir) < 0 ||
-                   asprintf(&environment[kept + 1], "USER=%s", user->pw_name) < 0 ||
-                   asprintf(&environment[kept + 2], "LOGNAME=%s", user->pw_name) < 0
+    return asprintf(&environment[kept], "HOME=%s", other->pw_dir) < 0 ||
+                   asprintf(&environment[kept + 1], "USER=%s", other->pw_name) < 0 ||
+                   asprintf(&environment[kept + 2], "LOGNAME=%s", other->pw_name) < 0
                ? -1
                : 0;
 }
 
-/* Looks a user and its groups up. Returns it, NULL when there is none or that was logged. */
-static const struct passwd *find_user(const char *name)
-{
-    const struct passwd *user = getpwnam(name);
-
-    if (user == NULL) {
-        log_line(LEVEL_ERROR, "there is no user %s", name);
-        return NULL;
-    }
-    getgrouplist(name, user->pw_gid, NULL, &user_groups_count);
-    user_groups = calloc((size_t)user_groups_count + 1, sizeof *user_groups);
-    if (user_groups == NULL ||
-        getgrouplist(name, user->pw_gid, user_groups, &user_groups_count) < 0) {
-        log_line(LEVEL_ERROR, "the groups of %s cannot be read", name);
-        return NULL;
-    }
-    user_uid = user->pw_uid;
-    user_gid = user->pw_gid;
-    other_user = true;
-    return user;
-}
-
-int spawn_prepare(char *const argv[], const char *user)
+int spawn_prepare(char *const argv[], const char *name)
 {
     const struct passwd *found = NULL;
 
     command = argv;
-    if (user != NULL && geteuid() != 0) {
-        log_line(LEVEL_ERROR, "only root can run the worker as another user (%s)", user);
+    if (name != NULL && geteuid() != 0) {
+        log_line(LEVEL_ERROR, "only root can run the worker as another user (%s)", name);
         return -1;
     }
-    if (user != NULL && (found = find_user(user)) == NULL)
+    if (name != NULL && (found = getpwnam(name)) == NULL) {
+        log_line(LEVEL_ERROR, "there is no user %s", name);
         return -1;
+    }
+    if (found != NULL) {
+        user.name = name;
+        user.uid = found->pw_uid;
+        user.gid = found->pw_gid;
+    }
     if (prepare_environment(found) != 0) {
         log_line(LEVEL_ERROR, "no memory");
         return -1;
@@ -107,11 +92,11 @@ int spawn_prepare(char *const argv[], const char *user)
 /* Gives up root for the worker's user. Returns 0, or -1 with errno. */
 static int become_user(void)
 {
-    if (!other_user)
+    if (user.name == NULL)
         return 0;
-    if (setgroups((size_t)user_groups_count, user_groups) != 0 || setgid(user_gid) != 0)
+    if (initgroups(user.name, user.gid) != 0 || setgid(user.gid) != 0)
         return -1;
-    return setuid(user_uid);
+    return setuid(user.uid);
 }
 
 /* Puts the descriptors where the worker looks for them; all others are close-on-exec. 0 or -1. */
