@@ -301,6 +301,7 @@ def test_status_lists_every_mount_and_forgets_what_a_crash_left(cafs: Cafs) -> N
         assert "nothing is mounted" in cafs.run("status").stdout
 
 
+@pytest.mark.slow
 def test_when_its_workers_fail_again_and_again_status_says_what_to_do(
     cafs: Cafs, tmp_path: Path
 ) -> None:
