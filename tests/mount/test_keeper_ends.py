@@ -1,10 +1,10 @@
-"""The keeper itself dies: readers are told at once, and the next command cleans up."""
+"""The keeper dies, and readers are told at once; or it is to end, and serves them until then."""
 
 import errno
 import os
 import signal
-import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,22 +14,24 @@ from cafs.testing.command import Cafs, Mount
 from cafs.testing.faults import HangBeforeHead
 from cafs.testing.loading import Reader, compiled
 from cafs.testing.origin import Origin
-from cafs.testing.soaking import Keeper
+from cafs.testing.soaking import KEEPER_LINES, Keeper
 
 pytestmark = pytest.mark.fuse
 
 MIB = 1 << 20
 END_S = 20.0
-EMPTY = '[mount]\npath = "cafs"\n'
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    limit = time.monotonic() + END_S
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
 def ends(pid: int) -> bool:
-    """Wait for a process that is not our child; whether it ended."""
-    limit = time.monotonic() + END_S
-    while Path(f"/proc/{pid}").exists():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.02)
+    """Wait for the end of a process that is not our child."""
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
     return True
 
 
@@ -64,58 +66,32 @@ def test_readers_are_told_at_once_and_the_worker_ends(
         assert not mount.is_mounted()
 
 
-def test_mounting_again_cleans_up_after_a_dead_keeper_and_says_so(cafs: Cafs) -> None:
-    with cafs.mount(EMPTY) as mount:
-        assert ends(kill_keeper(cafs, mount))
-        assert mount.is_mounted()
-        again = cafs.run("mount")
-        assert str(mount.path) in again.stderr
-        assert "ref" in os.listdir(mount.path)
-        table = Path("/proc/self/mountinfo").read_text()
-        assert table.count(f" {mount.path} ") == 1
-        cafs.run("unmount")
-        assert not mount.is_mounted()
-
-
-def test_a_live_mount_is_refused_and_named(cafs: Cafs) -> None:
-    with cafs.mount(EMPTY) as mount:
-        again = cafs.run("mount", check=False)
-        assert again.returncode == 8
-        assert str(mount.path) in again.stderr
-        assert str(mount.pid) in again.stderr
-
-
-def test_a_busy_mount_serves_on_until_its_last_user_leaves(cafs: Cafs, origin: Origin) -> None:
+def test_sigterm_waits_for_the_last_user_and_serves_until_then(cafs: Cafs, origin: Origin) -> None:
     url = origin.put("/data.bin", Generated(8 * MIB, seed=2))
+    cafs.expect_log(KEEPER_LINES)
     with cafs.mount(f'[ref.data]\nfrom = "{url}"\n') as mount:
-        keeper = Keeper(mount.control).wait_serving()
+        now = Keeper(mount.control).wait_serving()
         with mount.ref("data").open("rb", buffering=0) as opened:
-            busy = cafs.run("unmount", check=False)
-            assert busy.returncode == 8
-            assert str(os.getpid()) in busy.stderr
-            cafs.run("unmount", "--lazy")
-            assert not mount.is_mounted()
+            os.kill(now.pid, signal.SIGTERM)
+            os.kill(now.worker, signal.SIGKILL)
+            # It has other things to do than to end, and goes on doing them.
             data = os.pread(opened.fileno(), 4096, 7 * MIB)
             assert data == origin.expected("/data.bin")[7 * MIB :][:4096]
-        assert ends(keeper.pid)
-        assert ends(keeper.worker)
-
-
-def test_sigterm_to_the_keeper_unmounts(cafs: Cafs) -> None:
-    with cafs.mount(EMPTY) as mount:
-        now = Keeper(mount.control).wait_serving()
-        os.kill(now.pid, signal.SIGTERM)
+            assert mount.is_mounted()
         assert ends(now.pid)
-        assert ends(now.worker)
         assert not mount.is_mounted()
-        assert os.listdir(mount.path) == []
 
 
-def test_umount_by_anybody_ends_keeper_and_worker(cafs: Cafs) -> None:
-    with cafs.mount(EMPTY) as mount:
+def test_a_second_sigterm_detaches_and_serves_who_is_left(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/data.bin", Generated(8 * MIB, seed=3))
+    with cafs.mount(f'[ref.data]\nfrom = "{url}"\n') as mount:
         now = Keeper(mount.control).wait_serving()
-        subprocess.run(["umount", mount.path], check=True)
+        with mount.ref("data").open("rb", buffering=0) as opened:
+            os.kill(now.pid, signal.SIGTERM)
+            Keeper(mount.control).wait_until(lambda now: now.state == "ending")
+            os.kill(now.pid, signal.SIGTERM)
+            wait_until(lambda: not mount.is_mounted())
+            data = os.pread(opened.fileno(), 4096, 7 * MIB)
+            assert data == origin.expected("/data.bin")[7 * MIB :][:4096]
         assert ends(now.pid)
         assert ends(now.worker)
-        # Nothing is left that could be taken for a mount.
-        assert str(mount.path) not in cafs.run("status", check=False).stdout

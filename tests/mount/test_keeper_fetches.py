@@ -76,17 +76,3 @@ def test_kill_9_in_the_middle_of_a_cold_fetch_costs_the_reader_nothing(
     spans = [sent(one) for one in origin.requests if one.method == "GET"]
     assert sum(one.aborted for one in origin.requests) >= 1
     assert repeated(spans) <= 2 * IN_FLIGHT
-
-
-def test_a_budget_is_counted_on_by_the_next_worker(cafs: Cafs, origin: Origin) -> None:
-    url = origin.put("/model.bin", Generated(16 * MIB, seed=4))
-    cafs.expect_log(KEEPER_LINES)
-    with cafs.mount(f'[ref.model]\nfrom = "{url}"\n', "--budget", "6MiB") as mounted:
-        keeper = Keeper(mounted.control)
-        with mounted.ref("model").open("rb", buffering=0) as opened:
-            assert os.pread(opened.fileno(), 3 * MIB, 0)
-        os.kill(keeper.wait_serving().worker, signal.SIGKILL)
-        keeper.wait_serving()
-        with pytest.raises(OSError, match="quota"):
-            mounted.ref("model").read_bytes()
-    assert 3 * MIB <= origin.bytes_sent() <= 7 * MIB

@@ -8,7 +8,7 @@ import pytest
 
 from cafs.testing.command import Cafs
 from cafs.testing.origin import running_origin
-from cafs.testing.soaking import KEEPER_LINES, Ground, Keeper, Outcome, Scene, mounted, plant_hang
+from cafs.testing.soaking import KEEPER_LINES, Ground, Outcome, Scene, mounted, plant_hang
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -86,26 +86,3 @@ def test_a_file_that_was_open_before_is_read_on_by_another_worker(scene: Scene) 
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         assert os.pread(fd, 4096, 0) == before
         assert os.fstat(fd).st_size == 256 * MIB
-
-
-def test_a_mount_that_no_worker_can_serve_fails_and_lives_again_after_a_reload(cafs: Cafs) -> None:
-    cafs.expect_log(KEEPER_LINES)
-    cafs.expect_log("cafs.toml")
-    with cafs.mount('[mount]\npath="cafs"\n') as mount:
-        keeper = Keeper(mount.control)
-        cafs.project("[mount")
-        before = keeper.status()
-        refused = cafs.run("reload", mount.path, check=False)
-        assert refused.returncode != 0
-        assert "cafs.toml" in refused.stderr
-        assert keeper.status().worker == before.worker
-        assert "ref" in os.listdir(mount.path)
-        os.kill(before.worker, 9)
-        with pytest.raises(OSError, match="Input/output error"):
-            os.listdir(mount.path / "ref")
-        assert keeper.status().state == "given-up"
-        assert f"cafs reload {mount.path}" in mount.log()
-        cafs.project('[mount]\npath="cafs"\n')
-        cafs.run("reload", mount.path)
-        assert os.listdir(mount.path / "ref")
-        assert keeper.status().state == "serving"

@@ -38,7 +38,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, Path
 
 
 def costs_nothing(mount: Mount, act: Callable[[], object]) -> None:
-    """Repeat something until a time at which no request reached the keeper or the worker.
+    """Repeat something until a time at which no request reached the worker, nor the keeper.
 
     A machine may take back pages and names at any time, so a pass that is not warm proves nothing;
     a pass that asked nothing proves that nothing needs to be asked.
@@ -51,13 +51,13 @@ def costs_nothing(mount: Mount, act: Callable[[], object]) -> None:
         act()
         after = keeper.status()
         last = mount.status()["requests"]
-        crossed = (after.relayed - before.relayed) + (after.answered - before.answered)
-        # What telling this twice costs by itself: a few lookups and reads.
+        relayed, answered = after.relayed - before.relayed, after.answered - before.answered
         reached = sum(last.values()) - sum(first.values())
-        seen.append((crossed, reached))
-        if crossed == 0 and reached < 20:
+        seen.append((relayed, answered, reached))
+        # ls(1) asks once a run for a label. To be told its counters asks the worker a few things.
+        if relayed == 0 and answered <= 1 and reached < 10:
             return
-    raise AssertionError(f"requests that crossed the keeper, and that the worker saw: {seen}")
+    raise AssertionError(f"relayed, answered by the keeper, seen by the worker: {seen}")
 
 
 def test_opening_reading_and_closing_20_000_warm_files_asks_nobody(
