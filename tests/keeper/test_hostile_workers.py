@@ -125,6 +125,19 @@ def test_a_reply_before_its_request_is_dropped(keeper: RunningKeeper, worker: Ha
     assert keeper.kernel.reply_to(request).body == b"true"
 
 
+def test_a_reply_to_what_the_worker_was_not_sent_yet_is_dropped(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    # More than the socket to the worker takes, so that the last waits in the keeper.
+    asked = [keeper.kernel.send(Opcode.GETATTR) for _ in range(1000)]
+    keeper.wait_until(lambda status: status.waiting == len(asked))
+    worker.reply(asked[-1], b"guessed")
+    for request in asked:
+        assert worker.receive() == request
+        worker.reply(request, b"true")
+        assert keeper.kernel.reply_to(request).body == b"true"
+
+
 def test_a_second_answer_to_init_is_dropped(keeper: RunningKeeper) -> None:
     asked = keeper.kernel.send(Opcode.INIT, InitIn().encode(), nodeid=0, pid=0)
     worker = keeper.workers.next()
