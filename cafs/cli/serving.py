@@ -116,6 +116,7 @@ async def _serve_kept(
         open_channel() as channel,
         open_system(loaded, description=str(mount_point), tenancy=tenancy, owner=owner) as system,
     ):
+        await system.filesystem.settle()
         await _lend_lease(system, channel)
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             herald.check(mount_point)

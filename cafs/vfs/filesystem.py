@@ -118,7 +118,7 @@ class FileSystem:
         """Make sure that a worker before this one has shown the same at the root of the mount.
 
         Raises:
-            UsageError: it has shown something else, which a kernel would not forget.
+            MountError: it has shown something else, which a kernel would not forget.
 
         Cancellation: it may be settled or not.
         """

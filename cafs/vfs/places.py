@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 
 from cachetools import LRUCache
 
-from cafs.errors import SourceChangedError, UsageError
+from cafs.errors import MountError, SourceChangedError
 from cafs.model.record import Attachment
 from cafs.model.spec import RefSpec
 from cafs.store.attachments import Attachments
@@ -121,7 +121,7 @@ class Places:
         Its number is the one that stays, so no kernel would forget what it has kept below it.
 
         Raises:
-            UsageError: it is another ref, or another place in it.
+            MountError: it is another ref, or another place in it.
 
         Cancellation: it may be settled or not.
         """
@@ -129,8 +129,9 @@ class Places:
         shown = self.spelled(self._view.path).encode() + b" " + inside
         first = await self._attachments.attach(self._mount, _VIEW, content=shown)
         if first.content != shown:
-            raise UsageError(
-                "the root of the mount would show something else than before",
+            raise MountError(
+                f"{text_of(self._view.path) or '/'}: the mount's root would show something else"
+                " than before",
                 hint="unmount, and mount again",
             )
 

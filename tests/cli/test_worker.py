@@ -249,6 +249,23 @@ def test_a_worker_with_another_view_is_refused(world: World, lease: list[int]) -
         assert "with the view '/', and the settings now say 'ref'" in failure.what
 
 
+def test_a_worker_that_would_show_another_ref_at_the_root_is_refused(
+    world: World, lease: list[int]
+) -> None:
+    view = "--view=ref/data"
+    with world.keeper.worker(view) as worker:
+        worker.begin()
+        lease.append(worker.take_lease())
+        assert read(worker, node_of(find(worker, "a"))).body == b"alpha"
+    world.project(refs=f'[ref.data]\nfrom = "{world.url}"\nstrip = 1\n')
+    with world.keeper.worker(view) as worker:
+        failure = worker.word().failure
+        assert failure is not None
+        assert (failure.exit, worker.code()) == (8, 8)
+        assert "the mount's root would show something else" in failure.what
+        assert not worker.lends()
+
+
 def test_a_ref_that_the_settings_name_no_longer_is_not_found(
     world: World, lease: list[int]
 ) -> None:

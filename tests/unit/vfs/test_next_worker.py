@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cafs.errors import NotFoundError, SourceChangedError, UsageError
+from cafs.errors import MountError, NotFoundError, SourceChangedError
 from cafs.model.member import Kind
 from cafs.model.spec import RefSpec
 from cafs.store.attachments import SNAPSHOTS
@@ -154,7 +154,7 @@ async def test_the_root_shows_what_it_has_always_shown(tmp_path: Path) -> None:
         moved = replace(GCC, strip=1)
         for specs, view in (([moved], "ref/gcc/bin"), ([GCC], "ref/gcc"), ([GCC], "/")):
             take_over(world, specs, view)
-            with pytest.raises(UsageError, match="root of the mount"):
+            with pytest.raises(MountError, match="the mount's root would show something else"):
                 await world.filesystem.settle()
         take_over(world, [replace(GCC, deadline_s=1.0)], "ref/gcc/bin")
         await world.filesystem.settle()
