@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* Readers live and die as the fuzzer has it, not as the machine's processes do. */
@@ -22,13 +23,14 @@ static void signalled(int pid, int number); /* a worker's process was sent a sig
 #define open fake_open
 #include "../../cafs/fuse/keeper/readers.c"
 #undef open
+#include "../../cafs/fuse/keeper/init.c"
 #include "../../cafs/fuse/keeper/relay.c"
 #include "../../cafs/fuse/keeper/requests.c"
 
 /* The kernel's numbers: even for requests, the next odd one for the INTERRUPT of a request. */
 enum { UNIQUES = 4 * REQUESTS_MAX, BODY_MAX = 1024 };
 
-enum state { UNKNOWN, SILENT, WAITING, ANSWERED };
+enum state { UNKNOWN, UNANSWERABLE, WAITING, ANSWERED };
 
 static struct {
     enum state state;
@@ -89,14 +91,30 @@ static int fake_kill(int tid, int number)
         return 0;
     }
     errno = ESRCH;
-    return readers_die && tid % 2 == 1 ? -1 : 0;
+    return readers_die && tid % 4 == 1 ? -1 : 0;
 }
 
+/* Opens the status of a thread: it may be a zombie, have SIGKILL pending, or not be shown. */
 static int fake_open(const char *path, int flags)
 {
-    MUST(strncmp(path, "/proc/", 6) == 0 && (flags & O_CLOEXEC));
+    static const char *const texts[] = {
+        "Name:\tcat\nState:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\n",
+        "Name:\tcat\nState:\tS (sleeping)\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n",
+        "Name:\tcat\nState:\tZ (zombie)\n",
+        "",
+    };
+    const char *text;
+    int tid, file;
+
+    MUST(sscanf(path, "/proc/%d/status", &tid) == 1 && (flags & O_CLOEXEC));
     errno = ENOENT;
-    return -1;
+    if (!readers_die || tid % 8 == 7)
+        return -1;
+    text = texts[tid % 4];
+    file = memfd_create("status", MFD_CLOEXEC);
+    MUST(file >= 0 && write(file, text, strlen(text)) == (ssize_t)strlen(text));
+    MUST(lseek(file, 0, SEEK_SET) == 0);
+    return file;
 }
 
 void log_line(enum level level, const char *format, ...)
@@ -190,7 +208,7 @@ static void ask(struct fuse_in_header *header, const void *body, size_t length)
     memcpy(message, header, sizeof *header);
     if (length != 0)
         memcpy(message + sizeof *header, body, length);
-    asked[header->unique].state = silent ? SILENT : WAITING;
+    asked[header->unique].state = silent ? UNANSWERABLE : WAITING;
     asked[header->unique].length = total;
     memcpy(asked[header->unique].message, message, total < REQUEST_SIZE ? total : REQUEST_SIZE);
     if ((header->opcode == FUSE_READ || header->opcode == FUSE_READDIR ||
@@ -231,6 +249,41 @@ static void kernel_asks(size_t times)
         ask(&header, body, length);
 }
 
+/* A question for an extended attribute, as ls(1) and others ask it. */
+static void kernel_asks_xattr(void)
+{
+    static const char *const names[] = {"security.selinux", "security.capability",
+                                        "system.posix_acl_access", "trusted.x", "user.cafs", ""};
+    struct fuse_in_header header = {.opcode = FUSE_GETXATTR, .nodeid = 1};
+    struct {
+        struct fuse_getxattr_in in;
+        char name[32];
+    } body = {0};
+    size_t choice = byte() % (sizeof names / sizeof *names);
+
+    strcpy(body.name, names[choice]);
+    if (take_unique(&header))
+        ask(&header, &body, sizeof body.in + strlen(names[choice]) + byte() % 2);
+}
+
+/* What no kernel sends: it must be dropped, or be refused. */
+static void kernel_babbles(void)
+{
+    struct fuse_in_header header = {.opcode = FUSE_INIT};
+    struct fuse_init_in init = {.major = FUSE_KERNEL_VERSION};
+    uint8_t length = byte();
+    char *message = malloc(length != 0 ? length : 1);
+
+    bytes(message, length);
+    if (length >= sizeof header.len)
+        memcpy(&header.len, message, sizeof header.len);
+    if (header.len != length)
+        relay_request(message, length);
+    free(message);
+    if (init_answered() && take_unique(&header))
+        ask(&header, &init, length % sizeof init);
+}
+
 /* INIT, which the kernel sends once, before all else. */
 static void kernel_starts(void)
 {
@@ -258,11 +311,14 @@ static void kernel_interrupts(void)
 /* Composes a reply or a notification, well-formed but for what the fuzzer wants otherwise. */
 static struct fuse_out_header compose(uint8_t how, size_t length)
 {
-    struct fuse_out_header header = {.len = (uint32_t)(sizeof header + length),
-                                     .unique = word() % (last_unique + 3)};
+    const struct request *request = first;
+    struct fuse_out_header header = {.len = (uint32_t)(sizeof header + length)};
 
+    for (uint8_t skip = byte() % 8; skip != 0 && request != NULL; skip--)
+        request = request->after;
+    header.unique = request != NULL ? request->unique : word() % (last_unique + 3);
     if (how & 0x01)
-        header.error = -(int)byte();
+        header.error = -(int)(byte() % 16);
     if (how & 0x02)
         bytes(&header.error, sizeof header.error);
     if (how & 0x04)

@@ -1,5 +1,5 @@
 /*
- * relay.c, requests.c and readers.c between a kernel that behaves and a worker that does not.
+ * relay.c, init.c, requests.c and readers.c between a kernel that behaves and a worker that does not.
  */
 #include "kernel.h"
 
@@ -20,7 +20,7 @@ void workers_initialise(void)
 {
     size_t length;
 
-    MUST(relay_init(&length) != NULL && length <= REQUEST_SIZE);
+    MUST(init_requested(&length) != NULL && length <= REQUEST_SIZE);
 }
 
 bool worker_send(const void *message, size_t length)
@@ -82,7 +82,7 @@ static void worker_starts(void)
 /* What happens next. */
 static void step(void)
 {
-    switch (byte() % 12) {
+    switch (byte() % 14) {
     case 0:
     case 1:
         kernel_asks(1);
@@ -115,6 +115,12 @@ static void step(void)
         clock_ns += (uint64_t)byte() * 10 * NS_PER_MS;
         readers_die = byte() % 2;
         readers_look();
+        break;
+    case 11:
+        kernel_asks_xattr();
+        break;
+    case 12:
+        kernel_babbles();
         break;
     default:
         failing = byte() % 4 == 0;

@@ -1,12 +1,12 @@
 /*
- * worker.c as well: several workers that do not behave, on real sockets; they say anything on both
- * of them, pass descriptors, close, exit, stop and hang. At the end come workers that behave, and
- * nobody may be left waiting.
+ * worker.c and wire.c as well: several workers that do not behave, on real sockets; they say
+ * anything on both of them, pass descriptors, close, exit, stop and hang. At the end come workers
+ * that behave, and nobody may be left waiting.
  */
 #include "kernel.h"
 
-#define FAILURES_MAX STARTS_MAX /* in one file with relay.c, which has another */
 #include "../../cafs/fuse/keeper/worker.c"
+#include "../../cafs/fuse/keeper/wire.c"
 
 enum {
     PROCESSES_MAX = 512,
@@ -23,6 +23,7 @@ static struct {
 
 static int process_count; /* pids are 1 to this */
 static bool over;         /* the keeper has been ended */
+static bool no_processes; /* the next start fails */
 
 static void shut(int *fd)
 {
@@ -64,8 +65,8 @@ pid_t spawn(int word, int *requests, int *channel)
 {
     int first_pair[2], second_pair[2];
 
-    MUST(word < 0);
-    if (process_count == PROCESSES_MAX)
+    MUST(word < 0 || fcntl(word, F_GETFD) >= 0);
+    if (no_processes || process_count == PROCESSES_MAX)
         return -1;
     MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, first_pair) == 0);
     MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, second_pair) == 0);
@@ -87,7 +88,7 @@ void control_reply(int client, const char *text)
 
 void keeper_ready(void)
 {
-    MUST(relay_initialised() && !over);
+    MUST(init_answered() && !over);
 }
 
 void keeper_end(int code)
@@ -259,10 +260,10 @@ static void step(void)
     uint8_t choice = byte();
     int pid;
 
-    switch (choice % 12) {
+    switch (choice % 15) {
     case 0:
-        if (relay_initialised())
-            kernel_asks(choice > 250 ? REQUESTS_MAX : 1 + choice / 12);
+        if (init_answered())
+            kernel_asks(choice > 250 ? REQUESTS_MAX : 1 + choice / 15);
         break;
     case 1:
         kernel_interrupts();
@@ -273,26 +274,36 @@ static void step(void)
         readers_look();
         break;
     case 3:
-        workers_reload(byte(), -1);
+        workers_reload(choice, choice < 128 ? -1 : dup(STDERR_FILENO));
         break;
     case 4:
-        reap();
+        if (choice < 100)
+            reap();
+        else if (choice < 180)
+            kernel_babbles();
+        else if (init_answered())
+            kernel_asks_xattr();
         break;
     case 5:
     case 6:
         turn((uint64_t)byte() * byte() * NS_PER_MS);
         break;
+    case 7:
+        no_processes = choice > 200;
+        break;
     default:
         if ((pid = some_process()) == 0)
             break;
-        if (choice % 12 == 7)
+        if (choice % 15 == 8)
             fall(pid);
-        else if (choice % 12 == 8)
+        else if (choice % 15 == 9)
             reply_to_init(pid);
-        else if (choice % 12 == 9)
+        else if (choice % 15 == 10)
             misbehave(pid);
+        else if (choice % 15 == 11)
+            transmit(processes[pid].channel, "L", 1, 1);
         else
-            while (behave(pid) && choice % 12 == 10)
+            while (behave(pid) && choice % 15 != 12)
                 continue;
         break;
     }
@@ -318,7 +329,8 @@ static void finish(void)
 {
     int rounds = 0;
 
-    while (!over && (requests_count() != 0 || !relay_initialised())) {
+    no_processes = false;
+    while (!over && (requests_count() != 0 || !init_answered())) {
         MUST(rounds++ < ROUNDS_MAX);
         settle();
     }
@@ -353,7 +365,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     serving = candidate = NULL;
     started = failures = 0;
     start_ns = 0;
-    given_up = ending = over = false;
+    given_up = ending = over = no_processes = false;
     process_count = 0;
 
     workers_start(-1);
