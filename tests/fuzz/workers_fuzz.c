@@ -263,7 +263,7 @@ static void step(void)
     switch (choice % 15) {
     case 0:
         if (init_answered())
-            kernel_asks(choice > 250 ? REQUESTS_MAX : 1 + choice / 15);
+            kernel_asks(choice == 255 && byte() > 252 ? REQUESTS_MAX : 1 + choice / 15);
         break;
     case 1:
         kernel_interrupts();
