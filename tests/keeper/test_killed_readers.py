@@ -153,6 +153,22 @@ def test_a_killed_reader_whose_request_no_worker_has_got_is_let_go_too(
     assert [second.receive() for _ in range(3)] == [asked[2], asked[4], asked[5]]
 
 
+def test_killed_readers_behind_a_full_socket_hide_nobody_behind_them(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    here, gone = os.getpid(), gone_pid()
+    # The socket to the worker takes some hundreds: the killed ones are on both sides of its end.
+    pids = [here] * 100 + [gone] * 600 + [here] * 100
+    asked = [keeper.kernel.send(Opcode.GETATTR, pid=pid) for pid in pids]
+    for request in asked[100:700]:
+        assert keeper.kernel.reply_to(request).error == errno.EINTR
+    got = [worker.receive()]
+    while got[-1] != asked[-1]:
+        got.append(worker.receive())
+    assert [request for request in got if request.pid == here] == asked[:100] + asked[700:]
+    assert len(got) < len(asked)
+
+
 def test_eintr_from_a_worker_for_a_reader_who_waits_is_tried_again_three_times(
     keeper: RunningKeeper, worker: HandWorker
 ) -> None:

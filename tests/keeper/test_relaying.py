@@ -2,6 +2,7 @@
 
 import errno
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -111,6 +112,26 @@ def test_requests_keep_their_order_and_replies_may_change_it(
     received = [keeper.kernel.receive() for _ in sent]
     assert [one.unique for one in received] == [one.unique for one in reversed(sent)]
     assert all(struct.unpack("=Q", one.body) == (one.unique,) for one in received)
+
+
+def test_many_large_replies_at_once_are_all_whole(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    """The sockets have their usual buffers, which hold not even two of these."""
+    asked = [keeper.kernel.send(Opcode.READ, read_body(size=128 << 10)) for _ in range(200)]
+    pieces = {one.unique: one.unique.to_bytes(8, "little") * (16 << 10) for one in asked}
+
+    def reply_to_all() -> None:
+        for _ in asked:
+            request = worker.receive()
+            worker.reply(request, pieces[request.unique])
+
+    with ThreadPoolExecutor(1) as pool:
+        replying = pool.submit(reply_to_all)
+        for request in asked:
+            assert keeper.kernel.reply_to(request).body == pieces[request.unique]
+        replying.result()
+    assert keeper.status().waiting == 0
 
 
 @pytest.mark.parametrize("length", [1, 255])
