@@ -70,6 +70,7 @@ class Hold(Waiter, Seat):
         while missing := self._source.missing(span):
             first = next(iter(missing))
             self._source.check(first, self.patience)
+            self.patience.begin()
             flights = self.want(planning.window(first.start, span.stop))
             if not flights:
                 # It came while we looked: a write that outlived its flight, or another process.

@@ -119,6 +119,7 @@ class Content(Protocol):
         """Make a span readable without fetching; what lies beyond the end is no part of it.
 
         Raises:
+            CrowdedError: too many wait already.
             DeadlineError: no progress for as long as the waiter waits.
             UnreachableError: the same, and the last try did not even reach a source.
             OfflineError: something is missing, and no source may be asked.

@@ -38,14 +38,12 @@ class Waiter(Pulse):
         """Wait until somebody calls ``wake``.
 
         Raises:
-            CrowdedError: too many wait already.
             DeadlineError: nothing moved for as long as the patience lasts.
             UnreachableError: the same, and the last try did not reach a source.
 
         Cancellation: no effect.
         """
         self._woken = trio.Event()
-        self.patience.begin()
         while not self._woken.is_set():
             due = self.overdue_at(self.patience.deadline_s)
             if trio.current_time() >= due:

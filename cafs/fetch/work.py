@@ -113,6 +113,7 @@ class Works(Generic[T]):
             linger_s: seconds for which it goes on without any waiter.
 
         Raises:
+            CrowdedError: too many wait already; nothing is begun.
             DeadlineError, UnreachableError: no progress for as long as this waiter waits.
             CafsError: what ``run`` raised, to all who wait, and to those who come right after.
 
@@ -120,6 +121,7 @@ class Works(Generic[T]):
         """
         while True:
             self._failures.check(key, patience)
+            patience.begin()  # first, so that one who may not wait begins nothing
             work = self._works.get(key)
             if work is not None and work.scope.cancel_called:
                 await self._attend(work, key, Waiter(what, patience))

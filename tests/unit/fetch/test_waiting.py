@@ -11,6 +11,7 @@ from typing_extensions import override
 from cafs.errors import (
     BudgetError,
     CafsError,
+    CrowdedError,
     DeadlineError,
     DigestMismatchError,
     NotFoundError,
@@ -21,7 +22,7 @@ from cafs.fetch.budget import Budget
 from cafs.fetch.failures import Failures
 from cafs.fetch.flight import Flight
 from cafs.fetch.hold import Flights, Hold
-from cafs.fetch.interfaces import Patience, Priority
+from cafs.fetch.interfaces import Patience, Place, Priority
 from cafs.fetch.progress import Progress, Tally
 from cafs.fetch.pulse import Pulse
 from cafs.fetch.slots import Slots
@@ -388,6 +389,46 @@ async def test_each_who_joins_a_work_has_a_deadline_of_his_own(autojump_clock: M
             readers.start_soon(join, 2.0)
             readers.start_soon(join, 10.0)
     assert results == ["late", 1]
+
+
+class NoRoom(Place):
+    """A place that is not to be had."""
+
+    @override
+    def take(self) -> None:
+        raise CrowdedError("too many wait")
+
+
+async def test_who_may_not_wait_begins_no_work_and_spoils_none(autojump_clock: MockClock) -> None:
+    runs = 0
+
+    async def run(work: Work[int]) -> int:
+        nonlocal runs
+        runs += 1
+        return runs
+
+    async with trio.open_nursery() as nursery:
+        shared = works(nursery)
+        with pytest.raises(CrowdedError):
+            await shared.join("k", "x", run, Patience(10.0, place=NoRoom()), linger_s=300.0)
+        await wait_all_tasks_blocked()
+        assert runs == 0
+        assert await shared.join("k", "x", run, Patience(10.0)) == 1
+
+
+async def test_who_may_not_wait_wants_no_flight() -> None:
+    flights: list[Span] = []
+
+    class Watched(Nowhere):
+        @override
+        def book(self, span: Span) -> list[Flight]:
+            flights.append(span)
+            return []
+
+    hold = Hold(Watched(), "x", Patience(1.0, place=NoRoom()))
+    with hold, pytest.raises(CrowdedError):
+        await hold.ensure(Span(0, 10))
+    assert flights == []
 
 
 # -- memory of failures
