@@ -221,9 +221,18 @@ static void parse(int count, char **arguments)
     settings.command = arguments + optind + 2;
 }
 
-/* Closes what was inherited and is not ours, so that no worker gets it; ours is close-on-exec. */
+/*
+ * Closes what was inherited and is not ours, so that no worker gets it; ours is close-on-exec. What
+ * is missing of the first three is /dev/null, or the log would go to whatever is opened next.
+ */
 static void sort_inherited(void)
 {
+    int next;
+
+    do
+        next = open("/dev/null", O_RDWR);
+    while (next >= 0 && next <= STDERR_FILENO);
+    close(next);
     for (int fd = STDERR_FILENO + 1; fd < INHERITED_MAX; fd++)
         if (fd != settings.fd && fd != settings.word)
             close(fd);
