@@ -26,7 +26,7 @@ CHANNEL_FD: Final = 4
 WORD_FD: Final = 5
 """Where it says whether it is ready, to whoever waits for that."""
 _LENGTH_MAX: Final = 4096
-"""No message is longer: the longest request that is relayed has 512 bytes."""
+"""No message is longer: the longest request that is relayed has 320 bytes."""
 
 
 class Channel:

@@ -280,10 +280,10 @@ class RunningKeeper:
         os.close(self._log_end)
         self._log_end = -1
 
-    def memory_kb(self, kind: Literal["VmRSS", "RssAnon"] = "VmRSS") -> int:
-        """Its memory that is in use, KiB; ``RssAnon`` leaves out what it shares, as libc's code."""
+    def memory_kb(self) -> int:
+        """Its memory that is in use, with what it shares, as libc's code; KiB."""
         text = Path(f"/proc/{self.pid}/status").read_text()
-        return int(text.partition(f"{kind}:")[2].split()[0])
+        return int(text.partition("VmRSS:")[2].split()[0])
 
     def open_files(self) -> int:
         """How many descriptors it has open."""

@@ -57,7 +57,7 @@ def test_memory_is_small_at_its_worst(
     for request in asked:
         worker.reply(request, bytes(128 << 10))
         keeper.kernel.receive()
-    assert keeper.memory_kb("RssAnon") < LIMIT_KB
+    assert keeper.memory_kb() < LIMIT_KB
 
 
 @pytest.mark.slow

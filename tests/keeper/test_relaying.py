@@ -23,7 +23,7 @@ from cafs.testing.hand_worker import HandWorker
 from cafs.testing.keeping import RunningKeeper
 
 SLOTS = 4096
-SLOT_MAX = 512
+SLOT_MAX = 320
 WRITING = (
     Opcode.SETATTR,
     Opcode.SYMLINK,
@@ -149,6 +149,26 @@ def test_a_longer_name_is_refused_without_a_worker(
     reply = keeper.kernel.ask(Opcode.LOOKUP, name_body("n" * length))
     assert reply.error == errno.ENAMETOOLONG
     assert worker.waiting() == []
+
+
+@pytest.mark.parametrize(
+    ("opcode", "before"),
+    [
+        (Opcode.MKDIR, 8),
+        (Opcode.MKNOD, 16),
+        (Opcode.CREATE, 16),
+        (Opcode.LINK, 8),
+        (Opcode.UNLINK, 0),
+        (Opcode.GETXATTR, 8),
+        (Opcode.REMOVEXATTR, 0),
+    ],
+    ids=lambda value: value.name if isinstance(value, Opcode) else "",
+)
+def test_the_longest_name_fits_in_any_request_with_one(
+    keeper: RunningKeeper, worker: HandWorker, opcode: Opcode, before: int
+) -> None:
+    request = keeper.kernel.send(opcode, bytes(before) + name_body("n" * 255))
+    assert worker.receive() == request
 
 
 @pytest.mark.parametrize("opcode", WRITING)

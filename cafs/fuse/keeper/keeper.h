@@ -104,7 +104,10 @@ extern struct counters counters;
 /* ---- requests.c: the requests that nobody has answered yet, in the order in which they are to be
  * sent: first those that the worker has, then those that it has not got yet ---- */
 
-enum { REQUESTS_MAX = 4096, REQUEST_SIZE = 512 };
+enum {
+    REQUESTS_MAX = 4096,
+    REQUEST_SIZE = 320, /* any with one name fits; all places taken, the keeper stays below 4 MiB */
+};
 
 struct request {
     struct request *before, *after; /* neighbours in the order */
