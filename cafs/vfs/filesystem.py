@@ -9,7 +9,6 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import trio
@@ -30,7 +29,7 @@ from cafs.vfs.namespace import CONTROL, Alias, view_at
 from cafs.vfs.opening import Opening, Shown
 from cafs.vfs.places import ROOT_INODE, Named, Places, Planted, Snapshot, Unsized, text_of
 from cafs.vfs.planted import PlantedTrees
-from cafs.vfs.reading import exactly, read_entry
+from cafs.vfs.showing import Showing
 from cafs.vfs.xattrs import Xattrs
 
 _CONTROL_NAME: Final = os.fsencode(CONTROL)
@@ -88,17 +87,19 @@ class FileSystem:
     ) -> None:
         by_name = {spec.name: spec for spec in specs}
         self._store = store
-        self._view = view_at(view, by_name)
+        at = view_at(view, by_name)
         self._opening = Opening(
             refs, digests, policy, by_name, ad_hoc=ad_hoc, deadline_s=deadline_s
         )
-        node = self._view.node
-        if isinstance(node, Shown) and self._opening.shape(node) is Shape.FILE:
+        if isinstance(at.node, Shown) and self._opening.shape(at.node) is Shape.FILE:
             raise UsageError(f"view {view!r}: a file cannot be the root of a mount")
         self._appearance = appearance
         self._failures = Failures()
-        self._places = Places(store.attachments, mount, by_name, self._view)
+        self._places = Places(store.attachments, mount, by_name, at)
         self._planted = PlantedTrees(store.trees, appearance)
+        self._showing = Showing(
+            self._opening, self._places, self._planted, self._failures, at.inside
+        )
         control = ControlFiles(
             version=version, status=status, inflight=inflight, failures=self._failures
         )
@@ -140,8 +141,8 @@ class FileSystem:
             return self._planted.child(at.at, at.number, name)
         if not isinstance(at, Named):
             raise NotFoundError(f"inode {parent} is no directory")
-        if self._shows_tree(at):
-            inside = await self._inside(at)
+        if self._showing.tree(at):
+            inside = await self._showing.inside(at)
             return self._planted.child(inside.at, inside.number, name)
         try:
             text = name.decode()
@@ -165,7 +166,7 @@ class FileSystem:
         at = self._places.locate(inode)
         match at:
             case Planted():
-                self._still(at)
+                self._showing.check(at)
                 return self._planted.attributes(at.at, at.number)
             case Snapshot(_, content):
                 return self._appearance.file(inode, len(content), ttl_s=0.0)
@@ -196,7 +197,7 @@ class FileSystem:
             raise NotFoundError(f"inode {inode} is no symbolic link")
         if entry.target is not None:
             return entry.target
-        return await self._read_planted(at, 0, entry.size)
+        return await self._showing.read_planted(at, 0, entry.size)
 
     async def list(self, inode: int, after: int, limit: int) -> list[DirectoryEntry]:
         """At most ``limit`` names of a directory, after the one with the cookie ``after``.
@@ -214,8 +215,8 @@ class FileSystem:
             return self._planted.children(at.at, at.number, after, limit)
         if not isinstance(at, Named):
             raise NotFoundError(f"inode {inode} is no directory")
-        if self._shows_tree(at):
-            inside = await self._inside(at)
+        if self._showing.tree(at):
+            inside = await self._showing.inside(at)
             return self._planted.children(inside.at, inside.number, after, limit)
         return await self._directories.listing(at, after, limit)
 
@@ -233,7 +234,7 @@ class FileSystem:
         if isinstance(at, Planted):
             # A kernel keeps names for a year. An open that fails like this makes it look again.
             self._planted.entry(at.at, at.number)
-            self._still(at)
+            self._showing.check(at)
 
     async def open_directory(self, inode: int) -> None:
         """Make sure that a directory can be listed: that of a ref is resolved. Nothing is to close.
@@ -244,8 +245,8 @@ class FileSystem:
         Cancellation: what has been fetched stays.
         """
         at = self._places.locate(inode)
-        if isinstance(at, Named) and self._shows_tree(at):
-            await self._inside(at)
+        if isinstance(at, Named) and self._showing.tree(at):
+            await self._showing.inside(at)
 
     async def read(self, inode: int, offset: int, length: int) -> bytes:
         """Read a file's bytes, fetching what is missing; short only at the end.
@@ -258,13 +259,13 @@ class FileSystem:
         at = self._places.locate(inode)
         match at:
             case Planted():
-                return await self._read_planted(at, offset, length)
+                return await self._showing.read_planted(at, offset, length)
             case Snapshot(_, content):
                 return content[offset : offset + length]
             case Unsized():
                 raise _looked_up_anew(at)
             case Named():
-                return await self._read_named(at, offset, length)
+                return await self._showing.read_named(at, offset, length)
 
     async def xattr(self, inode: int, name: bytes) -> bytes | None:
         """The value of an extended attribute; None when it is absent. Nothing is fetched for it.
@@ -305,67 +306,6 @@ class FileSystem:
     def is_inside(self, inode: int) -> bool:
         """Whether an inode was lately seen inside a tree: nothing but its content may wait then."""
         return self._places.is_inside(inode)
-
-    def _still(self, at: Planted) -> None:
-        """Make sure that a ref still shows the tree that an inode is of."""
-        now = self._places.tree_at(at.path)
-        if now is not None and now.first != at.at.first:
-            raise _another(at)
-
-    def _shows_tree(self, at: Named) -> bool:
-        return isinstance(at.node, Shown) and self._opening.shape(at.node) is Shape.TREE
-
-    async def _inside(self, at: Named) -> Planted:
-        """The directory of a tree that a node shows; its number is of no use to a kernel."""
-        if not isinstance(at.node, Shown):
-            raise NotFoundError(f"{text_of(at.path)} shows no tree")
-        noting = self._failures.noting(at.inode, text_of(at.path))
-        with noting, self._opening.request(at.node) as patience:
-            tree = await self._opening.tree(at.node, patience)
-            record = tree.record
-            attached = await self._places.tree(at.path, record.number, record.count, tree.root)
-            number: int | None = tree.root
-            if at.inode == ROOT_INODE and self._view.inside:
-                number = self._planted.walk(attached, self._view.inside)
-            if number is None:
-                inside = os.fsdecode(b"/".join(self._view.inside))
-                raise NotFoundError(
-                    f"{text_of(at.path)} has no directory {inside!r}", hint="see --view"
-                )
-        return Planted(at.inode, at.path, at.node, attached, number)
-
-    async def _read_planted(self, at: Planted, offset: int, length: int) -> bytes:
-        if not isinstance(at.node, Shown):
-            raise NotFoundError(f"{text_of(at.path)} shows no tree")
-        inside = partial(self._planted.path, at.at, at.number)
-        noting = self._failures.noting(at.inode, text_of(at.path), inside)
-        with noting, self._opening.request(at.node) as patience:
-            tree = await self._opening.tree(at.node, patience)
-            record = tree.record
-            if record.number != at.at.tree:
-                # From now on the ref has another inode, and whoever looks it up finds that tree.
-                await self._places.tree(at.path, record.number, record.count, tree.root)
-                raise _another(at)
-            entry = self._planted.entry(at.at, at.number)
-            return await read_entry(tree, entry, offset, length, patience)
-
-    async def _read_named(self, at: Named, offset: int, length: int) -> bytes:
-        if not isinstance(at.node, Shown):
-            raise NotFoundError(f"{text_of(at.path)} is no file")
-        noting = self._failures.noting(at.inode, text_of(at.path))
-        with noting, self._opening.request(at.node) as patience:
-            content = await self._opening.content(at.node, patience)
-            length = min(length, content.size - offset)
-            if length <= 0:
-                return b""
-            return await exactly(content, offset, length, patience)
-
-
-def _another(at: Planted) -> SourceChangedError:
-    return SourceChangedError(
-        f"{text_of(at.path)}: it shows another tree than when this file was looked up",
-        hint="open the path again",
-    )
 
 
 def _looked_up_anew(at: Unsized) -> SourceChangedError:

@@ -15,7 +15,6 @@ of an attachment says what it is:
 """
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -27,6 +26,7 @@ from cafs.model.record import Attachment
 from cafs.model.spec import RefSpec
 from cafs.store.attachments import Attachments
 from cafs.vfs.namespace import CONTROL, NamedRef, Node, Path, View, node_at
+from cafs.vfs.ranges import Ranges
 
 ROOT_INODE: Final = 1
 """The number of what the mount shows at its root. No attachment has it."""
@@ -38,9 +38,6 @@ _NAMED: Final = ("ref",)
 """Where the named refs are."""
 _MEANINGS: Final = 4096
 """Paths whose meaning is remembered: parsing one costs more than reading its page."""
-
-_RANGES: Final = 1024
-"""Trees whose ranges are remembered: most requests are for what lies inside a few of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ class Places:
         self._view = view
         self._root = Named(ROOT_INODE, view.path, view.node)
         self._meanings: LRUCache[str, tuple[Path, Node]] = LRUCache(_MEANINGS)
-        self._ranges = _Ranges()
+        self._ranges = Ranges()
 
     async def settle_root(self) -> None:
         """Make sure that the root shows what it has shown in this mount before.
@@ -268,29 +265,6 @@ class Places:
                 hint="open the path again",
             )
         return path, NamedRef(path[-1])
-
-
-class _Ranges:
-    """The ranges of trees that were located lately. They hold for the life of the mount."""
-
-    def __init__(self) -> None:
-        self._firsts: list[int] = []
-        self._found: list[tuple[Attachment, Path, Node]] = []
-
-    def find(self, inode: int) -> tuple[Attachment, Path, Node] | None:
-        index = bisect_right(self._firsts, inode) - 1
-        if index < 0:
-            return None
-        found = self._found[index]
-        return found if inode < found[0].first + found[0].count else None
-
-    def add(self, at: Attachment, path: Path, node: Node) -> None:
-        if len(self._firsts) == _RANGES:
-            self._firsts.clear()
-            self._found.clear()
-        index = bisect_right(self._firsts, at.first)
-        self._firsts.insert(index, at.first)
-        self._found.insert(index, (at, path, node))
 
 
 def _mark(spec: RefSpec) -> str:
