@@ -28,7 +28,7 @@ _POLL_S: Final = 0.02
 _ALARM: Final = re.compile(
     r"^.*(?:\b(?:WARNING|ERROR|CRITICAL)\b|Traceback \(most recent).*", re.MULTILINE
 )
-_KEPT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_START")
+_KEPT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_START", "CAFS_KEEPER")
 
 
 class Ready(msgspec.Struct, frozen=True):
