@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65_534
-# The node lies on a file system that nobody else sees; it and the mount end with the namespace. What
-# was mounted before is not kept by it.
+# The node lies on a file system that nobody else sees; it and the mount end with the namespace.
+# Mounts that were there before are let go: the namespace would keep them from ending.
 OPEN_FUSE = """\
 umount --all --lazy --no-canonicalize --types fuse.cafs || true
 mount -t tmpfs -o mode=755 tmpfs "$1"
