@@ -88,7 +88,6 @@ async def open_system(
     *,
     description: str,
     tenancy: Tenancy | None = None,
-    owner: tuple[int, int] | None = None,
 ) -> AsyncIterator[System]:
     """Put everything together, and take it apart at the end of the block.
 
@@ -96,17 +95,43 @@ async def open_system(
         settings: what the user wants.
         description: the mount point, or what all this is for.
         tenancy: whose records of a mount are used; None makes some for this block.
-        owner: the user and the group, by number, whose the nodes are; None for this process's.
 
     Raises:
         CafsError: the store, or the view, cannot be opened.
     """
-    metrics = Metrics()
     tenancy = tenancy or partial(passing, description=description)
     async with (
-        open_transport(settings, metrics) as transport,
         open_store(settings.store) as store,
         tenancy(store) as mount,
+        open_system_in(store, mount, settings, description=description) as system,
+    ):
+        yield system
+
+
+@asynccontextmanager
+async def open_system_in(
+    store: Store,
+    mount: int,
+    settings: Settings,
+    *,
+    description: str,
+    owner: tuple[int, int] | None = None,
+) -> AsyncIterator[System]:
+    """Put everything together round a store that is open, for one of its mounts.
+
+    Args:
+        store: where everything is kept.
+        mount: the mount's number there.
+        settings: what the user wants; which store, is settled already.
+        description: the mount point, or what all this is for.
+        owner: the user and the group, by number, whose the nodes are; None for this process's.
+
+    Raises:
+        CafsError: the view cannot be opened.
+    """
+    metrics = Metrics()
+    async with (
+        open_transport(settings, metrics) as transport,
         open_fetcher(
             store, metrics, budget=settings.budget, mount=mount, offline=settings.offline
         ) as fetcher,

@@ -2,6 +2,7 @@
 
 import os
 import select
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,15 @@ class Word(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ready: Ready | None = None
     failure: Failure | None = None
+
+
+def is_awaited(descriptor: int) -> bool:
+    """Whether somebody waits for the word: a keeper gives ``/dev/null`` where nobody does.
+
+    What it gives otherwise is the pipe of ``cafs mount`` or ``cafs reload``; or, to the first
+    worker of a mount in the foreground, the file that claims the mount point.
+    """
+    return not stat.S_ISCHR(os.fstat(descriptor).st_mode)
 
 
 class Herald:

@@ -1,15 +1,20 @@
 """The flags that stand for settings, and the settings that they amount to with all other sources.
 
-A verb says which flags it takes; it is called with ``loaded``, the finished settings.
+A verb says which flags it takes; it is called with ``loaded``, the finished settings. One that may
+need none of the other sources is called with the flags.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from typing_extensions import override
+
+if TYPE_CHECKING:
+    from cafs.settings.values import Settings
 
 _PATH: Final = partial(click.Path, path_type=Path)
 _FLAGS: Final[dict[str, click.Option]] = {
@@ -104,11 +109,26 @@ def with_settings(
     """
 
     def decorate(verb: Callable[..., int]) -> Callable[..., int]:
+        @with_flags(*names)
+        @wraps(verb)
+        def wrapper(*, flags: Flags, **values: object) -> int:
+            return verb(loaded=flags.load(), **values)
+
+        return wrapper
+
+    return decorate
+
+
+def with_flags(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a verb these flags, and ``flags`` instead of them and of ``mount_point``."""
+
+    def decorate(verb: Callable[..., int]) -> Callable[..., int]:
         @wraps(verb)
         def wrapper(**values: object) -> int:
-            flags = {name: values.pop(name) for name in names}
+            given = {name: values.pop(name) for name in names}
             place = values.pop("mount_point", None)
-            return verb(loaded=_load(flags, place), **values)
+            mount_point = place if isinstance(place, Path) else None
+            return verb(flags=Flags(mount_point, given), **values)
 
         parameters: list[click.Parameter] = [_FLAGS[name] for name in reversed(names)]
         wrapper.__dict__.setdefault("__click_params__", []).extend(parameters)
@@ -117,24 +137,51 @@ def with_settings(
     return decorate
 
 
-def _load(flags: dict[str, object], place: object) -> object:
-    import os
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What a command line says: the mount point, None without one, and flags by their names."""
 
-    from cafs.settings.loading import load_settings
-    from cafs.settings.values import Overrides
+    mount_point: Path | None
+    values: Mapping[str, object]
 
-    # A flag that was not given says nothing, so that the other sources are heard.
-    said = {name: value for name, value in flags.items() if value not in (None, False, ())}
-    project = said.pop("config", None)
-    return load_settings(
-        Path.cwd(),
-        project=project if isinstance(project, Path) else None,
-        overrides=Overrides(
-            mount_point=place if isinstance(place, Path) else None,
-            **said,  # type: ignore[arg-type]  # click has made each of them what the field is
-        ),
-        environ=os.environ,
-    )
+    @property
+    def store(self) -> Path | None:
+        """What ``--store`` says, None when it was not given."""
+        return self._path("store")
+
+    def load(self) -> "Settings":
+        """The settings that these flags amount to with all other sources, as they are now.
+
+        Raises:
+            SettingsError: a file, a variable or a flag is wrong; it names which, and the key.
+            UsageError: the working directory has been removed.
+        """
+        import os
+
+        from cafs.errors import UsageError
+        from cafs.settings.loading import load_settings
+        from cafs.settings.values import Overrides
+
+        # A flag that was not given says nothing, so that the other sources are heard.
+        said = {name: each for name, each in self.values.items() if each not in (None, False, ())}
+        said.pop("config", None)
+        try:
+            start = Path.cwd()
+        except FileNotFoundError as error:
+            raise UsageError("the working directory has been removed") from error
+        return load_settings(
+            start,
+            project=self._path("config"),
+            overrides=Overrides(
+                mount_point=self.mount_point,
+                **said,  # type: ignore[arg-type]  # click has made each of them what the field is
+            ),
+            environ=os.environ,
+        )
+
+    def _path(self, name: str) -> Path | None:
+        value = self.values.get(name)
+        return value if isinstance(value, Path) else None
 
 
 def as_arguments(context: click.Context) -> list[str]:

@@ -1,28 +1,32 @@
 """Serving a mount in this process: under a keeper, which holds the mount, or without one.
 
 A worker under a keeper may end at any time, and another one goes on with its mount: so the mount's
-records stay when it ends, unless the keeper has said that the mount itself has ended.
+records stay when it ends, unless the keeper has said that the mount itself has ended. With which
+settings it goes on is a matter of ``inheriting``.
 """
 
 import logging
 import select
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from cafs.assemble import System, open_system
+from cafs.assemble import System, open_system, open_system_in
 from cafs.cli.exits import exit_code
 from cafs.cli.failing import expected
 from cafs.cli.heralding import Herald
+from cafs.cli.inheriting import Adoption, settings_before
 from cafs.errors import CafsError, MountError, StorageError
 from cafs.fuse.channel import CHANNEL_FD, REQUESTS_FD, Channel, open_channel
 from cafs.fuse.interests import Interests
 from cafs.fuse.operations import CafsOperations
 from cafs.fuse.session import Session, SessionOptions, open_kept_session, open_mounted_session
+from cafs.store.store import open_store
 from cafs.store.tenancy import lasting, passing
 
 if TYPE_CHECKING:
@@ -31,6 +35,19 @@ if TYPE_CHECKING:
 
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOG: Final = logging.getLogger("cafs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptMount:
+    """A mount of a keeper, the same for all of its workers.
+
+    ``key`` is the mount's; ``owner`` is whose the nodes are: a user and a group, by number.
+    """
+
+    mount_point: Path
+    store: Path
+    key: str
+    owner: tuple[int, int]
 
 
 def log_to_stderr() -> None:
@@ -89,54 +106,58 @@ async def _serve_alone(loaded: "Settings", mounted: "LiveMount", herald: Herald)
                 await _answer(session, signals, begun)
 
 
-def serve_kept(
-    loaded: "Settings", mount_point: Path, *, key: str, owner: tuple[int, int], herald: Herald
-) -> None:
+def serve_kept(kept: KeptMount, fresh: "Settings | None", *, herald: Herald) -> None:
     """Serve the requests of a keeper's mount until SIGTERM comes, or the keeper goes.
 
     Args:
-        loaded: the settings.
-        mount_point: where the keeper has mounted.
-        key: the mount's.
-        owner: whose the nodes are: a user and a group, by number.
+        kept: the mount.
+        fresh: the settings; None for those of the worker before.
         herald: told when requests are answered.
 
     Raises:
         CafsError: it cannot serve.
         BaseExceptionGroup: one or more of them.
     """
-    trio.run(_serve_kept, loaded, mount_point, key, owner, herald)
+    trio.run(_serve_kept, kept, fresh, herald)
 
 
-async def _serve_kept(
-    loaded: "Settings", mount_point: Path, key: str, owner: tuple[int, int], herald: Herald
-) -> None:
-    tenancy = partial(lasting, description=str(mount_point), key=key, view=loaded.view)
-    async with (
-        open_channel() as channel,
-        open_system(loaded, description=str(mount_point), tenancy=tenancy, owner=owner) as system,
-    ):
-        await system.filesystem.settle()
-        await _lend_lease(system, channel)
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            herald.check(mount_point)
-            if await _serve_requests(system, channel, signals, herald):
-                await system.store.mounts.remove(system.mount)
+async def _serve_kept(kept: KeptMount, fresh: "Settings | None", herald: Herald) -> None:
+    name = str(kept.mount_point)
+    async with open_channel() as channel, open_store(kept.store) as store:
+        settings = fresh or settings_before(store, kept.key, kept.mount_point)
+        async with (
+            lasting(store, description=name, key=kept.key, view=settings.view) as mount,
+            open_system_in(store, mount, settings, description=name, owner=kept.owner) as system,
+        ):
+            await system.filesystem.settle()
+            await _lend_lease(system, channel)
+            adoption = Adoption(store, mount, fresh)
+            with trio.open_signal_receiver(signal.SIGTERM) as signals:
+                herald.check(kept.mount_point)
+                await adoption.begin()
+                if await _serve_requests(system, channel, signals, herald, adoption):
+                    await store.mounts.remove(mount)
 
 
 async def _serve_requests(
-    system: System, channel: Channel, signals: AsyncIterator[int], herald: Herald
+    system: System,
+    channel: Channel,
+    signals: AsyncIterator[int],
+    herald: Herald,
+    adoption: Adoption,
 ) -> bool:
     """Answer the keeper's requests; whether the mount has ended for good."""
     interests = Interests(REQUESTS_FD)
-    operations = CafsOperations(system.filesystem, system.metrics, interests)
+    operations = CafsOperations(system.filesystem, system.metrics, interests, adoption.trial)
     ended = trio.Event()
     left = trio.Event()
 
     async def begun() -> None:
+        await adoption.accepted()
         if not herald.proclaim():
             # The kernel has been answered already: the mount is there, whoever wanted it.
             _LOG.warning("who asked for the mount has gone")
+        adoption.complete()
         await _tidy(system)
 
     async with open_kept_session(REQUESTS_FD, operations) as session:

@@ -1,7 +1,8 @@
 """``cafs worker``: what a keeper starts; it serves the requests that the keeper relays.
 
 No person calls it. The keeper's command line has it, with everything that must not change while the
-mount lives; the rest of the settings is read anew by each worker.
+mount lives; the rest of the settings is read when somebody waits for the worker's word, and else
+what it was for the worker before.
 """
 
 import gc
@@ -10,18 +11,16 @@ import signal
 import stat
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import click
 
 from cafs.cli import options
 from cafs.cli.exits import exit_code
 from cafs.cli.failing import expected
-from cafs.cli.heralding import Herald
-from cafs.errors import CafsError, MountError
-
-if TYPE_CHECKING:
-    from cafs.settings.values import Settings
+from cafs.cli.heralding import Herald, is_awaited
+from cafs.errors import CafsError, MountError, UsageError
 
 _ALONE: Final = "this worker has no keeper"
 _INSTEAD: Final = "a mount is begun by: cafs mount"
@@ -90,18 +89,40 @@ def _owner(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @click.command("worker", hidden=True)
 @_with_word
 @options.mount_point
-@options.with_settings(*options.MOUNT)
+@options.with_flags(*options.MOUNT)
 @click.option("--key", required=True, callback=_key)
 @click.option("--owner", metavar="UID:GID", required=True, callback=_owner)
-def command(*, loaded: "Settings", key: str, owner: tuple[int, int], herald: Herald) -> int:
+def command(*, flags: options.Flags, key: str, owner: tuple[int, int], herald: Herald) -> int:
     """Serve the mount of a keeper: requests come by descriptor 3, the keeper's own words by 4.
 
-    On descriptor 5 it says in one line that it is ready, or why it is not.
+    On descriptor 5 it says in one line that it is ready, or why it is not. When nobody waits for
+    that, it goes on for a worker that has ended, with the settings of that one.
     """
     from cafs.cli import serving
     from cafs.cli.mount import target
+    from cafs.fuse.channel import WORD_FD
 
     # Ctrl-C in a terminal is for the keeper, which ends the mount in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serving.serve_kept(loaded, target(loaded), key=key, owner=owner, herald=herald)
+    if is_awaited(WORD_FD):
+        loaded = flags.load()
+        kept = serving.KeptMount(
+            mount_point=target(loaded), store=loaded.store, key=key, owner=owner
+        )
+        serving.serve_kept(kept, loaded, herald=herald)
+    else:
+        mount_point, store = _named(flags)
+        kept = serving.KeptMount(mount_point=mount_point, store=store, key=key, owner=owner)
+        serving.serve_kept(kept, None, herald=herald)
     return 0
+
+
+def _named(flags: options.Flags) -> tuple[Path, Path]:
+    """The mount point and the store, as the command line names them.
+
+    Raises:
+        UsageError: it does not; no keeper has made it.
+    """
+    if flags.mount_point is None or flags.store is None:
+        raise UsageError("a worker that nobody waits for needs --store and a mount point")
+    return flags.mount_point, flags.store

@@ -32,6 +32,7 @@ from cafs.errors import SourceChangedError
 from cafs.fuse.boundary import boundary
 from cafs.fuse.interests import Interests
 from cafs.fuse.readonly import ReadOnlyOperations
+from cafs.fuse.trial import Trial
 from cafs.metrics import Metrics
 from cafs.model.member import Kind
 from cafs.vfs.attributes import BLOCK_SIZE, FOREVER_S, Attributes
@@ -73,12 +74,17 @@ class CafsOperations(ReadOnlyOperations):
             ``fuse.bugs`` for each bug.
         interests: where a keeper finds the requests that nobody waits for any more; None without
             a keeper.
+        trial: what comes before the answer to a keeper's first heartbeat, if anything does.
 
     Concurrency: any number of requests at once.
     """
 
     def __init__(
-        self, filesystem: FileSystem, metrics: Metrics, interests: Interests | None = None
+        self,
+        filesystem: FileSystem,
+        metrics: Metrics,
+        interests: Interests | None = None,
+        trial: Trial | None = None,
     ) -> None:
         super().__init__()
         self.metrics = metrics
@@ -86,6 +92,7 @@ class CafsOperations(ReadOnlyOperations):
         self.initialised = trio.Event()
         """Set when the kernel has begun to talk."""
         self._filesystem = filesystem
+        self._trial = trial
 
     def counts(self, target: object) -> bool:
         """Whether a request is counted, by its first argument: an inode, or who asks.
@@ -196,6 +203,8 @@ class CafsOperations(ReadOnlyOperations):
     @override
     @boundary
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        if self._trial is not None and not ctx.pid:
+            await self._trial.held()
         # Without a reader it is the keeper's heartbeat, and must be answered whatever the disk does
         # (or one of a PID namespace that the kernel has no number in, who is owed the figures).
         limit = trio.current_time() + _HEARTBEAT_S if not ctx.pid else math.inf

@@ -3,8 +3,9 @@
 All keys but those of ``counters`` begin with the mount's number, big-endian, so that a mount is a
 contiguous run of each table: ``mounts`` (the mount's record), ``attachments`` (first inode ->
 attachment), ``paths`` (path -> first inode), ``below`` (parent's path, path -> nothing),
-``snapshots`` (path, first inode -> nothing), ``resolved`` (spec key -> meaning). Paths and spec
-keys are hashed. ``counters`` has the number of the last mount.
+``snapshots`` (path, first inode -> nothing), ``resolved`` (spec key -> meaning), ``settings`` (what
+its workers serve with, in bytes that only they can read). Paths and spec keys are hashed.
+``counters`` has the number of the last mount.
 
 They are kept with the records of this boot, since no mount outlives one: handing out an inode costs
 no disk access, and a new worker gives the answers of the one before.
@@ -55,6 +56,7 @@ class MountTables:
         self.below = recent.table("below")
         self.snapshots = recent.table("snapshots")
         self.resolved = recent.table("resolved")
+        self.settings = recent.table("settings")
         self.attachment = Packed(Attachment)
         self.meaning = Packed(Resolved)
         self._mounts = recent.table("mounts")
@@ -90,7 +92,14 @@ class MountTables:
         """Remove some records of a mount that has ended, its own last; whether none are left."""
         prefix = pack_number(mount)
         room = _PURGE
-        for table in (self.attachments, self.paths, self.below, self.snapshots, self.resolved):
+        for table in (
+            self.attachments,
+            self.paths,
+            self.below,
+            self.snapshots,
+            self.resolved,
+            self.settings,
+        ):
             room -= batch.clear(table, prefix, after(prefix), limit=room)
             if not room:
                 return False

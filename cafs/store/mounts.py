@@ -1,4 +1,4 @@
-"""The mounts of this boot: who has which number, what their refs mean, what they have spent.
+"""The mounts of this boot: their numbers and settings, what their refs mean, what they have spent.
 
 A mount is found by its key, so that the next worker of a mount goes on where the last one stopped.
 Whoever keeps a mount holds its lease; ``sweep`` removes the mounts whose lease nobody holds, for
@@ -217,6 +217,33 @@ class Mounts:
             return record.spent + count
 
         return await self._recent.commit(change)
+
+    def settings(self, mount: int) -> bytes | None:
+        """What ``set_settings`` was given for a mount last.
+
+        None when that was nothing, when it was damaged, or when the mount has ended.
+        """
+        with self._recent.read() as snapshot:
+            if self._tables.get(snapshot, mount) is None:
+                return None
+            return snapshot.get(self._tables.settings, pack_number(mount))
+
+    async def set_settings(self, mount: int, settings: bytes) -> None:
+        """Say which settings a mount has from now on, for the workers to come.
+
+        Of a mount that has ended nothing is kept.
+
+        Raises:
+            StorageError: the store cannot be written; what was said before holds.
+
+        Cancellation: all or nothing.
+        """
+
+        def change(batch: Batch) -> None:
+            if self._tables.get(batch, mount) is not None:
+                batch.put(self._tables.settings, pack_number(mount), settings)
+
+        await self._recent.commit(change)
 
     def resolved(self, mount: int, key: str) -> Resolved | None:
         """What a ref means for the life of a mount, None when it has not been resolved in it."""

@@ -59,6 +59,7 @@ _RECENT: Final = {
     "mounts": 1,
     "paths": 1,
     "resolved": 1,
+    "settings": 1,
     "snapshots": 1,
     "spans": 1,
 }

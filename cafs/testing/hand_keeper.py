@@ -18,12 +18,14 @@ import msgspec
 
 from cafs.testing.command import Cafs
 from cafs.testing.fuse_wire import MESSAGE_MAX, InitIn, Opcode, Reply, Request
-from cafs.testing.hand_worker import wait_readable
+from cafs.testing.hand_worker import readable, wait_readable
 
 OWNER: Final = (12, 34)
 """Whose the nodes are."""
 _ABOVE: Final = 100
 """Descriptors from here on are in nobody's way."""
+_HEARTBEAT: Final = 1 << 63
+"""What the numbers of a keeper's own requests have."""
 _START_S: Final = 30.0
 _END_S: Final = 15.0
 
@@ -93,10 +95,26 @@ class KeptWorker:
         assert message, f"worker {self.pid} has ended: {self.log.read_text()}"  # noqa: S101
         return Reply.decode(message)
 
-    def begin(self) -> Said:
-        """Send INIT, and return the worker's word once it has answered."""
+    def initialise(self) -> None:
+        """Send INIT, and wait for the answer."""
         self.ask(Opcode.INIT, 0, InitIn().encode())
+
+    def beat(self) -> None:
+        """Send a heartbeat, and wait for the answer."""
+        self._unique += 2
+        request = Request(Opcode.STATFS, self._unique | _HEARTBEAT, 1, pid=0)
+        self._requests.send(request.encode())
+        assert self._reply().unique == request.unique  # noqa: S101 - the test kit's own claim
+
+    def begin(self) -> Said:
+        """Let it serve, after INIT and a heartbeat, and return its word."""
+        self.resume()
         return self.word()
+
+    def resume(self) -> None:
+        """Let it serve, as one whose word nobody waits for."""
+        self.initialise()
+        self.beat()
 
     def word(self) -> Said:
         """What the worker says of itself first.
@@ -108,6 +126,10 @@ class KeptWorker:
         line = os.read(self._word, MESSAGE_MAX)
         assert line, f"worker {self.pid} ended without a word: {self.log.read_text()}"  # noqa: S101
         return msgspec.json.decode(line, type=Said)
+
+    def has_spoken(self) -> bool:
+        """Whether a word waits to be heard."""
+        return readable(self._word, 0)
 
     def take_lease(self) -> int:
         """The descriptor that the worker lends; the caller closes it."""
@@ -175,7 +197,7 @@ class HandKeeper:
         self._cafs = cafs
         self._key = key
         self._mount_point = mount_point
-        self.log = cafs.directory / "worker.log"
+        self.log = cafs.directory.with_name("worker.log")
 
     def command(self, *flags: str) -> list[str]:
         """A worker's command line, with these flags of ``cafs mount``."""
@@ -187,17 +209,26 @@ class HandKeeper:
 
     @contextmanager
     def worker(self, *flags: str) -> Iterator[KeptWorker]:
-        """A worker; it is killed at the end."""
-        started = self._start(self.command(*flags))
+        """A worker whose word is waited for; it is killed at the end."""
+        started = self._start(self.command(*flags), *os.pipe())
         try:
             yield started
         finally:
             started.close()
 
-    def _start(self, command: list[str]) -> KeptWorker:
+    @contextmanager
+    def successor(self) -> Iterator[KeptWorker]:
+        """A worker that takes the place of one that has ended; it is killed at the end."""
+        nobody = [os.open(os.devnull, mode | os.O_CLOEXEC) for mode in (os.O_RDONLY, os.O_RDWR)]
+        started = self._start(self.command(), *nobody)
+        try:
+            yield started
+        finally:
+            started.close()
+
+    def _start(self, command: list[str], listen: int, speak: int) -> KeptWorker:
         requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         channel, its_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listen, speak = os.pipe()
         with self.log.open("ab") as log, theirs, its_channel:
             # Above the places where they are to be, so that none is in the way of another.
             given = [theirs.fileno(), its_channel.fileno(), speak, log.fileno()]

@@ -5,122 +5,22 @@ import hashlib
 import os
 import signal
 import struct
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-import trio
 
-from cafs.store.leases import Leases
 from cafs.store.mounts import new_key
-from cafs.store.store import Store, open_store
 from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
-from cafs.testing.fuse_wire import Opcode, Reply, name_body, read_body
-from cafs.testing.hand_keeper import OWNER, HandKeeper, KeptWorker
-from cafs.testing.origin import Origin
+from cafs.testing.fuse_wire import Opcode
+from cafs.testing.hand_keeper import OWNER, HandKeeper
+from tests.cli.worker_world import World, find, node_of, read, until
 from tests.conftest import Cafs
 
 MIB = 1 << 20
-NODE = struct.Struct("=Q")
 GONE = {errno.ENOENT, errno.ESTALE}
 OWNERS = struct.Struct("=II")
 OWNERS_AT = 108
 """Where struct fuse_entry_out has the user: after 40 bytes of its own, and 68 of fuse_attr."""
-
-
-class World:
-    """A project, the key of its mount, and the keeper's place, which the test takes."""
-
-    def __init__(self, cafs: Cafs, origin: Origin) -> None:
-        self.cafs = cafs
-        self.key = new_key()
-        self.keeper = HandKeeper(cafs, self.key, cafs.directory / "cafs")
-        self.origin = origin
-        self.url = origin.put("/data.tar", tar_bytes({"a": (0o644, b"alpha")}))
-
-    def project(self, refs: str | None = None, mount: str = "") -> None:
-        given = refs if refs is not None else f'[ref.data]\nfrom = "{self.url}"\n'
-        self.cafs.project(f'[mount]\npath = "cafs"\n{mount}{given}')
-
-    @asynccontextmanager
-    async def store(self) -> AsyncIterator[Store]:
-        async with open_store(self.cafs.store) as store:
-            yield store
-
-    def number(self) -> int | None:
-        """The mount's number in the store; None when it is forgotten."""
-
-        async def look() -> int | None:
-            async with self.store() as store:
-                return store.mounts.number(self.key)
-
-        return trio.run(look)
-
-    def spent(self) -> int:
-        """What is written down of what the mount has spent."""
-
-        async def look() -> int:
-            async with self.store() as store:
-                number = store.mounts.number(self.key)
-                return 0 if number is None else store.mounts.spent(number)
-
-        return trio.run(look)
-
-    def held(self) -> bool:
-        """Whether somebody holds the mount's lease."""
-        leases = Leases(self.cafs.store / "leases")
-        with leases.deciding():
-            return leases.held(self.key)
-
-    def lease_file(self) -> Path:
-        return self.cafs.store / "leases" / f"mount-{self.key}"
-
-
-@pytest.fixture
-def world(cafs: Cafs, origin: Origin) -> World:
-    made = World(cafs, origin)
-    made.project()
-    return made
-
-
-def find(worker: KeptWorker, path: str) -> Reply:
-    """Look a path up, name by name."""
-    reply, node = Reply(0), 1
-    for name in path.split("/"):
-        reply = worker.ask(Opcode.LOOKUP, node, name_body(name))
-        if reply.error:
-            break
-        (node,) = NODE.unpack_from(reply.body)
-    return reply
-
-
-def node_of(reply: Reply) -> int:
-    assert not reply.error, os.strerror(reply.error)
-    (node,) = NODE.unpack_from(reply.body)
-    return int(node)
-
-
-def read(worker: KeptWorker, node: int, offset: int = 0, size: int = 4096) -> Reply:
-    return worker.ask(Opcode.READ, node, read_body(fh=node, offset=offset, size=size))
-
-
-def until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def lease(world: World) -> Iterator[list[int]]:
-    """The lease as a keeper holds it, once a test has put it here."""
-    held: list[int] = []
-    yield held
-    for each in held:
-        os.close(each)
 
 
 def test_a_worker_serves_lends_its_lease_and_says_its_pid(world: World, lease: list[int]) -> None:

@@ -1,0 +1,101 @@
+"""Which settings a worker serves with, and when they become the mount's.
+
+One that replaces a worker which ended has the settings of that one, whatever has become of the
+files meanwhile: an editor half-way, a ``git checkout``. Only where somebody waits for the word, who
+can be told what is wrong with a file, a worker comes with fresh settings. They are the mount's from
+the moment when it serves, and are remembered with the mount's records for the workers to come:
+
+- The first worker of a mount serves as soon as it has answered INIT. There are no settings that
+  could be overwritten, so its own are remembered before that.
+- Another one is on trial until it answers the keeper's first heartbeat (``cafs.fuse.trial``). Its
+  settings are remembered between the two: after the keeper has accepted it, and before it serves.
+  One that ends in the very moment between has left settings that never served; then the next
+  restart takes them up. They are whole, they were asked for, and a worker had opened the mount
+  with them.
+"""
+
+from pathlib import Path
+
+from cafs.errors import MalformedError, MountError
+from cafs.fuse.trial import Trial
+from cafs.settings.packing import pack, unpack
+from cafs.settings.values import Settings
+from cafs.store.store import Store
+
+
+def settings_before(store: Store, key: str, mount_point: Path) -> Settings:
+    """The settings of the worker before.
+
+    Args:
+        store: where the mount has its records.
+        key: the mount's.
+        mount_point: the mount's, for messages.
+
+    Raises:
+        MountError: they are not known.
+    """
+    mount = store.mounts.number(key)
+    packed = None if mount is None else store.mounts.settings(mount)
+    failure = MountError(
+        f"{mount_point}: the store has forgotten with which settings it was mounted",
+        hint=f"have the files read anew: cafs reload {mount_point}",
+    )
+    if packed is None:
+        raise failure
+    try:
+        return unpack(packed)
+    except MalformedError as error:
+        raise failure from error
+
+
+class Adoption:
+    """Makes the settings of a worker the mount's.
+
+    ``trial`` is for the worker's operations; None when it is on none.
+
+    Concurrency: one task.
+    """
+
+    def __init__(self, store: Store, mount: int, fresh: Settings | None) -> None:
+        """Settle what is to be done.
+
+        Args:
+            store: where the mount has its records.
+            mount: the mount's number there.
+            fresh: the settings of this worker; None when it has those of the worker before.
+        """
+        self._store = store
+        self._mount = mount
+        known = store.mounts.settings(mount)
+        wanted = None if fresh is None else pack(fresh)
+        self._wanted = None if wanted == known else wanted
+        self.trial = None if self._wanted is None or known is None else Trial()
+
+    async def begin(self) -> None:
+        """To be called before INIT is answered.
+
+        Raises:
+            StorageError: the store cannot be written.
+
+        Cancellation: the settings are the mount's, or not.
+        """
+        if self.trial is None:
+            await self._adopt()
+
+    async def accepted(self) -> None:
+        """Wait until the settings are the mount's; heartbeats are not answered yet.
+
+        Raises and Cancellation: as ``begin``.
+        """
+        if self.trial is not None:
+            await self.trial.asked()
+            await self._adopt()
+
+    def complete(self) -> None:
+        """Let the worker serve."""
+        if self.trial is not None:
+            self.trial.passed()
+
+    async def _adopt(self) -> None:
+        if self._wanted is not None:
+            await self._store.mounts.set_settings(self._mount, self._wanted)

@@ -1,0 +1,106 @@
+"""Settings as bytes, for whoever goes on with them later.
+
+The finished values are packed, and not the files that they came from: taking them up again looks at
+no file, no variable and no flag, so nothing can have changed, be missing or be refused meanwhile.
+What the settings name by path (a CA bundle, a ``file:`` ref) stays a path.
+
+MessagePack maps by field name. Another version of cafs may read them: a field that is added here
+gets a default, which says what settings without it meant.
+"""
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from cafs.errors import CafsError, MalformedError
+from cafs.model.digest import Digest
+from cafs.model.ref import ArchiveRef, BlobRef, Ref, parse_ref
+from cafs.model.spec import Platform, Pull, RefSpec
+from cafs.settings.values import OnError, Settings
+
+_PATHS: Final = ("project_file", "mount_point", "store", "ca_bundle")
+"""Fields that are paths: packed as bytes, since a path need not be text."""
+
+
+class _Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """A ref spec; ``ref`` is a text that parses to it."""
+
+    name: str
+    ref: str
+    integrity: Digest | None
+    strip: int
+    subdir: str
+    mirrors: tuple[str, ...]
+    platform: Platform | None
+    deadline_s: float | None
+    pull: Pull
+
+
+class _Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings, in the types that can be packed."""
+
+    project_file: bytes | None
+    mount_point: bytes | None
+    view: str
+    budget: int | None
+    refs: tuple[_Spec, ...]
+    deadline_s: float | None
+    on_error: OnError
+    pull: Pull
+    store: bytes
+    allowed_hosts: frozenset[str]
+    dynamic: bool
+    allow_other: bool
+    preserve_owner: bool
+    suid: bool
+    dev: bool
+    offline: bool
+    ca_bundle: bytes | None
+
+
+_ENCODE: Final = msgspec.msgpack.Encoder(order="deterministic").encode
+_DECODE: Final = msgspec.msgpack.Decoder(_Settings).decode
+
+
+def pack(settings: Settings) -> bytes:
+    """The bytes of settings; the same settings have the same bytes."""
+    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    for name in _PATHS:
+        values[name] = None if values[name] is None else os.fsencode(values[name])
+    values["refs"] = tuple(map(_packed, settings.refs))
+    return _ENCODE(_Settings(**values))
+
+
+def unpack(raw: bytes) -> Settings:
+    """The settings in the bytes.
+
+    Raises:
+        MalformedError: there are none, or another version has packed them in a way that this one
+            does not know.
+    """
+    try:
+        packed = _DECODE(raw)
+        refs = tuple(map(_unpacked, packed.refs))
+    except (msgspec.MsgspecError, CafsError) as error:
+        raise MalformedError(f"packed settings cannot be read: {error}") from error
+    values = msgspec.structs.asdict(packed) | {"refs": refs}
+    for name in _PATHS:
+        values[name] = None if values[name] is None else Path(os.fsdecode(values[name]))
+    return Settings(**values)
+
+
+def _packed(spec: RefSpec) -> _Spec:
+    values = {each.name: getattr(spec, each.name) for each in fields(spec)}
+    return _Spec(**values | {"ref": _text(spec.ref)})
+
+
+def _unpacked(packed: _Spec) -> RefSpec:
+    return RefSpec(**msgspec.structs.asdict(packed) | {"ref": parse_ref(packed.ref)})
+
+
+def _text(ref: Ref) -> str:
+    """The text of a ref, with the URL exactly as it will be asked for."""
+    return ref.cimd if isinstance(ref, ArchiveRef | BlobRef) else ref.canonical
