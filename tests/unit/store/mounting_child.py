@@ -1,7 +1,8 @@
 """A process that keeps a mount, or many one after the other. ``mounting_child.py STORE ROLE …``.
 
-``keep KEY [FD]``: opens the mount, lends its lease to the socket FD, says in one JSON line what it
-shows, and stays until it is killed. ``churn COUNT``: opens so many mounts, sweeping while each is
+``keep KEY [FD]``: opens the mount, lends its lease to the socket FD, sets as its settings what has
+been spent so far, says in one JSON line what it shows and what the settings were, and stays until
+it is killed. ``churn COUNT``: opens so many mounts, sweeping while each is
 open, and says how many it found swept away under it; it dawdles wherever a lease is touched.
 """
 
@@ -41,6 +42,8 @@ async def keep(store: Store, key: str, lender: int | None) -> None:
     )
     settled = await store.mounts.resolve(mount, "key", meaning)
     spent = await store.mounts.spend(mount, 10)
+    settings = store.mounts.settings(mount)
+    await store.mounts.set_settings(mount, b"%d" % spent)
     say(
         {
             "mount": mount,
@@ -50,6 +53,7 @@ async def keep(store: Store, key: str, lender: int | None) -> None:
             "before": "" if before is None else before.path,
             "settled_ns": settled.resolved_ns,
             "spent": spent,
+            "settings": None if settings is None else settings.decode(),
         }
     )
     await trio.sleep_forever()

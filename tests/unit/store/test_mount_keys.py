@@ -16,6 +16,7 @@ import trio
 from cafs.errors import MountError, NotFoundError
 from cafs.model.resolved import Resolved, Shape
 from cafs.store import mount_tables
+from cafs.store.environment import Environment, after
 from cafs.store.leases import Leases
 from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
@@ -34,6 +35,7 @@ class Kept(TypedDict):
     before: str
     settled_ns: int
     spent: int
+    settings: str | None
 
 
 @contextmanager
@@ -55,6 +57,17 @@ def child(store: Path, *arguments: str, fds: tuple[int, ...] = ()) -> Iterator[I
 
 def lease_files(store: Path) -> list[str]:
     return sorted(path.name for path in (store / "leases").glob("mount-*"))
+
+
+def settings_left(store: Path) -> int:
+    """How many mounts there are settings of in a store that nobody has open, living or not."""
+    recent = Environment(
+        store / "recent-first", {"settings": 1}, synced=False, make_room=lambda: False
+    )
+    with recent.read() as snapshot:
+        count = len(list(snapshot.scan(recent.table("settings"), b"", after(b""))))
+    recent.close()
+    return count
 
 
 def meaning(ref: str) -> Resolved:
@@ -123,6 +136,7 @@ async def test_what_nobody_keeps_is_swept_and_what_somebody_keeps_is_not(tmp_pat
         old = await store.mounts.open(left, "left")
         await store.attachments.attach(old, "ref/a", content=b"x")
         await store.mounts.resolve(old, "key", meaning("r"))
+        await store.mounts.set_settings(old, b"old")
     async with open_store(tmp_path, boot_id="first") as store:
         mount = await store.mounts.open(kept, "kept")
         # Lease files without a record: somebody died between the two.
@@ -133,8 +147,11 @@ async def test_what_nobody_keeps_is_swept_and_what_somebody_keeps_is_not(tmp_pat
         assert store.mounts.number(kept) == mount
         assert store.attachments.at(old, "ref/a") is None
         assert store.mounts.resolved(old, "key") is None
+        assert store.mounts.settings(old) is None
         assert lease_files(tmp_path) == [f"mount-{kept}"]
         assert await store.mounts.sweep() == 0
+        await store.mounts.set_settings(mount, b"kept")
+    assert settings_left(tmp_path) == 1
 
 
 async def test_a_removal_that_was_cut_off_is_carried_through_by_a_sweep(
@@ -166,6 +183,8 @@ async def test_a_mount_that_has_ended_takes_nothing_in(store: Store) -> None:
     assert store.mounts.resolved(mount, "key") is None
     assert await store.mounts.spend(mount, 100) == 0
     assert store.mounts.spent(mount) == 0
+    await store.mounts.set_settings(mount, b"late")
+    assert store.mounts.settings(mount) is None
 
 
 async def test_what_was_spent_is_counted_by_mount(store: Store) -> None:
@@ -175,6 +194,27 @@ async def test_what_was_spent_is_counted_by_mount(store: Store) -> None:
     assert await store.mounts.spend(two, 5) == 5
     await store.attachments.attach(one, "ref/a")
     assert (store.mounts.spent(one), store.mounts.spent(two)) == (100 + (1 << 40), 5)
+
+
+async def test_the_settings_of_a_mount_are_those_that_were_set_last(store: Store) -> None:
+    one, two = await store.mounts.open(new_key(), "one"), await store.mounts.open(new_key(), "two")
+    assert store.mounts.settings(one) is None
+    await store.mounts.set_settings(one, b"first")
+    await store.mounts.set_settings(two, b"")
+    await store.mounts.set_settings(one, bytes(1 << 20))
+    await store.mounts.spend(one, 1)
+    assert (store.mounts.settings(one), store.mounts.settings(two)) == (bytes(1 << 20), b"")
+
+
+@pytest.mark.expects_log("store.record.broken table=settings")
+async def test_settings_that_were_damaged_are_not_known(store: Store) -> None:
+    mount = await store.mounts.open(new_key(), "test")
+    await store.mounts.set_settings(mount, b"whole")
+    (data,) = store.path.glob("recent-*/data.mdb")
+    with data.open("r+b") as file:
+        file.seek(file.read().index(b"whole"))
+        file.write(b"wHole")
+    assert store.mounts.settings(mount) is None
 
 
 async def test_of_two_that_settle_a_ref_the_first_is_right(store: Store) -> None:
@@ -208,6 +248,7 @@ def test_a_new_worker_goes_on_where_the_killed_one_stopped(tmp_path: Path) -> No
     assert second["before"] == ".cafs/status.json"  # the snapshot of the first can still be read
     assert second["settled_ns"] == first["snapshot"]  # what the first one resolved holds
     assert (first["spent"], second["spent"]) == (10, 20)
+    assert (first["settings"], second["settings"]) == (None, "10")
     with child(tmp_path, "churn", "1") as lines:
         assert json.loads(next(lines)) == 0
     assert lease_files(tmp_path) == []

@@ -1,0 +1,121 @@
+"""Settings as bytes: what comes out is what went in, and nothing else is looked at."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cafs.errors import MalformedError
+from cafs.model.digest import digest_of
+from cafs.model.ref import parse_ref
+from cafs.model.spec import Platform, RefSpec
+from cafs.settings.packing import pack, unpack
+from cafs.settings.values import Settings
+
+PLAIN = Settings(
+    project_file=None,
+    mount_point=None,
+    view="/",
+    budget=None,
+    refs=(),
+    deadline_s=60.0,
+    on_error="fail",
+    pull="lock",
+    store=Path("/store"),
+    allowed_hosts=frozenset(),
+    dynamic=False,
+    allow_other=False,
+    preserve_owner=False,
+    suid=False,
+    dev=False,
+    offline=False,
+    ca_bundle=None,
+)
+FULL = Settings(
+    project_file=Path("/home/ü/cafs.toml"),
+    mount_point=Path("/mnt/\udcff"),
+    view="ref/größe",
+    budget=1 << 40,
+    refs=(
+        RefSpec(
+            name="full",
+            ref=parse_ref("https://example.com/x.tar?b=2&a=1"),
+            integrity=digest_of(b"x", "sha512"),
+            strip=2,
+            subdir="größe",
+            mirrors=("https://a.example/x", "file:///x%FF"),
+            platform=Platform("linux", "arm", "v7"),
+            deadline_s=None,
+            pull="never",
+        ),
+    ),
+    deadline_s=0.25,
+    on_error="wait",
+    pull="update",
+    store=Path("/s\udc80"),
+    allowed_hosts=frozenset({"example.com", "[::1]:80"}),
+    dynamic=True,
+    allow_other=True,
+    preserve_owner=True,
+    suid=True,
+    dev=True,
+    offline=True,
+    ca_bundle=Path("/ca.pem"),
+)
+REFS = [
+    "docker://debian",
+    "docker://[::1]:5000/a/b:tag",
+    f"docker://example.com/a@{digest_of(b'x')}",
+    "https://example.com/%FF?q=%20+&b=1&a=2",
+    "archive+https://example.com/x",
+    "blob+file:///x/y.tar",
+    "appc:example.com/a:1.0,os=linux,arch=a%20b",
+    "cimd:appc:v=0:example.com/a?x=%FF%2C",
+    str(digest_of(b"x", "md5")),
+]
+
+
+@pytest.mark.parametrize("settings", [PLAIN, FULL], ids=["plain", "full"])
+def test_settings_come_out_as_they_went_in(settings: Settings) -> None:
+    assert unpack(pack(settings)) == settings
+
+
+def test_no_field_of_the_full_settings_is_as_in_the_plain_ones() -> None:
+    for each in fields(Settings):
+        assert getattr(FULL, each.name) != getattr(PLAIN, each.name), each.name
+    plain = RefSpec(name="", ref=parse_ref("docker://x"))
+    for each in fields(RefSpec):
+        assert getattr(FULL.refs[0], each.name) != getattr(plain, each.name), each.name
+
+
+@pytest.mark.parametrize("text", REFS)
+def test_every_kind_of_ref_comes_out_as_it_went_in(text: str) -> None:
+    spec = RefSpec(name="a", ref=parse_ref(text))
+    (found,) = unpack(pack(replace(PLAIN, refs=(spec,)))).refs
+    assert (found, type(found.ref), str(found.ref)) == (spec, type(spec.ref), str(spec.ref))
+
+
+def test_the_same_settings_have_the_same_bytes() -> None:
+    hosts = [f"host{number}" for number in range(100)]
+    one = replace(PLAIN, allowed_hosts=frozenset(hosts))
+    other = replace(PLAIN, allowed_hosts=frozenset(reversed(hosts)))
+    assert pack(one) == pack(other) == pack(unpack(pack(one)))
+
+
+def test_what_is_no_settings_is_refused() -> None:
+    packed = msgspec.msgpack.decode(pack(FULL))
+    lacking = {name: value for name, value in packed.items() if name != "pull"}
+    wrong = packed | {"refs": [packed["refs"][0] | {"ref": "no ref"}]}
+    others: list[object] = [lacking, wrong, packed | {"dynamic": 1}, []]
+    for each in others:
+        with pytest.raises(MalformedError, match="settings"):
+            unpack(msgspec.msgpack.encode(each))
+    for raw in (b"", b"\xc1", pack(FULL)[:-1]):
+        with pytest.raises(MalformedError, match="settings"):
+            unpack(raw)
+
+
+def test_what_a_later_version_adds_is_passed_over() -> None:
+    packed = msgspec.msgpack.decode(pack(FULL)) | {"later": 1}
+    assert unpack(msgspec.msgpack.encode(packed)) == FULL
