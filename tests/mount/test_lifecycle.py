@@ -325,6 +325,16 @@ def test_when_its_workers_fail_again_and_again_status_says_what_to_do(
         with pytest.raises(OSError, match="Input/output"):
             os.statvfs(mounted.path)
         broken.unlink()
+        # The command itself reads another file: it is the new worker that says what is wrong.
+        cafs.project(f"{EMPTY}[ref.model]\nform=1\n")
+        other = cafs.directory / "elsewhere.toml"
+        other.write_text("")
+        done = cafs.run("reload", "--config", other, mounted.path, check=False)
+        assert done.returncode == 2
+        assert "ref.model.form" in done.stderr
+        assert f"{mounted.path} gets no new worker, it has none" in done.stderr
+        assert keeper_state(mounted) == "given-up"
+        cafs.project(EMPTY)
         cafs.run("reload")
         assert "ref" in os.listdir(mounted.path)
 
