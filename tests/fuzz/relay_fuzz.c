@@ -108,6 +108,8 @@ static void step(void)
         relay_flush();
         break;
     case 9: /* the worker died, another one serves */
+        if (byte() % 2 == 0)
+            relay_blame();
         requests_restart();
         relay_flush();
         break;
