@@ -12,12 +12,13 @@ from statistics import median
 class Measured:
     """Medians of ours and of the reference, in s, and what the origin counted, in bytes.
 
-    What does not apply is None.
+    ``without_s`` is ours without a keeper. What does not apply is None.
     """
 
     name: str
     ours_s: float | None = None
     reference_s: float | None = None
+    without_s: float | None = None
     sent: int | None = None
     needed: int | None = None
     requests: int | None = None
@@ -44,22 +45,32 @@ def output(command: Sequence[str]) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def alternating(run: Callable[[int], float], rounds: int) -> tuple[float, float]:
-    """Medians of ``run(0)`` and ``run(1)``, called in turn after one call of each that warms up."""
-    run(0)
-    run(1)
-    pairs = [(run(0), run(1)) for _ in range(rounds)]
-    return median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+def alternating(run: Callable[[int], float], rounds: int, sides: int = 2) -> tuple[float, ...]:
+    """Medians of ``run(0)``, ``run(1)`` and so on, called in turn, after one of each to warm up."""
+    for side in range(sides):
+        run(side)
+    return in_turn(run, rounds, sides)
+
+
+def in_turn(run: Callable[[int], float], rounds: int, sides: int = 2) -> tuple[float, ...]:
+    """As ``alternating``, for what warms itself up or needs to be cold."""
+    passes = [[run(side) for side in range(sides)] for _ in range(rounds)]
+    return tuple(map(median, zip(*passes, strict=True)))
 
 
 def table(title: str, rows: Sequence[Measured]) -> str:
-    """The rows for people: milliseconds, the ratio of ours to the reference, bytes, requests."""
-    head = f"{'cafs ms':>10}{'ref. ms':>10}{'ratio':>8}{'fetched':>12}{'/needed':>9}{'req.':>6}"
+    """The rows for people: milliseconds, ratios to the reference, bytes, requests.
+
+    The time without a keeper is there as a ratio to the reference, or to ours where there is none.
+    """
+    head = f"{'cafs ms':>10}{'ref. ms':>10}{'ratio':>8}{'keeperless':>12}"
+    head += f"{'fetched':>12}{'/needed':>9}{'req.':>6}"
     lines = [f"{title:<36}{head}"]
     for row in rows:
         cells = [f"{row.name:<36}"]
         cells += [_number(time_s, 1e3, 10) for time_s in (row.ours_s, row.reference_s)]
         cells.append(_ratio(row.ours_s, row.reference_s, 8))
+        cells.append(_ratio(row.without_s, row.reference_s or row.ours_s, 12))
         cells.append(f"{row.sent:>12}" if row.sent is not None else " " * 12)
         cells.append(_ratio(row.sent, row.needed, 9))
         cells.append(f"{row.requests:>6}" if row.requests is not None else " " * 6)

@@ -9,7 +9,7 @@ from cafs.testing import measuring
 from cafs.testing.answers import Ask
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import Rate
-from cafs.testing.measuring import Measured, alternating, output, seconds, table
+from cafs.testing.measuring import Measured, alternating, in_turn, output, seconds, table
 from cafs.testing.origin import Origin
 from cafs.testing.serving import Line
 
@@ -37,6 +37,15 @@ def test_a_table_has_ratios_and_leaves_blank_what_is_unknown() -> None:
     assert head.split()[:3] == ["warm", "cafs", "ms"]
     assert read.split() == ["read", "3.00", "2.00", "1.50", "300", "1.50", "2"]
     assert requests.split() == ["requests", "lookup", "1"]
+
+
+def test_a_third_side_is_compared_with_the_reference_or_else_with_ours() -> None:
+    times = iter([1.0, 2.0, 4.0] * 4)
+    assert in_turn(lambda _: next(times), 4, 3) == (1.0, 2.0, 4.0)
+    rows = [Measured("read", 1.0, 2.0, 4.0), Measured("ready", 1.0, without_s=0.5)]
+    _, read, ready, *_ = table("warm", rows).splitlines()
+    assert read.split() == ["read", "1000.00", "2000.00", "0.50", "2.00"]
+    assert ready.split() == ["ready", "1000.00", "0.50"]
 
 
 def test_a_command_that_fails_is_no_measurement() -> None:

@@ -1,0 +1,45 @@
+"""The bench's scenarios, on a small scale: what they show holds, and what they mount ends."""
+
+from pathlib import Path
+
+import pytest
+
+from cafs.testing.benching import Site
+from cafs.testing.cooling import Cold
+from cafs.testing.origin import Origin
+from cafs.testing.warming import Warm
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+BLOB = 3 << 20
+
+
+@pytest.fixture
+def site(tmp_path: Path, origin: Origin) -> Site:
+    return Site(tmp_path, origin, files=800)
+
+
+def test_each_file_of_a_linked_tree_has_one_link_that_leads_to_it(site: Site) -> None:
+    archive, files, links = site.linked_tree()
+    assert archive.is_file()
+    assert (len(files), len(links)) == (800, 800)
+    for name, link in zip(files, links, strict=True):
+        assert link == name.replace("tree/", "links/", 1)
+
+
+def test_warm_passes_ask_nobody(site: Site) -> None:
+    rows = list(Warm(site, 1).measure())
+    assert len(rows) > 5
+    for row in rows:
+        assert None not in (row.ours_s, row.reference_s, row.without_s)
+        # ls(1) asks once a run for a label, which the keeper answers.
+        answered = int(row.name == "ls -lR")
+        assert row.note.startswith(f"relayed 0, answered {answered}, worker 0")
+
+
+def test_a_cold_blob_is_fetched_once_with_a_keeper_and_without(site: Site) -> None:
+    rows = {row.name: row for row in Cold(site, 1, BLOB).measure()}
+    whole = rows["3 MiB, whole"]
+    assert None not in (whole.ours_s, whole.reference_s, whole.without_s)
+    assert whole.sent is not None
+    assert BLOB <= whole.sent <= BLOB + 1
