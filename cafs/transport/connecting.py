@@ -98,17 +98,17 @@ class Network(httpcore.AsyncNetworkBackend):
         """
         trio.socket.set_custom_hostname_resolver(self._lookups)
         with _translated(httpcore.ConnectTimeout, httpcore.ConnectError, timeout):
-            return Connection(await trio.open_tcp_stream(host, port))
+            return Connection(await trio.open_tcp_stream(_bare(host), port))
 
 
 class Connection(httpcore.AsyncNetworkStream):
-    """A TCP connection, perhaps with TLS over it.
+    """A TCP connection, perhaps with TLS over it: once, or twice, to an https proxy and through it.
 
     Concurrency: one task reads, one writes.
     """
 
     def __init__(
-        self, wire: trio.SocketStream, tls: trio.SSLStream[trio.SocketStream] | None = None
+        self, wire: trio.SocketStream, tls: trio.SSLStream[trio.abc.Stream] | None = None
     ) -> None:
         self._wire = wire
         self._tls = tls
@@ -148,7 +148,10 @@ class Connection(httpcore.AsyncNetworkStream):
         Cancellation: the connection is closed.
         """
         tls = trio.SSLStream(
-            self._wire, ssl_context, server_hostname=server_hostname, https_compatible=True
+            self._stream,
+            ssl_context,
+            server_hostname=_bare(server_hostname or ""),
+            https_compatible=True,
         )
         try:
             with _translated(httpcore.ConnectTimeout, httpcore.ConnectError, timeout):
@@ -170,6 +173,11 @@ class Connection(httpcore.AsyncNetworkStream):
                 return self._wire.socket.is_readable()
             case _:
                 return None
+
+
+def _bare(host: str) -> str:
+    """A host as sockets and certificates have it: httpcore has IPv6 addresses as URLs do."""
+    return host.removeprefix("[").removesuffix("]")
 
 
 @contextmanager

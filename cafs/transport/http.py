@@ -1,7 +1,7 @@
 """HTTP and HTTPS: one request, one response, over pooled connections.
 
 No redirects, no retries, no cookies, no credentials: wrappers do what of these is wanted. httpcore
-keeps the pools and speaks HTTP/1.1; its only doors are here and in ``connecting``.
+speaks HTTP/1.1; its doors are here, in ``connecting``, ``pooling`` and ``receiving``.
 
 - Bytes are taken as they are sent: ``Accept-Encoding: identity``, and nothing is decoded.
 - A head is checked against its request before anyone sees it.
@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
 
 import httpcore
 import trio
@@ -40,6 +39,7 @@ from cafs.transport.heads import (
     validator_of,
 )
 from cafs.transport.interfaces import Head, Request, Response, Transport
+from cafs.transport.pooling import Pool, Reply, maker
 from cafs.transport.proxies import Proxies
 from cafs.transport.receiving import (
     FAILURES,
@@ -49,7 +49,7 @@ from cafs.transport.receiving import (
     discard,
     translated,
 )
-from cafs.transport.urls import Origin, scheme_of, split, target_of
+from cafs.transport.urls import Origin, scheme_of, target_of
 
 _LOG: Final = logging.getLogger("cafs.transport")
 
@@ -64,8 +64,9 @@ class HttpLimits:
     """Patience and numbers of an HttpTransport.
 
     ``connect_s`` bounds making a connection, ``head_s`` the wait for a complete head after it,
-    ``stall_s`` the wait between bytes of a body. ``connections`` are open at once, ``idle`` of them
-    unused, for at most ``idle_s``.
+    ``stall_s`` the wait between bytes of a body. ``connections`` are used at once, and ``idle``
+    more are kept for another request, for at most ``idle_s``: so many by each way, directly or by a
+    proxy, plainly or with TLS.
     """
 
     connect_s: float = 10.0
@@ -107,7 +108,7 @@ class HttpTransport(Transport):
         self._tls = tls
         self._user_agent = user_agent
         self._network = Network()
-        self._pools: dict[tuple[str, bool], httpcore.AsyncConnectionPool] = {}
+        self._pools: dict[tuple[str, bool], Pool] = {}
         # It would log the headers of requests and responses: tokens, and URLs that are secrets.
         logging.getLogger("httpcore").setLevel(logging.WARNING)
 
@@ -143,7 +144,7 @@ class HttpTransport(Transport):
                 _, pool = self._pools.popitem()
                 await pool.aclose()
 
-    async def _send(self, request: Request) -> httpcore.Response:
+    async def _send(self, request: Request) -> Reply:
         limits = self._limits
         number = str(uuid.uuid4())
         name = f"{request.method} {shown(request.url)}"
@@ -153,7 +154,7 @@ class HttpTransport(Transport):
         try:
             # This bounds a head that dribbles; the timeout for reading restarts at each byte.
             with trio.fail_after(limits.connect_s + limits.head_s):
-                response = await pool.handle_async_request(message)
+                reply = await pool.send(message)
         except trio.TooSlowError as error:
             raise DeadlineError(f"{name}: no answer within {limits.head_s:g} s") from error
         except FAILURES as error:
@@ -161,8 +162,8 @@ class HttpTransport(Transport):
         except UnicodeError as error:
             # From looking the host up: an empty label, or one of more than 63 letters.
             raise InvalidReferenceError(f"{name}: there can be no such host: {error}") from error
-        _LOG.debug("transport.request.answered %s status=%d id=%s", name, response.status, number)
-        return response
+        _LOG.debug("transport.request.answered %s status=%d id=%s", name, reply.status, number)
+        return reply
 
     def _message(self, request: Request, number: str) -> httpcore.Request:
         """The request in httpcore's words.
@@ -173,12 +174,12 @@ class HttpTransport(Transport):
         origin = Origin.of(request.url)
         url = httpcore.URL(
             scheme=origin.scheme,
-            host=origin.host,
+            host=origin.spelled,
             port=None if origin.usual else origin.port,
             target=target_of(request.url),
         )
         connect_s, rest_s = self._limits.connect_s, self._limits.connect_s + self._limits.head_s
-        patience = {"connect": connect_s, "read": rest_s, "write": rest_s, "pool": rest_s}
+        patience = {"connect": connect_s, "read": rest_s, "write": rest_s}
         return httpcore.Request(
             request.method,
             url,
@@ -201,7 +202,7 @@ class HttpTransport(Transport):
         lines = [line for line in lines if line[0].lower() not in names]
         return [*lines, *_conditions(request), *request.headers]
 
-    async def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
+    async def _pool(self, url: str) -> Pool:
         """The pool for a URL: one for each proxy, and one more with TLS."""
         proxy = self._proxies.proxy_for(url)
         secure = "https" in {scheme_of(url), scheme_of(proxy)}
@@ -210,17 +211,14 @@ class HttpTransport(Transport):
             self._tls = await trio.to_thread.run_sync(tls_context)
         pool = self._pools.get((proxy, secure))
         if pool is None:
-            pool = self._pools[proxy, secure] = httpcore.AsyncConnectionPool(
-                ssl_context=self._tls if secure else None,
-                proxy=_proxy(proxy, self._tls) if proxy else None,
-                max_connections=self._limits.connections,
-                max_keepalive_connections=self._limits.idle,
-                keepalive_expiry=self._limits.idle_s,
-                network_backend=self._network,
+            limits, tls = self._limits, self._tls if secure else None
+            make = maker(self._network, tls, proxy, idle_s=limits.idle_s)
+            pool = self._pools[proxy, secure] = Pool(
+                make, places=limits.connections, idle=limits.idle
             )
         return pool
 
-    async def _response(self, request: Request, sent: httpcore.Response, peer: str) -> Response:
+    async def _response(self, request: Request, sent: Reply, peer: str) -> Response:
         name = f"{request.method} {shown(request.url)}"
         status, headers = sent.status, _headers_of(sent)
         span, total = _extent(name, request, status, headers)
@@ -243,29 +241,17 @@ class HttpTransport(Transport):
         length = None if span is None else span.length
         return HttpResponse(name, head, sent, self._limits.stall_s, length=length)
 
-    def _peer(self, request: Request, sent: httpcore.Response) -> str:
+    def _peer(self, request: Request, sent: Reply) -> str:
         if self.proxied(request.url):
             return ""
         try:
-            address: object = sent.extensions["network_stream"].get_extra_info("server_addr")
+            address = sent.peer()
         except OSError as error:
             raise UnreachableError(f"{shown(request.url)}: the connection broke") from error
         return str(address[0]) if isinstance(address, tuple) else ""
 
 
-def _proxy(url: str, tls: ssl.SSLContext | None) -> httpcore.Proxy:
-    """A proxy in httpcore's words: its credentials are no part of its URL there."""
-    parts = split(url)
-    host, port = parts.hostname or "", parts.port
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return httpcore.Proxy(
-        httpcore.URL(scheme=parts.scheme, host=host, port=port, target="/"),
-        auth=(user.encode(), password.encode()) if user or password else None,
-        ssl_context=tls if parts.scheme == "https" else None,
-    )
-
-
-def _headers_of(sent: httpcore.Response) -> dict[str, str]:
+def _headers_of(sent: Reply) -> dict[str, str]:
     """Its headers; those that come several times are joined by commas."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in sent.headers:

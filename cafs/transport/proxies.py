@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from cafs.errors import SettingsError
-from cafs.transport.urls import Origin, scheme_of
+from cafs.errors import InvalidReferenceError, SettingsError
+from cafs.transport.urls import Origin, scheme_of, split
 
 _SCHEMES: Final = ("http", "https")
+_FORM: Final = "http://host:port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,8 @@ class Proxies:
     def __post_init__(self) -> None:
         """Refuse what is no HTTP proxy."""
         for name, url in (("HTTP_PROXY", self.http), ("HTTPS_PROXY", self.https)):
-            if url and scheme_of(url) not in _SCHEMES:
-                raise SettingsError(
-                    "environment",
-                    name,
-                    f"a proxy by {scheme_of(url) or 'no scheme'!r} is not supported",
-                    hint="http://host:port",
-                )
+            if url:
+                _check(name, url)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
@@ -68,6 +64,25 @@ class Proxies:
         if not proxy or any(_covers(pattern, origin) for pattern in self.direct):
             return ""
         return proxy
+
+
+def _check(name: str, url: str) -> None:
+    """Refuse a proxy that cannot be one.
+
+    Raises:
+        SettingsError: another protocol than HTTP, no host, a port that is none.
+    """
+    scheme = scheme_of(url)
+    if scheme not in _SCHEMES:
+        reason = f"a proxy by {scheme or 'no scheme'!r} is not supported"
+        raise SettingsError("environment", name, reason, hint=_FORM)
+    try:
+        credentials, _, place = split(url).netloc.rpartition("@")
+        credentials.encode()
+        Origin.of(f"{scheme}://{place}")
+    except (InvalidReferenceError, UnicodeError):
+        # Its URL may hold a password, which the error would repeat.
+        raise SettingsError("environment", name, "not a proxy's URL", hint=_FORM) from None
 
 
 def _with_scheme(url: str) -> str:

@@ -5,7 +5,7 @@ is left, except for what is so little that keeping the connection is cheaper tha
 """
 
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
 
@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from cafs.errors import CafsError, DeadlineError, RefusedError, UnreachableError
 from cafs.transport.interfaces import Head, Response
+from cafs.transport.pooling import Reply
 
 _SMALL_BODY: Final = 16 << 10
 """A body that nobody wants is read up to this size: less than a new connection costs."""
@@ -26,12 +27,10 @@ FAILURES: Final = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.ProxyError,
-    httpcore.UnsupportedProtocol,
 )
 """Everything that httpcore raises on purpose."""
 _TRANSLATIONS: Final[tuple[tuple[type[Exception], type[CafsError], str], ...]] = (
     (httpcore.ConnectTimeout, UnreachableError, "no connection in time"),
-    (httpcore.PoolTimeout, DeadlineError, "all connections are busy"),
     (httpcore.TimeoutException, DeadlineError, "no answer in time"),
     (httpcore.ConnectError, UnreachableError, "no connection"),
     (httpcore.ProxyError, UnreachableError, "the proxy refused"),
@@ -72,7 +71,7 @@ class HttpResponse(Response):
     """
 
     def __init__(
-        self, name: str, head: Head, sent: httpcore.Response, stall_s: float, *, length: int | None
+        self, name: str, head: Head, sent: Reply, stall_s: float, *, length: int | None
     ) -> None:
         self._name = name
         self._head = head
@@ -80,7 +79,7 @@ class HttpResponse(Response):
         self._stall_s = stall_s
         self._length = length
         self._received = 0
-        self._pieces = aiter(_stream(sent))
+        self._pieces = sent.pieces()
         self._suspended = False
         self._ended = False
         self._closed = False
@@ -170,13 +169,7 @@ def translated(name: str, error: Exception, *, proxied: bool) -> CafsError:
     return family(detail, hint="a proxy is in use" if proxied else "")
 
 
-def _stream(sent: httpcore.Response) -> AsyncIterable[bytes]:
-    if not isinstance(sent.stream, AsyncIterable):
-        raise TypeError("a synchronous body")
-    return sent.stream
-
-
-async def discard(sent: httpcore.Response, length: int | None) -> None:
+async def discard(sent: Reply, length: int | None) -> None:
     """Be done with a body that nobody wants; keep the connection when that costs little.
 
     ``length`` is bytes, None when it is not known.
@@ -185,7 +178,7 @@ async def discard(sent: httpcore.Response, length: int | None) -> None:
     """
     if length is not None and length <= _SMALL_BODY:
         with trio.move_on_after(_SMALL_BODY_S):
-            await _run_dry(aiter(_stream(sent)))
+            await _run_dry(sent.pieces())
     await close(sent)
 
 
@@ -199,7 +192,7 @@ async def _run_dry(pieces: AsyncIterator[bytes]) -> None:
             pass
 
 
-async def close(sent: httpcore.Response) -> None:
+async def close(sent: Reply) -> None:
     """Let go of the connection.
 
     Cancellation: closes all the same.

@@ -67,10 +67,14 @@ class Origin:
         return self.port == _PORTS[self.scheme]
 
     @property
+    def spelled(self) -> str:
+        """The host as a URL spells it: an IPv6 address has brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
     def authority(self) -> str:
         """Host and port as a URL and the header Host spell them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.usual else f"{host}:{self.port}"
+        return self.spelled if self.usual else f"{self.spelled}:{self.port}"
 
     @override
     def __str__(self) -> str:
@@ -82,23 +86,30 @@ def target_of(url: str) -> str:
 
     Raises:
         InvalidReferenceError: not a URL, or one with a control character, which could begin another
-            line of the request.
+            line of the request, or with half a character, which has no bytes.
     """
     found = _TARGET.match(url)
-    if found is None or any(each.isascii() and not each.isprintable() for each in url):
+    if found is None or any(map(_unfit, url)):
         raise InvalidReferenceError(f"{shown(url)}: not a URL")
     path, mark, query = found[1].partition("?")
     return f"{quote(_plain(path) or '/', safe=_PATH)}{mark}{quote(query, safe=_QUERY)}"
 
 
+def _unfit(character: str) -> bool:
+    return character <= "\x1f" or character == "\x7f" or "\ud800" <= character <= "\udfff"
+
+
 def _plain(path: str) -> str:
     """A path without ``.`` and ``..``. Source: RFC 3986 §5.2.4."""
     kept: list[str] = []
+    component = ""
     for component in path.split("/"):
         if component == "..":
             kept = kept[:1] + kept[1:-1]
         elif component != ".":
             kept.append(component)
+    if component in {".", ".."}:
+        kept.append("")  # what they name is a directory
     return "/".join(kept)
 
 

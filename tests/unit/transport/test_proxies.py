@@ -62,6 +62,21 @@ def test_another_kind_of_proxy_is_a_settings_error(url: str) -> None:
         Proxies.from_environment({"HTTPS_PROXY": url})
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "http://u:secret@", "http://p:secret", "http://p:99999", "p a:1", "ü:1", "[p]:1"],
+)
+def test_a_proxy_that_can_be_none_is_a_settings_error_that_shows_no_secrets(url: str) -> None:
+    with pytest.raises(SettingsError, match="HTTP_PROXY: not a proxy's URL") as caught:
+        Proxies.from_environment({"HTTP_PROXY": url})
+    assert "secret" not in caught.value.line
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:1", "HTTP://u:p%2F@p", "https://p/"])
+def test_any_other_proxy_is_one(url: str) -> None:
+    assert Proxies.from_environment({"HTTP_PROXY": url}).proxy_for("http://a/") == url
+
+
 def test_the_credentials_of_a_proxy_are_not_shown() -> None:
     proxies = Proxies.from_environment({"HTTPS_PROXY": "http://user:secret@p:1"})
     assert "secret" not in repr(proxies)

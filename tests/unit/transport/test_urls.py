@@ -21,6 +21,12 @@ from cafs.transport.urls import Origin, target_of
         ("http://h/a/./b/../c", "/a/c"),
         ("http://h/../../a", "/a"),
         ("http://h/a/..", "/"),
+        ("http://h/a/b/..", "/a/"),
+        ("http://h/a/.", "/a/"),
+        ("http://h/a/./", "/a/"),
+        ("http://h/..", "/"),
+        ("http://h/a//../b", "/a/b"),
+        ("http://h/%2e%2e/a", "/%2e%2e/a"),
         ("http://h/a..b/.c", "/a..b/.c"),
         ("http://h/v2/r/manifests/sha256:00", "/v2/r/manifests/sha256:00"),
     ],
@@ -29,8 +35,10 @@ def test_a_request_asks_for_path_and_query_as_they_may_be_sent(url: str, target:
     assert target_of(url) == target
 
 
-@pytest.mark.parametrize("url", ["http://h/a\r\nX: y", "http://h/\t", "http://h/\x7f", "h/a"])
-def test_what_could_begin_another_line_of_a_request_is_no_url(url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["http://h/a\r\nX: y", "http://h/\t", "http://h/\x7f", "http://h/\udc80", "h/a"]
+)
+def test_what_could_begin_another_line_of_a_request_or_has_no_bytes_is_no_url(url: str) -> None:
     with pytest.raises(InvalidReferenceError):
         target_of(url)
 
