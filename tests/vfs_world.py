@@ -29,6 +29,7 @@ from cafs.vfs.filesystem import FileSystem
 from cafs.vfs.interfaces import Digests, Refs
 
 MINE = Appearance(uid=1000, gid=1001)
+ALLOWED = HostPolicy(frozenset({"files.example", "127.0.0.1:5000"}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +323,7 @@ def make_filesystem(
     specs: Sequence[RefSpec],
     view: str = "/",
     appearance: Appearance = MINE,
+    policy: HostPolicy = ALLOWED,
 ) -> FileSystem:
     """A file system with statuses that differ each time."""
     statuses = counting()
@@ -330,7 +332,7 @@ def make_filesystem(
         mount=mount,
         refs=refs,
         digests=digests,
-        policy=HostPolicy(frozenset({"files.example", "127.0.0.1:5000"})),
+        policy=policy,
         specs=specs,
         ad_hoc=ad_hoc,
         appearance=appearance,

@@ -273,6 +273,8 @@ class Directories:
     def _opened(self, named: Named) -> bool:
         if isinstance(named.node, AdHocDirectory):
             return bool(self._opened_below(named.path))
+        if not self._opening.allowed(named.node):
+            return False
         # A file has a size, else it had no number.
         return self._is_file(named.node) or self._places.tree_at(named.path) is not None
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias, assert_never
 
 from cafs.distribution.interfaces import OpenTree
+from cafs.errors import PolicyError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.ref import Ref
 from cafs.model.resolved import Resolved, Shape
@@ -71,6 +72,14 @@ class Opening:
             PolicyError: a ref that no path may name.
         """
         return self._spec(node) if isinstance(node, NamedRef | AdHocRef) else None
+
+    def allowed(self, node: Node) -> bool:
+        """Whether a path may name a node; what one worker allowed, the next may not."""
+        try:
+            self.spec(node)
+        except PolicyError:
+            return False
+        return True
 
     def request(self, node: Shown) -> Request:
         """A request for what a node shows: the block in which it is answered.

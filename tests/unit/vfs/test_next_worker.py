@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cafs.errors import MountError, NotFoundError, SourceChangedError
+from cafs.distribution.policy import HostPolicy
+from cafs.errors import MountError, NotFoundError, PolicyError, SourceChangedError
 from cafs.model.member import Kind
 from cafs.model.spec import RefSpec
 from cafs.store.attachments import SNAPSHOTS
@@ -146,6 +147,31 @@ async def test_what_is_local_of_a_tree_is_known_though_this_worker_has_not_opene
         take_over(world)
         assert await world.filesystem.xattr(inode, b"user.cafs.present") == b"4/4"
         assert len(world.refs.asked) == asked
+
+
+async def test_what_may_no_longer_be_named_is_no_longer_listed(tmp_path: Path) -> None:
+    async with running_world(tmp_path, SPECS) as world:
+        await fill(world)
+        opened = await world.walk(f"{HOST}/x.tar@")
+        await world.pages(opened.inode, 99)
+        before = await world.walk("ref/archive")
+        assert await world.names(HOST) == [b"x.tar@"]
+        world.filesystem = make_filesystem(
+            world.store,
+            world.mount,
+            world.refs,
+            world.digests,
+            specs=SPECS,
+            policy=HostPolicy(frozenset()),
+        )
+        for path in (HOST, "ref/archive/https", "ref/archive"):
+            assert await world.names(path) == []
+        after = await world.walk("ref/archive")
+        assert (after.inode, after.mtime_ns != before.mtime_ns) == (before.inode, True)
+        with pytest.raises(PolicyError):
+            await world.filesystem.attributes(opened.inode)
+        with pytest.raises(PolicyError):
+            await world.walk(f"{HOST}/x.tar@")
 
 
 async def test_the_root_shows_what_it_has_always_shown(tmp_path: Path) -> None:
