@@ -32,8 +32,9 @@ _OPERATION: Final = "fuse."
 class RefStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One named ref. ``size`` and ``present`` are bytes as the sources send them.
 
-    ``state`` is ``unread`` (nothing is known yet), ``resolved`` or ``failed``; ``error`` is the
-    last failure. ``size`` is None while it is not known. ``sources`` are URLs without secrets.
+    ``state`` is ``unread`` (the mount has not asked what it means; without a mount, nobody has),
+    ``resolved`` or ``failed``; ``error`` is the last failure. ``size`` is None while it is not
+    known. ``sources`` are URLs without secrets.
     """
 
     name: str
@@ -101,13 +102,27 @@ def _digest(store: Store, resolved: Resolved | None) -> str | None:
 
 
 def ref_status(
-    store: Store, spec: RefSpec, resolved: Resolved | None, error: str | None
+    store: Store,
+    spec: RefSpec,
+    resolved: Resolved | None,
+    error: str | None,
+    *,
+    last: Resolved | None = None,
 ) -> RefStatus:
-    """What is known of a ref; ``resolved`` is what it means for the mount, or last meant."""
+    """What is known of a ref.
+
+    Args:
+        store: where its bytes are.
+        spec: the ref.
+        resolved: what it means for the mount; None when the mount has not asked yet.
+        error: the last failure.
+        last: what it meant when somebody last asked: told of while ``resolved`` is None.
+    """
+    state = "failed" if error else "unread" if resolved is None else "resolved"
+    resolved = resolved or last
     parts = resolved.parts if resolved is not None else ()
     sizes = [part.size for part in parts]
     known = [size for size in sizes if size is not None]
-    state = "failed" if error else "unread" if resolved is None else "resolved"
     return RefStatus(
         name=spec.name,
         ref=spec.ref.shown,
@@ -206,20 +221,21 @@ class Reports:
 
     def status(self) -> Status:
         """The whole."""
-        resolver = self._resolver
         return status(
             self._store,
             self._metrics,
-            (
-                ref_status(self._store, spec, resolver.peek(spec), resolver.error(spec))
-                for spec in self._settings.refs
-            ),
+            (self._ref(spec) for spec in self._settings.refs),
             inflight=self.inflight(),
             mount_point=self._description,
             view=self._settings.view,
             pid=os.getpid(),
             started_ns=self._started_ns,
         )
+
+    def _ref(self, spec: RefSpec) -> RefStatus:
+        resolved, error = self._resolver.peek(spec), self._resolver.error(spec)
+        last = self._store.references.latest(spec.source) if resolved is None else None
+        return ref_status(self._store, spec, resolved, error, last=last)
 
 
 def status_without_mount(settings: Settings) -> Status:

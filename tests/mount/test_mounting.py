@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,12 @@ def tool(origin: Origin) -> str:
     return origin.put("/tool-1.0.tar.gz", archive)
 
 
+def told_of_refs(cafs: Cafs) -> list[dict[str, Any]]:
+    """What status says of the refs, by name."""
+    refs = json.loads(cafs.run("status", "--json").stdout)["refs"]
+    return sorted(refs, key=lambda ref: str(ref["name"]))
+
+
 def test_strip_and_subdir_choose_what_a_ref_shows(cafs: Cafs, origin: Origin) -> None:
     url = tool(origin)
     toml = (
@@ -41,6 +48,25 @@ def test_strip_and_subdir_choose_what_a_ref_shows(cafs: Cafs, origin: Origin) ->
         assert caught.value.errno == errno.ENXIO
         assert "opt" in os.getxattr(mounted.ref("no"), "user.cafs.error").decode()
     assert len([one for one in origin.requests if one.bytes_sent > 1]) == 1
+
+
+def test_status_tells_what_is_local_of_a_ref_that_nobody_has_read_in_this_mount(
+    cafs: Cafs, origin: Origin
+) -> None:
+    url = tool(origin)
+    toml = f'[ref.tool]\nfrom="{url}"\n[ref.other]\nfrom="{url}.other"\n'
+    cafs.project(toml)
+    cafs.run("prefetch", "-q", "tool")
+    asked = len(origin.requests)
+    with cafs.mount(toml) as mounted:
+        other, read = told_of_refs(cafs)
+        assert (read["state"], other["state"]) == ("unread", "unread")
+        assert read["present"] == read["size"] > 0
+        assert (read["sources"], other["sources"]) == ([url], [])
+        assert (other["present"], other["size"]) == (0, None)
+        os.listdir(mounted.ref("tool"))
+        assert told_of_refs(cafs) == [other, {**read, "state": "resolved"}]
+    assert len(origin.requests) == asked + 1  # a mount asks once whether the answer still holds
 
 
 @pytest.mark.parametrize(
