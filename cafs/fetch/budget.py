@@ -106,6 +106,9 @@ class Budget:
             return
         try:
             total = await self._account.mounts.spend(self._account.mount, count)
+        except trio.Cancelled:
+            self._unkept += count
+            raise
         except StorageError as error:
             # It is written with the next bytes that arrive.
             self._unkept += count

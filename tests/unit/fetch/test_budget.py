@@ -117,3 +117,25 @@ async def test_what_cannot_be_written_down_is_not_forgotten(
         spending.take(7, "x")
         await until(lambda: store.mounts.spent(account.mount) == 12)
         assert spending.spent == 12
+
+
+async def test_what_is_being_written_down_when_a_worker_ends_is_not_forgotten(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "_PERIOD_S", 0.01)
+    waiting = trio.Event()
+    spend = Mounts.spend
+
+    async def spend_late(self: Mounts, mount: int, count: int) -> int:
+        if not waiting.is_set():
+            waiting.set()
+            await trio.sleep_forever()  # as behind the writes of others
+        return await spend(self, mount, count)
+
+    monkeypatch.setattr(Mounts, "spend", spend_late)
+    account = Account(store.mounts, await store.mounts.open(new_key(), "test"))
+    async with kept(MIB, account) as spending:
+        spending.take(5, "x")
+        await waiting.wait()
+        spending.take(7, "x")
+    assert store.mounts.spent(account.mount) == 12
