@@ -57,9 +57,9 @@ def boundary(
     @functools.wraps(handler)
     async def bounded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         target = args[0] if args else None
-        if self.counts(target):
-            self.metrics.add(counter)
         try:
+            if self.counts(target):
+                self.metrics.add(counter)
             if (
                 arguments is None
                 or self.interests is None

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from cafs.errors import OfflineError
+from cafs.errors import OfflineError, StorageFullError
 from cafs.fuse.boundary import boundary
 from cafs.fuse.interests import Interests
 from cafs.metrics import Metrics
@@ -25,13 +25,15 @@ class Handlers:
         self.interests = interests
 
     def counts(self, target: object) -> bool:
+        if isinstance(target, Exception):
+            raise target
         return target != 9
 
     def waits(self, operation: str, target: object) -> bool:
         return target != 8
 
     @boundary
-    async def read(self, fh: int, error: BaseException | None = None) -> int:
+    async def read(self, fh: object, error: BaseException | None = None) -> object:
         if error is not None:
             raise error
         return fh
@@ -93,6 +95,19 @@ async def test_a_bug_is_eio_with_a_traceback_and_is_counted(
     (record,) = (each for each in caplog.records if each.levelno == logging.ERROR)
     assert record.exc_info is not None
     assert record.exc_info[1] is error
+
+
+@pytest.mark.expects_log("fuse.read.bug")
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [(StorageFullError("no records"), errno.ENOSPC), (ZeroDivisionError("bug"), errno.EIO)],
+)
+async def test_a_failure_to_find_out_whether_to_count_is_one_of_the_request(
+    error: Exception, number: int
+) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await Handlers().read(error)
+    assert caught.value.errno == number
 
 
 async def test_cancellation_passes() -> None:
