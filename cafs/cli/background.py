@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import IO, Final, NoReturn
 
 import click
 import msgspec
@@ -39,9 +39,18 @@ _REASON: Final = re.compile(r"ERROR cafs\.keeper: (.+)")
 
 
 def log_file(mount_point: Path) -> Path:
-    """Where a mount's processes log: one file a mount point, of the last mount that was ready."""
+    """Where a mount's processes log: one file a mount point, of the last mount that was ready.
+
+    Raises:
+        MountError: its directory cannot be made.
+    """
     state = Path(platformdirs.user_state_path("cafs"))
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MountError(
+            f"{state}, for logs, cannot be made: {error.strerror}", hint="set XDG_STATE_HOME"
+        ) from error
     place = hashlib.sha256(os.fsencode(mount_point)).hexdigest()[:8]
     name = os.fsencode(mount_point.name or "root")[:_LOG_NAME].decode(errors="ignore")
     return state / f"{name}-{place}.log"
@@ -73,7 +82,7 @@ def start(launch: Launch) -> LiveMount:
     """Start what holds a mount, and wait until the mount answers.
 
     Raises:
-        MountError: it died without a word.
+        MountError: it died without a word, or what tells of it cannot be written.
         click.exceptions.Exit: the worker said why it cannot serve; the message has been printed.
         KeyboardInterrupt, SystemExit: a signal came. Whatever is raised: nothing is mounted then.
     """
@@ -93,12 +102,19 @@ def start(launch: Launch) -> LiveMount:
             if not line:
                 _fail(launch, holder, draft)
             heed(line)
+            _publish(draft, log)
         except BaseException:
             _end(mounted, holder)
-            draft.unlink()
+            draft.unlink(missing_ok=True)
             raise
-        draft.replace(log)
     return mounted
+
+
+def _publish(draft: Path, log: Path) -> None:
+    try:
+        draft.replace(log)
+    except OSError as error:
+        raise MountError(f"{log}, for logs, cannot be replaced: {error.strerror}") from error
 
 
 def _forget_drafts(log: Path) -> None:
@@ -122,7 +138,7 @@ def heed(line: bytes) -> None:
 
 def _run(launch: Launch, speak: int, draft: Path, log: Path) -> "subprocess.Popen[bytes]":
     try:
-        with draft.open("wb") as out:
+        with _written(draft) as out:
             return subprocess.Popen(
                 launch.command(speak),
                 stdin=subprocess.DEVNULL,
@@ -134,9 +150,19 @@ def _run(launch: Launch, speak: int, draft: Path, log: Path) -> "subprocess.Pope
             )
     except OSError as error:
         draft.unlink()
-        raise MountError(f"cannot run {launch.program}: {error.strerror}") from error
+        raise MountError(f"cannot run {error.filename}: {error.strerror}") from error
     finally:
         os.close(speak)
+
+
+def _written(draft: Path) -> "IO[bytes]":
+    try:
+        return draft.open("wb")
+    except OSError as error:
+        raise MountError(
+            f"{draft}, for logs, cannot be written: {error.strerror}",
+            hint="make room, or set XDG_STATE_HOME",
+        ) from error
 
 
 def _fail(launch: Launch, holder: "subprocess.Popen[bytes]", draft: Path) -> NoReturn:
@@ -152,11 +178,19 @@ def _fail(launch: Launch, holder: "subprocess.Popen[bytes]", draft: Path) -> NoR
     if reasons:
         raise MountError(reasons[-1])
     click.echo(told, err=True, nl=False)
-    code = "" if holder.returncode is None else f" with {holder.returncode}"
     raise MountError(
-        f"the worker of {launch.mount_point} ended{code} before the mount was ready",
+        f"the {_how_it_ended(launch, holder.returncode)} before the mount was ready",
         hint="the lines above are the last that it logged" if told else "",
     )
+
+
+def _how_it_ended(launch: Launch, code: int | None) -> str:
+    """Who ended, and how. A keeper exits with the code of its worker, and may be killed itself."""
+    who = "worker" if launch.program is None or code is None or code >= 0 else "keeper"
+    how = "ended" if code is None else f"ended with {code}"
+    if code is not None and code < 0:
+        how = f"was killed by signal {-code}"
+    return f"{who} of {launch.mount_point} {how}"
 
 
 def _end(mounted: LiveMount, holder: "subprocess.Popen[bytes]") -> None:

@@ -16,7 +16,7 @@ def who_keeps(mount_point: Path) -> str:
     prefix = os.fsencode(mount_point)
     inside = [
         f"a {kind} mount on {os.fsdecode(place)}"
-        for place, kind in live.mounts()
+        for place, kind, _ in live.mounts()
         if _below(place, prefix) and place != prefix
     ]
     found = [*inside, *_processes(prefix)]

@@ -25,9 +25,13 @@ def claimed(mount_point: Path) -> Iterator[int]:
         The descriptor that claims it: a process that inherits it goes on claiming.
 
     Raises:
-        MountError: another command claims it.
+        MountError: another command claims it, or it cannot be claimed.
     """
-    claim = os.open(live.lock_path(mount_point), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = live.lock_path(mount_point)
+    try:
+        claim = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise MountError(f"{lock} cannot be opened: {error.strerror}") from error
     try:
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,7 +112,8 @@ def _vacate(mount_point: Path, kind: str) -> None:
         raise MountError(f"{mount_point} is mounted already ({kind})", hint=f"umount {mount_point}")
     if not unmounting.is_dead(mount_point):
         if known is None:
-            raise MountError(f"{mount_point} is mounted already, by another user", hint=hint)
+            whose = live.whose(mount_point)
+            raise MountError(f"{mount_point} is mounted already (the mount is {whose})", hint=hint)
         by = f"{known.holder} pid {known.pid}, store {known.store}"
         raise MountError(f"{mount_point} is mounted already ({by})", hint=hint)
     if known is not None and known.alive:

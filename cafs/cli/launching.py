@@ -103,11 +103,13 @@ def plan(
 
     Raises:
         MountError: there is no keeper.
-        UsageError: the user cannot be one.
+        UsageError: the user cannot be one, or a path is no UTF-8.
     """
     if user is not None and not with_keeper:
         raise UsageError("--user needs the keeper", hint=f"or as that user: su {user} -c '…'")
     store = _store_of(loaded.store, user)
+    for path in (mount_point, store):
+        _check_encoding(path)
     pinned = [f"--store={store}", f"--view={loaded.view}"]
     if loaded.project_file is not None:
         pinned.append(f"--config={loaded.project_file}")
@@ -124,6 +126,14 @@ def plan(
         program=keeper.find_program(os.environ) if with_keeper else None,
         user=_worker_user(user, store) if with_keeper else None,
     )
+
+
+def _check_encoding(path: Path) -> None:
+    """Raises UsageError for a path that no JSON could tell, and so none of our files and facts."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path} is not in UTF-8", hint="give it another name") from error
 
 
 def _store_of(store: Path, user: str | None) -> Path:

@@ -11,8 +11,9 @@ import hashlib
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -62,11 +63,22 @@ class LiveMount(msgspec.Struct, frozen=True, kw_only=True):
         return "keeper" if self.control else "worker"
 
 
+class Mounted(NamedTuple):
+    """A mount of the kernel's: where, of which type, and who mounted it, None if it does not say.
+
+    Only the kernel's FUSE says who.
+    """
+
+    place: bytes
+    kind: str
+    user: int | None
+
+
 def directory() -> Path:
     """The directory of the files: XDG_RUNTIME_DIR, or one of ours in the temporary directory.
 
     Raises:
-        MountError: it belongs to somebody else, or others may write there.
+        MountError: it belongs to somebody else, others may write there, or it cannot be made.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return _private(Path(runtime) / "cafs") if runtime else _temporary(tempfile.gettempdir())
@@ -77,8 +89,15 @@ def _temporary(top: str) -> Path:
 
 
 def _private(path: Path) -> Path:
-    path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-    status = path.lstat()
+    try:
+        path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        status = path.lstat()
+    except FileExistsError as error:
+        raise MountError(f"{path} is no directory", hint="set XDG_RUNTIME_DIR") from error
+    except OSError as error:
+        raise MountError(
+            f"{path} cannot be made: {error.strerror}", hint="set XDG_RUNTIME_DIR"
+        ) from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise MountError(f"{path} is not a directory of this user", hint="set XDG_RUNTIME_DIR")
     if status.st_mode & 0o077:
@@ -110,11 +129,22 @@ def lock_path(mount_point: Path | str) -> Path:
 
 
 def save(live: LiveMount) -> None:
-    """Write the file of a mount, atomically."""
+    """Write the file of a mount, atomically.
+
+    Raises:
+        MountError: it cannot be written; nothing is left of it.
+    """
     path = live_path(live.mount_point, live.key)
     draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_bytes(msgspec.json.encode(live))
-    draft.replace(path)
+    try:
+        draft.write_bytes(msgspec.json.encode(live))
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise MountError(
+            f"{path} cannot be written: {error.strerror}", hint="make room, or set XDG_RUNTIME_DIR"
+        ) from error
 
 
 def remove(live: LiveMount) -> None:
@@ -154,22 +184,49 @@ def _read(path: Path) -> LiveMount | None:
 
 def mounted_type(mount_point: Path) -> str | None:
     """The type of the file system that is mounted exactly there; None when none is."""
-    found = None
-    for place, kind in mounts():
-        if place == os.fsencode(mount_point):
-            found = kind
-    return found
+    found = _uppermost(mount_point)
+    return None if found is None else found.kind
 
 
-def mounts() -> list[tuple[bytes, str]]:
-    """Every mount of this mount namespace, in the order of mounting: where, and its type.
+def whose(mount_point: Path) -> str:
+    """For people: whose a mount is that ``find`` does not know, as far as that can be told."""
+    found = _uppermost(mount_point)
+    if found is not None and found.user not in (None, os.getuid()):
+        return f"of user id {found.user}"
+    return f"not known in {directory()}: it was moved, or made with another XDG_RUNTIME_DIR"
+
+
+def is_foreign(mount_point: Path) -> bool:
+    """Whether a mount is another user's, and we are not root: then only they may end it."""
+    found = _uppermost(mount_point)
+    return os.geteuid() != 0 and found is not None and found.user not in (None, os.geteuid())
+
+
+def _uppermost(mount_point: Path) -> Mounted | None:
+    found = [each for each in mounts() if each.place == os.fsencode(mount_point)]
+    return found[-1] if found else None
+
+
+def mounts() -> list[Mounted]:
+    """Every mount of this mount namespace, in the order of mounting."""
+    return mounts_of(Path("/proc/self/mountinfo").read_bytes())
+
+
+def mounts_of(mountinfo: bytes) -> list[Mounted]:
+    """What ``mounts`` says, from the kernel's table.
 
     Source: proc(5), /proc/self/mountinfo: fields are separated by spaces; " ", tab, newline and
-    backslash are octal.
+    backslash are octal. A carriage return is not, and ends no line.
     """
-    found: list[tuple[bytes, str]] = []
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+    found: list[Mounted] = []
+    for line in mountinfo.rstrip(b"\n").split(b"\n"):
         fields = line.split(b" ")
         place = fields[4].decode("unicode_escape").encode("latin-1")
-        found.append((place, fields[fields.index(b"-") + 1].decode()))
+        kind, _, options = fields[fields.index(b"-") + 1 :][:3]
+        found.append(Mounted(place, kind.decode(), _user(options)))
     return found
+
+
+def _user(options: bytes) -> int | None:
+    said = [each[8:] for each in options.split(b",") if each.startswith(b"user_id=")]
+    return int(said[0]) if said else None

@@ -4,6 +4,7 @@ Where it may not, the kernel's own hold, and only speed suffers.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ def tune(mount_point: Path, read_ahead_kb: int, max_background: int) -> None:
         max_background: reads of the page cache that may wait at once. The kernel's own 12 let
             twelve readers of a dead source hold up all the others.
     """
-    device = device_of(mount_point, _MOUNTS.read_text(errors="surrogateescape"))
+    device = device_of(mount_point, os.fsdecode(_MOUNTS.read_bytes()))
     if device is None:
         _LOG.debug("fuse.session.tuning: %s is not mounted any more", mount_point)
         return
@@ -36,11 +37,11 @@ def tune(mount_point: Path, read_ahead_kb: int, max_background: int) -> None:
 def device_of(mount_point: Path, mountinfo: str) -> str | None:
     """The ``major:minor`` of the uppermost mount at a real path; None when nothing is there.
 
-    Source: proc_pid_mountinfo(5).
+    Source: proc_pid_mountinfo(5). A newline in a path is escaped; what else may end a line is not.
     """
     wanted = str(mount_point)
     found = None
-    for line in mountinfo.splitlines():
+    for line in mountinfo.rstrip("\n").split("\n"):
         fields = line.split(" ")
         if _unescaped(fields[4]) == wanted:
             found = fields[2]

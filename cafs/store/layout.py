@@ -238,7 +238,9 @@ def file_system_type(path: Path) -> str:
     finally:
         os.close(descriptor)
     mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
-    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
+    table = Path("/proc/self/mountinfo")
+    # A newline in a path is escaped, a carriage return is not.
+    with table.open(encoding="utf-8", errors="replace", newline="\n") as mounts:
         for line in mounts:
             fields, _, rest = line.partition(" - ")
             if fields.split()[0] == mount:

@@ -131,3 +131,11 @@ def test_a_user_who_is_named_has_a_store_of_their_own(
     assert f"--store={theirs.store}" in worker_of(theirs)
     with pytest.raises(UsageError, match="no user 'nobody-at-all'"):
         launching.plan(loaded, tmp_path / "m", [], user="nobody-at-all")
+
+
+def test_a_path_that_is_no_utf_8_is_refused(loaded: Settings, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    with pytest.raises(UsageError, match="not in UTF-8"):
+        launching.plan(loaded, odd, [])
+    with pytest.raises(UsageError, match="not in UTF-8"):
+        launching.plan(replace(loaded, store=odd), tmp_path / "m", [])

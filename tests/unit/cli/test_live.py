@@ -121,3 +121,39 @@ def test_alive_is_who_was_started_for_it_until_it_ends() -> None:
 
 def test_who_got_the_pid_later_is_not_the_mounts_process() -> None:
     assert not mount("a", pid=os.getpid()).alive
+
+
+def test_what_cannot_be_made_or_written_is_named(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = live.directory()
+    place = live.live_path(PLACE, "a" * 32)
+    place.mkdir()
+    with pytest.raises(MountError, match="cannot be written: Is a directory"):
+        live.save(mount("a"))
+    assert list(directory.iterdir()) == [place]
+    (runtime / "file").write_text("")
+    for name, reason in (("file", "cannot be made: Not a directory"), ("a", "is no directory")):
+        (runtime / "a").mkdir(exist_ok=True)
+        (runtime / "a/cafs").write_text("")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime / name))
+        with pytest.raises(MountError, match=reason):
+            live.directory()
+
+
+MOUNTINFO = rb"""21 26 0:20 / /sys rw,nosuid shared:7 - sysfs sysfs rw
+36 26 0:35 / /mnt/a\040b\134 rw,nosuid - fuse.cafs cafs ro,user_id=1000,group_id=100
+"""
+
+
+def test_mounts_are_read_with_their_users() -> None:
+    assert live.mounts_of(MOUNTINFO) == [
+        (b"/sys", "sysfs", None),
+        (b"/mnt/a b\\", "fuse.cafs", 1000),
+    ]
+
+
+def test_only_a_newline_ends_a_line_of_the_mount_table() -> None:
+    odd = b"35 26 0:34 / /mnt/o\rd\x0b\x85d rw - tmpfs tmpfs rw\n"
+    assert live.mounts_of(odd + MOUNTINFO)[0] == (b"/mnt/o\rd\x0b\x85d", "tmpfs", None)
+    assert live.mounts_of(odd + MOUNTINFO)[1:] == live.mounts_of(MOUNTINFO)

@@ -19,6 +19,12 @@ def test_escaped_names_are_found() -> None:
     assert device_of(Path("/mnt/a b"), MOUNTINFO) == "0:35"
 
 
+def test_only_a_newline_ends_a_line() -> None:
+    odd = "35 26 0:34 / /mnt/o\rd\x0b\u2028d rw - tmpfs tmpfs rw\n"
+    assert device_of(Path("/mnt/c"), odd + MOUNTINFO) == "0:41"
+    assert device_of(Path("/mnt/o\rd\x0b\u2028d"), odd + MOUNTINFO) == "0:34"
+
+
 def test_a_directory_that_is_no_mount_has_no_device() -> None:
     assert device_of(Path("/mnt"), MOUNTINFO) is None
     assert device_of(Path("/mnt/c/d"), MOUNTINFO) is None
