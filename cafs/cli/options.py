@@ -149,6 +149,16 @@ class Flags:
         """What ``--store`` says, None when it was not given."""
         return self._path("store")
 
+    def place(self) -> Path:
+        """The mount point that is given, and no settings are read; else that of the settings.
+
+        Raises:
+            SettingsError, UsageError: none is given, and the settings are wrong or name none.
+        """
+        from cafs.cli.mount import target
+
+        return target(self.load()) if self.mount_point is None else place_of(self.mount_point)
+
     def load(self) -> "Settings":
         """The settings that these flags amount to with all other sources, as they are now.
 
@@ -158,19 +168,14 @@ class Flags:
         """
         import os
 
-        from cafs.errors import UsageError
         from cafs.settings.loading import load_settings
         from cafs.settings.values import Overrides
 
         # A flag that was not given says nothing, so that the other sources are heard.
         said = {name: each for name, each in self.values.items() if each not in (None, False, ())}
         said.pop("config", None)
-        try:
-            start = Path.cwd()
-        except FileNotFoundError as error:
-            raise UsageError("the working directory has been removed") from error
         return load_settings(
-            start,
+            _working_directory(),
             project=self._path("config"),
             overrides=Overrides(
                 mount_point=self.mount_point,
@@ -182,6 +187,27 @@ class Flags:
     def _path(self, name: str) -> Path | None:
         value = self.values.get(name)
         return value if isinstance(value, Path) else None
+
+
+def place_of(mount_point: Path) -> Path:
+    """A mount point as it was typed, made absolute; what is mounted there is not asked.
+
+    Raises:
+        UsageError: it is relative, and the working directory has been removed.
+    """
+    from cafs.settings.places import settled
+
+    absolute = mount_point.is_absolute()
+    return settled(mount_point if absolute else _working_directory() / mount_point)
+
+
+def _working_directory() -> Path:
+    from cafs.errors import UsageError
+
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the working directory has been removed") from error
 
 
 def as_arguments(context: click.Context) -> list[str]:

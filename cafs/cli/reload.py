@@ -12,7 +12,6 @@ from cafs.cli.saying import say
 
 if TYPE_CHECKING:
     from cafs.cli.live import LiveMount
-    from cafs.settings.values import Settings
 
 _WORD_S: Final = 5.0
 """How long the word of a worker may be on its way once the keeper knows that it has failed."""
@@ -20,9 +19,9 @@ _WORD_S: Final = 5.0
 
 @click.command("reload", short_help="Replace the worker of a mount; readers read on.")
 @options.mount_point
-@options.with_settings("config")
+@options.with_flags("config")
 @options.as_json
-def command(*, loaded: "Settings", as_json: bool) -> int:
+def command(*, flags: options.Flags, as_json: bool) -> int:
     """Replace the worker of a mount by one from what is installed now, with the settings of now.
 
     MOUNT_POINT is that of cafs.toml when it is not given. No read fails meanwhile. When the new
@@ -30,9 +29,7 @@ def command(*, loaded: "Settings", as_json: bool) -> int:
     flags of cafs mount, the store, the view, what mutable refs mean, and the options of the mount
     itself (allow-other, suid, dev).
     """
-    from cafs.cli.mount import target
-
-    place = target(loaded)
+    place = flags.place()
     worker = _reload(_with_keeper(place))
     if as_json:
         import msgspec
@@ -47,7 +44,7 @@ def _with_keeper(mount_point: Path) -> "LiveMount":
     """The mount there, which has a keeper.
 
     Raises:
-        MountError: nothing of this user's is mounted there, it is dead, or it has no keeper.
+        MountError: nothing that is known here is mounted there, it is dead, or has no keeper.
     """
     from cafs.cli import live
     from cafs.errors import MountError
@@ -56,7 +53,7 @@ def _with_keeper(mount_point: Path) -> "LiveMount":
     if live.mounted_type(mount_point) != live.TYPE:
         raise MountError(f"no cafs is mounted on {mount_point}", hint="cafs status lists mounts")
     if known is None:
-        raise MountError(f"the mount on {mount_point} is not of this user")
+        raise MountError(f"the mount on {mount_point} is {live.whose(mount_point)}")
     if not known.alive:
         raise MountError(
             f"the {known.holder} (pid {known.pid}) of the mount on {mount_point} has died",

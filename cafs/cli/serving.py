@@ -84,8 +84,7 @@ def serve(loaded: "Settings", mounted: "LiveMount", *, word: int | None) -> int:
 
 def log_failure(error: CafsError) -> None:
     """Say on the log why this worker does not serve."""
-    hint = f" ({error.hint})" if error.hint else ""
-    _LOG.error("%s%s", error.line, hint)
+    _LOG.error("%s", error.line)
 
 
 async def _serve_alone(loaded: "Settings", mounted: "LiveMount", herald: Herald) -> None:

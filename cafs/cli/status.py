@@ -40,12 +40,12 @@ class _Seen:
 
 @click.command("status", short_help="Say what is mounted, and what is fetched from where.")
 @click.argument("named", metavar="[MOUNT_POINT]", required=False, type=options.MountPoint())
-@options.with_settings(*options.SOURCES)
+@options.with_flags(*options.SOURCES)
 @options.as_json
 def command(
     *,
     named: Path | None,
-    loaded: "Settings",
+    flags: options.Flags,
     as_json: bool,
 ) -> int:
     """Say what is mounted, what is fetched, from where, and how often it was there already.
@@ -56,7 +56,7 @@ def command(
     """
     import msgspec
 
-    seen = _look(loaded, named)
+    seen = _look_at(_named(named)) if named is not None else _look(flags.load())
     if seen is None:
         return _list_mounts(as_json=as_json)
     if as_json:
@@ -68,21 +68,25 @@ def command(
     return 0
 
 
-def _look(loaded: "Settings", named: Path | None) -> _Seen | None:
-    """What is meant, looked at; None when nothing is meant.
+def _named(named: Path) -> Path:
+    """The mount point that was named.
 
     Raises:
-        MountError: the mount point was named, and nothing is mounted there.
+        MountError: nothing of ours is mounted there.
     """
     from cafs.cli import live
     from cafs.errors import MountError
-    from cafs.settings.places import settled
 
-    if named is not None:
-        place = settled(named.absolute())
-        if live.mounted_type(place) != live.TYPE:
-            raise MountError(f"no cafs is mounted on {place}", hint="cafs status lists mounts")
-        return _look_at(place)
+    place = options.place_of(named)
+    if live.mounted_type(place) != live.TYPE:
+        raise MountError(f"no cafs is mounted on {place}", hint="cafs status lists mounts")
+    return place
+
+
+def _look(loaded: "Settings") -> _Seen | None:
+    """What the settings mean, looked at; None when they mean nothing."""
+    from cafs.cli import live
+
     if loaded.mount_point is not None and live.mounted_type(loaded.mount_point) == live.TYPE:
         return _look_at(loaded.mount_point)
     if loaded.project_file is None and not loaded.refs:
@@ -150,16 +154,17 @@ def _ask(mount_point: Path, name: str) -> bytes:
     if isinstance(said, bytes):
         return said
     known = live.find(mount_point)
+    log = f"; its log is {known.log}" if known is not None and known.log else ""
     if known is not None and not known.alive:
-        log = f"; its log is {known.log}" if known.log else ""
         raise MountError(
             f"{mount_point} is a mount whose {known.holder} (pid {known.pid}) has died",
             hint=f"cafs unmount {mount_point}{log}",
         )
+    verb = "reload" if known is not None and known.control else "unmount --lazy"
     raise MountError(
         f"the mount on {mount_point} does not answer: "
         + (said.strerror if said is not None and said.strerror else f"nothing in {_ANSWER_S:g} s"),
-        hint=f"cafs unmount --lazy {mount_point}",
+        hint=f"cafs {verb} {mount_point}{log}",
     )
 
 

@@ -31,7 +31,8 @@ def unmount(mount_point: Path, *, lazy: bool = False) -> bool:
         Whether it was a dead mount, which had nobody to wait for.
 
     Raises:
-        MountError: nothing of ours is mounted there, it is busy, or its processes do not end.
+        MountError: nothing of cafs is mounted there, it is another user's, it is busy, or its
+            processes do not end.
     """
     kind = live.mounted_type(mount_point)
     known = live.find(mount_point)
@@ -44,6 +45,11 @@ def unmount(mount_point: Path, *, lazy: bool = False) -> bool:
     if is_dead(mount_point):
         clean_up(mount_point, known)
         return True
+    if live.is_foreign(mount_point):
+        raise MountError(
+            f"the mount on {mount_point} is {live.whose(mount_point)}",
+            hint="only they and root may unmount it",
+        )
     _detach(mount_point, lazy=lazy)
     if known is not None and not lazy:
         if not ended(known.pid, _DRAIN_S):
@@ -115,12 +121,16 @@ def _detach(mount_point: Path, *, lazy: bool) -> None:
     if done.returncode == 0:
         return
     said = done.stderr.strip() or f"{command[0]} exited {done.returncode}"
+    if live.mounted_type(mount_point) != live.TYPE:
+        raise MountError(f"nothing is mounted on {mount_point} any more: somebody else was faster")
     if "busy" not in said:
         raise MountError(f"cannot unmount {mount_point}: {said}")
     found = busy.who_keeps(mount_point)
     if not found and busy.stands_in(mount_point):
         raise MountError(f"the working directory is in {mount_point}", hint="cd out of it")
-    raise MountError(
-        f"{mount_point} is busy: {found or said}",
-        hint=f"end those, or detach it now: cafs unmount --lazy {mount_point}",
-    )
+    lazily = f"detach it now: cafs unmount --lazy {mount_point}"
+    if not found:
+        raise MountError(
+            f"{mount_point} is busy, though nobody is seen in it: it may not answer", hint=lazily
+        )
+    raise MountError(f"{mount_point} is busy: {found}", hint=f"end those, or {lazily}")

@@ -124,8 +124,10 @@ def test_a_worker_whose_settings_are_wrong_says_so_and_exits_with_its_code(world
         assert (failure.exit, worker.code()) == (2, 2)
         assert "ref.data.form" in failure.what
         assert "did you mean" in failure.hint
-    assert "ERROR cafs: " in world.keeper.log.read_text()
-    assert "Traceback" not in world.keeper.log.read_text()
+    log = world.keeper.log.read_text()
+    assert "ERROR cafs: " in log
+    assert log.count("did you mean") == 1
+    assert "Traceback" not in log
 
 
 def test_a_worker_whose_store_cannot_be_used_says_so_and_exits_with_its_code(world: World) -> None:
