@@ -1,5 +1,6 @@
 """Images of a real registry: layers merged as an engine would unpack them."""
 
+import errno
 import os
 import shutil
 import stat
@@ -146,12 +147,16 @@ def test_an_index_gives_the_platform_that_is_asked_for(
         assert "linux/arm64" in reason
 
 
-def test_a_missing_tag_is_enoent(cafs: Cafs, registry: Registry, busybox_image: str) -> None:
+def test_a_missing_tag_cannot_be_listed_and_has_nothing(
+    cafs: Cafs, registry: Registry, busybox_image: str
+) -> None:
     with cafs.mount(
         f'[ref.image]\nfrom="docker://{registry.host}/{busybox_image}:no-such-tag"\n'
     ) as mounted:
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
             os.listdir(mounted.ref("image"))
+        with pytest.raises(FileNotFoundError):
+            (mounted.ref("image") / "bin").stat()
         assert "no-such-tag" in os.getxattr(mounted.ref("image"), "user.cafs.error").decode()
 
 
