@@ -16,8 +16,8 @@ from cafs.testing.origin import Origin
 from tests.unit.distribution.conftest import USUAL, World
 from tests.unit.distribution.test_images import BASE, TOP, Served
 
-SOON_S = 1.0
-"""Usually a few milliseconds; the machine may be busy."""
+SOON_S = 5.0
+"""Usually a few milliseconds; the machine may be busy. Who asks is patient for longer."""
 DATA = bytes(range(256)) * 4096
 
 

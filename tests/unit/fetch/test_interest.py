@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from cafs.fetch import lane
 from cafs.fetch.interfaces import Content, Patience, Priority, Source
 from cafs.fetch.lane import IDLE_S
 from cafs.model.digest import Digest
@@ -31,8 +32,8 @@ from tests.unit.fetch.conftest import USUAL, Rig, until
 from tests.unit.fetch.test_first_pass import files, tree_files, zip_of
 
 MIB = 1 << 20
-SOON_S = 1.0
-"""Usually a few milliseconds; the machine may be busy."""
+SOON_S = 5.0
+"""Usually a few milliseconds; the machine may be busy. A reader's patience lasts longer."""
 Read = Callable[[], Awaitable[object]]
 
 
@@ -231,8 +232,9 @@ async def ahead_of_a_reader(rig: Rig, origin: Origin) -> Content:
 
 
 async def test_what_is_fetched_ahead_ends_with_the_reader_that_waits(
-    rig: Rig, origin: Origin
+    rig: Rig, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lane, "IDLE_S", 3600.0)  # not because nobody has read for a while
     content = await ahead_of_a_reader(rig, origin)
     async with trio.open_nursery() as nursery:
         reader = Readers(nursery).start(lambda: content.read(12 * MIB, 4096, USUAL))
