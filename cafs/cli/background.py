@@ -176,6 +176,10 @@ def _fail(launch: Launch, holder: "subprocess.Popen[bytes]", draft: Path) -> NoR
     told = draft.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
     reasons = _REASON.findall(told)
     if reasons:
+        # What fusermount3 said before: the keeper's line may refer to it.
+        for line in told.splitlines():
+            if "cafs.keeper: " not in line:
+                click.echo(line, err=True)
         raise MountError(reasons[-1])
     click.echo(told, err=True, nl=False)
     raise MountError(

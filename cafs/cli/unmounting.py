@@ -117,7 +117,13 @@ def _detach(mount_point: Path, *, lazy: bool) -> None:
         command = [program, "-u", *(["-z"] if lazy else []), "--", str(mount_point)]
     else:
         command = ["umount", *(["-l"] if lazy else []), str(mount_point)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    except OSError as error:
+        raise MountError(
+            f"cannot unmount {mount_point}: {command[0]} cannot be run: {error.strerror}",
+            hint="install fusermount3 (Debian's package fuse3)",
+        ) from error
     if done.returncode == 0:
         return
     said = done.stderr.strip() or f"{command[0]} exited {done.returncode}"

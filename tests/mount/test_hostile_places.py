@@ -130,6 +130,30 @@ def test_a_keeper_that_is_killed_before_its_mount_is_ready_is_named(
     assert f"the keeper of {cafs.directory}/cafs was killed by signal 9 before" in done.stderr
 
 
+def test_what_fusermount_said_is_shown_before_the_keepers_reason(
+    cafs: Cafs, tmp_path: Path
+) -> None:
+    cafs.project(EMPTY)
+    program = tmp_path / "keeper"
+    said = "fusermount3: no write access\n2026-01-01 00:00:00,000 ERROR cafs.keeper: refused\n"
+    program.write_text(f"#!/bin/sh\nprintf '{said}' >&2\nexit 8\n")
+    program.chmod(0o755)
+    cafs.environment["CAFS_KEEPER"] = str(program)
+    done = cafs.run("mount", check=False)
+    assert done.returncode == 8
+    assert done.stderr == "fusermount3: no write access\nerror: refused\n"
+
+
+def test_unmounting_without_any_program_for_it_says_so(cafs: Cafs) -> None:
+    with cafs.mount(EMPTY) as mounted:
+        path = cafs.environment["PATH"]
+        cafs.environment["PATH"] = str(cafs.directory)
+        done = cafs.run("unmount", check=False)
+        cafs.environment["PATH"] = path
+        assert done.returncode == 8
+        assert f"cannot unmount {mounted.path}: umount cannot be run: No such file" in done.stderr
+
+
 def test_unmounting_what_does_not_answer_says_so_and_how(cafs: Cafs) -> None:
     with cafs.mount(EMPTY) as mounted:
         os.kill(mounted.pid, signal.SIGSTOP)
