@@ -12,6 +12,8 @@ The rules that keep tests true:
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +117,18 @@ def busybox_image(registry: Registry, busybox_layout: Layout) -> str:
 def cafs(tmp_path: Path) -> Cafs:
     """The command, with a home, a store and a project of its own."""
     return Cafs(tmp_path / "cafs-world")
+
+
+@pytest.fixture
+def nobody_enters() -> None:
+    """Nothing, where nobody, the user, may run what the tests run: a clone in /root is closed."""
+    command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", sys.executable]
+    if os.geteuid() == 0:
+        done = subprocess.run(
+            [*command, "-P", "-c", "import cafs"], cwd="/", capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip("other users may not enter this clone, or the directory that it is in")
 
 
 @pytest.fixture

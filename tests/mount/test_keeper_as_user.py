@@ -53,6 +53,7 @@ def as_nobody(directory: Path) -> list[str]:
     return [*namespace, "sh", "-euc", OPEN_FUSE, "sh", str(directory / "dev"), *user]
 
 
+@pytest.mark.usefixtures("nobody_enters")
 @pytest.mark.timeout(120)
 def test_an_ordinary_user_on_one_processor(open_directory: Path) -> None:
     if os.geteuid() != 0 and not os.access("/dev/fuse", os.R_OK | os.W_OK):

@@ -273,6 +273,7 @@ def test_run_mounts_and_unmounts(cafs: Cafs, origin: Origin, keeping: tuple[str,
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses who serves")
 @pytest.mark.parametrize("named", [True, False], ids=["by name", "by the store"])
+@pytest.mark.usefixtures("nobody_enters")
 def test_root_holds_the_mount_and_another_user_serves_it(origin: Origin, named: bool) -> None:
     user = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory() as scratch:  # a test's own directory is root's alone
