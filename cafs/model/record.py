@@ -70,4 +70,3 @@ class Attachment:
     tree: int | None = None
     root: int = 0
     content: bytes | None = None
-    created_ns: int = 0

@@ -1,6 +1,5 @@
 """What a mount has shown so far: which inodes stand for what, kept for the mount's life."""
 
-import time
 from dataclasses import replace
 from typing import Final
 
@@ -108,7 +107,6 @@ class Attachments:
                 tree=tree,
                 root=root,
                 content=content,
-                created_ns=time.time_ns(),
             )
             self._put(batch, mount, attachment)
             return attachment

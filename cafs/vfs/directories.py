@@ -272,7 +272,7 @@ class Directories:
 
     def _opened(self, named: Named) -> bool:
         if isinstance(named.node, AdHocDirectory):
-            return bool(self._opened_below(named.path))
+            return any(map(self._opened, self._places.below(named.path)))
         if not self._opening.allowed(named.node):
             return False
         # A file has a size, else it had no number.
