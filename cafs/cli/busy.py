@@ -1,4 +1,7 @@
-"""Who keeps a mount busy: processes with something open in it, and mounts inside it."""
+"""Who keeps a mount busy: processes with something open in it, and mounts inside it.
+
+And who keeps one that is gone from here: other mount namespaces, which have copies of their own.
+"""
 
 import os
 from collections.abc import Iterator
@@ -27,6 +30,24 @@ def who_keeps(mount_point: Path) -> str:
 def stands_in(mount_point: Path) -> bool:
     """Whether this process has its working directory there."""
     return _leads_below(Path("/proc/self/cwd"), os.fsencode(mount_point))
+
+
+def who_has_it_elsewhere(mount_point: Path) -> str:
+    """One process of each other mount namespace with a cafs there, for people; empty for none."""
+    place = os.fsencode(mount_point)
+    seen, found = {Path("/proc/self/ns/mnt").readlink()}, []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            namespace = (process / "ns/mnt").readlink()
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            mounts = live.mounts_of((process / "mountinfo").read_bytes())
+            if any((each.place, each.kind) == (place, live.TYPE) for each in mounts):
+                found.append(f"{process.name} ({(process / 'comm').read_text().strip()})")
+        except OSError:
+            continue  # gone, or another user's
+    return ", ".join(found)
 
 
 def _processes(prefix: bytes) -> Iterator[str]:

@@ -53,12 +53,20 @@ def unmount(mount_point: Path, *, lazy: bool = False) -> bool:
     _detach(mount_point, lazy=lazy)
     if known is not None and not lazy:
         if not ended(known.pid, _DRAIN_S):
-            raise MountError(
-                f"unmounted {mount_point}, but its {known.holder} (pid {known.pid}) has not ended",
-                hint=f"see {known.log}" if known.log else "",
-            )
+            raise _not_ended(known)
         live.remove(known)
     return False
+
+
+def _not_ended(known: live.LiveMount) -> MountError:
+    hint = f"see {known.log}" if known.log else ""
+    elsewhere = busy.who_has_it_elsewhere(Path(known.mount_point))
+    if elsewhere:
+        hint = f"it serves other mount namespaces, which have that mount too: {elsewhere}"
+    return MountError(
+        f"unmounted {known.mount_point}, but its {known.holder} (pid {known.pid}) has not ended",
+        hint=hint,
+    )
 
 
 def is_dead(mount_point: Path) -> bool:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cafs.cli import unmounting
+from cafs.errors import MountError
 from cafs.testing.command import Cafs
 from cafs.testing.origin import Origin
 
@@ -182,7 +184,29 @@ def test_an_absolute_mount_point_needs_no_working_directory(cafs: Cafs) -> None:
         assert json.loads(done.stdout)["keeper"]["pid"] == mounted.pid
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace is for root to make")
+def test_other_mount_namespaces_that_keep_a_mount_are_named(
+    cafs: Cafs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", cafs.environment["XDG_RUNTIME_DIR"])
+    monkeypatch.setattr(unmounting, "_DRAIN_S", 0.5)
+    elsewhere = ["unshare", "--mount", "--propagation=private", "sh", "-c", "echo there; exec cat"]
+    with (
+        cafs.mount(EMPTY) as mounted,
+        subprocess.Popen(elsewhere, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
+    ):
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"there\n"
+        with pytest.raises(MountError, match=f"keeper .pid {mounted.pid}. has not ended") as caught:
+            unmounting.unmount(mounted.path)
+        told = caught.value.hint.partition("other mount namespaces, which have that mount too: ")[2]
+        assert f"{holder.pid} (" in told
+        holder.communicate()
+        assert unmounting.ended(mounted.pid, 20)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.usefixtures("nobody_enters")
 def test_another_users_mount_is_said_to_be_theirs(cafs: Cafs) -> None:
     cafs.project("")
     with tempfile.TemporaryDirectory(prefix="cafs-odd.") as open_directory:
