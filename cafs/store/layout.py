@@ -74,8 +74,15 @@ class Layout:
         return True
 
     def free_bytes(self) -> int:
-        """Bytes that this user may still write on the store's disk."""
-        info = os.statvfs(self.root)
+        """Bytes that this user may still write on the store's disk.
+
+        Raises:
+            StorageError: the store has gone.
+        """
+        try:
+            info = os.statvfs(self.root)
+        except OSError as error:
+            raise storage_error(error, f"{self.root}: cannot be looked at") from error
         return info.f_bavail * info.f_frsize
 
     def prepare(self) -> None:

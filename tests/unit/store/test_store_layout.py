@@ -211,3 +211,9 @@ async def test_the_users_own_error_leaves_the_store_as_it_was_raised(tmp_path: P
 async def test_free_bytes_is_what_the_file_system_says(store: Store) -> None:
     info = os.statvfs(store.path)
     assert abs(store.free_bytes() - info.f_bavail * info.f_frsize) < 1 << 30
+
+
+def test_a_store_that_was_removed_cannot_say_how_much_room_is_left(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "gone", "boot")
+    with pytest.raises(StorageError, match="gone: cannot be looked at"):
+        layout.free_bytes()
