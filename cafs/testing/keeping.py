@@ -114,6 +114,7 @@ class RunningKeeper:
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
         device: int | None = None,
+        mount_point: Path | None = None,
         command: Sequence[str] = (),
     ) -> None:
         self.program = program
@@ -123,28 +124,22 @@ class RunningKeeper:
         self.live = directory / "live"
         self.live.write_text("{}")
         self.device = self.kernel.keepers_end.fileno() if device is None else device
-        options = [
-            "--fd",
-            str(self.device),
-            "--control",
-            str(self.control),
-            "--live",
-            str(self.live),
-        ]
+        given = [] if mount_point else ["--fd", str(self.device)]
+        options = [*given, "--control", str(self.control), "--live", str(self.live)]
         self._log_end, theirs = os.pipe()
         self.process = subprocess.Popen(
             [
                 str(program),
                 *options,
                 *arguments,
-                str(directory),
+                str(mount_point or directory),
                 "--",
                 *(command or self.workers.command),
             ],
             stdin=subprocess.DEVNULL,
             stdout=theirs,
             stderr=theirs,
-            pass_fds=(self.device, *pass_fds),
+            pass_fds=(*([] if mount_point else [self.device]), *pass_fds),
             env={**os.environ, **(environment or {})},
         )
         os.close(theirs)
@@ -346,12 +341,14 @@ def running_keeper(
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     device: int | None = None,
+    mount_point: Path | None = None,
     command: Sequence[str] = (),
 ) -> Iterator[RunningKeeper]:
     """A keeper whose sockets lie in ``directory``, ended and judged at the end.
 
-    ``arguments`` are more options. ``device`` is what it gets instead of the fake kernel's end, and
-    ``command`` what it starts instead of workers that are played by hand.
+    ``arguments`` are more options. ``device`` is what it gets instead of the fake kernel's end;
+    with ``mount_point`` it gets neither, and mounts there. ``command`` is what it starts instead of
+    workers that are played by hand.
     """
     keeper = RunningKeeper(
         program,
@@ -360,6 +357,7 @@ def running_keeper(
         environment=environment,
         pass_fds=pass_fds,
         device=device,
+        mount_point=mount_point,
         command=command,
     )
     try:

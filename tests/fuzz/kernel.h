@@ -117,17 +117,33 @@ static int fake_open(const char *path, int flags)
     return file;
 }
 
-void log_line(enum level level, const char *format, ...)
+/* Composes a line of the log, and shows it if that is wanted. */
+static void show(const char *format, va_list arguments)
 {
     char line[1024];
+
+    vsnprintf(line, sizeof line, format, arguments);
+    if (getenv("FUZZ_LOG") != NULL)
+        fprintf(stderr, "%llu ms: %s\n", (unsigned long long)(clock_ns / NS_PER_MS), line);
+}
+
+void log_line(enum level level, const char *format, ...)
+{
     va_list arguments;
 
     MUST(level <= LEVEL_ERROR);
     va_start(arguments, format);
-    vsnprintf(line, sizeof line, format, arguments);
+    show(format, arguments);
     va_end(arguments);
-    if (getenv("FUZZ_LOG") != NULL)
-        fprintf(stderr, "%llu ms: %s\n", (unsigned long long)(clock_ns / NS_PER_MS), line);
+}
+
+void complain(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    show(format, arguments);
+    va_end(arguments);
 }
 
 uint64_t now_ns(void)

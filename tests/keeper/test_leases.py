@@ -133,6 +133,18 @@ def test_other_messages_with_descriptors_leak_nothing(
     assert not is_locked(tmp_path / "other")
 
 
+def test_a_descriptor_with_an_empty_message_leaks_nothing(
+    keeper: RunningKeeper, worker: HandWorker, tmp_path: Path
+) -> None:
+    settle(keeper, worker)
+    with locked(tmp_path / "other") as other:
+        worker.lease(other, text=b"")
+    # It looks like the end of the channel, which the keeper then closes.
+    assert worker.told() == b""
+    settle(keeper, worker)
+    assert not is_locked(tmp_path / "other")
+
+
 def test_descriptors_among_replies_leak_nothing(
     keeper: RunningKeeper, worker: HandWorker, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """How long a keeper's patience lasts. Each of these does little but wait, so all wait at once."""
 
 import errno
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,24 @@ def a_worker_that_reads_nothing_is_replaced_though_its_socket_is_full(
     worker.wait(1.0)
     second.take_over()
     assert [second.receive() for _ in asked] == asked
+
+
+@scenario
+def a_worker_that_reads_nothing_is_replaced_though_those_who_filled_its_socket_were_killed(
+    keeper: RunningKeeper,
+) -> None:
+    worker = keeper.begin()
+    keeper.expect_log("worker")
+    with subprocess.Popen(["true"]) as killed:
+        pass
+    gone = [keeper.kernel.send(Opcode.GETATTR, pid=killed.pid) for _ in range(2000)]
+    for request in gone:
+        assert keeper.kernel.reply_to(request).error == errno.EINTR
+    request = keeper.kernel.send(Opcode.GETATTR)
+    second = keeper.workers.next(14.0)
+    worker.wait(1.0)
+    second.take_over()
+    assert second.receive() == request
 
 
 @scenario

@@ -51,11 +51,10 @@ def test_a_worker_waits_in_its_reads_and_writes(worker: HandWorker) -> None:
 
 def test_a_worker_begins_with_plain_signals_but_ignores_the_terminals(worker: HandWorker) -> None:
     assert signals(worker, "SigBlk:") == 0
-    interrupt = 1 << (signal.SIGINT - 1)
-    assert signals(worker, "SigIgn:") & interrupt
+    terminals = 1 << (signal.SIGINT - 1) | 1 << (signal.SIGHUP - 1)
     # Python itself ignores these two.
     own = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
-    assert signals(worker, "SigIgn:") & ~own == interrupt
+    assert signals(worker, "SigIgn:") & ~own == terminals
 
 
 def test_a_worker_stays_in_the_keepers_group_and_session(

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,30 @@ def test_a_user_mounts_reads_and_unmounts(cafs: Cafs, origin: Origin) -> None:
         cafs.run("unmount", mount.path)
         assert not mount.is_mounted()
         assert os.listdir(mount.path) == []
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_a_users_keeper_unmounts_when_it_is_told_to_end(cafs: Cafs, lazily: bool) -> None:
+    with cafs.mount("") as mount:
+        keeper = Keeper(mount.control)
+        inside = os.open(mount.path, os.O_RDONLY)
+        os.kill(mount.pid, signal.SIGTERM)
+        until(lambda: "it is unmounted once it is not" in mount.log())
+        assert mount.is_mounted()
+        if lazily:
+            os.kill(mount.pid, signal.SIGTERM)
+            until(lambda: not mount.is_mounted())
+            keeper.wait_until(lambda now: now.state == "ending")
+        os.close(inside)
+        until(lambda: not Path(f"/proc/{mount.pid}").exists())
+        assert not mount.is_mounted()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("local", [False, True], ids=["cold", "warm"])

@@ -1,13 +1,10 @@
 /*
  * Commands of admins: a unix SOCK_SEQPACKET socket, one command a connection, one datagram each
  * way. Whoever may connect is checked twice, by the socket's mode and by its peer's uid.
- *
- * A client is known by a number that is never used again, so that an answer that comes late cannot
- * reach whoever has its place by then.
  */
+#include "keeper.h"
+
 #include <errno.h>
-#include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,51 +12,17 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "keeper.h"
+enum { COMMAND_MAX = 64, REPLY_MAX = 1024 };
+#define PATIENCE_NS (5 * NS_PER_S) /* for who has connected to say something */
 
-/* Received descriptors that there is room for; more are dropped by the kernel. */
-enum { COMMAND_MAX = 64, REPLY_MAX = 1024, RIGHTS_MAX = 4 };
-
-/* So long may a client be silent; it gets no second command anyway. */
-static const uint64_t PATIENCE_NS = 5000000000;
-
-struct client {
-    int fd; /* -1: free */
-    int number;
-    bool asked; /* its command was taken, an answer is due */
+/* Who has connected, and said nothing yet; -1: nobody. */
+static struct client {
+    int connection;
     uint64_t since_ns;
-};
+} clients[CONTROL_CLIENTS] = {{-1, 0}, {-1, 0}, {-1, 0}, {-1, 0}};
 
-static struct client clients[CONTROL_CLIENTS] = {{.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
-static int last_number;
 static int listener = -1;
 static struct sockaddr_un address = {.sun_family = AF_UNIX};
-static struct stat made; /* the socket that we bound: another one at its path is not ours */
-static const struct commands *actions;
-
-static void drop(struct client *client)
-{
-    close(client->fd);
-    client->fd = -1;
-}
-
-/* The client of that number, NULL when it has gone. */
-static struct client *find(int number)
-{
-    for (size_t i = 0; i < CONTROL_CLIENTS; i++)
-        if (clients[i].fd >= 0 && clients[i].number == number)
-            return &clients[i];
-    return NULL;
-}
-
-/* A place for another client, NULL when all are taken. */
-static struct client *free_place(void)
-{
-    for (size_t i = 0; i < CONTROL_CLIENTS; i++)
-        if (clients[i].fd < 0)
-            return &clients[i];
-    return NULL;
-}
 
 /* Binds and listens at `address`, which only its owner may use. Returns 0, or -1 with errno. */
 static int listen_there(void)
@@ -76,183 +39,126 @@ static int listen_there(void)
     before = umask(0177);
     bound = bind(listener, (const struct sockaddr *)&address, sizeof address);
     umask(before);
-    if (bound == 0 && lstat(address.sun_path, &made) == 0 && listen(listener, 16) == 0)
-        return 0;
-    bound = errno;
-    close(listener);
-    listener = -1;
-    errno = bound;
+    return bound != 0 ? -1 : listen(listener, 16);
+}
+
+int control_open(const char *path)
+{
+    int error = ENAMETOOLONG;
+
+    if (strlen(path) < sizeof address.sun_path) {
+        strcpy(address.sun_path, path);
+        if (listen_there() == 0)
+            return 0;
+        error = errno;
+        if (listener >= 0)
+            close(listener);
+        listener = -1;
+    }
+    log_line(LEVEL_ERROR, "cannot listen at %s: %s", path, strerror(error));
     return -1;
 }
 
-int control_open(const char *path, const struct commands *commands)
+void control_close(void)
 {
-    actions = commands;
-    if (strlen(path) >= sizeof address.sun_path) {
-        log_line(LEVEL_ERROR, "cannot listen at %s: the path is longer than %zu bytes", path,
-                 sizeof address.sun_path - 1);
-        return -1;
-    }
-    strcpy(address.sun_path, path);
-    if (listen_there() != 0) {
-        log_line(LEVEL_ERROR, "cannot listen at %s: %s", path, strerror(errno));
-        return -1;
-    }
-    return 0;
+    if (listener < 0)
+        return;
+    close(listener);
+    unlink(address.sun_path);
 }
 
-size_t control_poll(struct pollfd fds[CONTROL_FDS])
+void control_poll(struct pollfd fds[CONTROL_FDS])
 {
-    size_t count = 0;
+    bool room = false;
 
-    if (listener < 0)
-        return 0;
-    for (size_t i = 0; i < CONTROL_CLIENTS; i++) {
+    for (int i = 0; i < CONTROL_CLIENTS; i++) {
         struct client *client = &clients[i];
 
-        if (client->fd < 0)
-            continue;
-        if (!client->asked && now_ns() - client->since_ns > PATIENCE_NS) {
-            drop(client);
-            continue;
+        if (client->connection >= 0 && now_ns() - client->since_ns > PATIENCE_NS) {
+            close(client->connection);
+            client->connection = -1;
         }
-        /* One whose answer is due has nothing more to say; poll tells when it has gone. */
-        fds[count++] = (struct pollfd){.fd = client->fd, .events = client->asked ? 0 : POLLIN};
+        room = room || client->connection < 0;
+        fds[i] = (struct pollfd){.fd = client->connection, .events = POLLIN};
     }
-    if (free_place() != NULL)
-        fds[count++] = (struct pollfd){.fd = listener, .events = POLLIN};
-    return count;
+    fds[CONTROL_CLIENTS] = (struct pollfd){.fd = room ? listener : -1, .events = POLLIN};
 }
 
 /* Takes one new connection, if its peer is the keeper's own user or root. */
 static void admit(void)
 {
-    struct client *place = free_place();
+    struct client *place = clients;
     struct ucred peer;
     socklen_t size = sizeof peer;
-    int fd;
+    int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
-    if (place == NULL)
+    if (connection < 0)
         return;
-    fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
+    if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
         (peer.uid != geteuid() && peer.uid != 0)) {
         log_line(LEVEL_WARNING, "a command by uid %d is refused", (int)peer.uid);
-        close(fd);
+        close(connection);
         return;
     }
-    last_number = last_number == INT_MAX ? 1 : last_number + 1;
-    *place = (struct client){.fd = fd, .number = last_number, .since_ns = now_ns()};
+    while (place->connection >= 0) /* control_poll has seen that there is room */
+        place++;
+    *place = (struct client){connection, now_ns()};
 }
 
-/* Keeps the one descriptor that came with `message`, -1 if there was none; others are closed. */
-static int only_right(struct msghdr *message)
+/* Answers with the state, as a JSON object. */
+static void tell_status(int client)
 {
-    int kept = -1;
+    char text[REPLY_MAX];
+    const char *state = ending_begun()           ? "ending"
+                        : workers_given_up()     ? "given-up"
+                        : !init_answered()       ? "starting"
+                        : workers_serving() == 0 ? "recovering"
+                                                 : "serving";
 
-    for (struct cmsghdr *item = CMSG_FIRSTHDR(message); item; item = CMSG_NXTHDR(message, item)) {
-        if (item->cmsg_level != SOL_SOCKET || item->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= item->cmsg_len; at += sizeof(int)) {
-            int fd;
-
-            memcpy(&fd, (const char *)item + at, sizeof fd);
-            if (kept < 0)
-                kept = fd;
-            else
-                close(fd);
-        }
-    }
-    return kept;
+    snprintf(text, sizeof text,
+             "{\"pid\":%d,\"state\":\"%s\",\"worker\":%d,\"workers\":%u,\"waiting\":%zu,"
+             "\"relayed\":%llu,\"answered\":%llu,\"resent\":%llu,\"interrupted\":%llu,"
+             "\"notices\":%llu,\"notices_dropped\":%llu}",
+             getpid(), state, workers_serving(), workers_started(), requests_count(),
+             (unsigned long long)counters.relayed, (unsigned long long)counters.answered,
+             (unsigned long long)counters.resent, (unsigned long long)counters.interrupted,
+             (unsigned long long)counters.notices, (unsigned long long)counters.notices_dropped);
+    control_reply(client, text);
 }
 
-/* Receives a command, NUL-terminated, and its descriptor or -1. False: the client has gone. */
-static bool receive(int fd, char text[COMMAND_MAX], int *right)
+/* Takes the command of `client`, who is to be answered, now or later. */
+static void obey(int client)
 {
-    _Alignas(struct cmsghdr) char rights[CMSG_SPACE(RIGHTS_MAX * sizeof(int))];
-    struct iovec into = {.iov_base = text, .iov_len = COMMAND_MAX - 1};
-    struct msghdr message = {.msg_iov = &into,
-                             .msg_iovlen = 1,
-                             .msg_control = rights,
-                             .msg_controllen = sizeof rights};
-    ssize_t length = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    char command[COMMAND_MAX];
+    int right;
+    ssize_t length = receive(client, command, sizeof command - 1, MSG_DONTWAIT, &right);
 
-    *right = length < 0 ? -1 : only_right(&message);
-    text[length > 0 ? length : 0] = '\0';
-    return length > 0;
-}
-
-/* Takes a client's command. */
-static void obey(struct client *client)
-{
-    char command[COMMAND_MAX], text[REPLY_MAX];
-    int right, number = client->number;
-
-    if (!receive(client->fd, command, &right)) {
-        drop(client);
-    } else if (strcmp(command, "reload") == 0) {
-        client->asked = true;
-        actions->reload(number, right);
+    command[length > 0 ? length : 0] = '\0';
+    if (strcmp(command, "reload") == 0) {
+        workers_reload(client, right);
         return;
-    } else if (strcmp(command, "status") == 0) {
-        actions->status(text, sizeof text);
-        control_reply(number, text);
-    } else {
-        control_reply(number, "{\"ok\":false,\"why\":\"this keeper knows status and reload\"}");
     }
     if (right >= 0)
         close(right);
+    if (strcmp(command, "status") == 0)
+        tell_status(client);
+    else
+        control_reply(client, "{\"ok\":false,\"why\":\"this keeper knows status and reload\"}");
 }
 
-/* The client that polls as `fd`, NULL for any other. */
-static struct client *polled(int fd)
+void control_serve(const struct pollfd fds[CONTROL_FDS])
 {
-    for (size_t i = 0; i < CONTROL_CLIENTS; i++)
-        if (clients[i].fd >= 0 && clients[i].fd == fd)
-            return &clients[i];
-    return NULL;
-}
-
-void control_serve(const struct pollfd *fds, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        struct client *client = polled(fds[i].fd);
-
-        if (fds[i].revents == 0 || client == NULL)
-            continue;
-        if (!client->asked)
-            obey(client);
-        else if (fds[i].revents & (POLLHUP | POLLERR))
-            drop(client);
-    }
-    /* Last, so that no new connection has the descriptor of one that was closed above. */
-    if (count > 0 && fds[count - 1].fd == listener && fds[count - 1].revents != 0)
+    for (int i = 0; i < CONTROL_CLIENTS; i++)
+        if (fds[i].revents != 0) {
+            clients[i].connection = -1;
+            obey(fds[i].fd);
+        }
+    if (fds[CONTROL_CLIENTS].revents != 0)
         admit();
 }
 
-void control_reply(int number, const char *text)
+void control_reply(int client, const char *text)
 {
-    struct client *client = find(number);
-
-    if (client == NULL)
-        return;
-    (void)!send(client->fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
-    drop(client);
-}
-
-void control_close(void)
-{
-    struct stat now;
-
-    for (size_t i = 0; i < CONTROL_CLIENTS; i++)
-        if (clients[i].fd >= 0)
-            drop(&clients[i]);
-    if (listener < 0)
-        return;
-    close(listener);
-    listener = -1;
-    if (lstat(address.sun_path, &now) == 0 && now.st_dev == made.st_dev && now.st_ino == made.st_ino)
-        unlink(address.sun_path);
+    send(client, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(client);
 }

@@ -4,6 +4,7 @@
  */
 #include "keeper.h"
 
+#include <errno.h>
 #include <sys/wait.h>
 
 #define AGAIN_NS (NS_PER_S / 5)
@@ -22,7 +23,8 @@ void keeper_end(int code)
         return;
     ended = true;
     exit_code = code;
-    due = code != 0 && settings.fd < 0 && !unmounted;
+    /* A connection that was aborted, or that nobody serves, leaves a mount that is dead. */
+    due = settings.fd < 0 && !unmounted;
     again_ns = 0;
     if (asked == 0)
         service_notify("STOPPING=1");
@@ -50,20 +52,24 @@ void ending_ask(void)
 bool ending_child(const siginfo_t *news)
 {
     static bool said;
+    int error;
 
     if (unmounting == 0 || news->si_pid != unmounting)
         return false;
     if (news->si_code == CLD_STOPPED || news->si_code == CLD_TRAPPED)
         return true;
     unmounting = 0;
-    if (news->si_code == CLD_EXITED && news->si_status == 0) {
+    error = unmount_ended(settings.point, news);
+    if (error == 0) {
         unmounted = true;
         due = false;
-    } else if (news->si_code == CLD_EXITED && news->si_status == 1 && !ended) {
+    } else if (error == EBUSY && !ended) {
         if (!said)
             log_line(LEVEL_INFO, "%s is in use: it is unmounted once it is not", settings.point);
         said = due = true;
         again_ns = now_ns() + AGAIN_NS;
+    } else if (error == EINVAL && !ended) {
+        log_line(LEVEL_ERROR, "cannot unmount %s: it is not what lies there now", settings.point);
     }
     return true;
 }

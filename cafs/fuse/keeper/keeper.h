@@ -1,6 +1,8 @@
 /*
  * The keeper holds one mount: it relays requests between the kernel and a worker, and outlives the
  * worker. Nothing here blocks but the thread of notices.c; docs/processes.md tells the whole story.
+ * The files, from the top: main.c and ending.c; relay.c with init.c, requests.c and readers.c;
+ * worker.c with wire.c and spawn.c; then what each can be read without the others.
  */
 #ifndef CAFS_KEEPER_H
 #define CAFS_KEEPER_H
@@ -12,83 +14,67 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* ---- log.c: one line each on stderr; a line that would block is lost ---- */
+/* ---- main.c: the options, the loop, and /dev/fuse ---- */
 
-enum level { LEVEL_INFO, LEVEL_WARNING, LEVEL_ERROR };
+enum { EXIT_USAGE = 2, EXIT_MOUNT = 8 }; /* 8: the keeper, or a worker, cannot start */
 
-/* Writes "<date> <time>,<ms> <LEVEL> cafs.keeper: <text>". Keeps errno. */
-void log_line(enum level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Writes the head of such a line into `line` of `size` bytes, for children; returns its length. */
-size_t log_head(char *line, size_t size, enum level level);
-
-/* ---- mounting.c: the mount point; only mount_open may block, before anything is served ---- */
-
-/*
- * Mounts on `point` with `options` (a list with commas, as mount(8) takes it, may be ""):
- * by mount(2) for root, through fusermount3 for others.
- * Returns /dev/fuse, opened close-on-exec and non-blocking; -1 when it failed and was logged.
- */
-int mount_open(const char *point, const char *options);
-
-/*
- * Starts a child that unmounts `point`, lazily or not.
- * Returns its pid, -1 when there is none. It exits with 0: unmounted, 1: busy, 2: it failed, and
- * logged why.
- */
-pid_t unmount_start(const char *point, bool lazy);
-
-/* Sets how far the kernel reads ahead on the mount at `point`, KiB; where it may not, nothing. */
-void read_ahead_set(const char *point, unsigned kilobytes);
-
-/* Tells a service manager (NOTIFY_SOCKET) "READY=1" and the like. Nothing happens without one. */
-void service_notify(const char *state);
-
-/* ---- notices.c: notifications, written by a thread of their own, since the kernel may hold them
- * until a request is answered whose answer is queued behind them ---- */
-
-enum { NOTICE_MAX = 512, NOTICES_MAX = 1024 };
-
-/* Starts the thread that writes to `device`. Returns 0, or -1 when it was logged. */
-int notices_start(int device);
-
-/* Queues a notification of at most NOTICE_MAX bytes. False when the queue is full: it is dropped. */
-bool notices_push(const void *message, size_t length);
-
-/* ---- control.c: commands of admins, on a unix socket ---- */
-
-enum { CONTROL_CLIENTS = 4, CONTROL_FDS = CONTROL_CLIENTS + 1 };
-
-/* What control.c asks the rest for. `client` is given back in control_reply, any time later. */
-struct commands {
-    /* Writes the state as a JSON object, NUL-terminated, into `text` of `size` bytes. */
-    void (*status)(char *text, size_t size);
-    /* Starts a reload; `word` is a descriptor that it owns from now on, or -1. */
-    void (*reload)(int client, int word);
-};
-
-/* Listens at `path` (mode 0600; a socket there is replaced). Returns 0, or -1 when logged. */
-int control_open(const char *path, const struct commands *commands);
-
-/* Fills `fds` with what to wait for; returns how many (at most CONTROL_FDS). */
-size_t control_poll(struct pollfd fds[CONTROL_FDS]);
-
-/* Handles what poll found in the first `count` of `fds`, as control_poll had filled them. */
-void control_serve(const struct pollfd *fds, size_t count);
-
-/* Answers a client with one datagram and ends its connection; a client that has gone is no error. */
-void control_reply(int client, const char *text);
-
-/* Stops listening and removes the socket. */
-void control_close(void);
-
-/* ---- the core ---- */
+extern struct settings {
+    int fd, word; /* -1: none */
+    unsigned read_ahead;
+    char *options;
+    const char *user, *control, *live, *point;
+    char **command;
+} settings;
 
 /* Nanoseconds of CLOCK_MONOTONIC. */
 uint64_t now_ns(void);
 
 enum { NS_PER_MS = 1000000 };
 #define NS_PER_S UINT64_C(1000000000)
+
+/* Writes one message to the kernel. */
+void device_write(const void *message, size_t length);
+
+/* Lets go of /dev/fuse. */
+void device_close(void);
+
+/* The kernel has its reply to INIT. */
+void keeper_ready(void);
+
+/* Tells a service manager (NOTIFY_SOCKET) "READY=1" and the like. Nothing happens without one. */
+void service_notify(const char *state);
+
+/* ---- ending.c: how the keeper ends ---- */
+
+/* Ends the keeper, which unmounts if the mount is there; the first call counts. */
+void keeper_end(int code);
+
+/* Someone asks it to end: it drains; asked again it detaches the mount; a third time ends at once. */
+void ending_ask(void);
+
+/* Handles news of a child from waitid. False: it is none that unmounts. */
+bool ending_child(const siginfo_t *news);
+
+/* Unmounts if it is time to. Returns whether there is more to be done later. */
+bool ending_tick(void);
+
+/* Whether the end has begun; whether the mount has gone; whether nothing is left to be done. */
+bool ending_begun(void);
+bool ending_mount(void);
+bool ending_done(void);
+
+/* The exit code, once all is done. */
+int ending_code(void);
+
+/* ---- relay.c: every message between the kernel and a worker. It needs nothing but a buffer; what
+ * it does to the outside are device_write, worker_send, workers_given_up, readers_look_at,
+ * notices_push and log_line ---- */
+
+enum {
+    DATA_MAX = 128 << 10,         /* bytes of content in one message: larger ones need luck */
+    ANSWER_MAX = DATA_MAX + 4096, /* the longest reply */
+    DEVICE_READ = 8192,           /* what the kernel wants to be offered for each request */
+};
 
 /* What has been done since the start, for `status`. */
 struct counters {
@@ -100,6 +86,61 @@ struct counters {
     uint64_t notices_dropped; /* notifications that were not */
 };
 extern struct counters counters;
+
+/* Heartbeats carry this bit in their unique; the kernel counts up from 2. */
+#define HEARTBEAT_BIT (UINT64_C(1) << 63)
+
+/*
+ * Handles a request of the kernel: answers it, or remembers it and sends it as soon as may be.
+ * `message` holds the first DEVICE_READ bytes if it is longer.
+ */
+void relay_request(const char *message, size_t length);
+
+/* Sends what the worker has not got yet, as far as it takes it. */
+void relay_flush(void);
+
+enum answer {
+    ANSWER_TAKEN,     /* relayed, or dropped for a good reason */
+    ANSWER_BROKEN,    /* not a reply at all: whoever sends this is not to be trusted */
+    ANSWER_INIT,      /* a reply to INIT which is the one that the kernel has, by now or before */
+    ANSWER_OTHER,     /* a reply to INIT that is unlike the one that the kernel has */
+    ANSWER_HEARTBEAT, /* a reply to a heartbeat; the unique in it says which */
+};
+
+/*
+ * Handles a message of a worker, of any content. That of one that does not serve yet may answer
+ * INIT and heartbeats, and notify; its other replies are dropped.
+ */
+enum answer relay_answer(const char *message, size_t length, bool serving);
+
+/* Answers a request with an error (0: success) and no more. */
+void relay_error(uint64_t unique, int error);
+
+/* Answers all that wait with EIO. */
+void relay_fail(void);
+
+/*
+ * A worker has failed, perhaps at one of the requests that it had: one that was under way in three
+ * such failures is answered with EIO, so that it cannot bring down all workers to come.
+ */
+void relay_blame(void);
+
+/* ---- init.c: what the kernel and the workers agree on at first ---- */
+
+/* Keeps the kernel's INIT, of at least a header, and has it sent (workers_initialise). */
+void init_request(const char *message, size_t length);
+
+/* Returns the kernel's INIT with its length; NULL before it has come. */
+const char *init_requested(size_t *length);
+
+/* Whether the kernel offers a flag of INIT's first 32. */
+bool init_offers(uint32_t flag);
+
+/* Handles what may be a worker's reply to INIT, of at least a header. The first goes to the kernel. */
+enum answer init_reply(const char *message, size_t length);
+
+/* Whether the kernel has its reply to INIT. */
+bool init_answered(void);
 
 /* ---- requests.c: the requests that nobody has answered yet, in the order in which they are to be
  * sent: first those that the worker has, then those that it has not got yet ---- */
@@ -153,74 +194,6 @@ size_t requests_owed(void);
 /* Returns the request at a place below REQUESTS_MAX, NULL when none is there. */
 struct request *requests_at(size_t place);
 
-/* ---- relay.c: every message between the kernel and a worker. It needs nothing but a buffer; what
- * it does to the outside are device_write, worker_send, workers_given_up, readers_look_at,
- * notices_push and log_line ---- */
-
-enum {
-    DATA_MAX = 128 << 10,         /* bytes of content in one message: larger ones need luck */
-    ANSWER_MAX = DATA_MAX + 4096, /* the longest reply */
-    DEVICE_READ = 8192,           /* what the kernel wants to be offered for each request */
-};
-
-/* Heartbeats carry this bit in their unique; the kernel counts up from 2. */
-#define HEARTBEAT_BIT (UINT64_C(1) << 63)
-
-/*
- * Handles a request of the kernel: answers it, or remembers it and sends it as soon as may be.
- * `message` holds the first DEVICE_READ bytes if it is longer.
- */
-void relay_request(const char *message, size_t length);
-
-/* Sends what the worker has not got yet, as far as it takes it. */
-void relay_flush(void);
-
-enum answer {
-    ANSWER_TAKEN,     /* relayed, or dropped for a good reason */
-    ANSWER_BROKEN,    /* not a reply at all: whoever sends this is not to be trusted */
-    ANSWER_INIT,      /* a reply to INIT which is the one that the kernel has, by now or before */
-    ANSWER_OTHER,     /* a reply to INIT that is unlike the one that the kernel has */
-    ANSWER_HEARTBEAT, /* a reply to a heartbeat; the unique in it says which */
-};
-
-/*
- * Handles a message of a worker, of any content. That of one that does not serve yet may answer
- * INIT and heartbeats, and notify; its other replies are dropped.
- */
-enum answer relay_answer(const char *message, size_t length, bool serving);
-
-/* Answers a request with an error (0: success) and no more. */
-void relay_error(uint64_t unique, int error);
-
-/* Answers all that wait with EIO. */
-void relay_fail(void);
-
-/*
- * A worker has failed, perhaps at one of the requests that it had: one that was under way in three
- * such failures is answered with EIO, so that it cannot bring down all workers to come.
- */
-void relay_blame(void);
-
-/* Logs a warning about the kernel or a worker, at most one a second. */
-void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-/* ---- init.c: what the kernel and the workers agree on at first ---- */
-
-/* Keeps the kernel's INIT, of at least a header, and has it sent (workers_initialise). */
-void init_request(const char *message, size_t length);
-
-/* Returns the kernel's INIT with its length; NULL before it has come. */
-const char *init_requested(size_t *length);
-
-/* Whether the kernel offers a flag of INIT's first 32. */
-bool init_offers(uint32_t flag);
-
-/* Handles what may be a worker's reply to INIT, of at least a header. The first goes to the kernel. */
-enum answer init_reply(const char *message, size_t length);
-
-/* Whether the kernel has its reply to INIT. */
-bool init_answered(void);
-
 /* ---- readers.c: the kernel does not always say that a reader was killed ---- */
 
 /* Looks after those who have waited for a while, at most a few hundred at once. */
@@ -228,20 +201,6 @@ void readers_look(void);
 
 /* Looks after the reader of one request, whether or not it waits still. */
 void readers_look_at(uint64_t unique);
-
-/* ---- spawn.c: starting the process of a worker ---- */
-
-/*
- * Sets what is started: `command` ends with NULL and is kept; `user` is who it runs as, NULL: who
- * runs the keeper. Returns 0, or -1 when it was logged. Called once.
- */
-int spawn_prepare(char *const command[], const char *user);
-
-/*
- * Starts a worker whose descriptor for its word is `word` (-1: none). Gives this side's ends of its
- * requests and of its channel. Returns its pid; -1 when there is none and it was logged.
- */
-pid_t spawn(int word, int *requests, int *channel);
 
 /* ---- worker.c: who serves, who shall, who did ---- */
 
@@ -306,6 +265,12 @@ unsigned workers_started(void);
 
 /* ---- wire.c: a worker's sockets ---- */
 
+/*
+ * Receives a message, as recvmsg does, with the one descriptor that came with it: `right` is -1 when
+ * it was not exactly one.
+ */
+ssize_t receive(int socket, void *text, size_t size, int flags, int *right);
+
 /* Sends a request. False: the socket is full, or nobody is there any more. */
 bool wire_send(struct worker *worker, const void *message, size_t length);
 
@@ -321,44 +286,95 @@ void wire_read(struct worker *worker);
 /* Likewise from the channel, on which the worker passes its lease. */
 void wire_listen(struct worker *worker);
 
-/* ---- ending.c: how the keeper ends ---- */
+/* ---- spawn.c: starting the process of a worker ---- */
 
-/* Ends the keeper, which unmounts if the mount is there; the first call counts. */
-void keeper_end(int code);
+/*
+ * Sets what is started: `command` ends with NULL and is kept; `user` is who it runs as, NULL: who
+ * runs the keeper. Returns 0, or -1 when it was logged. Called once.
+ */
+int spawn_prepare(char *const command[], const char *user);
 
-/* Someone asks it to end: it drains; asked again it detaches the mount; a third time ends at once. */
-void ending_ask(void);
+/*
+ * Starts a worker whose descriptor for its word is `word` (-1: none). Gives this side's ends of its
+ * requests and of its channel. Returns its pid; -1 when there is none and it was logged.
+ */
+pid_t spawn(int word, int *requests, int *channel);
 
-/* Handles news of a child from waitid. False: it is none that unmounts. */
-bool ending_child(const siginfo_t *news);
+/* ---- mounting.c: making the mount, before anything is served, so that it may block ---- */
 
-/* Unmounts if it is time to. Returns whether there is more to be done later. */
-bool ending_tick(void);
+/*
+ * Mounts on `point`: by mount(2) for root, through fusermount3 for others. `options` is a list with
+ * commas, as mount(8) takes it, may be "", and is cut into pieces.
+ * Returns /dev/fuse, opened close-on-exec and non-blocking; -1 when it failed and was logged.
+ */
+int mount_open(const char *point, char *options);
 
-/* Whether the end has begun; whether the mount has gone; whether nothing is left to be done. */
-bool ending_begun(void);
-bool ending_mount(void);
-bool ending_done(void);
+/* Whether what lies at `point` is the mount that was made; for a child, since looking may block. */
+bool mount_is_ours(const char *point);
 
-/* The exit code, once all is done. */
-int ending_code(void);
+/* Sets how far the kernel reads ahead on the mount, KiB; where that may not be, nothing happens. */
+void read_ahead_set(unsigned kilobytes);
 
-/* ---- main.c ---- */
+enum { NO_SUCH_PROGRAM = 127 }; /* as a shell says it */
 
-extern struct settings {
-    int fd, word; /* -1: none */
-    unsigned read_ahead;
-    const char *options, *user, *control, *live, *point;
-    char **command;
-} settings;
+/* In a child: becomes fusermount3, with its `arguments`, or exits with NO_SUCH_PROGRAM or 1. */
+_Noreturn void fusermount_become(const char *const arguments[]);
 
-/* Writes one message to the kernel. */
-void device_write(const void *message, size_t length);
+/* ---- unmounting.c: ending the mount, in a child ---- */
 
-/* Lets go of /dev/fuse. */
-void device_close(void);
+/*
+ * Starts a child that unmounts the mount at `point`, lazily or not. One at a time.
+ * Returns its pid, -1 when there is none and that was logged.
+ */
+pid_t unmount_start(const char *point, bool lazy);
 
-/* The kernel has its reply to INIT. */
-void keeper_ready(void);
+/*
+ * Returns how that child ended: 0: it unmounted; EBUSY: the mount is in use; EINVAL: it does not lie
+ * there any more; -1: it failed, and why was logged.
+ */
+int unmount_ended(const char *point, const siginfo_t *news);
+
+/* ---- control.c: commands of admins, on a unix socket ---- */
+
+enum { CONTROL_CLIENTS = 4, CONTROL_FDS = CONTROL_CLIENTS + 1 };
+
+/* Listens at `path` (mode 0600; a socket there is replaced). Returns 0, or -1 when logged. */
+int control_open(const char *path);
+
+/* Stops listening, if it did, and removes the socket. */
+void control_close(void);
+
+/* Fills `fds` with what to wait for. */
+void control_poll(struct pollfd fds[CONTROL_FDS]);
+
+/* Handles what poll found in `fds`, as control_poll had filled them. */
+void control_serve(const struct pollfd fds[CONTROL_FDS]);
+
+/* Answers a client with one datagram and hangs up; a client that has gone is no error. */
+void control_reply(int client, const char *text);
+
+/* ---- notices.c: notifications, written by a thread of their own, since the kernel may hold them
+ * until a request is answered whose answer is queued behind them ---- */
+
+enum { NOTICE_MAX = 512, NOTICES_MAX = 1024 };
+
+/* Starts the thread that writes to `device`. Returns 0, or -1 when it was logged. */
+int notices_start(int device);
+
+/* Queues a notification of at most NOTICE_MAX bytes. False when the queue is full: it is dropped. */
+bool notices_push(const void *message, size_t length);
+
+/* ---- log.c: one line each on stderr; a line that would block is lost ---- */
+
+enum level { LEVEL_INFO, LEVEL_WARNING, LEVEL_ERROR };
+
+/* Finds out how to write to stderr; before that, lines may wait. */
+void log_open(void);
+
+/* Writes "<date> <time>,<ms> <LEVEL> cafs.keeper: <text>". Keeps errno. */
+void log_line(enum level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Logs a warning about the kernel or a worker, at most one a second. */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

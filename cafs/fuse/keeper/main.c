@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,15 +21,14 @@ enum {
     BATCH = 64, /* requests taken at once before others have their turn */
     INHERITED_MAX = 1024,
     TICK_MS = 100,
-    EXIT_USAGE = 2,
-    EXIT_MOUNT = 8,
 };
 #define LOOK_NS (NS_PER_S / 10)
 
-struct settings settings = {.fd = -1, .word = -1, .options = ""};
+struct settings settings = {.fd = -1, .word = -1, .options = (char[]){""}};
 
 static int device = -1, signals;
 static bool is_socket; /* what --fd gave is a socket that speaks like /dev/fuse */
+static const char *manager; /* where a service manager listens, NULL: there is none */
 
 uint64_t now_ns(void)
 {
@@ -50,8 +50,8 @@ void device_write(const void *message, size_t length)
         complain("the kernel refused a message of %zu bytes: %s", length, strerror(errno));
 }
 
-/* Takes requests from the kernel, as many as there are places and turns. False: the mount ended. */
-static bool device_serve(void)
+/* Takes requests from the kernel, as many as there are places and turns; ends with the mount. */
+static void device_serve(void)
 {
     static char buffer[DEVICE_READ];
 
@@ -64,14 +64,17 @@ static bool device_serve(void)
             continue;
         }
         if (length < 0 && errno == EAGAIN)
-            return true;
+            return;
         if (length < 0 && (errno == EINTR || errno == ENOENT)) /* the request was withdrawn */
             continue;
-        if (length < 0 && errno != ENODEV && errno != ECONNRESET)
-            log_line(LEVEL_ERROR, "/dev/fuse cannot be read: %s", strerror(errno));
-        return false;
+        if (length == 0 || errno == ENODEV || errno == ECONNRESET) {
+            keeper_end(0);
+            return;
+        }
+        log_line(LEVEL_ERROR, "/dev/fuse cannot be read: %s", strerror(errno));
+        keeper_end(EXIT_MOUNT); /* nobody can serve the mount any more */
+        return;
     }
-    return true;
 }
 
 void device_close(void)
@@ -89,7 +92,7 @@ void keeper_ready(void)
 {
     service_notify("READY=1");
     if (settings.read_ahead != 0 && settings.fd < 0)
-        read_ahead_set(settings.point, settings.read_ahead);
+        read_ahead_set(settings.read_ahead);
 }
 
 static void serve_signals(void)
@@ -109,24 +112,27 @@ static void serve_signals(void)
     }
 }
 
-/* ---- commands ---- */
+/* ---- the service manager ---- */
 
-static void write_status(char *text, size_t size)
+void service_notify(const char *state)
 {
-    const char *state = ending_begun()           ? "ending"
-                        : workers_given_up()     ? "given-up"
-                        : !init_answered()         ? "starting"
-                        : workers_serving() == 0 ? "recovering"
-                                                 : "serving";
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = manager != NULL ? strlen(manager) : 0;
+    int fd;
 
-    snprintf(text, size,
-             "{\"pid\":%d,\"state\":\"%s\",\"worker\":%d,\"workers\":%u,\"waiting\":%zu,"
-             "\"relayed\":%llu,\"answered\":%llu,\"resent\":%llu,\"interrupted\":%llu,"
-             "\"notices\":%llu,\"notices_dropped\":%llu}",
-             getpid(), state, workers_serving(), workers_started(), requests_count(),
-             (unsigned long long)counters.relayed, (unsigned long long)counters.answered,
-             (unsigned long long)counters.resent, (unsigned long long)counters.interrupted,
-             (unsigned long long)counters.notices, (unsigned long long)counters.notices_dropped);
+    if (length < 2 || length >= sizeof address.sun_path)
+        return;
+    memcpy(address.sun_path, manager, length);
+    if (address.sun_path[0] == '@') /* the abstract namespace */
+        address.sun_path[0] = '\0';
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    if (sendto(fd, state, strlen(state), MSG_DONTWAIT | MSG_NOSIGNAL,
+               (const struct sockaddr *)&address,
+               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
+        log_line(LEVEL_WARNING, "cannot tell %s to %s: %s", state, manager, strerror(errno));
+    close(fd);
 }
 
 /* ---- the loop ---- */
@@ -141,19 +147,19 @@ static void run(void)
 
     while (!ending_done()) {
         bool room = requests_count() < REQUESTS_MAX;
-        size_t control = control_poll(of_control);
 
         fds[0] = (struct pollfd){.fd = signals, .events = POLLIN};
         fds[1] = (struct pollfd){.fd = ending_mount() ? -1 : device, .events = room ? POLLIN : 0};
         workers_poll(of_workers);
-        if (poll(fds, 2 + WORKERS_FDS + control, wait_ms) < 0 && errno != EINTR) {
+        control_poll(of_control);
+        if (poll(fds, sizeof fds / sizeof *fds, wait_ms) < 0 && errno != EINTR) {
             log_line(LEVEL_ERROR, "cannot wait: %s", strerror(errno));
             return;
         }
         workers_serve(of_workers);
-        if (!ending_mount() && fds[1].revents != 0 && !device_serve())
-            keeper_end(0);
-        control_serve(of_control, control);
+        if (!ending_mount() && fds[1].revents != 0)
+            device_serve();
+        control_serve(of_control);
         if (fds[0].revents != 0)
             serve_signals();
         if (requests_count() != 0 && now_ns() - look_ns >= LOOK_NS) {
@@ -240,33 +246,42 @@ static void sort_inherited(void)
             fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-/* Takes the descriptor of --fd. Returns it, -1 when it is none and that was logged. */
-static int device_given(void)
+/* Mounts, or takes the descriptor of --fd. Returns 0, or -1 when it was logged. */
+static int device_open(void)
 {
     socklen_t size = sizeof(int);
-    int type, flags = fcntl(settings.fd, F_GETFL);
+    int type, flags;
 
+    if (settings.fd < 0) {
+        device = mount_open(settings.point, settings.options);
+        return device < 0 ? -1 : 0;
+    }
+    device = settings.fd;
+    flags = fcntl(device, F_GETFL);
     if (flags < 0) {
-        log_line(LEVEL_ERROR, "descriptor %d: %s", settings.fd, strerror(errno));
+        log_line(LEVEL_ERROR, "descriptor %d: %s", device, strerror(errno));
         return -1;
     }
-    is_socket = getsockopt(settings.fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
+    is_socket = getsockopt(device, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
     if (!is_socket)
-        fcntl(settings.fd, F_SETFL, flags | O_NONBLOCK);
-    return settings.fd;
+        fcntl(device, F_SETFL, flags | O_NONBLOCK);
+    return 0;
 }
 
 /* Has signals come as messages. Returns 0, or -1 when it was logged. */
 static int signals_open(void)
 {
+    struct sigaction hangup;
     sigset_t wanted;
 
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* where it was ignored, the kernel would not tell of the dead */
     sigemptyset(&wanted);
     sigaddset(&wanted, SIGTERM);
     sigaddset(&wanted, SIGINT);
-    sigaddset(&wanted, SIGHUP);
     sigaddset(&wanted, SIGCHLD);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) /* nohup(1) */
+        sigaddset(&wanted, SIGHUP);
     sigprocmask(SIG_SETMASK, &wanted, NULL);
     signals = signalfd(-1, &wanted, SFD_NONBLOCK | SFD_CLOEXEC);
     if (signals < 0)
@@ -276,24 +291,23 @@ static int signals_open(void)
 
 int main(int count, char **arguments)
 {
-    static const struct commands commands = {write_status, workers_reload};
+    int code = EXIT_MOUNT;
 
     parse(count, arguments);
     sort_inherited();
-    if (spawn_prepare(settings.command, settings.user) != 0 || signals_open() != 0)
-        return EXIT_MOUNT;
-    device = settings.fd >= 0 ? device_given() : mount_open(settings.point, settings.options);
-    if (device < 0)
-        return EXIT_MOUNT;
-    if (notices_start(device) != 0 ||
-        (settings.control != NULL && control_open(settings.control, &commands) != 0))
-        keeper_end(EXIT_MOUNT);
-    else
-        workers_start(settings.word);
-    run();
-    if (settings.control != NULL)
-        control_close();
+    log_open();
+    manager = getenv("NOTIFY_SOCKET");
+    if (spawn_prepare(settings.command, settings.user) == 0 && signals_open() == 0 &&
+        (settings.control == NULL || control_open(settings.control) == 0) && device_open() == 0) {
+        if (notices_start(device) == 0)
+            workers_start(settings.word);
+        else
+            keeper_end(EXIT_MOUNT);
+        run();
+        code = ending_code();
+    }
+    control_close();
     if (settings.live != NULL)
         unlink(settings.live);
-    return ending_code();
+    return code;
 }

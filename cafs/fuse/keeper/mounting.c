@@ -2,203 +2,181 @@
  * Mounting. Root calls mount(2) itself; others ask fusermount3, which is set-uid root and sends the
  * device back over a socket. Unmounting is unmounting.c's.
  */
+#include "keeper.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "keeper.h"
-
-/* What a list of mount options comes to, for mount(2). */
-struct wanted {
-    unsigned long flags;
-    char source[256];
-    char data[256];
-};
 
 /* What the kernel is told of every mount: no request above 128 KiB, as max_pages in INIT's reply. */
 #define MAX_READ "max_read=131072"
 
-enum { NO_SUCH_PROGRAM = 127 }; /* as a shell says it */
+/* What is known of the mount: its device number, which is nobody else's. */
+static struct statx ours;
 
-/* Copies the option at `from` up to its comma into `to`, "\\," read as ",". Returns what follows. */
-static const char *next_option(const char *from, char *to, size_t size)
+/*
+ * Looks which file system lies at `point`, without asking it: the kernel knows. (libc's statx is
+ * avoided since it may turn into a stat, which would wait for ourselves.) False: not to be found out.
+ */
+static bool look(const char *point, struct statx *found)
 {
-    size_t length = 0;
-
-    while (*from && *from != ',') {
-        if (*from == '\\' && from[1])
-            from++;
-        if (length + 1 < size)
-            to[length++] = *from;
-        from++;
-    }
-    to[length] = '\0';
-    return *from ? from + 1 : from;
+    return syscall(SYS_statx, AT_FDCWD, point, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, found) == 0;
 }
 
-/* Puts one option into `wanted`. False for one that is not known. */
-static bool take_option(const char *option, struct wanted *wanted)
+bool mount_is_ours(const char *point)
 {
-    if (strncmp(option, "fsname=", 7) == 0) {
-        snprintf(wanted->source, sizeof wanted->source, "%s", option + 7);
-    } else if (strcmp(option, "ro") == 0) {
-        wanted->flags |= MS_RDONLY;
-    } else if (strcmp(option, "suid") == 0) {
-        wanted->flags &= ~(unsigned long)MS_NOSUID;
-    } else if (strcmp(option, "dev") == 0) {
-        wanted->flags &= ~(unsigned long)MS_NODEV;
-    } else if (strcmp(option, "default_permissions") == 0 || strcmp(option, "allow_other") == 0) {
-        if (!strstr(wanted->data, option)) {
-            strcat(wanted->data, ",");
-            strcat(wanted->data, option);
-        }
-    } else {
-        return *option == '\0';
-    }
-    return true;
+    struct statx found;
+
+    if (ours.stx_dev_major == 0 && ours.stx_dev_minor == 0) /* could not be found out */
+        return true;
+    return look(point, &found) && found.stx_dev_major == ours.stx_dev_major &&
+           found.stx_dev_minor == ours.stx_dev_minor;
 }
 
-/* Reads a list of mount options; `device` is /dev/fuse. Returns 0, or -1 when it was logged. */
-static int read_options(const char *options, int device, struct wanted *wanted)
+void read_ahead_set(unsigned kilobytes)
 {
-    char option[sizeof wanted->source];
+    char path[64];
+    int file;
 
-    *wanted = (struct wanted){.flags = MS_NOSUID | MS_NODEV, .source = "cafs"};
-    snprintf(wanted->data, sizeof wanted->data,
-             "fd=%d,rootmode=40000,user_id=%u,group_id=%u," MAX_READ, device, geteuid(), getegid());
-    while (*options) {
-        options = next_option(options, option, sizeof option);
-        if (!take_option(option, wanted)) {
-            log_line(LEVEL_ERROR,
-                     "unknown mount option %s: there are fsname=, ro, suid, dev, allow_other and "
-                     "default_permissions",
-                     option);
+    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", ours.stx_dev_major,
+             ours.stx_dev_minor);
+    file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file < 0)
+        return;
+    dprintf(file, "%u\n", kilobytes);
+    close(file);
+}
+
+/* ---- by root ---- */
+
+/* What is to be done about a /dev/fuse that cannot be opened. */
+static const char *device_hint(int error)
+{
+    switch (error) {
+    case ENOENT:
+    case ENODEV:
+    case ENXIO:
+        return ": load the kernel's module (modprobe fuse) or give the container that device";
+    case EACCES:
+    case EPERM:
+        return ": let this user or container open it";
+    default:
+        return "";
+    }
+}
+
+/* What is to be done about a mount(2) that failed. */
+static const char *mount_hint(int error)
+{
+    switch (error) {
+    case EPERM:
+    case EACCES:
+        return ": this root may not mount (a container needs CAP_SYS_ADMIN)";
+    case ENODEV:
+        return ": this kernel has no FUSE";
+    case ENOENT:
+    case ENOTDIR:
+        return ": make that directory first";
+    case ENOTCONN:
+        return ": a dead mount is in the way, unmount it first";
+    default:
+        return "";
+    }
+}
+
+/* Mounts `device` with `options`, which are cut into pieces. Returns 0, or -1 when it was logged. */
+static int mount_device(int device, const char *point, char *options)
+{
+    enum { FSNAME, RO, SUID, DEV, ALLOW_OTHER, DEFAULT_PERMISSIONS };
+    static char *const known[] = {"fsname", "ro", "suid", "dev", "allow_other",
+                                  "default_permissions", NULL};
+    const char *others = "", *permissions = "", *source = "cafs";
+    unsigned long flags = MS_NOSUID | MS_NODEV;
+    char *value, data[256];
+
+    while (*options != '\0')
+        switch (getsubopt(&options, known, &value)) {
+        case FSNAME: source = value != NULL ? value : source; break;
+        case RO: flags |= MS_RDONLY; break;
+        case SUID: flags &= ~(unsigned long)MS_NOSUID; break;
+        case DEV: flags &= ~(unsigned long)MS_NODEV; break;
+        case ALLOW_OTHER: others = ",allow_other"; break;
+        case DEFAULT_PERMISSIONS: permissions = ",default_permissions"; break;
+        default:
+            log_line(LEVEL_ERROR, "unknown mount option %s: there are fsname=, ro, suid, dev, "
+                                  "allow_other and default_permissions", value);
             return -1;
         }
-    }
-    return 0;
-}
-
-/* Says why /dev/fuse could not be opened, and what to do. */
-static void explain_device(int error)
-{
-    if (error == ENOENT || error == ENODEV || error == ENXIO)
-        log_line(LEVEL_ERROR, "cannot open /dev/fuse: %s: load the kernel's module (modprobe fuse) "
-                              "or give the container that device", strerror(error));
-    else if (error == EACCES || error == EPERM)
-        log_line(LEVEL_ERROR, "cannot open /dev/fuse: %s: let this user or container open it",
-                 strerror(error));
-    else
-        log_line(LEVEL_ERROR, "cannot open /dev/fuse: %s", strerror(error));
-}
-
-/* Says why mount(2) failed, and what to do. */
-static void explain_mount(const char *point, int error)
-{
-    const char *hint = "";
-
-    if (error == EPERM || error == EACCES)
-        hint = ": this root may not mount (a container needs CAP_SYS_ADMIN)";
-    else if (error == ENODEV)
-        hint = ": this kernel has no FUSE";
-    else if (error == ENOENT || error == ENOTDIR)
-        hint = ": make that directory first";
-    else if (error == ENOTCONN)
-        hint = ": a dead mount is in the way, unmount it first";
-    log_line(LEVEL_ERROR, "cannot mount on %s: %s%s", point, strerror(error), hint);
+    snprintf(data, sizeof data, "fd=%d,rootmode=40000,user_id=%u,group_id=%u," MAX_READ "%s%s",
+             device, geteuid(), getegid(), others, permissions);
+    if (mount(source, point, "fuse.cafs", flags, data) == 0)
+        return 0;
+    log_line(LEVEL_ERROR, "cannot mount on %s: %s%s", point, strerror(errno), mount_hint(errno));
+    return -1;
 }
 
 /* Mounts as root. Returns the device, or -1 when it was logged. */
-static int mount_directly(const char *point, const char *options)
+static int mount_directly(const char *point, char *options)
 {
-    struct wanted wanted;
     int device = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 
     if (device < 0) {
-        explain_device(errno);
+        log_line(LEVEL_ERROR, "cannot open /dev/fuse: %s%s", strerror(errno), device_hint(errno));
         return -1;
     }
-    if (read_options(options, device, &wanted) == 0) {
-        if (mount(wanted.source, point, "fuse.cafs", wanted.flags, wanted.data) == 0)
-            return device;
-        explain_mount(point, errno);
-    }
+    if (mount_device(device, point, options) == 0)
+        return device;
     close(device);
     return -1;
 }
 
-/* Becomes fusermount3, with the signals that a program expects. Returns only if that failed. */
-static void become_fusermount(char *const arguments[])
+/* ---- by others ---- */
+
+void fusermount_become(const char *const arguments[])
 {
     sigset_t none;
 
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
-    execvp("fusermount3", arguments);
+    execvp(arguments[0], (char *const *)(uintptr_t)arguments);
+    _exit(errno == ENOENT ? NO_SUCH_PROGRAM : EXIT_FAILURE);
 }
 
-/* In a child: becomes fusermount3, which is to send the device over `socket`. */
+/* In a child: has fusermount3 mount, and send the device over `socket`. */
 static _Noreturn void ask_to_mount(int socket, const char *point, const char *options)
 {
     char list[PATH_MAX], number[16];
-    char *arguments[] = {(char[]){"fusermount3"}, (char[]){"-o"}, list, (char[]){"--"},
-                         (char *)(uintptr_t)point, NULL};
-    int wanted = snprintf(list, sizeof list, "%s%s" MAX_READ ",subtype=cafs", options,
-                          *options ? "," : "");
+    const char *const arguments[] = {"fusermount3", "-o", list, "--", point, NULL};
 
-    if (wanted < 0 || (size_t)wanted >= sizeof list)
-        _exit(1);
+    snprintf(list, sizeof list, "%s%s" MAX_READ ",subtype=cafs", options, *options ? "," : "");
     snprintf(number, sizeof number, "%d", socket);
     if (fcntl(socket, F_SETFD, 0) == 0 && setenv("_FUSE_COMMFD", number, 1) == 0)
-        become_fusermount(arguments);
-    _exit(errno == ENOENT ? NO_SUCH_PROGRAM : 1);
-}
-
-/* Receives one descriptor over `socket`; -1 when its other end was closed without. */
-static int receive_device(int socket)
-{
-    _Alignas(struct cmsghdr) char rights[CMSG_SPACE(sizeof(int))];
-    char byte;
-    struct iovec into = {.iov_base = &byte, .iov_len = 1};
-    struct msghdr message = {.msg_iov = &into,
-                             .msg_iovlen = 1,
-                             .msg_control = rights,
-                             .msg_controllen = sizeof rights};
-    const struct cmsghdr *item;
-    ssize_t length;
-    int device;
-
-    do
-        length = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    while (length < 0 && errno == EINTR);
-    item = length > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-    if (!item || item->cmsg_type != SCM_RIGHTS || item->cmsg_len != CMSG_LEN(sizeof device))
-        return -1;
-    memcpy(&device, CMSG_DATA(item), sizeof device);
-    return device;
+        fusermount_become(arguments);
+    _exit(EXIT_FAILURE);
 }
 
 /* Says why fusermount3 sent no device; it has said its part on stderr. */
 static void explain_fusermount(const char *point, const char *options, int status)
 {
+    const char *why = "fusermount3 refused, for the reason above";
+
     if (WIFEXITED(status) && WEXITSTATUS(status) == NO_SUCH_PROGRAM)
-        log_line(LEVEL_ERROR, "cannot mount on %s: fusermount3 is not installed, and only root can "
-                              "do without it (Debian's package fuse3)", point);
+        why = "fusermount3 is not installed, and only root can do without it (Debian's package "
+              "fuse3)";
     else if (strstr(options, "allow_other"))
-        log_line(LEVEL_ERROR, "cannot mount on %s: fusermount3 refused; it takes allow_other from "
-                              "users only when /etc/fuse.conf has user_allow_other", point);
-    else
-        log_line(LEVEL_ERROR, "cannot mount on %s: fusermount3 refused, for the reason above",
-                 point);
+        why = "fusermount3 refused; it takes allow_other from users only when /etc/fuse.conf has "
+              "user_allow_other";
+    log_line(LEVEL_ERROR, "cannot mount on %s: %s", point, why);
 }
 
 /* Mounts as a user. Returns the device, or -1 when it was logged. */
@@ -206,6 +184,7 @@ static int mount_by_fusermount(const char *point, const char *options)
 {
     int ends[2], device, status = 0;
     pid_t child;
+    char byte;
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
         log_line(LEVEL_ERROR, "cannot mount on %s: no socket: %s", point, strerror(errno));
@@ -220,20 +199,22 @@ static int mount_by_fusermount(const char *point, const char *options)
         close(ends[0]);
         return -1;
     }
-    device = receive_device(ends[0]);
+    receive(ends[0], &byte, sizeof byte, 0, &device);
     close(ends[0]);
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (device >= 0 && fcntl(device, F_SETFL, O_NONBLOCK) != 0) {
-        close(device);
-        device = -1;
-    }
+    waitpid(child, &status, 0);
     if (device < 0)
         explain_fusermount(point, options, status);
+    else
+        fcntl(device, F_SETFL, O_NONBLOCK);
     return device;
 }
 
-int mount_open(const char *point, const char *options)
+int mount_open(const char *point, char *options)
 {
-    return geteuid() == 0 ? mount_directly(point, options) : mount_by_fusermount(point, options);
+    int device = geteuid() == 0 ? mount_directly(point, options)
+                                : mount_by_fusermount(point, options);
+
+    if (device >= 0)
+        look(point, &ours);
+    return device;
 }

@@ -5,14 +5,12 @@
  *
  * The thread shares with the others only the queue. It has no end but the process's.
  */
+#include "keeper.h"
+
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "keeper.h"
 
 struct notice {
     size_t length;
@@ -67,7 +65,7 @@ static bool is_normal(int error)
 /* The thread: writes what is queued, in order. Failures are logged, each time they have doubled. */
 static void *write_all(void *argument)
 {
-    int device = *(const int *)argument;
+    int device = (int)(intptr_t)argument;
     uint64_t failures = 0;
 
     for (;;) {
@@ -88,15 +86,13 @@ static void *write_all(void *argument)
 
 int notices_start(int device)
 {
-    static int shared;
     pthread_t thread;
     sigset_t all, before;
     int error;
 
-    shared = device;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, NULL, write_all, &shared);
+    error = pthread_create(&thread, NULL, write_all, (void *)(intptr_t)device);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
         log_line(LEVEL_ERROR, "cannot start the thread for notifications: %s", strerror(error));

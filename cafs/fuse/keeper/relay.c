@@ -6,8 +6,6 @@
 
 #include <errno.h>
 #include <linux/fuse.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -38,28 +36,6 @@ enum {
 #define HANDLES (BIT(FUSE_READ) | BIT(FUSE_READDIR) | BIT(FUSE_READDIRPLUS))
 
 struct counters counters;
-
-void complain(const char *format, ...)
-{
-    static uint64_t last_ns;
-    static unsigned left_out;
-    char text[256];
-    va_list arguments;
-
-    if (last_ns != 0 && now_ns() - last_ns < NS_PER_S) {
-        left_out++;
-        return;
-    }
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    if (left_out != 0)
-        log_line(LEVEL_WARNING, "%s (%u more warnings were left out before)", text, left_out);
-    else
-        log_line(LEVEL_WARNING, "%s", text);
-    last_ns = now_ns();
-    left_out = 0;
-}
 
 void relay_error(uint64_t unique, int error)
 {

@@ -1,6 +1,6 @@
 /*
  * Starting a worker: its descriptors, its user, its environment. What can be made ready is made
- * ready before the first start, so that nothing is allocated later.
+ * ready before the first start, so that nothing is allocated or looked up later.
  */
 #include "keeper.h"
 
@@ -20,70 +20,44 @@ enum {
     FD_CHANNEL = 4,
     FD_WORD = 5,
     FD_ABOVE = 10, /* copies are made here, so that none lies where another is to go */
-    EXIT_START = 8,
+    GROUPS_MAX = 65536, /* of one user, as the kernel limits them */
 };
 
-extern char **environ;
-
 static char *const *command;
-static char **environment;
-static struct {
-    const char *name; /* NULL: the keeper's own */
-    uid_t uid;
-    gid_t gid;
-} user;
+static const struct passwd *user; /* NULL: the keeper's own */
+static gid_t groups[GROUPS_MAX];
+static int group_count = GROUPS_MAX;
 
-/* Whether a variable is not for the worker: the keeper's own, or another user's. */
-static bool is_left_out(const char *variable, bool another)
+/* Makes the environment that of the worker's user. Returns 0, or -1: no memory. */
+static int become_home(void)
 {
-    return strncmp(variable, "NOTIFY_SOCKET=", 14) == 0 ||
-           (another && (strncmp(variable, "XDG_", 4) == 0 || strncmp(variable, "HOME=", 5) == 0 ||
-                        strncmp(variable, "USER=", 5) == 0 ||
-                        strncmp(variable, "LOGNAME=", 8) == 0));
-}
+    char **kept = environ;
 
-/* Makes the worker's environment; `other` is NULL when it is the keeper's. 0, or -1: no memory. */
-static int prepare_environment(const struct passwd *other)
-{
-    size_t count = 0, kept = 0;
-
-    while (environ[count] != NULL)
-        count++;
-    environment = calloc(count + 4, sizeof *environment);
-    if (environment == NULL)
-        return -1;
-    for (size_t i = 0; i < count; i++)
-        if (!is_left_out(environ[i], other != NULL))
-            environment[kept++] = environ[i];
-    if (other == NULL)
-        return 0;
-    return asprintf(&environment[kept], "HOME=%s", other->pw_dir) < 0 ||
-                   asprintf(&environment[kept + 1], "USER=%s", other->pw_name) < 0 ||
-                   asprintf(&environment[kept + 2], "LOGNAME=%s", other->pw_name) < 0
+    for (char **variable = environ; *variable != NULL; variable++)
+        if (strncmp(*variable, "XDG_", 4) != 0)
+            *kept++ = *variable;
+    *kept = NULL;
+    return setenv("HOME", user->pw_dir, 1) != 0 || setenv("USER", user->pw_name, 1) != 0
                ? -1
-               : 0;
+               : setenv("LOGNAME", user->pw_name, 1);
 }
 
 int spawn_prepare(char *const argv[], const char *name)
 {
-    const struct passwd *found = NULL;
-
     command = argv;
-    if (name != NULL && geteuid() != 0) {
+    unsetenv("NOTIFY_SOCKET"); /* service_notify has seen it */
+    if (name == NULL)
+        return 0;
+    if (geteuid() != 0) {
         log_line(LEVEL_ERROR, "only root can run the worker as another user (%s)", name);
         return -1;
     }
-    if (name != NULL && (found = getpwnam(name)) == NULL) {
+    if ((user = getpwnam(name)) == NULL) {
         log_line(LEVEL_ERROR, "there is no user %s", name);
         return -1;
     }
-    if (found != NULL) {
-        user.name = name;
-        user.uid = found->pw_uid;
-        user.gid = found->pw_gid;
-    }
-    if (prepare_environment(found) != 0) {
-        log_line(LEVEL_ERROR, "no memory");
+    if (getgrouplist(name, user->pw_gid, groups, &group_count) < 0 || become_home() != 0) {
+        log_line(LEVEL_ERROR, "the worker cannot run as %s: too many groups, or no memory", name);
         return -1;
     }
     return 0;
@@ -92,11 +66,11 @@ int spawn_prepare(char *const argv[], const char *name)
 /* Gives up root for the worker's user. Returns 0, or -1 with errno. */
 static int become_user(void)
 {
-    if (user.name == NULL)
+    if (user == NULL)
         return 0;
-    if (initgroups(user.name, user.gid) != 0 || setgid(user.gid) != 0)
+    if (setgroups((size_t)group_count, groups) != 0 || setgid(user->pw_gid) != 0)
         return -1;
-    return setuid(user.uid);
+    return setuid(user->pw_uid);
 }
 
 /* Puts the descriptors where the worker looks for them; all others are close-on-exec. 0 or -1. */
@@ -121,47 +95,42 @@ static void become_worker(pid_t keeper, int requests, int channel, int word)
     sigset_t none;
 
     sigemptyset(&none);
-    signal(SIGINT, SIG_IGN); /* from a terminal it comes to both; the keeper ends its worker */
+    signal(SIGINT, SIG_IGN); /* from a terminal these come to both; the keeper ends its worker */
+    signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_DFL);
     if (place_descriptors(requests, channel, word) != 0 || become_user() != 0)
         return;
     /* After setuid, which would undo it; the keeper may be gone by now. */
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != keeper)
-        _exit(EXIT_START);
+        _exit(EXIT_MOUNT);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    execvpe(command[0], command, environment);
+    execvp(command[0], command);
 }
 
 pid_t spawn(int word, int *requests, int *channel)
 {
-    int ours[2] = {-1, -1}, theirs[2] = {-1, -1}, pair[2];
+    int pairs[2][2] = {{-1, -1}, {-1, -1}}; /* of requests and channel: our end, and the worker's */
     pid_t keeper = getpid(), pid = -1;
-    bool made = true;
 
-    for (int i = 0; i < 2 && made; i++) {
-        made = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0;
-        if (made) {
-            ours[i] = pair[0];
-            theirs[i] = pair[1];
-        }
-    }
-    if (made)
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pairs[0]) == 0 &&
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pairs[1]) == 0)
         pid = fork();
     if (pid == 0) {
-        become_worker(keeper, theirs[0], theirs[1], word);
+        become_worker(keeper, pairs[0][1], pairs[1][1], word);
+        log_open(); /* a worker's descriptor may have taken the place of the log's */
         log_line(LEVEL_ERROR, "%s: cannot be started: %s", command[0], strerror(errno));
-        _exit(EXIT_START);
+        _exit(EXIT_MOUNT);
     }
     if (pid < 0)
         log_line(LEVEL_ERROR, "no worker can be started: %s", strerror(errno));
     for (int i = 0; i < 2; i++) {
-        if (theirs[i] >= 0)
-            close(theirs[i]);
-        if (pid < 0 && ours[i] >= 0)
-            close(ours[i]);
+        if (pairs[i][1] >= 0)
+            close(pairs[i][1]);
+        if (pid < 0 && pairs[i][0] >= 0)
+            close(pairs[i][0]);
     }
-    *requests = ours[0];
-    *channel = ours[1];
+    *requests = pairs[0][0];
+    *channel = pairs[1][0];
     return pid;
 }

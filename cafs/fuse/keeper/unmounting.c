@@ -1,137 +1,75 @@
 /*
  * Unmounting, in a child process: it may take as long as the kernel likes, while the keeper goes on
- * to serve. The keeper has threads, so that its child does only what is safe in a signal handler,
- * and what it may have to say is composed before.
+ * to serve. The keeper has threads, so that its child does only what is safe in a signal handler.
  */
+#include "keeper.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "keeper.h"
-
-#ifndef __GLIBC__
-#define strerrordesc_np strerror /* musl's only looks into a table */
-#endif
-
-enum { UNMOUNTED = 0, BUSY = 1, FAILED = 2, NO_SUCH_PROGRAM = 127 };
-
-/* The start of the line that a child writes if it fails, and its length. */
-static char complaint[PATH_MAX + 256];
-static size_t complaint_length;
-
-/* In the child: writes the complaint, with its reason, and ends. */
-static _Noreturn void fail(const char *reason, size_t length)
-{
-    size_t room = sizeof complaint - complaint_length - 1;
-
-    while (length > 0 && reason[length - 1] == '\n')
-        length--;
-    length = length < room ? length : room;
-    memcpy(complaint + complaint_length, reason, length);
-    complaint[complaint_length + length] = '\n';
-    (void)!write(STDERR_FILENO, complaint, complaint_length + length + 1);
-    _exit(FAILED);
-}
-
-/* In the child: unmounts as root, and ends. */
-static _Noreturn void unmount_directly(const char *point, bool lazy)
-{
-    const char *reason;
-
-    if (umount2(point, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
-        _exit(UNMOUNTED);
-    if (errno == EBUSY)
-        _exit(BUSY);
-    reason = errno == EINVAL ? "it is no longer mounted there" : strerrordesc_np(errno);
-    fail(reason, strlen(reason));
-}
-
-/* In a child of the child: becomes fusermount3, with its stderr going to `pipe`. */
-static _Noreturn void become_fusermount(const char *point, bool lazy, int pipe)
-{
-    char *arguments[] = {(char[]){"fusermount3"}, (char[]){"-u"}, (char[]){"--"},
-                         (char *)(uintptr_t)point, NULL};
-    char *lazily[] = {arguments[0], arguments[1], (char[]){"-z"}, arguments[2], arguments[3], NULL};
-
-    if (dup2(pipe, STDERR_FILENO) == STDERR_FILENO)
-        execvp("fusermount3", lazy ? lazily : arguments);
-    _exit(errno == ENOENT ? NO_SUCH_PROGRAM : FAILED);
-}
-
-/* Reads all from `pipe`, as much as there is room for. Returns the length. */
-static size_t read_all(int pipe, char *text, size_t size)
-{
-    size_t length = 0;
-    ssize_t more;
-
-    while (length < size && ((more = read(pipe, text + length, size - length)) > 0 ||
-                             (more < 0 && errno == EINTR)))
-        length += more > 0 ? (size_t)more : 0;
-    return length;
-}
-
-/* In the child: unmounts through fusermount3, and ends. Only its words tell why it failed. */
-static _Noreturn void unmount_by_fusermount(const char *point, bool lazy)
-{
-    static const char missing[] = "fusermount3 is not installed";
-    const char *busy = strerrordesc_np(EBUSY);
-    char text[512];
-    int ends[2], status = 0;
-    size_t length;
-    pid_t child;
-
-    if (pipe(ends) != 0 || (child = fork()) < 0)
-        fail("no process", 10);
-    if (child == 0)
-        become_fusermount(point, lazy, ends[1]);
-    close(ends[1]);
-    length = read_all(ends[0], text, sizeof text);
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        _exit(UNMOUNTED);
-    if (memmem(text, length, busy, strlen(busy)))
-        _exit(BUSY);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == NO_SUCH_PROGRAM)
-        fail(missing, sizeof missing - 1);
-    fail(text, length);
-}
+static int complaints = -1; /* what the child says on its stderr */
 
 /*
- * In the child: as a program expects it, and without the device, which must not stay open here
- * when the keeper has gone. Interrupts from the terminal are meant for the keeper.
+ * In the child: unmounts. Its exit code is an errno; that of fusermount3, which it becomes where it
+ * is not root, is not, and only its words tell why it failed.
  */
-static void prepare(void)
+static _Noreturn void unmount(const char *point, bool lazy)
 {
-    sigset_t none;
+    const char *const arguments[] = {"fusermount3", lazy ? "-uz" : "-u", "--", point, NULL};
 
+    /* The device must not stay open here when the keeper has gone. */
     syscall(SYS_close_range, 3U, UINT_MAX, 0U);
-    signal(SIGINT, SIG_IGN);
-    signal(SIGPIPE, SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGINT, SIG_IGN); /* from a terminal it is meant for the keeper */
+    if (!mount_is_ours(point))
+        _exit(EINVAL);
+    if (geteuid() == 0)
+        _exit(umount2(point, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0 ? 0 : errno);
+    fusermount_become(arguments);
 }
 
 pid_t unmount_start(const char *point, bool lazy)
 {
-    size_t length = log_head(complaint, sizeof complaint, LEVEL_ERROR);
-    pid_t child;
+    int ends[2];
+    pid_t child = -1;
 
-    snprintf(complaint + length, sizeof complaint - length, "cannot unmount %s: ", point);
-    complaint_length = strlen(complaint);
-    child = fork();
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0) {
+        child = fork();
+        if (child == 0) {
+            dup2(ends[1], STDERR_FILENO);
+            unmount(point, lazy);
+        }
+        close(ends[1]);
+        complaints = ends[0];
+        if (child < 0)
+            close(complaints);
+    }
     if (child < 0)
         log_line(LEVEL_ERROR, "cannot unmount %s: no process: %s", point, strerror(errno));
-    if (child != 0)
-        return child;
-    prepare();
-    if (geteuid() == 0)
-        unmount_directly(point, lazy);
-    unmount_by_fusermount(point, lazy);
+    return child;
+}
+
+int unmount_ended(const char *point, const siginfo_t *news)
+{
+    char text[512];
+    ssize_t length = read(complaints, text, sizeof text - 1);
+    int code = news->si_code == CLD_EXITED ? news->si_status : -1;
+
+    close(complaints);
+    text[length > 0 ? length : 0] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    if (strstr(text, strerror(EBUSY)) != NULL)
+        code = EBUSY;
+    if (code == 0 || code == EBUSY || code == EINVAL)
+        return code;
+    if (code == NO_SUCH_PROGRAM)
+        strcpy(text, "fusermount3 is not installed");
+    log_line(LEVEL_ERROR, "cannot unmount %s: %s", point,
+             *text != '\0' ? text : code > 0 ? strerror(code) : "the attempt was killed");
+    return -1;
 }

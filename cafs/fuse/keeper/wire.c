@@ -1,6 +1,6 @@
 /*
  * The two sockets of a worker: requests and replies on one; on the other what is between it and the
- * keeper alone. No call here waits; what a full socket does not take is sent later, or let go.
+ * keeper alone. Nothing here waits; what a full socket does not take is sent later, or let go.
  */
 #include "keeper.h"
 
@@ -11,6 +11,31 @@
 #include <unistd.h>
 
 enum { MESSAGES_MAX = 64 }; /* taken from one socket before others have their turn */
+
+ssize_t receive(int socket, void *text, size_t size, int flags, int *right)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {text, size};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = CMSG_LEN(sizeof(int))};
+    ssize_t length = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *header = length < 0 ? NULL : CMSG_FIRSTHDR(&message);
+
+    *right = -1;
+    if (header == NULL || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+        return length;
+    memcpy(right, CMSG_DATA(header), sizeof *right);
+    if (message.msg_flags & MSG_CTRUNC) { /* there was no room for others, and they are closed */
+        close(*right);
+        *right = -1;
+    }
+    return length;
+}
 
 bool wire_send(struct worker *worker, const void *message, size_t length)
 {
@@ -75,47 +100,25 @@ static void keep_lease(int lease)
     kept = lease;
 }
 
-/* Takes one message of a channel with the descriptors that came with it. */
-static void take_told(const struct worker *worker, const struct msghdr *message, bool is_lease)
-{
-    const struct cmsghdr *header = CMSG_FIRSTHDR(message);
-    int fds[2];
-    size_t count = 0;
-
-    if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
-        count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(fds, CMSG_DATA(header), count * sizeof(int));
-    }
-    if (is_lease && count == 1 && !(message->msg_flags & MSG_CTRUNC)) {
-        keep_lease(fds[0]);
-        return;
-    }
-    complain("worker %d sent a message on its channel that has no meaning", worker->pid);
-    while (count > 0)
-        close(fds[--count]);
-}
-
 void wire_listen(struct worker *worker)
 {
     for (int i = 0; i < MESSAGES_MAX && worker->channel >= 0; i++) {
-        union {
-            struct cmsghdr header;
-            char space[CMSG_SPACE(2 * sizeof(int))];
-        } control;
         char text[2];
-        struct iovec part = {text, sizeof text};
-        struct msghdr message = {.msg_iov = &part,
-                                 .msg_iovlen = 1,
-                                 .msg_control = &control,
-                                 .msg_controllen = sizeof control};
-        ssize_t length = recvmsg(worker->channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        int lease;
+        ssize_t length = receive(worker->channel, text, sizeof text, MSG_DONTWAIT, &lease);
 
-        if (length > 0) {
-            take_told(worker, &message, length == 1 && text[0] == 'L');
-            continue;
-        }
         if (length < 0 && (errno == EAGAIN || errno == EINTR))
             return;
+        if (length == 1 && text[0] == 'L' && lease >= 0) {
+            keep_lease(lease);
+            continue;
+        }
+        if (lease >= 0)
+            close(lease);
+        if (length > 0) {
+            complain("worker %d sent a message on its channel that has no meaning", worker->pid);
+            continue;
+        }
         close(worker->channel);
         worker->channel = -1;
     }

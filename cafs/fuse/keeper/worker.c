@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { STARTS_MAX = 8, TICK_MS = 100, EXIT_FAILED = 8 }; /* starts that fail in a row */
+enum { STARTS_MAX = 8, TICK_MS = 100 }; /* starts that fail in a row */
 #define LEAVING_NS (15 * NS_PER_S)     /* for a worker to end after SIGTERM */
 #define CANDIDATE_NS (30 * NS_PER_S)   /* from INIT until it serves */
 #define CLOSED_NS (2 * NS_PER_S)       /* to exit, for one that closed its requests */
@@ -74,7 +74,7 @@ static void failed(void)
              failures);
     relay_fail();
     if (!init_answered())
-        keeper_end(EXIT_FAILED);
+        keeper_end(EXIT_MOUNT);
 }
 
 /* Sends INIT to the candidate, which has from now on a time to become ready. */
@@ -334,7 +334,8 @@ static void check_health(struct worker *worker, bool paused)
     if (worker->beat == 0 &&
         now_ns() - worker->beat_ns >= (requests_count() != 0 ? BEAT_BUSY_NS : BEAT_IDLE_NS))
         wire_beat(worker);
-    if ((worker->beat != 0 || requests_owed() != 0) &&
+    /* What waits for room in its socket counts too: one that hangs does not make any. */
+    if ((worker->beat != 0 || requests_count() != 0) &&
         now_ns() - worker->heard_ns >= SILENCE_NS)
         condemn(worker, "has not answered for 10 s", true);
 }
@@ -402,7 +403,7 @@ static void bury(struct worker *worker, const siginfo_t *news)
         ending = ending || final;
         lose(worker, why, own_fault);
         if (final)
-            keeper_end(news->si_status != 0 ? news->si_status : EXIT_FAILED);
+            keeper_end(news->si_status != 0 ? news->si_status : EXIT_MOUNT);
     }
     worker->state = ABSENT;
 }
