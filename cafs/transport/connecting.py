@@ -147,13 +147,13 @@ class Connection(httpcore.AsyncNetworkStream):
 
         Cancellation: the connection is closed.
         """
-        tls = trio.SSLStream(
-            self._stream,
-            ssl_context,
-            server_hostname=_bare(server_hostname or ""),
-            https_compatible=True,
-        )
         try:
+            tls = trio.SSLStream(
+                self._stream,
+                ssl_context,
+                server_hostname=_bare(server_hostname or ""),
+                https_compatible=True,
+            )
             with _translated(httpcore.ConnectTimeout, httpcore.ConnectError, timeout):
                 await tls.do_handshake()
         except BaseException:

@@ -11,7 +11,7 @@ from cafs.errors import InvalidReferenceError
 from cafs.model.address import shown
 
 _PORTS: Final = {"http": 80, "https": 443}
-_AUTHORITY: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
+_AUTHORITY: Final = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
 """What an authority may be: no userinfo, nothing that two parsers could read in two ways."""
 _TARGET: Final = re.compile(r"[^:]+://[^/?#]*([^#]*)")
 _QUERY: Final = "".join(chr(each) for each in range(0x21, 0x7F) if chr(each) not in '"#<>')

@@ -434,6 +434,7 @@ async def test_retry_after_is_passed_on(origin: Origin) -> None:
         "http:///x",
         "http://a\\@b/",
         "http://h:99999/",
+        "https://.h/",
         "http://[::1/",
     ],
 )
