@@ -63,8 +63,8 @@ class Attachments:
         """The numbers of all trees that are attached anywhere, or were."""
         with self._recent.read() as snapshot:
             records = snapshot.scan(self._tables.attachments, b"", after(b""))
-            found = [self._tables.attachment.unpack(raw) for _, raw in records]
-        return {each.tree for each in found if each is not None and each.tree is not None}
+            found = (self._tables.attachment.unpack(raw) for _, raw in records)
+            return {each.tree for each in found if each is not None and each.tree is not None}
 
     async def attach(
         self,
