@@ -68,7 +68,8 @@ def command(
 
         say(msgspec.json.encode(mounted))
     else:
-        say(f"cafs: mounted on {mounted.mount_point} (pid {mounted.pid}, log {mounted.log})")
+        by = f"{mounted.holder} pid {mounted.pid}, log {mounted.log}"
+        say(f"cafs: mounted on {mounted.mount_point} ({by})")
     return 0
 
 

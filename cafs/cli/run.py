@@ -32,7 +32,8 @@ def command(
 ) -> int:
     """Run CMD with the mount of cafs.toml in place, and exit with its exit code.
 
-    The mount is ended whatever the command does. CMD sees CAFS_MOUNT, the mount point.
+    The mount is ended whatever the command does, unless something that it has left running still
+    uses it: that is named, and the exit code is 8. CMD sees CAFS_MOUNT, the mount point.
 
     \b
     Example:

@@ -170,7 +170,7 @@ def test_cleaning_up_is_said_on_standard_error(cafs: Cafs) -> None:
         kill(dead.pid)
         done = cafs.run("mount")
         assert f"cafs: cleaned up {dead.path}: its keeper (pid {dead.pid}) had died" in done.stderr
-        assert "mounted on" in done.stdout
+        assert f"cafs: mounted on {dead.path} (keeper pid " in done.stdout
 
 
 @KEEPING
@@ -268,6 +268,18 @@ def test_run_mounts_and_unmounts(cafs: Cafs, origin: Origin, keeping: tuple[str,
     script = 'cat "$CAFS_MOUNT/ref/tool/hello"; exit 7'
     done = cafs.run("run", *keeping, "--", "sh", "-c", script, check=False)
     assert (done.returncode, done.stdout) == (7, "hello\n")
+    assert mounts_on(cafs.directory / "cafs") == 0
+
+
+def test_run_names_what_its_command_left_in_the_mount(cafs: Cafs) -> None:
+    cafs.project(EMPTY)
+    script = "exec 3<cafs/.cafs/README; sleep 300 >/dev/null 2>&1 & echo $!"
+    done = cafs.run("run", "--", "sh", "-c", script, check=False)
+    left = int(done.stdout)
+    assert done.returncode == 8
+    assert f"{left} (" in done.stderr
+    kill(left)
+    cafs.run("unmount")
     assert mounts_on(cafs.directory / "cafs") == 0
 
 
