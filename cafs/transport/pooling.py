@@ -47,7 +47,10 @@ class Pool:
 
         Cancellation: the connection is closed.
         """
-        await self._places.acquire()
+        try:
+            self._places.acquire_nowait()  # where none has to be waited for, no other task runs
+        except trio.WouldBlock:
+            await self._places.acquire()
         connection = self._take(message.url.origin)
         try:
             sent = await connection.handle_async_request(message)
