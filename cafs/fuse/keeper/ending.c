@@ -96,12 +96,9 @@ bool ending_mount(void)
     return ended;
 }
 
-bool ending_done(void)
-{
-    return asked > 2 || (ended && !due && unmounting == 0 && !workers_left());
-}
-
 int ending_code(void)
 {
-    return exit_code;
+    bool done = ended && !due && unmounting == 0 && !workers_left();
+
+    return done || asked > 2 ? exit_code : -1;
 }

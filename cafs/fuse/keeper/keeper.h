@@ -1,8 +1,8 @@
 /*
  * The keeper holds one mount: it relays requests between the kernel and a worker, and outlives the
  * worker. Nothing here blocks but the thread of notices.c; docs/processes.md tells the whole story.
- * The files, from the top: main.c and ending.c; relay.c with init.c, requests.c and readers.c;
- * worker.c with wire.c and spawn.c; then what each can be read without the others.
+ * The files, from the top: main.c, ending.c and device.c; relay.c with init.c, requests.c and
+ * readers.c; worker.c with wire.c and spawn.c; then those that can be read each for itself.
  */
 #ifndef CAFS_KEEPER_H
 #define CAFS_KEEPER_H
@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* ---- main.c: the options, the loop, and /dev/fuse ---- */
+/* ---- main.c: the options, the loop, the service manager ---- */
 
 enum { EXIT_USAGE = 2, EXIT_MOUNT = 8 }; /* 8: the keeper, or a worker, cannot start */
 
@@ -29,14 +29,8 @@ extern struct settings {
 /* Nanoseconds of CLOCK_MONOTONIC. */
 uint64_t now_ns(void);
 
-enum { NS_PER_MS = 1000000 };
+enum { NS_PER_MS = 1000000, TICK_MS = 100 }; /* between looks, while there is something to see */
 #define NS_PER_S UINT64_C(1000000000)
-
-/* Writes one message to the kernel. */
-void device_write(const void *message, size_t length);
-
-/* Lets go of /dev/fuse. */
-void device_close(void);
 
 /* The kernel has its reply to INIT. */
 void keeper_ready(void);
@@ -58,13 +52,26 @@ bool ending_child(const siginfo_t *news);
 /* Unmounts if it is time to. Returns whether there is more to be done later. */
 bool ending_tick(void);
 
-/* Whether the end has begun; whether the mount has gone; whether nothing is left to be done. */
+/* Whether the end has begun; whether the mount has gone. */
 bool ending_begun(void);
 bool ending_mount(void);
-bool ending_done(void);
 
-/* The exit code, once all is done. */
+/* The exit code, once nothing is left to be done; -1 before. */
 int ending_code(void);
+
+/* ---- device.c: /dev/fuse ---- */
+
+/* Mounts, or takes the descriptor of --fd. Returns the descriptor, -1 when that was logged. */
+int device_open(void);
+
+/* Takes requests, as many as there are places and turns. The end of the mount ends the keeper. */
+void device_serve(void);
+
+/* Writes one message to the kernel. */
+void device_write(const void *message, size_t length);
+
+/* Lets go of the device. */
+void device_close(void);
 
 /* ---- relay.c: every message between the kernel and a worker. It needs nothing but a buffer; what
  * it does to the outside are device_write, worker_send, workers_given_up, readers_look_at,

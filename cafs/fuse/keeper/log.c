@@ -35,8 +35,9 @@ void log_open(void)
         target = again;
 }
 
-/* Writes a line of at most LINE_SIZE - 1 bytes. */
-static void write_line(enum level level, const char *format, va_list arguments)
+/* Writes a line, cut to LINE_SIZE. */
+static void __attribute__((format(printf, 2, 0)))
+write_line(enum level level, const char *format, va_list arguments)
 {
     static const char *const names[] = {"INFO", "WARNING", "ERROR"};
     char line[LINE_SIZE];

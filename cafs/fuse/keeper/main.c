@@ -17,17 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    BATCH = 64, /* requests taken at once before others have their turn */
-    INHERITED_MAX = 1024,
-    TICK_MS = 100,
-};
+enum { INHERITED_MAX = 1024 };
 #define LOOK_NS (NS_PER_S / 10)
 
 struct settings settings = {.fd = -1, .word = -1, .options = (char[]){""}};
 
-static int device = -1, signals;
-static bool is_socket; /* what --fd gave is a socket that speaks like /dev/fuse */
+static int signals;
 static const char *manager; /* where a service manager listens, NULL: there is none */
 
 uint64_t now_ns(void)
@@ -38,63 +33,14 @@ uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
-/* ---- the kernel ---- */
-
-void device_write(const void *message, size_t length)
-{
-    ssize_t written = is_socket ? send(device, message, length, MSG_NOSIGNAL)
-                                : write(device, message, length);
-
-    /* ENOENT: nobody waits for it any more; ENODEV, EPIPE: the mount has gone, as reading tells. */
-    if (written < 0 && errno != ENOENT && errno != ENODEV && errno != EPIPE && !ending_mount())
-        complain("the kernel refused a message of %zu bytes: %s", length, strerror(errno));
-}
-
-/* Takes requests from the kernel, as many as there are places and turns; ends with the mount. */
-static void device_serve(void)
-{
-    static char buffer[DEVICE_READ];
-
-    for (int i = 0; i < BATCH && (i == 0 || requests_count() < REQUESTS_MAX); i++) {
-        ssize_t length = is_socket ? recv(device, buffer, sizeof buffer, MSG_DONTWAIT | MSG_TRUNC)
-                                   : read(device, buffer, sizeof buffer);
-
-        if (length > 0) {
-            relay_request(buffer, (size_t)length);
-            continue;
-        }
-        if (length < 0 && errno == EAGAIN)
-            return;
-        if (length < 0 && (errno == EINTR || errno == ENOENT)) /* the request was withdrawn */
-            continue;
-        if (length == 0 || errno == ENODEV || errno == ECONNRESET) {
-            keeper_end(0);
-            return;
-        }
-        log_line(LEVEL_ERROR, "/dev/fuse cannot be read: %s", strerror(errno));
-        keeper_end(EXIT_MOUNT); /* nobody can serve the mount any more */
-        return;
-    }
-}
-
-void device_close(void)
-{
-    int none = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-    /* The number stays taken: the thread of notices.c may be about to write to it. */
-    if (none < 0)
-        return;
-    dup3(none, device, O_CLOEXEC);
-    close(none);
-}
-
 void keeper_ready(void)
 {
     service_notify("READY=1");
-    if (settings.read_ahead != 0 && settings.fd < 0)
+    if (settings.read_ahead != 0)
         read_ahead_set(settings.read_ahead);
 }
 
+/* Takes signals, and news of children: one SIGCHLD may stand for many. */
 static void serve_signals(void)
 {
     struct signalfd_siginfo news;
@@ -137,15 +83,15 @@ void service_notify(const char *state)
 
 /* ---- the loop ---- */
 
-/* Serves until the mount has ended and nobody is left. */
-static void run(void)
+/* Serves until the mount, whose device this is, has ended and nobody is left; the exit code. */
+static int run(int device)
 {
     struct pollfd fds[2 + WORKERS_FDS + CONTROL_FDS];
     struct pollfd *const of_workers = fds + 2, *const of_control = fds + 2 + WORKERS_FDS;
     uint64_t look_ns = 0;
-    int wait_ms = 0;
+    int code, wait_ms = 0;
 
-    while (!ending_done()) {
+    while ((code = ending_code()) < 0) {
         bool room = requests_count() < REQUESTS_MAX;
 
         fds[0] = (struct pollfd){.fd = signals, .events = POLLIN};
@@ -154,7 +100,7 @@ static void run(void)
         control_poll(of_control);
         if (poll(fds, sizeof fds / sizeof *fds, wait_ms) < 0 && errno != EINTR) {
             log_line(LEVEL_ERROR, "cannot wait: %s", strerror(errno));
-            return;
+            return EXIT_MOUNT;
         }
         workers_serve(of_workers);
         if (!ending_mount() && fds[1].revents != 0)
@@ -170,6 +116,7 @@ static void run(void)
         if (ending_tick())
             wait_ms = TICK_MS;
     }
+    return code;
 }
 
 /* ---- the start ---- */
@@ -246,28 +193,6 @@ static void sort_inherited(void)
             fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-/* Mounts, or takes the descriptor of --fd. Returns 0, or -1 when it was logged. */
-static int device_open(void)
-{
-    socklen_t size = sizeof(int);
-    int type, flags;
-
-    if (settings.fd < 0) {
-        device = mount_open(settings.point, settings.options);
-        return device < 0 ? -1 : 0;
-    }
-    device = settings.fd;
-    flags = fcntl(device, F_GETFL);
-    if (flags < 0) {
-        log_line(LEVEL_ERROR, "descriptor %d: %s", device, strerror(errno));
-        return -1;
-    }
-    is_socket = getsockopt(device, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
-    if (!is_socket)
-        fcntl(device, F_SETFL, flags | O_NONBLOCK);
-    return 0;
-}
-
 /* Has signals come as messages. Returns 0, or -1 when it was logged. */
 static int signals_open(void)
 {
@@ -291,20 +216,20 @@ static int signals_open(void)
 
 int main(int count, char **arguments)
 {
-    int code = EXIT_MOUNT;
+    int device, code = EXIT_MOUNT;
 
     parse(count, arguments);
     sort_inherited();
     log_open();
     manager = getenv("NOTIFY_SOCKET");
     if (spawn_prepare(settings.command, settings.user) == 0 && signals_open() == 0 &&
-        (settings.control == NULL || control_open(settings.control) == 0) && device_open() == 0) {
+        (settings.control == NULL || control_open(settings.control) == 0) &&
+        (device = device_open()) >= 0) {
         if (notices_start(device) == 0)
             workers_start(settings.word);
         else
             keeper_end(EXIT_MOUNT);
-        run();
-        code = ending_code();
+        code = run(device);
     }
     control_close();
     if (settings.live != NULL)

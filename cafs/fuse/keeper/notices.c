@@ -36,30 +36,14 @@ static void take(struct notice *into)
     pthread_mutex_unlock(&lock);
 }
 
-/* Writes one message whole; the device is non-blocking for its reader's sake. Returns an errno. */
-static int put(int device, const struct notice *notice)
-{
-    while (write(device, notice->bytes, notice->length) < 0) {
-        struct pollfd room = {.fd = device, .events = POLLOUT};
-
-        if (errno == EINTR)
-            continue;
-        if (errno != EAGAIN)
-            return errno;
-        if (poll(&room, 1, -1) < 0 && errno != EINTR)
-            return errno;
-    }
-    return 0;
-}
-
 /*
  * True for answers that say nothing about us: the kernel does not know the inode or the name (most
  * notifications are about what nobody has looked at), it is in use, or the mount has ended.
  */
 static bool is_normal(int error)
 {
-    return error == 0 || error == ENOENT || error == ENOTDIR || error == ENOTEMPTY ||
-           error == EBUSY || error == ENODEV || error == EPIPE || error == ECONNRESET;
+    return error == ENOENT || error == ENOTDIR || error == ENOTEMPTY || error == EBUSY ||
+           error == ENODEV || error == EPIPE;
 }
 
 /* The thread: writes what is queued, in order. Failures are logged, each time they have doubled. */
@@ -70,16 +54,14 @@ static void *write_all(void *argument)
 
     for (;;) {
         struct notice notice;
-        int error;
 
         take(&notice);
-        error = put(device, &notice);
-        if (is_normal(error))
+        if (write(device, notice.bytes, notice.length) >= 0 || is_normal(errno))
             continue;
         failures++;
         if ((failures & (failures - 1)) == 0)
             log_line(LEVEL_WARNING, "the kernel refused a notification: %s (%llu so far)",
-                     strerror(error), (unsigned long long)failures);
+                     strerror(errno), (unsigned long long)failures);
     }
     return NULL;
 }
@@ -106,8 +88,6 @@ bool notices_push(const void *message, size_t length)
 {
     bool fits;
 
-    if (length > NOTICE_MAX)
-        return false;
     pthread_mutex_lock(&lock);
     fits = count < NOTICES_MAX;
     if (fits) {

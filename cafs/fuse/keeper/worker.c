@@ -11,7 +11,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { STARTS_MAX = 8, TICK_MS = 100 }; /* starts that fail in a row */
+enum {
+    STARTS_MAX = 8,   /* that fail in a row */
+    LAST_ROUNDS = 8,  /* of reading what a dead worker has said: its socket holds less */
+};
 #define LEAVING_NS (15 * NS_PER_S)     /* for a worker to end after SIGTERM */
 #define CANDIDATE_NS (30 * NS_PER_S)   /* from INIT until it serves */
 #define CLOSED_NS (2 * NS_PER_S)       /* to exit, for one that closed its requests */
@@ -45,8 +48,8 @@ void worker_tell_gone(const struct request *request)
 
 /* ---- starting and failing ---- */
 
-/* Tells a client of control.c (-1: none) why the worker that it asked for does not serve. */
-static void report_failure(int client, const char *why)
+/* Tells who asked for a worker (-1: nobody) why it does not serve. */
+static void refuse(int client, const char *why)
 {
     char text[256];
 
@@ -54,6 +57,13 @@ static void report_failure(int client, const char *why)
         return;
     snprintf(text, sizeof text, "{\"ok\":false,\"why\":\"%s\"}", why);
     control_reply(client, text);
+}
+
+/* Likewise, of a worker that was started. */
+static void report_failure(struct worker *worker, const char *why)
+{
+    refuse(worker->client, why);
+    worker->client = -1;
 }
 
 /* A start failed: decides what follows, unless somebody serves or is about to. */
@@ -111,8 +121,8 @@ static void start(int client, int word)
     if (word >= 0)
         close(word);
     if (place == NULL || place->pid < 0) {
-        report_failure(client, place == NULL ? "former workers have not ended yet"
-                                             : "no process can be started");
+        refuse(client, place == NULL ? "former workers have not ended yet"
+                                     : "no process can be started");
         failed();
         return;
     }
@@ -142,7 +152,7 @@ void workers_reload(int client, int word)
     }
     if (word >= 0)
         close(word);
-    report_failure(client, why);
+    refuse(client, why);
 }
 
 /* ---- serving and leaving ---- */
@@ -201,8 +211,7 @@ static void lose(struct worker *worker, const char *why, bool own_fault)
         serving = NULL;
     if (worker == candidate)
         candidate = NULL;
-    report_failure(worker->client, why);
-    worker->client = -1;
+    report_failure(worker, why);
     if (settled)
         failures = 0;
     if (settled && candidate == NULL && !ending)
@@ -231,8 +240,7 @@ void workers_end(void)
     FOR_EACH(worker) {
         if (worker->state == ABSENT || worker->state == LEAVING)
             continue;
-        report_failure(worker->client, "the mount has ended");
-        worker->client = -1;
+        report_failure(worker, "the mount has ended");
         wire_tell(worker, 'E', "", 0);
         dismiss(worker);
     }
@@ -376,7 +384,7 @@ static bool describe(const siginfo_t *news, char *text, size_t size)
 static void hear_out(struct worker *worker)
 {
     /* Its end is closed, so that this reads until wire_read closes ours, unless a child has it. */
-    for (int i = 0; i < STARTS_MAX && worker->requests >= 0; i++)
+    for (int round = 0; round < LAST_ROUNDS && worker->requests >= 0; round++)
         wire_read(worker);
     if (worker == serving)
         wire_listen(worker);
