@@ -12,14 +12,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Self
 
 import msgspec
 
+from cafs.control import keeper
+from cafs.control.keeper import KeeperStatus
 from cafs.testing.fake_kernel import FakeKernel
 from cafs.testing.fuse_wire import MESSAGE_MAX, InitIn, InitOut, Opcode
 from cafs.testing.hand_worker import (
@@ -37,28 +38,12 @@ _LINE: Final = re.compile(
 )
 
 
-class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a keeper says of itself; the counters count since it started."""
-
-    pid: int
-    state: Literal["starting", "serving", "recovering", "given-up", "ending"]
-    worker: int
-    workers: int
-    waiting: int
-    relayed: int
-    answered: int
-    resent: int
-    interrupted: int
-    notices: int
-    notices_dropped: int
+class Status(KeeperStatus, frozen=True, forbid_unknown_fields=True):
+    """What a keeper says of itself, and nothing besides."""
 
 
-class Reloaded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a reload ended."""
-
-    ok: bool
-    worker: int = 0
-    why: str = ""
+class Reloaded(keeper.Reloaded, frozen=True, forbid_unknown_fields=True):
+    """How a reload ended, and nothing besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +86,11 @@ class Command:
 
 
 class RunningKeeper:
-    """A keeper process, with its kernel and its workers.
+    """A keeper process, with its kernel and its workers; as a context it is ended and judged.
+
+    Its sockets lie in ``directory``; ``arguments`` are more options. ``device`` is what it gets
+    instead of the fake kernel's end; with ``mount_point`` it gets neither, and mounts there.
+    ``command`` is what it starts instead of workers that are played by hand.
 
     Concurrency: one thread.
     """
@@ -149,6 +138,16 @@ class RunningKeeper:
         self._expected: list[re.Pattern[str]] = []
         self._commands: list[Command] = []
         self._over = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.end()
+        if kind is None:
+            self.judge()
+        else:
+            sys.stderr.write(f"--- the keeper's log\n{self.output}\n")
 
     @property
     def output(self) -> str:
@@ -331,40 +330,3 @@ def find_keeper() -> Path | None:
     named = os.environ.get("CAFS_KEEPER")
     path = Path(named) if named else Path(sys.executable).parent / "cafs-keeper"
     return path if os.access(path, os.X_OK) else None
-
-
-@contextmanager
-def running_keeper(
-    program: Path,
-    directory: Path,
-    *arguments: str,
-    environment: Mapping[str, str] | None = None,
-    pass_fds: Sequence[int] = (),
-    device: int | None = None,
-    mount_point: Path | None = None,
-    command: Sequence[str] = (),
-) -> Iterator[RunningKeeper]:
-    """A keeper whose sockets lie in ``directory``, ended and judged at the end.
-
-    ``arguments`` are more options. ``device`` is what it gets instead of the fake kernel's end;
-    with ``mount_point`` it gets neither, and mounts there. ``command`` is what it starts instead of
-    workers that are played by hand.
-    """
-    keeper = RunningKeeper(
-        program,
-        directory,
-        *arguments,
-        environment=environment,
-        pass_fds=pass_fds,
-        device=device,
-        mount_point=mount_point,
-        command=command,
-    )
-    try:
-        yield keeper
-    except BaseException:
-        keeper.end()
-        sys.stderr.write(f"--- the keeper's log\n{keeper.output}\n")
-        raise
-    keeper.end()
-    keeper.judge()

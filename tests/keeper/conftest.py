@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cafs.testing.hand_worker import HandWorker
-from cafs.testing.keeping import RunningKeeper, find_keeper, running_keeper
+from cafs.testing.keeping import RunningKeeper, find_keeper
 from tests.conftest import lacking
 
 
@@ -23,7 +23,7 @@ def program() -> Path:
 @pytest.fixture
 def keeper(program: Path, tmp_path: Path) -> Iterator[RunningKeeper]:
     """A keeper that has read nothing yet."""
-    with running_keeper(program, tmp_path) as running:
+    with RunningKeeper(program, tmp_path) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cafs.testing.fuse_wire import InitIn, InitOut, Opcode
 from cafs.testing.hand_worker import HandWorker, readable, wait_readable
-from cafs.testing.keeping import RunningKeeper, running_keeper
+from cafs.testing.keeping import RunningKeeper
 
 
 def assert_tidy(keeper: RunningKeeper) -> None:
@@ -110,7 +110,7 @@ def test_a_service_manager_hears_of_start_and_end(
     program: Path, tmp_path: Path, manager: tuple[socket.socket, str]
 ) -> None:
     listener, name = manager
-    with running_keeper(program, tmp_path, environment={"NOTIFY_SOCKET": name}) as keeper:
+    with RunningKeeper(program, tmp_path, environment={"NOTIFY_SOCKET": name}) as keeper:
         asked = keeper.kernel.send(Opcode.INIT, InitIn().encode(), nodeid=0, pid=0)
         worker = keeper.workers.next()
         init = worker.receive()
@@ -128,7 +128,7 @@ def test_a_service_manager_with_a_path_hears_too(program: Path, tmp_path: Path) 
         path = tmp_path / "notify"
         listener.bind(str(path))
         told = {"NOTIFY_SOCKET": str(path)}
-        with running_keeper(program, tmp_path, environment=told) as keeper:
+        with RunningKeeper(program, tmp_path, environment=told) as keeper:
             keeper.begin()
             assert b"READY=1" in heard(listener)
 
@@ -166,14 +166,14 @@ def test_a_descriptor_that_is_not_open_is_a_bad_start(program: Path, tmp_path: P
 
 
 def test_a_user_who_is_not_there_is_a_bad_start(program: Path, tmp_path: Path) -> None:
-    with running_keeper(program, tmp_path, "--user", "no-such-user-here") as keeper:
+    with RunningKeeper(program, tmp_path, "--user", "no-such-user-here") as keeper:
         keeper.expect_log("no-such-user-here")
         assert keeper.wait() in {2, 8}
 
 
 def test_a_control_path_that_cannot_be_made_is_a_bad_start(program: Path, tmp_path: Path) -> None:
     path = str(tmp_path / "missing" / "control")
-    with running_keeper(program, tmp_path, "--control", path) as keeper:
+    with RunningKeeper(program, tmp_path, "--control", path) as keeper:
         keeper.expect_log("missing")
         assert keeper.wait() == 8
 

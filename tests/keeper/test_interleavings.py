@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cafs.testing.fuse_wire import InitIn, Opcode, Reply, Request, name_body, read_body
 from cafs.testing.hand_worker import HandWorker
-from cafs.testing.keeping import RunningKeeper, running_keeper
+from cafs.testing.keeping import RunningKeeper
 
 pytestmark = pytest.mark.slow
 
@@ -260,7 +260,7 @@ class Run:
 def running(program: Path) -> Iterator[Run]:
     with (
         tempfile.TemporaryDirectory() as directory,
-        running_keeper(program, Path(directory)) as keeper,
+        RunningKeeper(program, Path(directory)) as keeper,
     ):
         keeper.expect_log(r"^worker \d+ ")
         run = Run(keeper)

@@ -16,7 +16,7 @@ import pytest
 
 from cafs.testing.fuse_wire import InitOut
 from cafs.testing.hand_worker import DEADLINE_S, HandWorker
-from cafs.testing.keeping import RunningKeeper, running_keeper
+from cafs.testing.keeping import RunningKeeper
 
 pytestmark = [
     pytest.mark.fuse,
@@ -58,7 +58,7 @@ def mounted(program: Path, directory: Path, options: str = OPTIONS) -> Iterator[
     point.mkdir()
     arguments = ("--options", options, "--read-ahead", str(READ_AHEAD_KB))
     try:
-        with running_keeper(program, directory, *arguments, mount_point=point) as keeper:
+        with RunningKeeper(program, directory, *arguments, mount_point=point) as keeper:
             worker = keeper.workers.next()
             worker.begin(InitOut())
             keeper.wait_until(lambda status: status.state == "serving")
@@ -111,7 +111,7 @@ def test_an_option_that_there_is_not_is_a_bad_start_that_leaves_nothing(
 ) -> None:
     (tmp_path / "mount").mkdir()
     arguments = ("--options", options)
-    with running_keeper(program, tmp_path, *arguments, mount_point=tmp_path / "mount") as keeper:
+    with RunningKeeper(program, tmp_path, *arguments, mount_point=tmp_path / "mount") as keeper:
         keeper.expect_log(f"unknown mount option {options.rpartition(',')[2]}")
         assert keeper.wait() == 8
         assert not keeper.live.exists()
@@ -122,7 +122,7 @@ def test_an_option_that_there_is_not_is_a_bad_start_that_leaves_nothing(
 def test_a_mount_point_that_is_not_there_is_a_bad_start(
     program: Path, tmp_path: Path, fuse: None
 ) -> None:
-    with running_keeper(program, tmp_path, mount_point=tmp_path / "none") as keeper:
+    with RunningKeeper(program, tmp_path, mount_point=tmp_path / "none") as keeper:
         keeper.expect_log(f"cannot mount on {tmp_path}/none: .*make that directory")
         assert keeper.wait() == 8
 

@@ -11,7 +11,7 @@ import pytest
 
 from cafs.testing.fuse_wire import InitIn, Opcode
 from cafs.testing.hand_worker import readable
-from cafs.testing.keeping import RunningKeeper, running_keeper
+from cafs.testing.keeping import RunningKeeper
 
 pytestmark = pytest.mark.slow
 
@@ -198,7 +198,7 @@ def clients_that_hang_hold_others_up_only_for_seconds(keeper: RunningKeeper) -> 
 
 def play(program: Path, directory: Path, act: Scenario) -> None:
     directory.mkdir()
-    with running_keeper(program, directory) as keeper:
+    with RunningKeeper(program, directory) as keeper:
         act(keeper)
 
 

@@ -31,7 +31,7 @@ from cafs.testing.fuse_wire import (
     inval_inode_body,
 )
 from cafs.testing.hand_worker import Ending, HandWorker, readable
-from cafs.testing.keeping import RunningKeeper, running_keeper
+from cafs.testing.keeping import RunningKeeper
 
 pytestmark = [
     pytest.mark.fuse,
@@ -98,7 +98,7 @@ def mounted(program: Path, directory: Path) -> Iterator[World]:
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     try:
         mount(device, point)
-        with running_keeper(program, directory, device=device) as keeper:
+        with RunningKeeper(program, directory, device=device) as keeper:
             os.close(device)
             device = -1
             try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cafs.testing.fuse_wire import Opcode
-from cafs.testing.keeping import running_keeper
+from cafs.testing.keeping import RunningKeeper
 
 Wrapper = Callable[[str], Path]
 
@@ -33,7 +33,7 @@ def wrapped(program: Path, tmp_path: Path) -> Wrapper:
 def test_a_worker_that_dies_is_seen_though_the_end_of_children_was_ignored(
     wrapped: Wrapper, tmp_path: Path
 ) -> None:
-    with running_keeper(
+    with RunningKeeper(
         wrapped("signal.signal(signal.SIGCHLD, signal.SIG_IGN)"), tmp_path
     ) as keeper:
         keeper.expect_log("worker")
@@ -51,7 +51,7 @@ def test_a_hangup_ends_it_unless_it_was_to_be_ignored(
     wrapped: Wrapper, tmp_path: Path, action: str, ends: bool
 ) -> None:
     program = wrapped(f"signal.signal(signal.SIGHUP, signal.SIG_{action})")
-    with running_keeper(program, tmp_path) as keeper:
+    with RunningKeeper(program, tmp_path) as keeper:
         worker = keeper.begin()
         keeper.signal(signal.SIGHUP)
         if ends:
@@ -69,7 +69,7 @@ def test_what_was_open_is_held_by_neither_keeper_nor_worker(
     path = tmp_path / "inherited"
     path.touch()
     program = wrapped(f"os.dup2(os.open({str(path)!r}, os.O_RDONLY), 8); os.close(0)")
-    with running_keeper(program, tmp_path) as keeper:
+    with RunningKeeper(program, tmp_path) as keeper:
         worker = keeper.begin()
         for pid in (keeper.pid, worker.pid):
             links = {entry.name: os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}

@@ -14,7 +14,7 @@ import pytest
 
 from cafs.testing.fuse_wire import InitIn, Opcode, Request
 from cafs.testing.hand_worker import HandWorker, readable
-from cafs.testing.keeping import RunningKeeper, running_keeper
+from cafs.testing.keeping import RunningKeeper
 
 TRIES = 8
 
@@ -66,7 +66,7 @@ def test_a_worker_stays_in_the_keepers_group_and_session(
 
 def test_a_worker_does_not_hear_of_the_service_manager(program: Path, tmp_path: Path) -> None:
     told = {"NOTIFY_SOCKET": "@nobody-listens-here", "CAFS_TEST": "yes"}
-    with running_keeper(program, tmp_path, environment=told) as keeper:
+    with RunningKeeper(program, tmp_path, environment=told) as keeper:
         keeper.expect_log("nobody-listens-here")
         environment = keeper.workers.next().proc("environ").split("\0")
     assert "CAFS_TEST=yes" in environment
@@ -77,7 +77,7 @@ def test_a_worker_does_not_hear_of_the_service_manager(program: Path, tmp_path: 
 def test_a_worker_runs_as_the_user_that_was_named(program: Path, tmp_path: Path) -> None:
     user = pwd.getpwnam("nobody")
     told = {"XDG_RUNTIME_DIR": "/run/user/0", "XDG_CACHE_HOME": "/x", "HOME": "/root"}
-    with running_keeper(program, tmp_path, "--user", user.pw_name, environment=told) as keeper:
+    with RunningKeeper(program, tmp_path, "--user", user.pw_name, environment=told) as keeper:
         worker = keeper.workers.next()
         status = dict(line.split(":\t", 1) for line in worker.proc("status").splitlines())
         environment = dict(x.split("=", 1) for x in worker.proc("environ").split("\0") if x)
@@ -105,7 +105,7 @@ def word_pipe() -> Iterator[tuple[int, int]]:
 def test_the_word_is_that_of_the_first_worker_that_serves(program: Path, tmp_path: Path) -> None:
     with word_pipe() as (reading, writing):
         options = ("--word", str(writing))
-        with running_keeper(program, tmp_path, *options, pass_fds=(writing,)) as keeper:
+        with RunningKeeper(program, tmp_path, *options, pass_fds=(writing,)) as keeper:
             os.close(writing)
             keeper.expect_log("worker")
             keeper.workers.next().kill()
@@ -261,7 +261,7 @@ def test_the_kernel_hears_nothing_of_heartbeats(keeper: RunningKeeper, worker: H
 
 def test_a_program_that_cannot_be_started_ends_the_keeper(program: Path, tmp_path: Path) -> None:
     missing = ("/does/not/exist",)
-    with running_keeper(program, tmp_path, command=missing) as keeper:
+    with RunningKeeper(program, tmp_path, command=missing) as keeper:
         keeper.expect_log("worker|/does/not/exist")
         assert keeper.wait() != 0
 
