@@ -25,7 +25,7 @@ _READ_AHEAD_KB: Final = 256
 _STATUS_S: Final = 5.0
 """How long a keeper may take to say how it is; it needs microseconds."""
 _RELOAD_S: Final = 60.0
-"""A new worker has 30 s to become ready, and the old one 15 s to end."""
+"""A new worker has 30 s to become ready; the keeper answers then, or as soon as it has failed."""
 _DATAGRAM: Final = 1 << 16
 
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)

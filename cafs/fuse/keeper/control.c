@@ -88,7 +88,7 @@ void control_poll(struct pollfd fds[CONTROL_FDS])
 static void admit(void)
 {
     struct client *place = clients;
-    struct ucred peer;
+    struct ucred peer = {.uid = (uid_t)-1};
     socklen_t size = sizeof peer;
     int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
