@@ -184,7 +184,7 @@ class Scene:
 
         Raises:
             AssertionError: a reader sticks.
-            TimeoutError: no worker serves any more.
+            TimeoutError: no worker serves any more, or a request is never answered.
         """
         before, memory = self.keeper.status(), self.keeper.memory()
         took_s: list[float] = []
@@ -197,7 +197,8 @@ class Scene:
                 took_s.append(time.monotonic() - start)
             time.sleep(max(0, began + seconds - time.monotonic()))
             figures = load.stop()
-        after = self.keeper.wait_serving()
+        # The kernel may still be reading ahead for readers that have ended; none may be forgotten.
+        after = self.keeper.wait_until(lambda now: now.state == "serving" and not now.waiting)
         return Outcome(figures, before, after, (memory, self.keeper.memory()), took_s)
 
 
