@@ -41,7 +41,7 @@ void ending_ask(void)
              settings.fd >= 0 ? "closing" : how[asked < 3 ? asked - 1 : 2]);
     if (asked == 1)
         service_notify("STOPPING=1");
-    due = settings.fd < 0 && !unmounted && !ended;
+    due = settings.fd < 0 && !unmounted;
     again_ns = 0;
     if (asked > 2) /* a notification may wait in the kernel for one of these, and we for it */
         relay_fail();

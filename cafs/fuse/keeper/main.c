@@ -23,7 +23,7 @@ enum { INHERITED_MAX = 1024 };
 struct settings settings = {.fd = -1, .word = -1, .options = (char[]){""}};
 
 static int signals;
-static const char *manager; /* where a service manager listens, NULL: there is none */
+static char *manager; /* where a service manager listens, NULL: there is none */
 
 uint64_t now_ns(void)
 {
@@ -59,6 +59,15 @@ static void serve_signals(void)
 }
 
 /* ---- the service manager ---- */
+
+/* Finds the service manager, and hides it from workers. */
+static void find_manager(void)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+
+    manager = path != NULL ? strdup(path) : NULL;
+    unsetenv("NOTIFY_SOCKET");
+}
 
 void service_notify(const char *state)
 {
@@ -221,7 +230,7 @@ int main(int count, char **arguments)
     parse(count, arguments);
     sort_inherited();
     log_open();
-    manager = getenv("NOTIFY_SOCKET");
+    find_manager();
     if (spawn_prepare(settings.command, settings.user) == 0 && signals_open() == 0 &&
         (settings.control == NULL || control_open(settings.control) == 0) &&
         (device = device_open()) >= 0) {

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,13 +21,12 @@ enum {
     FD_CHANNEL = 4,
     FD_WORD = 5,
     FD_ABOVE = 10, /* copies are made here, so that none lies where another is to go */
-    GROUPS_MAX = 65536, /* of one user, as the kernel limits them */
 };
 
 static char *const *command;
-static const struct passwd *user; /* NULL: the keeper's own */
-static gid_t groups[GROUPS_MAX];
-static int group_count = GROUPS_MAX;
+static const struct passwd *user; /* libc's, which is asked once; NULL: the keeper's own */
+static gid_t groups[NGROUPS_MAX];
+static int group_count = NGROUPS_MAX;
 
 /* Makes the environment that of the worker's user. Returns 0, or -1: no memory. */
 static int become_home(void)
@@ -45,7 +45,6 @@ static int become_home(void)
 int spawn_prepare(char *const argv[], const char *name)
 {
     command = argv;
-    unsetenv("NOTIFY_SOCKET"); /* service_notify has seen it */
     if (name == NULL)
         return 0;
     if (geteuid() != 0) {

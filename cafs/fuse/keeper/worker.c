@@ -69,11 +69,11 @@ static void report_failure(struct worker *worker, const char *why)
 /* A start failed: decides what follows, unless somebody serves or is about to. */
 static void failed(void)
 {
-    uint64_t delay = DELAY_FIRST_NS << failures;
-
     if (serving != NULL || candidate != NULL || given_up || ending)
         return;
     if (++failures < STARTS_MAX) {
+        uint64_t delay = DELAY_FIRST_NS << (failures - 1);
+
         start_ns = now_ns() + (delay < DELAY_MAX_NS ? delay : DELAY_MAX_NS);
         return;
     }
@@ -145,7 +145,7 @@ void workers_reload(int client, int word)
                                           : NULL;
 
     if (why == NULL) {
-        if (serving == NULL && !given_up)
+        if (serving == NULL)
             failures = 0;
         start(client, word);
         return;
