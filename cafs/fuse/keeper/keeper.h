@@ -233,7 +233,7 @@ void workers_start(int word);
  * went. `word` is owned from now on. */
 void workers_reload(int client, int word);
 
-/* The kernel's INIT has come. */
+/* Sends INIT to a candidate, which has from now on a time to become ready; if both are there. */
 void workers_initialise(void);
 
 /* Fills `fds` with what to wait for. */

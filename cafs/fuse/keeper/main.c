@@ -130,15 +130,14 @@ static int run(int device)
 
 /* ---- the start ---- */
 
-static const char usage[] =
-    "usage: cafs-keeper [OPTION]... MOUNT_POINT -- WORKER [ARGUMENT]...\n"
-    "  --fd N            use this descriptor of /dev/fuse instead of mounting\n"
-    "  --options LIST    mount options, with commas\n"
-    "  --user NAME       who the worker runs as\n"
-    "  --control PATH    where to listen for commands\n"
-    "  --live PATH       a file to remove at the end\n"
-    "  --word N          a descriptor that the first worker says on how it went\n"
-    "  --read-ahead KB   how far the kernel reads ahead\n";
+/* Says how to call this program, which docs/processes.md explains, and ends it. */
+static _Noreturn void misused(void)
+{
+    fputs("usage: cafs-keeper [--fd N] [--options LIST] [--user NAME] [--control PATH]\n"
+          "                   [--live PATH] [--word N] [--read-ahead KB]\n"
+          "                   MOUNT_POINT -- WORKER [ARGUMENT]...\n", stderr);
+    exit(EXIT_USAGE);
+}
 
 /* Reads a number that is at least 0; anything else ends the program. */
 static int number(const char *text)
@@ -146,10 +145,8 @@ static int number(const char *text)
     char *end;
     long value = strtol(text, &end, 10);
 
-    if (*text == '\0' || *end != '\0' || value < 0 || value > 1 << 30) {
-        fprintf(stderr, "cafs-keeper: %s is no number\n%s", text, usage);
-        exit(EXIT_USAGE);
-    }
+    if (*text == '\0' || *end != '\0' || value < 0 || value > 1 << 30)
+        misused();
     return (int)value;
 }
 
@@ -172,13 +169,11 @@ static void parse(int count, char **arguments)
         case 'l': settings.live = optarg; break;
         case 'w': settings.word = number(optarg); break;
         case 'r': settings.read_ahead = (unsigned)number(optarg); break;
-        default: fputs(usage, stderr); exit(EXIT_USAGE);
+        default: misused();
         }
     }
-    if (count - optind < 3 || strcmp(arguments[optind + 1], "--") != 0) {
-        fputs(usage, stderr);
-        exit(EXIT_USAGE);
-    }
+    if (count - optind < 3 || strcmp(arguments[optind + 1], "--") != 0)
+        misused();
     settings.point = arguments[optind];
     settings.command = arguments + optind + 2;
 }

@@ -48,22 +48,16 @@ void worker_tell_gone(const struct request *request)
 
 /* ---- starting and failing ---- */
 
-/* Tells who asked for a worker (-1: nobody) why it does not serve. */
-static void refuse(int client, const char *why)
+/* Tells who asked for a worker (-1: nobody; and so it is from now on) why it does not serve. */
+static void refuse(int *client, const char *why)
 {
     char text[256];
 
-    if (client < 0)
+    if (*client < 0)
         return;
     snprintf(text, sizeof text, "{\"ok\":false,\"why\":\"%s\"}", why);
-    control_reply(client, text);
-}
-
-/* Likewise, of a worker that was started. */
-static void report_failure(struct worker *worker, const char *why)
-{
-    refuse(worker->client, why);
-    worker->client = -1;
+    control_reply(*client, text);
+    *client = -1;
 }
 
 /* A start failed: decides what follows, unless somebody serves or is about to. */
@@ -87,22 +81,15 @@ static void failed(void)
         keeper_end(EXIT_MOUNT);
 }
 
-/* Sends INIT to the candidate, which has from now on a time to become ready. */
-static void send_init(void)
+void workers_initialise(void)
 {
     size_t length;
     const char *init = init_requested(&length);
 
-    if (init == NULL)
+    if (init == NULL || candidate == NULL)
         return;
     wire_send(candidate, init, length);
     candidate->kill_ns = now_ns() + CANDIDATE_NS;
-}
-
-void workers_initialise(void)
-{
-    if (candidate != NULL)
-        send_init();
 }
 
 /* Starts a worker as the candidate. `client` asked for it (-1: nobody); `word` is owned. */
@@ -121,15 +108,15 @@ static void start(int client, int word)
     if (word >= 0)
         close(word);
     if (place == NULL || place->pid < 0) {
-        refuse(client, place == NULL ? "former workers have not ended yet"
-                                     : "no process can be started");
+        refuse(&client, place == NULL ? "former workers have not ended yet"
+                                      : "no process can be started");
         failed();
         return;
     }
     started++;
     place->state = CANDIDATE;
     candidate = place;
-    send_init();
+    workers_initialise();
 }
 
 void workers_start(int word)
@@ -152,7 +139,7 @@ void workers_reload(int client, int word)
     }
     if (word >= 0)
         close(word);
-    refuse(client, why);
+    refuse(&client, why);
 }
 
 /* ---- serving and leaving ---- */
@@ -211,7 +198,7 @@ static void lose(struct worker *worker, const char *why, bool own_fault)
         serving = NULL;
     if (worker == candidate)
         candidate = NULL;
-    report_failure(worker, why);
+    refuse(&worker->client, why);
     if (settled)
         failures = 0;
     if (settled && candidate == NULL && !ending)
@@ -240,7 +227,7 @@ void workers_end(void)
     FOR_EACH(worker) {
         if (worker->state == ABSENT || worker->state == LEAVING)
             continue;
-        report_failure(worker, "the mount has ended");
+        refuse(&worker->client, "the mount has ended");
         wire_tell(worker, 'E', "", 0);
         dismiss(worker);
     }
