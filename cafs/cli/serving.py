@@ -24,6 +24,7 @@ from cafs.cli.inheriting import Adoption, settings_before
 from cafs.errors import CafsError, MountError, StorageError
 from cafs.fuse.channel import CHANNEL_FD, REQUESTS_FD, Channel, open_channel
 from cafs.fuse.interests import Interests
+from cafs.fuse.losses import recovered
 from cafs.fuse.operations import CafsOperations
 from cafs.fuse.session import Session, SessionOptions, open_kept_session, open_mounted_session
 from cafs.store.store import open_store
@@ -168,7 +169,8 @@ async def _serve_requests(
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen)
-            await _answer(session, signals, begun)
+            with recovered(channel, nursery):
+                await _answer(session, signals, begun)
             await _hear_out(left)
             nursery.cancel_scope.cancel()
     return ended.is_set()

@@ -5,6 +5,8 @@ One datagram a message, its first byte says which:
 - ``G`` and a request as it was relayed, from the keeper: nobody waits for this one any more.
 - ``E``, from the keeper: the mount has ended for good.
 - ``L`` with a descriptor, to the keeper: keep this open for as long as the mount lives.
+- ``A`` with a node and an offset, to the keeper: the answer to a READ or READDIR of these has been
+  lost, ask again.
 
 The end of the channel is the end of the keeper.
 """
@@ -12,6 +14,7 @@ The end of the channel is the end of the keeper.
 import array
 import logging
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -27,6 +30,7 @@ WORD_FD: Final = 5
 """Where it says whether it is ready, to whoever waits for that."""
 _LENGTH_MAX: Final = 4096
 """No message is longer: the longest request that is relayed has 320 bytes."""
+_LOST: Final = struct.Struct("=QQ")
 
 
 class Channel:
@@ -66,6 +70,16 @@ class Channel:
         """
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
         await self._connection.sendmsg([b"L"], [rights])
+
+    async def ask_again(self, node: int, offset: int) -> None:
+        """Have the keeper repeat a READ or READDIR whose answer has been lost.
+
+        Raises:
+            OSError: the keeper has gone.
+
+        Cancellation: it has been sent or not.
+        """
+        await self._connection.send(b"A" + _LOST.pack(node, offset))
 
     async def _receive(self) -> bytes:
         """The next message; empty once the keeper has gone."""

@@ -29,6 +29,7 @@ from pyfuse3 import (
 from typing_extensions import override
 
 from cafs.errors import SourceChangedError
+from cafs.fuse import losses
 from cafs.fuse.boundary import boundary
 from cafs.fuse.interests import Interests
 from cafs.fuse.readonly import ReadOnlyOperations
@@ -154,6 +155,7 @@ class CafsOperations(ReadOnlyOperations):
     @override
     @boundary
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        losses.answering(fh, off)
         try:
             return await self._filesystem.read(fh, off, size)
         except SourceChangedError:
@@ -175,6 +177,7 @@ class CafsOperations(ReadOnlyOperations):
     @override
     @boundary
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        losses.answering(fh, start_id)
         after = start_id
         if after == 0:
             if not pyfuse3.readdir_reply(token, FileNameT(b"."), _directory(fh), _DOT):

@@ -27,6 +27,8 @@ class FakeKernel:
     def __init__(self) -> None:
         kind = socket.SOCK_SEQPACKET
         self.line, self.keepers_end = socket.socketpair(socket.AF_UNIX, kind)
+        # The device takes any length; a socket with its usual buffer does not.
+        self.keepers_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_MAX)
         self._last = 0
         self._waiting: dict[int, Request] = {}
         self._early: dict[int, Reply] = {}

@@ -14,8 +14,10 @@ from typing import Final, Self
 IN_HEADER: Final = struct.Struct("=IIQQIIIHH")
 OUT_HEADER: Final = struct.Struct("=IiQ")
 ROOT_NODE: Final = 1
-MESSAGE_MAX: Final = (128 << 10) + 4096
-"""No message between keeper and worker is longer: 32 pages and room for headers."""
+DATA_MAX: Final = 256 << 10
+"""Bytes of content in one message."""
+MESSAGE_MAX: Final = DATA_MAX + 4096
+"""No message between keeper and worker is longer: that and room for headers."""
 READ_MAX: Final = 8192
 """The kernel sends no longer request to who offers a buffer of this size."""
 ERRNO_END: Final = 512

@@ -228,6 +228,7 @@ class HandKeeper:
 
     def _start(self, command: list[str], listen: int, speak: int) -> KeptWorker:
         requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_MAX)
         channel, its_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with self.log.open("ab") as log, theirs, its_channel:
             # Above the places where they are to be, so that none is in the way of another.

@@ -26,6 +26,7 @@ DEADLINE_S: Final = 10.0
 _FDS: Final = 3
 _PEER: Final = struct.Struct("=3i")
 _STATFS: Final = bytes(80)
+_LOST: Final = struct.Struct("=QQ")
 _BEAT: Final = 1 << 63
 _STUB: Final = """
 import _signal, _socket, os, sys
@@ -180,6 +181,10 @@ class HandWorker:
     def lease(self, *fds: int, text: bytes = b"L") -> None:
         """Send ``L``, or whatever it be, with these descriptors on the channel."""
         socket.send_fds(self.channel, [text], fds)
+
+    def ask_again(self, node: int, offset: int) -> None:
+        """Say on the channel that the answer to a READ or READDIR has been lost."""
+        self.channel.send(b"A" + _LOST.pack(node, offset))
 
     def told(self, timeout_s: float = DEADLINE_S) -> bytes:
         """What the keeper says next on the channel; empty when it has closed it.

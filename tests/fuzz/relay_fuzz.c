@@ -79,10 +79,24 @@ static void worker_starts(void)
     say(&reply, length, 0, how & 4);
 }
 
+/* The worker says that an answer was lost, of a request that waits or of none. */
+static void worker_loses(void)
+{
+    const struct request *request = requests_at(byte());
+    struct fuse_in_header header = {.nodeid = word()};
+    struct fuse_read_in body = {.offset = byte()};
+
+    if (request != NULL && request->length >= sizeof header + sizeof body) {
+        memcpy(&header, request->message, sizeof header);
+        memcpy(&body, request->message + sizeof header, sizeof body);
+    }
+    relay_again(header.nodeid, body.offset);
+}
+
 /* What happens next. */
 static void step(void)
 {
-    switch (byte() % 14) {
+    switch (byte() % 15) {
     case 0:
     case 1:
         kernel_asks(1);
@@ -123,6 +137,9 @@ static void step(void)
         break;
     case 12:
         kernel_babbles();
+        break;
+    case 13: /* the worker lost an answer */
+        worker_loses();
         break;
     default:
         failing = byte() % 4 == 0;

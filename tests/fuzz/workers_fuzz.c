@@ -187,6 +187,26 @@ static void misbehave(int pid)
         transmit(processes[pid].requests, message, sizeof header + length, 0);
 }
 
+/* What a worker may say on its channel: its lease, or that an answer to what waits was lost. */
+static void say_on_channel(int pid, uint8_t which)
+{
+    struct fuse_in_header header = {.nodeid = which};
+    struct fuse_read_in body = {.offset = 0};
+    const struct request *request = requests_at(which % 8);
+    char text[17] = "A";
+
+    if (request != NULL && request->length >= sizeof header + sizeof body) {
+        memcpy(&header, request->message, sizeof header);
+        memcpy(&body, request->message + sizeof header, sizeof body);
+    }
+    memcpy(text + 1, &header.nodeid, 8);
+    memcpy(text + 9, &body.offset, 8);
+    if (which < 128)
+        transmit(processes[pid].channel, "L", 1, 1);
+    else
+        transmit(processes[pid].channel, text, sizeof text, 0);
+}
+
 /* A reply to INIT that may differ from the one of good workers. */
 static void reply_to_init(int pid)
 {
@@ -301,7 +321,7 @@ static void step(void)
         else if (choice % 15 == 10)
             misbehave(pid);
         else if (choice % 15 == 11)
-            transmit(processes[pid].channel, "L", 1, 1);
+            say_on_channel(pid, byte());
         else
             while (behave(pid) && choice % 15 != 12)
                 continue;

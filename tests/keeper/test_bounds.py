@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cafs.testing.fuse_wire import Opcode, Reply, Request, read_body
+from cafs.testing.fuse_wire import DATA_MAX, Opcode, Reply, Request, read_body
 from cafs.testing.hand_worker import HandWorker
 from cafs.testing.keeping import RunningKeeper
 
@@ -51,11 +51,11 @@ def test_memory_is_small_at_its_worst(
 ) -> None:
     asked: list[Request] = []
     while len(asked) < SLOTS:
-        asked.append(keeper.kernel.send(Opcode.READ, read_body(size=131072), nodeid=9))
+        asked.append(keeper.kernel.send(Opcode.READ, read_body(size=DATA_MAX), nodeid=9))
         worker.waiting()
     keeper.wait_until(lambda status: status.waiting == len(asked))
     for request in asked:
-        worker.reply(request, bytes(128 << 10))
+        worker.reply(request, bytes(DATA_MAX))
         keeper.kernel.receive()
     assert keeper.memory_kb() < LIMIT_KB
 

@@ -70,7 +70,7 @@ def test_what_would_send_requests_another_way_is_never_on(
 
 
 def test_messages_stay_at_32_pages(keeper: RunningKeeper) -> None:
-    assert edited(keeper, PLAIN, InitIn()).max_pages == 32
+    assert edited(keeper, PLAIN, InitIn()).max_pages == 64
 
 
 def test_many_reads_may_wait_in_the_background(keeper: RunningKeeper) -> None:
@@ -96,7 +96,7 @@ def test_init_unanswered_when_the_first_worker_dies_goes_to_the_next(
     first.kill()
     second = keeper.workers.next()
     second.begin()
-    assert InitOut.decode(keeper.kernel.reply_to(asked).body).max_pages == 32
+    assert InitOut.decode(keeper.kernel.reply_to(asked).body).max_pages == 64
     request = keeper.kernel.send(Opcode.GETATTR)
     assert second.receive() == request
 

@@ -9,6 +9,7 @@ import os
 import pytest
 
 from cafs.testing.fuse_wire import (
+    MESSAGE_MAX,
     InitIn,
     InitOut,
     Notice,
@@ -49,7 +50,7 @@ def still_works(keeper: RunningKeeper, worker: HandWorker) -> None:
         Reply.pack(2, 0, b"1234", length=21),
         Reply.pack(2, 0, b"1234", length=0xFFFFFFFF),
         Reply.pack(0, Notice.INVAL_INODE, bytes(24), length=17),
-        Reply.pack(4, 0, bytes((128 << 10) + 4096)),
+        Reply.pack(4, 0, bytes(MESSAGE_MAX)),
     ],
     ids=["1", "15", "says 0", "less", "header only", "more", "huge", "notice", "too much"],
 )

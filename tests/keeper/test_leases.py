@@ -125,7 +125,7 @@ def test_other_messages_with_descriptors_leak_nothing(
     settle(keeper, worker)
     before = keeper.open_files()
     with locked(tmp_path / "other") as other:
-        for text in (b"X", b"LL", b"L" * 100, b"E"):
+        for text in (b"X", b"LL", b"L" * 100, b"E", b"A", bytes(17), b"A" * 16, b"A" * 18):
             worker.lease(other, other, other, text=text)
     keeper.wait_for_log("lease|channel|worker")
     settle(keeper, worker)

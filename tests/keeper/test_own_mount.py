@@ -95,7 +95,7 @@ def test_it_mounts_with_the_options_that_are_wanted(
     kind, source, of_system = fields[-3:]
     options = {*fields[5].split(","), *of_system.split(",")}
     assert (kind, source) == ("fuse.cafs", "test")
-    assert options >= has | {"ro", "default_permissions", "max_read=131072"}
+    assert options >= has | {"ro", "default_permissions", "max_read=262144"}
     assert not options & lacks
 
 

@@ -48,7 +48,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def mount(device: int, point: Path) -> None:
-    data = f"fd={device},rootmode=40000,user_id=0,group_id=0,max_read=131072"
+    data = f"fd={device},rootmode=40000,user_id=0,group_id=0,max_read=262144"
     if LIBC.mount(b"test", bytes(point), b"fuse.cafs", NOSUID_NODEV, data.encode()):
         raise OSError(ctypes.get_errno(), f"mount {point}")
 

@@ -71,7 +71,7 @@ def test_a_request_reaches_the_worker_as_the_kernel_sent_it(
     assert worker.receive() == request
 
 
-@pytest.mark.parametrize("length", [0, 1, 144, 4096, 128 << 10])
+@pytest.mark.parametrize("length", [0, 1, 144, 4096, 256 << 10])
 def test_a_reply_reaches_the_kernel_as_the_worker_sent_it(
     keeper: RunningKeeper, worker: HandWorker, length: int
 ) -> None:
@@ -95,10 +95,10 @@ def test_reads_carry_their_inode_as_handle_and_are_else_unchanged(
     keeper: RunningKeeper, worker: HandWorker, opcode: Opcode
 ) -> None:
     nodeid = 0xFEDC_BA98_7654_3210
-    request = keeper.kernel.send(opcode, read_body(offset=8192, size=131072), nodeid=nodeid)
+    request = keeper.kernel.send(opcode, read_body(offset=8192, size=262144), nodeid=nodeid)
     got = worker.receive()
     assert handle_of(got.body) == nodeid
-    assert got == replace(request, body=read_body(fh=nodeid, offset=8192, size=131072))
+    assert got == replace(request, body=read_body(fh=nodeid, offset=8192, size=262144))
 
 
 def test_requests_keep_their_order_and_replies_may_change_it(
@@ -118,7 +118,7 @@ def test_many_large_replies_at_once_are_all_whole(
     keeper: RunningKeeper, worker: HandWorker
 ) -> None:
     """The sockets have their usual buffers, which hold not even two of these."""
-    asked = [keeper.kernel.send(Opcode.READ, read_body(size=128 << 10)) for _ in range(200)]
+    asked = [keeper.kernel.send(Opcode.READ, read_body(size=256 << 10)) for _ in range(200)]
     pieces = {one.unique: one.unique.to_bytes(8, "little") * (16 << 10) for one in asked}
 
     def reply_to_all() -> None:
@@ -132,6 +132,40 @@ def test_many_large_replies_at_once_are_all_whole(
             assert keeper.kernel.reply_to(request).body == pieces[request.unique]
         replying.result()
     assert keeper.status().waiting == 0
+
+
+@pytest.mark.parametrize("opcode", [Opcode.READ, Opcode.READDIR, Opcode.READDIRPLUS])
+def test_a_read_whose_answer_was_lost_is_sent_again(
+    keeper: RunningKeeper, worker: HandWorker, opcode: Opcode
+) -> None:
+    nodeid = 0xFEDC_BA98_7654_3210
+    request = keeper.kernel.send(opcode, read_body(offset=1 << 40, size=262144), nodeid=nodeid)
+    for _ in range(5):
+        got = worker.receive()
+        assert got.unique == request.unique
+        assert handle_of(got.body) == nodeid
+        worker.ask_again(nodeid, 1 << 40)
+    worker.reply(worker.receive(), b"at last")
+    assert keeper.kernel.reply_to(request).body == b"at last"
+    assert keeper.status().resent == 5
+
+
+def test_only_what_was_lost_is_sent_again(keeper: RunningKeeper, worker: HandWorker) -> None:
+    kernel = keeper.kernel
+    lost = kernel.send(Opcode.READ, read_body(offset=4096, size=4096), nodeid=7)
+    kernel.send(Opcode.READ, read_body(offset=0, size=8192), nodeid=7)
+    kernel.send(Opcode.READ, read_body(offset=4096, size=4096), nodeid=8)
+    kernel.send(Opcode.GETATTR, struct.pack("=IIQ", 0, 0, 4096) + bytes(24), nodeid=7)
+    answered = kernel.send(Opcode.READ, read_body(offset=12288, size=4096), nodeid=7)
+    for _ in range(4):
+        worker.receive()
+    worker.reply(worker.receive(), b"heard")
+    assert kernel.reply_to(answered).body == b"heard"
+    for node, offset in [(7, 12288), (7, 1), (9, 4096), (7, 4096)]:
+        worker.ask_again(node, offset)
+    assert worker.receive().unique == lost.unique
+    assert keeper.status().resent == 1
+    assert worker.waiting() == []
 
 
 @pytest.mark.parametrize("length", [1, 255])

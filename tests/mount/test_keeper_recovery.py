@@ -1,12 +1,19 @@
 """Workers die, stop, hang and are reloaded, and readers notice nothing but a pause."""
 
+import ctypes
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Final
 
 import pytest
 
+from cafs.fuse.channel import REQUESTS_FD
 from cafs.testing.command import Cafs
+from cafs.testing.fuse_wire import MESSAGE_MAX
 from cafs.testing.origin import running_origin
 from cafs.testing.soaking import KEEPER_LINES, Ground, Outcome, Scene, mounted, plant_hang
 
@@ -17,6 +24,8 @@ LONGEST_S = 5.0
 """What no reader may wait for, on a machine that does other things too; scripts/soak measures."""
 SILENT_S = 10.0
 """How long a worker may be silent before it is replaced."""
+_PIDFD_GETFD: Final = 438
+"""The number of the system call, on every architecture."""
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +95,37 @@ def test_a_file_that_was_open_before_is_read_on_by_another_worker(scene: Scene) 
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         assert os.pread(fd, 4096, 0) == before
         assert os.fstat(fd).st_size == 256 * MIB
+
+
+@contextmanager
+def socket_of(pid: int, fd: int) -> Iterator[socket.socket]:
+    """Another process's own socket, by pidfd_getfd(2)."""
+    process = os.pidfd_open(pid)
+    try:
+        taken = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, process, fd, 0)
+    finally:
+        os.close(process)
+    assert taken >= 0, os.strerror(ctypes.get_errno())
+    with socket.socket(fileno=taken) as found:
+        yield found
+
+
+def test_an_answer_that_cannot_be_sent_is_given_again(scene: Scene) -> None:
+    scene.cafs.expect_log("fuse_reply_")
+    worker = scene.keeper.wait_serving().worker
+    resent = scene.keeper.status().resent
+    with (
+        scene.mount.ref("data").open("rb", buffering=0) as opened,
+        ThreadPoolExecutor(1) as pool,
+        socket_of(worker, REQUESTS_FD) as replies,
+    ):
+        fd = opened.fileno()
+        before = os.pread(fd, MIB, 0)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        replies.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)  # that is, a page or so
+        reading = pool.submit(os.pread, fd, MIB, 0)
+        scene.keeper.wait_until(lambda status: status.resent >= resent + 3)
+        assert not reading.done()
+        replies.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_MAX)
+        assert reading.result(LONGEST_S) == before
+    assert scene.keeper.status().worker == worker

@@ -78,7 +78,7 @@ void device_close(void);
  * notices_push and log_line ---- */
 
 enum {
-    DATA_MAX = 128 << 10,         /* bytes of content in one message: larger ones need luck */
+    DATA_MAX = 256 << 10,         /* bytes of content in one message (ADR 0009) */
     ANSWER_MAX = DATA_MAX + 4096, /* the longest reply */
     DEVICE_READ = 8192,           /* what the kernel wants to be offered for each request */
 };
@@ -119,6 +119,9 @@ enum answer {
  * INIT and heartbeats, and notify; its other replies are dropped.
  */
 enum answer relay_answer(const char *message, size_t length, bool serving);
+
+/* The worker's answer to a READ or READDIR of this node and offset was lost: it is sent again. */
+void relay_again(uint64_t node, uint64_t offset);
 
 /* Answers a request with an error (0: success) and no more. */
 void relay_error(uint64_t unique, int error);
@@ -290,7 +293,7 @@ void wire_tell(const struct worker *worker, char kind, const void *message, size
 /* Takes messages (worker_take), as many as are there and have their turn; closes what is closed. */
 void wire_read(struct worker *worker);
 
-/* Likewise from the channel, on which the worker passes its lease. */
+/* Likewise from the channel: the worker's lease, and which of its replies were lost. */
 void wire_listen(struct worker *worker);
 
 /* ---- spawn.c: starting the process of a worker ---- */

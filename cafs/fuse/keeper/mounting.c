@@ -17,8 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* What the kernel is told of every mount: no request above 128 KiB, as max_pages in INIT's reply. */
-#define MAX_READ "max_read=131072"
+/* What the kernel is told of every mount: no request above 256 KiB, as max_pages in INIT's reply. */
+#define MAX_READ "max_read=262144"
 
 /* What is known of the mount: its device number, which is nobody else's. */
 static struct statx ours;

@@ -210,6 +210,28 @@ static void refused(struct request *request)
     relay_flush();
 }
 
+void relay_again(uint64_t node, uint64_t offset)
+{
+    struct {
+        struct fuse_in_header header;
+        struct fuse_read_in body;
+    } asked;
+
+    for (size_t place = 0; place < REQUESTS_MAX; place++) {
+        struct request *request = requests_at(place);
+
+        if (request == NULL || !request->sent || request->length < sizeof asked)
+            continue;
+        memcpy(&asked, request->message, sizeof asked);
+        if (!is_among(&asked.header, HANDLES) || asked.header.nodeid != node ||
+            asked.body.offset != offset)
+            continue;
+        requests_again(request);
+        counters.resent++;
+    }
+    relay_flush();
+}
+
 enum answer relay_answer(const char *message, size_t length, bool serving)
 {
     struct fuse_out_header header;

@@ -21,6 +21,7 @@ enum {
     FD_CHANNEL = 4,
     FD_WORD = 5,
     FD_ABOVE = 10, /* copies are made here, so that none lies where another is to go */
+    SENDING_MIN = ANSWER_MAX + 32, /* bytes; the kernel keeps 32 of a socket's for itself */
 };
 
 static char *const *command;
@@ -107,13 +108,34 @@ static void become_worker(pid_t keeper, int requests, int channel, int word)
     execvp(command[0], command);
 }
 
+/* Lets a socket send the longest reply, which the default does not. Returns 0, or -1 when logged. */
+static int widen(int socket)
+{
+    const int wanted = SENDING_MIN; /* of which the kernel makes twice as much */
+    socklen_t size = sizeof(int);
+    int given = 0;
+
+    if (setsockopt(socket, SOL_SOCKET, SO_SNDBUFFORCE, &wanted, sizeof wanted) != 0)
+        setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof wanted);
+    getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &given, &size);
+    if (given >= SENDING_MIN)
+        return 0;
+    log_line(LEVEL_ERROR,
+             "a socket may send %d bytes at once, and a worker's replies want %d: "
+             "raise it, sysctl net.core.wmem_max=212992 is the kernel's own",
+             given, SENDING_MIN);
+    errno = EMSGSIZE;
+    return -1;
+}
+
 pid_t spawn(int word, int *requests, int *channel)
 {
     int pairs[2][2] = {{-1, -1}, {-1, -1}}; /* of requests and channel: our end, and the worker's */
     pid_t keeper = getpid(), pid = -1;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pairs[0]) == 0 &&
-        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pairs[1]) == 0)
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pairs[1]) == 0 &&
+        widen(pairs[0][1]) == 0)
         pid = fork();
     if (pid == 0) {
         become_worker(keeper, pairs[0][1], pairs[1][1], word);

@@ -103,7 +103,10 @@ static void keep_lease(int lease)
 void wire_listen(struct worker *worker)
 {
     for (int i = 0; i < MESSAGES_MAX && worker->channel >= 0; i++) {
-        char text[2];
+        struct lost {
+            uint64_t node, offset;
+        } lost;
+        char text[1 + sizeof lost + 1]; /* a longer message is cut, and has another length */
         int lease;
         ssize_t length = receive(worker->channel, text, sizeof text, MSG_DONTWAIT, &lease);
 
@@ -115,6 +118,11 @@ void wire_listen(struct worker *worker)
         }
         if (lease >= 0)
             close(lease);
+        if (length == 1 + sizeof lost && text[0] == 'A') {
+            memcpy(&lost, text + 1, sizeof lost);
+            relay_again(lost.node, lost.offset);
+            continue;
+        }
         if (length > 0) {
             complain("worker %d sent a message on its channel that has no meaning", worker->pid);
             continue;
