@@ -87,8 +87,9 @@ class DecodedContent(Content):
             CafsError: as ``Content.ensure``.
         """
         stream = await self._store.streams.open(self.key, self.size)
-        await self._gather(stream, span.clamp(self.size), patience)
-        while missing := stream.present().missing(span.clamp(self.size)):
+        wanted = span.clamp(self.size)
+        await self._gather(stream, wanted, patience)
+        while missing := stream.present(wanted).missing(wanted):
             start = next(iter(missing)).start
             segment = self._store.trees.segment_at(self._record.number, self._number, start)
             if segment is None:
@@ -115,7 +116,7 @@ class DecodedContent(Content):
 
     async def _gather(self, stream: Stream, span: Span, patience: Patience) -> None:
         """Fetch the input of many segments together, where it lies together."""
-        if span.length <= PIECE or stream.present().covers(span):
+        if span.length <= PIECE or stream.present(span).covers(span):
             return
         segments = self._store.trees.segments(self._record.number, self._number, span)
         start = min(one.input_start for one in segments)

@@ -120,9 +120,9 @@ class Downloader:
                         rotation.progressed()
                     await self._recover(flight, rotation, error)
 
-    def present(self) -> SpanSet:
-        """What is in the store."""
-        return SpanSet() if self.stream is None else self.stream.present()
+    def present(self, around: Span | None = None) -> SpanSet:
+        """What is in the store; as ``Stream.present``."""
+        return SpanSet() if self.stream is None else self.stream.present(around)
 
     def leave_out_served(self) -> bool:
         """Use only sources that no bytes came from; whether there are any. For no flight's time."""
@@ -150,7 +150,8 @@ class Downloader:
         if flight.single:
             self.size = stream.size
             flight.span = Span(0, self.size or 0)
-        missing = stream.present().missing(Span(flight.position, flight.span.stop))
+        rest = Span(flight.position, flight.span.stop)
+        missing = stream.present(rest).missing(rest)
         gap = next(iter(missing), None)
         reached = flight.span.stop if gap is None else gap.start
         if reached > flight.position:

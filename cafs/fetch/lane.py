@@ -140,7 +140,8 @@ class Lane(Flights):
 
     @override
     def missing(self, span: Span) -> SpanSet:
-        return self.downloader.present().missing(span.clamp(self.end))
+        wanted = span.clamp(self.end)
+        return self.downloader.present(wanted).missing(wanted)
 
     @override
     def check(self, span: Span, patience: Patience) -> None:
@@ -159,7 +160,7 @@ class Lane(Flights):
                 self._start(Flight(Span(0, self.end), single=True))
             return list(self._flights)
         flying = [flight.rest for flight in self._flights]
-        present = self.downloader.present()
+        present = self.downloader.present(planning.around(span))
         for each in planning.requests(span, present, flying, self.end):
             self._start(Flight(each))
         wanted = span.clamp(self.end)

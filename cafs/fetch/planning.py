@@ -24,8 +24,19 @@ def window(first: int, stop: int) -> Span:
     return Span(first, max(first, min(stop, edge)))
 
 
+def around(span: Span) -> Span:
+    """What a fetch of ``span`` may bring at most."""
+    return span.align(GRANULE)
+
+
 def requests(span: Span, present: SpanSet, flying: Iterable[Span], size: int) -> list[Span]:
     """The ranges to ask for, so that with those under way all of ``span`` becomes present.
+
+    Args:
+        span: what is wanted.
+        present: what the store has ``around`` it.
+        flying: what is under way.
+        size: of the stream.
 
     Returns:
         disjoint spans in order, below ``size``, none longer than ``LONGEST``, none with a byte
@@ -35,10 +46,10 @@ def requests(span: Span, present: SpanSet, flying: Iterable[Span], size: int) ->
     wanted = covered.missing(span.clamp(size))
     if not wanted:
         return []
-    around = covered.missing(span.align(GRANULE).clamp(size))
+    gaps = covered.missing(around(span).clamp(size))
     return [
         Span(start, min(start + LONGEST, gap.stop))
-        for gap in around
+        for gap in gaps
         if wanted.intersection(gap)
         for start in range(gap.start, gap.stop, LONGEST)
     ]

@@ -63,7 +63,8 @@ class PlantedContent(Content):
     @override
     async def ensure(self, span: Span, patience: Patience) -> None:
         self._stream = self._streams.find(self.key)
-        if self._stream is None or not self._stream.present().covers(span.clamp(self.size)):
+        wanted = span.clamp(self.size)
+        if self._stream is None or not self._stream.present(wanted).covers(wanted):
             await self._plant(patience)
             self._stream = self._streams.find(self.key)
 

@@ -1,6 +1,6 @@
 """Ref specs: a ref with everything the settings say about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from typing_extensions import override
@@ -34,6 +34,10 @@ class RefSpec:
     pin. ``strip`` leading path components are removed, then ``subdir`` is the root. ``mirrors`` are
     other URLs of the same content. ``platform`` None is the machine's own. ``deadline_s`` bounds
     time without progress; None means: as long as the reader lives.
+
+    From these follow ``source``, the text under which it is kept what the spec resolved to: it has
+    nothing of what is shown of that, since all refs of a mount to one tag have one version; and
+    ``key``, the text under which it is kept what the spec shows: everything that matters.
     """
 
     name: str
@@ -45,16 +49,11 @@ class RefSpec:
     platform: Platform | None = None
     deadline_s: float | None = 60.0
     pull: Pull = "lock"
+    source: str = field(init=False, repr=False, compare=False)
+    key: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def source(self) -> str:
-        """The text under which it is kept what the spec resolved to.
-
-        It has nothing of what is shown of that: all refs of a mount to one tag have one version.
-        """
-        return "\n".join([self.ref.canonical, str(self.integrity or ""), str(self.platform or "")])
-
-    @property
-    def key(self) -> str:
-        """The text under which it is kept what the spec shows: everything that matters."""
-        return "\n".join([self.source, str(self.strip), self.subdir])
+    def __post_init__(self) -> None:
+        # Once, and not for every request: to spell a URL costs more than to find its bytes.
+        source = [self.ref.canonical, str(self.integrity or ""), str(self.platform or "")]
+        object.__setattr__(self, "source", "\n".join(source))
+        object.__setattr__(self, "key", "\n".join([self.source, str(self.strip), self.subdir]))

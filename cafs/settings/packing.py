@@ -93,7 +93,7 @@ def unpack(raw: bytes) -> Settings:
 
 
 def _packed(spec: RefSpec) -> _Spec:
-    values = {each.name: getattr(spec, each.name) for each in fields(spec)}
+    values = {each.name: getattr(spec, each.name) for each in fields(spec) if each.init}
     return _Spec(**values | {"ref": _text(spec.ref)})
 
 

@@ -77,8 +77,12 @@ class Ledger:
             prefix = bytes.fromhex(key) + record.file
             return self._touching(recent, index, prefix, span).missing(span)
 
-    def present(self, key: StreamKey) -> SpanSet:
-        """All that is present of the stream; nothing when its file is not as it should be."""
+    def present(self, key: StreamKey, around: Span | None = None) -> SpanSet:
+        """What is present of the stream; nothing when its file is not as it should be.
+
+        ``around`` is what is asked about: of the spans that do not touch it, nothing need be said,
+        and a stream may have thousands.
+        """
         raw_key = bytes.fromhex(key)
         with self._recent.read() as recent, self._index.read() as index:
             raw = index.get(self._streams, raw_key)
@@ -86,8 +90,11 @@ class Ledger:
                 return SpanSet()
             record = unpack_stream(raw)
             prefix = raw_key + record.file
-            fresh = spans.recorded(recent, self._fresh, prefix)
-            present = spans.recorded(index, self._durable, prefix).union(fresh)
+            if around is not None:
+                present = self._touching(recent, index, prefix, around)
+            else:
+                fresh = spans.recorded(recent, self._fresh, prefix)
+                present = spans.recorded(index, self._durable, prefix).union(fresh)
         if record.digest is not None and record.size is not None:
             present = SpanSet([Span(0, record.size)])
         return present if self.intact(key, record, max(present.bounds, default=0)) else SpanSet()

@@ -84,9 +84,12 @@ class Stream:
             self._size = None if record is None else record.size
         return self._size
 
-    def present(self) -> SpanSet:
-        """What can be read now, whoever wrote it."""
-        return self._shelf.ledger.present(self.key)
+    def present(self, around: Span | None = None) -> SpanSet:
+        """What can be read now, whoever wrote it; ``around`` is what is asked about, None for all.
+
+        With it, what does not touch it may be left out.
+        """
+        return self._shelf.ledger.present(self.key, around)
 
     def digest(self) -> Digest | None:
         """The digest of the blob that the stream has become, None before that."""

@@ -1,7 +1,9 @@
 """From nodes of the namespace to what they show: specs, trees, content."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never
+
+from cachetools import LRUCache
 
 from cafs.distribution.interfaces import OpenTree
 from cafs.errors import PolicyError
@@ -15,6 +17,11 @@ from cafs.vfs.namespace import AdHocRef, DigestBlob, NamedRef, Node, TreeBlob
 
 Shown: TypeAlias = NamedRef | AdHocRef | DigestBlob | TreeBlob
 """Nodes with content of their own; which of them are trees is for ``Opening.shape`` to say."""
+
+
+_MADE: Final = 1024
+"""Specs of refs that were named by path, which are remembered: making one costs as much as a look
+into the store."""
 
 
 class Opening:
@@ -48,6 +55,7 @@ class Opening:
         self._ad_hoc = ad_hoc
         self._deadline_s = deadline_s
         self._crowds = Crowds()
+        self._made: LRUCache[Ref, RefSpec] = LRUCache(_MADE)
 
     def shape(self, node: Shown) -> Shape:
         """Whether a node is a file or shows a tree.
@@ -144,4 +152,7 @@ class Opening:
         if isinstance(node, NamedRef):
             return self._specs[node.name]
         self._policy.check(node.ref)
-        return self._ad_hoc(node.ref)
+        spec = self._made.get(node.ref)
+        if spec is None:
+            spec = self._made[node.ref] = self._ad_hoc(node.ref)
+        return spec

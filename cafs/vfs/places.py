@@ -37,7 +37,7 @@ _MARKED: Final = ";"
 _NAMED: Final = ("ref",)
 """Where the named refs are."""
 _MEANINGS: Final = 4096
-"""Paths whose meaning is remembered: parsing one costs more than reading its page."""
+"""Paths and numbers whose meaning is remembered: finding one costs more than reading its page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,7 @@ class Places:
         self._view = view
         self._root = Named(ROOT_INODE, view.path, view.node)
         self._meanings: LRUCache[str, tuple[Path, Node]] = LRUCache(_MEANINGS)
+        self._found: LRUCache[int, Attachment] = LRUCache(_MEANINGS)
         self._ranges = Ranges()
 
     async def settle_root(self) -> None:
@@ -146,7 +147,7 @@ class Places:
         if inside is not None:
             tree, path, node = inside
             return Planted(inode, path, node, tree, inode - tree.first)
-        at = self._attachments.find(self._mount, inode)
+        at = self._find(inode)
         if at is None:
             raise SourceChangedError(
                 f"inode {inode} is not known in this mount", hint="open the path again"
@@ -168,8 +169,17 @@ class Places:
 
     def is_control(self, inode: int) -> bool:
         """Whether a number stands for ``.cafs``, or for something below it."""
-        at = None if self.is_inside(inode) else self._attachments.find(self._mount, inode)
+        at = None if self.is_inside(inode) else self._find(inode)
         return at is not None and (at.path == CONTROL or at.path.startswith(f"{CONTROL}/"))
+
+    def _find(self, inode: int) -> Attachment | None:
+        """The attachment that a number is of; what has one number is looked up once."""
+        at = self._found.get(inode)
+        if at is None:
+            at = self._attachments.find(self._mount, inode)
+            if at is not None and at.content is None and at.tree is None:
+                self._found[inode] = at
+        return at
 
     def child(self, parent: Path, name: str) -> Node | None:
         """What a name in a directory of the namespace is; None when there is no such name."""
