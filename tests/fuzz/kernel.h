@@ -185,7 +185,7 @@ static void check_init(const char *message, size_t length)
     MUST(length == sizeof(struct fuse_out_header) + sizeof given);
     memcpy(&given, message + sizeof(struct fuse_out_header), sizeof given);
     MUST(given.major == FUSE_KERNEL_VERSION && (given.flags & ~offered.flags) == 0);
-    MUST(given.flags2 == 0 && given.max_pages <= 32);
+    MUST(given.flags2 == 0 && given.max_pages <= 64);
 }
 
 void device_write(const void *message, size_t length)
