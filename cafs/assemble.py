@@ -69,8 +69,7 @@ async def open_transport(settings: Settings, metrics: Metrics) -> AsyncIterator[
     are asked with retries around it.
     """
     proxies = Proxies.from_environment(os.environ)
-    bundle = settings.ca_bundle
-    http = HttpTransport(proxies=proxies, tls=tls_context(bundle) if bundle else None)
+    http = HttpTransport(proxies=proxies, tls=partial(tls_context, settings.ca_bundle))
     redirects = RedirectPolicy(proxied=lambda url: bool(proxies.proxy_for(url)))
     web = BearerAuth(Redirecting(Metering(http, metrics), redirects), redirects)
     files = Metering(FileTransport(), metrics)

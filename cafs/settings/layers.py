@@ -60,7 +60,7 @@ def of_file(document: Document, environ: Mapping[str, str]) -> Layer:
         suid=document.flag("mount.suid"),
         dev=document.flag("mount.dev"),
         offline=document.flag("network.offline"),
-        ca_bundle=_existing(
+        ca_bundle=_bundle(
             document.origin.name,
             "network.ca-bundle",
             _absolute(document, "network.ca-bundle", environ),
@@ -101,7 +101,7 @@ def of_environment(environ: Mapping[str, str], start: Path) -> Layer:
         suid=said("CAFS_SUID", units.switch),
         dev=said("CAFS_DEV", units.switch),
         offline=said("CAFS_OFFLINE", units.switch),
-        ca_bundle=_existing(ENVIRONMENT, "CAFS_CA_BUNDLE", said("CAFS_CA_BUNDLE", start.joinpath)),
+        ca_bundle=_bundle(ENVIRONMENT, "CAFS_CA_BUNDLE", said("CAFS_CA_BUNDLE", start.joinpath)),
     )
 
 
@@ -133,7 +133,7 @@ def of_flags(overrides: Overrides, start: Path) -> Layer:
         suid=overrides.suid,
         dev=overrides.dev,
         offline=overrides.offline,
-        ca_bundle=_existing(
+        ca_bundle=_bundle(
             COMMAND_LINE, "--ca-bundle", start / ca_bundle if ca_bundle is not None else None
         ),
     )
@@ -184,9 +184,20 @@ def _absolute(document: Document, key: str, environ: Mapping[str, str]) -> Path 
     return Path(text)
 
 
-def _existing(source: str, key: str, path: Path | None) -> Path | None:
-    if path is not None and not path.is_file():
-        raise SettingsError(source, key, f"{path}: there is no such file")
+def _bundle(source: str, key: str, path: Path | None) -> Path | None:
+    """Look at it now: nobody would be told of it when it is used."""
+    if path is None:
+        return None
+    import ssl  # noqa: PLC0415 - it costs as much as all the rest of the settings
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except FileNotFoundError as error:
+        raise SettingsError(source, key, f"{path}: there is no such file") from error
+    except ssl.SSLError as error:
+        raise SettingsError(source, key, f"{path}: it holds no certificates in PEM") from error
+    except OSError as error:
+        raise SettingsError(source, key, f"{path}: {error.strerror}") from error
     return path
 
 

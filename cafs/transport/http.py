@@ -11,7 +11,7 @@ speaks HTTP/1.1; its doors are here, in ``connecting``, ``pooling`` and ``receiv
 import logging
 import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -92,6 +92,12 @@ def tls_context(ca_bundle: Path | None = None) -> ssl.SSLContext:
 class HttpTransport(Transport):
     """Answers for ``http:`` and ``https:`` URLs.
 
+    Args:
+        limits: patience and numbers.
+        proxies: which URLs go through a proxy.
+        tls: says what is trusted; called once, in a thread, when TLS is first wanted.
+        user_agent: what servers are told.
+
     Concurrency: any number of tasks; those above the number of connections wait.
     """
 
@@ -100,12 +106,13 @@ class HttpTransport(Transport):
         *,
         limits: HttpLimits | None = None,
         proxies: Proxies | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] = tls_context,
         user_agent: str = f"cafs/{__version__}",
     ) -> None:
         self._limits = limits or HttpLimits()
         self._proxies = proxies or Proxies()
-        self._tls = tls
+        self._make_tls = tls
+        self._tls: ssl.SSLContext | None = None
         self._user_agent = user_agent
         self._network = Network()
         self._pools: dict[tuple[str, bool], Pool] = {}
@@ -208,7 +215,7 @@ class HttpTransport(Transport):
         secure = "https" in {scheme_of(url), scheme_of(proxy)}
         if secure and self._tls is None:
             # A hundred certificates are read: not in this thread, and not for plain HTTP.
-            self._tls = await trio.to_thread.run_sync(tls_context)
+            self._tls = await trio.to_thread.run_sync(self._make_tls)
         pool = self._pools.get((proxy, secure))
         if pool is None:
             limits, tls = self._limits, self._tls if secure else None

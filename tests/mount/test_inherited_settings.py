@@ -137,6 +137,20 @@ def test_a_reload_that_fails_changes_nothing_for_the_workers_to_come(
         assert (mounted.path / "sub/file").read_bytes() == b"text"
 
 
+def test_workers_go_on_though_the_ca_bundle_is_gone(
+    cafs: Cafs, origin: Origin, certificate: Path
+) -> None:
+    cafs.expect_log(KILLED)
+    bundle = cafs.directory / "ca.pem"
+    bundle.write_bytes(certificate.read_bytes())
+    cafs.environment["CAFS_CA_BUNDLE"] = str(bundle)
+    with cafs.mount(settings(origin, "tree", FILES)) as mounted:
+        bundle.unlink()
+        kill(mounted)
+        assert (mounted.ref("tree") / "d1/f1").read_bytes() == b"1"
+        del cafs.environment["CAFS_CA_BUNDLE"]  # whoever unmounts reads it, too
+
+
 def test_workers_go_on_though_the_directory_where_the_mount_was_made_is_gone(
     cafs: Cafs, origin: Origin
 ) -> None:

@@ -300,9 +300,9 @@ def test_a_project_file_can_be_named(place: Place) -> None:
     assert settings.view == "third"
 
 
-def test_relative_paths_start_where_they_are_written(place: Place) -> None:
+def test_relative_paths_start_where_they_are_written(place: Place, certificate: Path) -> None:
     (place.top / "cwd").mkdir()
-    (place.top / "cwd" / "ca.pem").write_text("")
+    (place.top / "cwd" / "ca.pem").write_bytes(certificate.read_bytes())
     settings = place.load(
         Overrides(mount_point=Path("m"), store=Path("s"), ca_bundle=Path("ca.pem")),
         start=place.top / "cwd",
@@ -318,8 +318,8 @@ def test_relative_paths_start_where_they_are_written(place: Place) -> None:
     assert settings.ca_bundle == place.top / "cwd" / "ca.pem"
 
 
-def test_the_users_file_names_places(place: Place) -> None:
-    (place.top / "home" / "ca.pem").write_text("")
+def test_the_users_file_names_places(place: Place, certificate: Path) -> None:
+    (place.top / "home" / "ca.pem").write_bytes(certificate.read_bytes())
     place.user.write_text(
         f"""
         [mount]

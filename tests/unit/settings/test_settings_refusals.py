@@ -311,6 +311,8 @@ def test_a_project_reads_files_below_itself_only(world: World, text: str) -> Non
         ("CAFS_OFFLINE", "maybe", "neither true nor false"),
         ("CAFS_ALLOW_HOSTS", "a.example, https://x", "is no host"),
         ("CAFS_CA_BUNDLE", "nowhere.pem", "there is no such file"),
+        ("CAFS_CA_BUNDLE", "/dev/null", "it holds no certificates"),
+        ("CAFS_CA_BUNDLE", "/", "Is a directory"),
     ],
 )
 def test_a_wrong_variable_is_named(world: World, variable: str, text: str, says: str) -> None:

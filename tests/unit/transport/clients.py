@@ -4,7 +4,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cafs.transport.http import HttpLimits, HttpTransport
+from cafs.transport.http import HttpLimits, HttpTransport, tls_context
 from cafs.transport.interfaces import Request
 from cafs.transport.proxies import Proxies
 
@@ -20,7 +20,8 @@ async def opened(
 ) -> AsyncIterator[HttpTransport]:
     """A transport that waits so long for connections and for heads."""
     limits = HttpLimits(connect_s=patience_s, head_s=patience_s, connections=connections, idle=idle)
-    transport = HttpTransport(limits=limits, proxies=proxies, tls=tls)
+    trust = tls_context if tls is None else lambda: tls
+    transport = HttpTransport(limits=limits, proxies=proxies, tls=trust)
     try:
         yield transport
     finally:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -102,7 +103,7 @@ async def way_to_a_server(way: str, certificate: Path) -> AsyncIterator[tuple[st
 async def test_a_first_read_that_is_cancelled_anywhere_leaves_its_place_free(
     certificate: Path, way: str
 ) -> None:
-    tls, limits = tls_context(certificate), HttpLimits(connections=1)
+    tls, limits = partial(tls_context, certificate), HttpLimits(connections=1)
     async with way_to_a_server(way, certificate) as (url, proxies):
         for step in range(1, _MOST):
             transport = HttpTransport(limits=limits, tls=tls, proxies=proxies)
