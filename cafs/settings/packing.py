@@ -9,20 +9,26 @@ gets a default, which says what settings without it meant.
 """
 
 import os
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from cafs.errors import CafsError, MalformedError
 from cafs.model.digest import Digest
+from cafs.model.login import HelperRule, HostLogin
+from cafs.model.mapping import MapRule
+from cafs.model.pacing import USUAL, Pacing
+from cafs.model.plugging import PluginSpec
 from cafs.model.ref import ArchiveRef, BlobRef, Ref, parse_ref
 from cafs.model.spec import Platform, Pull, RefSpec
-from cafs.settings.values import OnError, Settings
+from cafs.settings.values import USUAL_RETRIES, OnError, RetrySettings, Settings
 
 _PATHS: Final = ("project_file", "mount_point", "store", "ca_bundle")
 """Fields that are paths: packed as bytes, since a path need not be text."""
+_LOGIN_PATHS: Final = ("password_file", "token_file", "client_cert", "client_key")
+"""Those of a login."""
 
 
 class _Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +43,21 @@ class _Spec(msgspec.Struct, frozen=True, kw_only=True):
     platform: Platform | None
     deadline_s: float | None
     pull: Pull
+
+
+class _Login(msgspec.Struct, frozen=True, kw_only=True):
+    """A login, its paths as bytes."""
+
+    host: str
+    username: str
+    password_file: bytes | None
+    password_env: str | None
+    token_file: bytes | None
+    token_env: str | None
+    client_cert: bytes | None
+    client_key: bytes | None
+    insecure: bool
+    netrc: bool
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +80,12 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     dev: bool
     offline: bool
     ca_bundle: bytes | None
+    mapping: tuple[MapRule, ...] = ()
+    logins: tuple[_Login, ...] = ()
+    helpers: tuple[HelperRule, ...] = ()
+    plugins: tuple[PluginSpec, ...] = ()
+    pacing: Pacing = USUAL
+    retry: RetrySettings = USUAL_RETRIES
 
 
 _ENCODE: Final = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -68,10 +95,11 @@ _DECODE: Final = msgspec.msgpack.Decoder(_Settings).decode
 def pack(settings: Settings) -> bytes:
     """The bytes of settings; the same settings have the same bytes."""
     values = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    for name in _PATHS:
-        values[name] = None if values[name] is None else os.fsencode(values[name])
     values["refs"] = tuple(map(_packed, settings.refs))
-    return _ENCODE(_Settings(**values))
+    values["logins"] = tuple(
+        _Login(**_as_bytes(asdict(each), _LOGIN_PATHS)) for each in settings.logins
+    )
+    return _ENCODE(_Settings(**_as_bytes(values, _PATHS)))
 
 
 def unpack(raw: bytes) -> Settings:
@@ -86,10 +114,23 @@ def unpack(raw: bytes) -> Settings:
         refs = tuple(map(_unpacked, packed.refs))
     except (msgspec.MsgspecError, CafsError) as error:
         raise MalformedError(f"packed settings cannot be read: {error}") from error
-    values = msgspec.structs.asdict(packed) | {"refs": refs}
-    for name in _PATHS:
-        values[name] = None if values[name] is None else Path(os.fsdecode(values[name]))
-    return Settings(**values)
+    logins = tuple(
+        HostLogin(**_as_paths(msgspec.structs.asdict(each), _LOGIN_PATHS)) for each in packed.logins
+    )
+    values = msgspec.structs.asdict(packed) | {"refs": refs, "logins": logins}
+    return Settings(**_as_paths(values, _PATHS))
+
+
+def _as_bytes(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return values | {
+        name: None if values[name] is None else os.fsencode(values[name]) for name in names
+    }
+
+
+def _as_paths(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return values | {
+        name: None if values[name] is None else Path(os.fsdecode(values[name])) for name in names
+    }
 
 
 def _packed(spec: RefSpec) -> _Spec:

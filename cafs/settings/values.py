@@ -2,13 +2,38 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+from cafs.model.login import HelperRule, HostLogin
+from cafs.model.mapping import MapRule
+from cafs.model.pacing import USUAL, Pacing
+from cafs.model.plugging import PluginSpec
 from cafs.model.ref import Ref
 from cafs.model.spec import Pull, RefSpec
 
 OnError = Literal["fail", "wait"]
 """At the deadline: fail the read, or retry as long as the reader lives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySettings:
+    """How often a request is made again and how long to wait before; fields of a retry policy.
+
+    ``retries`` come after the first attempt. ``initial_s`` is the first delay, ``multiplier`` how
+    each next one grows, ``cap_s`` the longest; ``fixed`` keeps them all at the first. ``jitter``
+    adds up to half.
+    """
+
+    retries: int = 9
+    initial_s: float = 0.25
+    multiplier: float = 2.3
+    cap_s: float = 30.0
+    jitter: bool = True
+    fixed: bool = False
+
+
+USUAL_RETRIES: Final = RetrySettings()
+"""What is done when nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +48,12 @@ class Settings:
     ``deadline_s``, ``on_error`` and ``pull`` are for refs that are named by path; named ones carry
     their own. ``deadline_s`` bounds time without progress and is None exactly when ``on_error`` is
     "wait". ``store`` is absolute. ``allowed_hosts`` are the authorities (``host`` or ``host:port``)
-    that may be named by path: those of refs, of mirrors, and those that the user's or the system's
-    settings allow. ``ca_bundle`` is an absolute path, None for the system's certificates.
+    that may be named by path: those of refs, of mirrors, those that URLs are mapped to, and those
+    that the user's or the system's settings allow. ``ca_bundle`` is an absolute path, None for the
+    system's certificates.
+
+    ``mapping``, ``logins``, ``helpers`` and ``plugins`` are sorted by prefix, host or scheme, which
+    are unique. No secret is among them: files and variables are named, and read by who needs them.
     """
 
     project_file: Path | None
@@ -44,6 +73,12 @@ class Settings:
     dev: bool
     offline: bool
     ca_bundle: Path | None
+    mapping: tuple[MapRule, ...] = ()
+    logins: tuple[HostLogin, ...] = ()
+    helpers: tuple[HelperRule, ...] = ()
+    plugins: tuple[PluginSpec, ...] = ()
+    pacing: Pacing = USUAL
+    retry: RetrySettings = USUAL_RETRIES
 
     def ad_hoc(self, ref: Ref) -> RefSpec:
         """The spec of a ref that was named by path, or written out."""
@@ -55,6 +90,7 @@ class Overrides:
     """What flags say; None is not said. Texts as they were typed ("20GiB", "5m").
 
     Relative paths start from the working directory. ``allow_hosts`` are added to what is allowed.
+    ``limit`` is the rate of prefetches ("50MiB/s").
     """
 
     mount_point: Path | None = None
@@ -72,3 +108,4 @@ class Overrides:
     dev: bool | None = None
     offline: bool | None = None
     ca_bundle: Path | None = None
+    limit: str | None = None

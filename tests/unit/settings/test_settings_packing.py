@@ -8,10 +8,14 @@ import pytest
 
 from cafs.errors import MalformedError
 from cafs.model.digest import digest_of
+from cafs.model.login import HelperRule, HostLogin
+from cafs.model.mapping import MapRule
+from cafs.model.pacing import Pacing
+from cafs.model.plugging import PluginSpec
 from cafs.model.ref import parse_ref
 from cafs.model.spec import Platform, RefSpec
 from cafs.settings.packing import pack, unpack
-from cafs.settings.values import Settings
+from cafs.settings.values import RetrySettings, Settings
 
 PLAIN = Settings(
     project_file=None,
@@ -62,6 +66,36 @@ FULL = Settings(
     dev=True,
     offline=True,
     ca_bundle=Path("/ca.pem"),
+    mapping=(MapRule("https://a.example/", ("https://b.example/a/", "file:///m/")),),
+    logins=(
+        HostLogin(
+            host="*.example.com:8443",
+            username="mé",
+            password_file=Path("/p\udcff"),
+            client_cert=Path("/c"),
+            client_key=Path("/k"),
+            insecure=True,
+            netrc=False,
+        ),
+        HostLogin(host="a.example", token_file=Path("/t")),
+        HostLogin(host="b.example", token_env="T"),
+        HostLogin(host="c.example", username="u", password_env="P"),
+    ),
+    helpers=(HelperRule("*.example.com", ("/h", "--x")),),
+    plugins=(PluginSpec("torrent", ("cafs-transport-torrent", "-v"), 5.0),),
+    pacing=Pacing(
+        connections=1,
+        per_host=2,
+        prefetch_connections=3,
+        prefetch_rate=4,
+        connect_s=5.0,
+        first_byte_s=6.0,
+        stall_s=7.0,
+        stall_floor_s=0.5,
+    ),
+    retry=RetrySettings(
+        retries=0, initial_s=1.0, multiplier=1.5, cap_s=2.0, jitter=False, fixed=True
+    ),
 )
 REFS = [
     "docker://debian",
