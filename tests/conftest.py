@@ -12,6 +12,7 @@ The rules that keep tests true:
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ __all__ = ["Cafs", "Layout", "Nginx", "Origin", "Registry"]
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of this file, and let the origin answer while a program starts."""
     start_programs_by_fork()
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        # Under nohup, or in the background of a script, programs would be started deaf to these.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            plain = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, plain)
     config.addinivalue_line(
         "markers", "expects_log(pattern): warnings that match the pattern may be logged"
     )
