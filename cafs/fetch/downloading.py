@@ -18,6 +18,7 @@ from cafs.errors import (
     ContentError,
     NotFoundError,
     RefusedError,
+    SizeMismatchError,
     SourceChangedError,
     UnreachableError,
     UnsupportedError,
@@ -183,10 +184,14 @@ class Downloader:
                 return
             async with response:
                 self.served.add(number)
-                if flight.single:
-                    await self._receive_all(flight, response)
-                else:
-                    await self._receive(flight, response, gap.stop)
+                try:
+                    await self._take(flight, response, gap)
+                except SizeMismatchError:
+                    raise
+                except ContentError:
+                    # What came is known to be damaged, and nobody will check it again.
+                    await self._forget()
+                    raise
 
     async def _await_turn(self, flight: Flight) -> None:
         """Until the first 206, let one flight ask at a time.
@@ -256,10 +261,21 @@ class Downloader:
     async def _begin(self, flight: Flight) -> None:
         """Begin at 0. What came of another response is forgotten, unless it is of one version."""
         flight.position = 0
-        if self.terms.steady or not self.present():
-            return
+        if not self.terms.steady and self.present():
+            await self._forget()
+
+    async def _forget(self) -> None:
         await self._stream.discard()
         self.stream = await self._means.streams.open(self.terms.key, self.size)
+
+    async def _take(self, flight: Flight, response: Response, gap: Span) -> None:
+        """Bring what the response has of the gap: it may be less, which is no failure."""
+        if flight.single:
+            await self._receive_all(flight, response)
+            return
+        answered = response.head.span
+        stop = gap.stop if answered is None else min(gap.stop, answered.stop)
+        await self._receive(flight, response, stop)
 
     async def _receive(self, flight: Flight, response: Response, stop: int) -> None:
         batch = _Batch()

@@ -1,10 +1,10 @@
-"""What HTTP statuses mean: a response, or one of our errors.
+"""What HTTP statuses mean: a response, whose head is checked here, or one of our errors.
 
 Two of the errors are for wrappers: where to go instead, and what proof is wanted. They are
 subclasses of what a caller gets to see when no wrapper knows better.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -16,10 +16,24 @@ from cafs.errors import (
     UnreachableError,
 )
 from cafs.model.address import shown
-from cafs.transport.heads import retry_after_s, unsatisfied_total
-from cafs.transport.urls import Origin
+from cafs.model.span import Span
+from cafs.transport.heads import (
+    answered_range,
+    check_coding,
+    content_length,
+    max_age_s,
+    retry_after_s,
+    unsatisfied_total,
+    validator_of,
+)
+from cafs.transport.interfaces import Head, Request
+from cafs.transport.urls import Origin, split
 
+ANSWERS: Final = frozenset({200, 206, 304})
+"""The statuses that answer a read."""
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_PARTIAL: Final = 206
+_UNCHANGED: Final = 304
 _GONE: Final = frozenset({404, 410})
 _DENIED: Final = frozenset({401, 403, 407})
 _TOO_MANY: Final = 429
@@ -56,6 +70,71 @@ class ChallengeError(CredentialsError):
         self.status = status
         self.challenge = challenge
         self.peer = peer
+
+
+def headers_of(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by lower-case name; those that come several times are joined by commas."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in lines:
+        name, value = raw_name.decode("ascii").lower(), _text(raw_value)
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _text(value: bytes) -> str:
+    """A header's value: UTF-8 where it is that, as some servers send Location."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def head_of(request: Request, status: int, headers: dict[str, str], peer: str) -> Head:
+    """The head of an answer to a read, checked against what was asked.
+
+    Args:
+        request: what was asked.
+        status: one of ``ANSWERS``.
+        headers: as ``headers_of`` gives them.
+        peer: the address that sent it; empty when that is not known.
+
+    Raises:
+        RefusedError: it answers another question, or in a coding that nobody asked for.
+    """
+    name = f"{request.method} {shown(request.url)}"
+    span, total = _extent(name, request, status, headers)
+    if status != _UNCHANGED:
+        check_coding(name, split(request.url).path, headers)
+    return Head(
+        url=request.url,
+        status=status,
+        validator=validator_of(headers),
+        span=span,
+        total=total,
+        unchanged=status == _UNCHANGED,
+        ranges=status == _PARTIAL or "bytes" in headers.get("accept-ranges", "").lower(),
+        max_age_s=max_age_s(headers.get("cache-control", "")),
+        content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
+        headers=headers,
+        peer=peer,
+    )
+
+
+def _extent(
+    name: str, request: Request, status: int, headers: Mapping[str, str]
+) -> tuple[Span | None, int | None]:
+    """Where the body lies in the whole, and how large that is; None for what is not told."""
+    if status == _UNCHANGED:
+        if request.if_changed is None:
+            raise RefusedError(f"{name}: 304, though nothing was compared")
+        return None, None
+    if status == _PARTIAL:
+        if request.span is None:
+            raise RefusedError(f"{name}: 206, though all was asked for")
+        answer = answered_range(name, request.span, headers)
+        return answer.span, answer.total
+    length = content_length(headers)
+    return (None, None) if length is None else (Span(0, length), length)
 
 
 def failure(method: str, url: str, status: int, headers: Mapping[str, str], peer: str) -> CafsError:

@@ -151,7 +151,8 @@ class Connection(httpcore.AsyncNetworkStream):
             tls = trio.SSLStream(
                 self._stream,
                 ssl_context,
-                server_hostname=_bare(server_hostname or ""),
+                # A name may end in its root's dot; certificates, and RFC 6066 §3, know none.
+                server_hostname=_bare(server_hostname or "").removesuffix("."),
                 https_compatible=True,
             )
             with _translated(httpcore.ConnectTimeout, httpcore.ConnectError, timeout):

@@ -19,6 +19,19 @@ _CONTENT_RANGE: Final = re.compile(
 )
 _UNSATISFIED: Final = re.compile(r"bytes[ =]+\*/([0-9]{1,18})", re.IGNORECASE)
 _INTEGER: Final = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)
+_CODED_NAMES: Final = {
+    "gzip": (".gz", ".tgz", ".svgz"),
+    "x-gzip": (".gz", ".tgz", ".svgz"),
+    "compress": (".z", ".taz"),
+    "x-compress": (".z", ".taz"),
+    "bzip2": (".bz2", ".tbz", ".tbz2"),
+    "x-bzip2": (".bz2", ".tbz", ".tbz2"),
+    "xz": (".xz", ".txz"),
+    "x-xz": (".xz", ".txz"),
+    "zstd": (".zst", ".tzst"),
+    "br": (".br",),
+}
+"""How files end that servers take for coded ones; the codings are those of the wild, too."""
 _MAX_AGE_S: Final = 2**31 - 1
 """RFC 9111 §1.2.2: a larger age is as good as this one."""
 _STRONG_AFTER_S: Final = 60
@@ -107,7 +120,8 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 def answered_range(name: str, wanted: Span, headers: Mapping[str, str]) -> ContentRange:
     """The range that a 206 holds, checked against the one that was asked for.
 
-    It begins where asked, and ends where asked, or with the whole.
+    It begins where asked, and ends where asked or before: a server may send less than it is asked
+    for, and what is still missing is asked for next.
 
     Raises:
         RefusedError: it does not, or it is in several parts, or not told, or contradicted by
@@ -121,16 +135,40 @@ def answered_range(name: str, wanted: Span, headers: Mapping[str, str]) -> Conte
     answer = content_range(text)
     if answer is None:
         raise RefusedError(f"{name}: asked for {wanted}, got Content-Range {text!r}")
-    stop = wanted.stop if answer.total is None else min(wanted.stop, answer.total)
-    right_stop = answer.span.stop == stop or (
-        answer.total is None and answer.span.stop <= wanted.stop
-    )
-    if answer.span.start != wanted.start or not right_stop:
+    if answer.span.start != wanted.start or answer.span.stop > wanted.stop:
         raise RefusedError(f"{name}: asked for {wanted}, got Content-Range {text!r}")
     length = content_length(headers)
     if length is not None and length != answer.span.length:
         raise RefusedError(f"{name}: Content-Range {text!r} with {length} bytes")
     return answer
+
+
+def check_coding(name: str, path: str, headers: Mapping[str, str]) -> None:
+    """Refuse bytes that a content coding changed: nobody asked for one.
+
+    What they stand for is another sequence of bytes, with other offsets, another size and another
+    digest. But some servers call a file that lies there compressed "coded", after its name; those
+    bytes are the file.
+
+    Args:
+        name: the request, for people.
+        path: of the URL.
+        headers: of the response.
+
+    Raises:
+        RefusedError: the bytes are coded.
+
+    Source: RFC 9110 §8.4, §12.5.3; ADR 0012.
+    """
+    codings = {each.strip().lower() for each in headers.get("content-encoding", "").split(",")}
+    suffixes = [_CODED_NAMES.get(each, ()) for each in codings - {"", "identity"}]
+    if all(path.lower().endswith(each) for each in suffixes):
+        return
+    text = ", ".join(sorted(codings))
+    raise RefusedError(
+        f"{name}: sent in Content-Encoding {text!r}, though identity was asked for",
+        hint="name a mirror that sends the file as it is, or let its server not compress it",
+    )
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -1,43 +1,33 @@
 """HTTP and HTTPS: one request, one response, over pooled connections.
 
 No redirects, no retries, no cookies, no credentials: wrappers do what of these is wanted. httpcore
-speaks HTTP/1.1; its doors are here, in ``connecting``, ``pooling`` and ``receiving``.
+speaks HTTP/1.1; its doors are here, in ``asking``, ``connecting``, ``pooling`` and ``receiving``.
 
-- Bytes are taken as they are sent: ``Accept-Encoding: identity``, and nothing is decoded.
-- A head is checked against its request before anyone sees it.
-- What comes after it is for ``receiving``.
+- ``asking`` puts the request into its words.
+- ``answers`` checks the head against the request before anyone sees it.
+- What comes after the head is for ``receiving``, with ``stalling`` and ``digests``.
 """
 
 import logging
 import ssl
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-import httpcore
 import trio
 from typing_extensions import override
 
 from cafs import __version__
-from cafs.errors import (
-    DeadlineError,
-    InvalidReferenceError,
-    RefusedError,
-    SettingsError,
-    UnreachableError,
-)
+from cafs.errors import DeadlineError, InvalidReferenceError, SettingsError, UnreachableError
 from cafs.model.address import shown
-from cafs.model.span import Span
-from cafs.transport.answers import failure
+from cafs.model.pacing import Pacing
+from cafs.transport.answers import ANSWERS, failure, head_of, headers_of
+from cafs.transport.asking import message
 from cafs.transport.connecting import Network
-from cafs.transport.heads import (
-    answered_range,
-    content_length,
-    max_age_s,
-    validator_of,
-)
+from cafs.transport.digests import Checking, told
+from cafs.transport.heads import content_length
 from cafs.transport.interfaces import Head, Request, Response, Transport
 from cafs.transport.pooling import Pool, Reply, maker
 from cafs.transport.proxies import Proxies
@@ -49,32 +39,47 @@ from cafs.transport.receiving import (
     discard,
     translated,
 )
-from cafs.transport.urls import Origin, scheme_of, target_of
+from cafs.transport.stalling import Stalls
+from cafs.transport.urls import Origin, scheme_of
 
 _LOG: Final = logging.getLogger("cafs.transport")
 
-_OK: Final = 200
-_PARTIAL: Final = 206
-_UNCHANGED: Final = 304
+_WHOLE: Final = 200
 _UNSATISFIABLE: Final = 416
+_ASKED: Final = "http11.send_request_headers.complete"
+"""What httpcore calls the moment from which an answer is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
     """Patience and numbers of an HttpTransport.
 
-    ``connect_s`` bounds making a connection, ``head_s`` the wait for a complete head after it,
-    ``stall_s`` the wait between bytes of a body. ``connections`` are used at once, and ``idle``
-    more are kept for another request, for at most ``idle_s``: so many by each way, directly or by a
-    proxy, plainly or with TLS.
+    ``connect_s`` bounds making a connection, ``head_s`` the wait for a complete head after the
+    request was sent. The wait between bytes of a body is bounded by what the host's own past says,
+    at least ``stall_floor_s`` and at most ``stall_s``. ``connections`` are used at once, and
+    ``idle`` more are kept for another request, for at most ``idle_s``: so many by each way,
+    directly or by a proxy, plainly or with TLS.
     """
 
     connect_s: float = 10.0
     head_s: float = 30.0
     stall_s: float = 20.0
+    stall_floor_s: float = 2.0
     connections: int = 64
     idle: int = 16
     idle_s: float = 30.0
+
+    @classmethod
+    def of(cls, pacing: Pacing) -> Self:
+        """Those of the settings; a connection that was useful at once is kept."""
+        return cls(
+            connect_s=pacing.connect_s,
+            head_s=pacing.first_byte_s,
+            stall_s=pacing.stall_s,
+            stall_floor_s=pacing.stall_floor_s,
+            connections=pacing.connections,
+            idle=pacing.prefetch_connections,
+        )
 
 
 def tls_context(ca_bundle: Path | None = None) -> ssl.SSLContext:
@@ -114,6 +119,7 @@ class HttpTransport(Transport):
         self._make_tls = tls
         self._tls: ssl.SSLContext | None = None
         self._user_agent = user_agent
+        self._stalls = Stalls(floor_s=self._limits.stall_floor_s, cap_s=self._limits.stall_s)
         self._network = Network()
         self._pools: dict[tuple[str, bool], Pool] = {}
         # It would log the headers of requests and responses: tokens, and URLs that are secrets.
@@ -129,10 +135,12 @@ class HttpTransport(Transport):
             raise ValueError(f"an empty span cannot be asked for: {request.span}")
         sent = await self._send(request)
         try:
+            headers = headers_of(sent.headers)
             peer = self._peer(request, sent)
-            if sent.status in (_OK, _PARTIAL, _UNCHANGED):
-                return await self._response(request, sent, peer)
-            headers = _headers_of(sent)
+            if sent.status in ANSWERS:
+                return await self._response(
+                    request, sent, head_of(request, sent.status, headers, peer)
+                )
             bodiless = request.method == "HEAD"
             await discard(sent, 0 if bodiless else content_length(headers))
         except BaseException:
@@ -155,13 +163,22 @@ class HttpTransport(Transport):
         limits = self._limits
         number = str(uuid.uuid4())
         name = f"{request.method} {shown(request.url)}"
-        message = self._message(request, number)
+        sent = message(request, number=number, user_agent=self._user_agent)
         pool = await self._pool(request.url)
         _LOG.debug("transport.request.sent %s span=%s id=%s", name, request.span, number)
+        began = trio.current_time()
         try:
             # This bounds a head that dribbles; the timeout for reading restarts at each byte.
-            with trio.fail_after(limits.connect_s + limits.head_s):
-                reply = await pool.send(message)
+            with trio.fail_after(limits.connect_s + limits.head_s) as scope:
+
+                async def trace(event: str, _: dict[str, object]) -> None:
+                    if event == _ASKED:
+                        nonlocal began
+                        began = trio.current_time()
+                        scope.deadline = began + limits.head_s
+
+                sent.extensions = {"timeout": self._timeouts(), "trace": trace}
+                reply = await pool.send(sent)
         except trio.TooSlowError as error:
             raise DeadlineError(f"{name}: no answer within {limits.head_s:g} s") from error
         except FAILURES as error:
@@ -169,45 +186,15 @@ class HttpTransport(Transport):
         except UnicodeError as error:
             # From looking the host up: an empty label, or one of more than 63 letters.
             raise InvalidReferenceError(f"{name}: there can be no such host: {error}") from error
+        self._stalls.note(_host(request.url), trio.current_time() - began)
         _LOG.debug("transport.request.answered %s status=%d id=%s", name, reply.status, number)
         return reply
 
-    def _message(self, request: Request, number: str) -> httpcore.Request:
-        """The request in httpcore's words.
-
-        Raises:
-            InvalidReferenceError: its URL must not reach the network.
-        """
-        origin = Origin.of(request.url)
-        url = httpcore.URL(
-            scheme=origin.scheme,
-            host=origin.spelled,
-            port=None if origin.usual else origin.port,
-            target=target_of(request.url),
-        )
-        connect_s, rest_s = self._limits.connect_s, self._limits.connect_s + self._limits.head_s
-        patience = {"connect": connect_s, "read": rest_s, "write": rest_s}
-        return httpcore.Request(
-            request.method,
-            url,
-            headers=[
-                (name.encode(), value.encode())
-                for name, value in self._lines(request, origin, number)
-            ],
-            extensions={"timeout": patience},
-        )
-
-    def _lines(self, request: Request, origin: Origin, number: str) -> list[tuple[str, str]]:
-        lines = [
-            ("Host", origin.authority),
-            ("Accept", "*/*"),
-            ("Accept-Encoding", "identity"),
-            ("User-Agent", self._user_agent),
-            ("X-Request-ID", number),
-        ]
-        names = {name.lower() for name, _ in request.headers}
-        lines = [line for line in lines if line[0].lower() not in names]
-        return [*lines, *_conditions(request), *request.headers]
+    def _timeouts(self) -> dict[str, float]:
+        """What httpcore gives up by itself: the last resort, but for connecting."""
+        limits = self._limits
+        rest_s = max(limits.connect_s + limits.head_s, limits.stall_s)
+        return {"connect": limits.connect_s, "read": rest_s, "write": rest_s}
 
     async def _pool(self, url: str) -> Pool:
         """The pool for a URL: one for each proxy, and one more with TLS."""
@@ -225,28 +212,20 @@ class HttpTransport(Transport):
             )
         return pool
 
-    async def _response(self, request: Request, sent: Reply, peer: str) -> Response:
-        name = f"{request.method} {shown(request.url)}"
-        status, headers = sent.status, _headers_of(sent)
-        span, total = _extent(name, request, status, headers)
-        head = Head(
-            url=request.url,
-            status=status,
-            validator=validator_of(headers),
-            span=span,
-            total=total,
-            unchanged=status == _UNCHANGED,
-            ranges=status == _PARTIAL or "bytes" in headers.get("accept-ranges", "").lower(),
-            max_age_s=max_age_s(headers.get("cache-control", "")),
-            content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
-            headers=headers,
-            peer=peer,
-        )
+    async def _response(self, request: Request, sent: Reply, head: Head) -> Response:
         if head.unchanged or request.method == "HEAD":
             await discard(sent, 0)
             return Bodiless(head)
-        length = None if span is None else span.length
-        return HttpResponse(name, head, sent, self._limits.stall_s, length=length)
+        name = f"{request.method} {shown(request.url)}"
+        expected = told(head.headers, whole=head.status == _WHOLE)
+        return HttpResponse(
+            name,
+            head,
+            sent,
+            self._stalls.watch(_host(request.url), resumable=head.status != _WHOLE),
+            length=None if head.span is None else head.span.length,
+            checking=Checking(name, expected) if expected else None,
+        )
 
     def _peer(self, request: Request, sent: Reply) -> str:
         if self.proxied(request.url):
@@ -258,58 +237,6 @@ class HttpTransport(Transport):
         return str(address[0]) if isinstance(address, tuple) else ""
 
 
-def _headers_of(sent: Reply) -> dict[str, str]:
-    """Its headers; those that come several times are joined by commas."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in sent.headers:
-        name, value = raw_name.decode("ascii").lower(), _text(raw_value)
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
-def _text(value: bytes) -> str:
-    """A header's value: UTF-8 where it is that, as some servers send Location."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _extent(
-    name: str, request: Request, status: int, headers: Mapping[str, str]
-) -> tuple[Span | None, int | None]:
-    """Where the body lies in the whole, and how large that is; None for what is not told."""
-    if status == _UNCHANGED:
-        if request.if_changed is None:
-            raise RefusedError(f"{name}: 304, though nothing was compared")
-        return None, None
-    if status == _PARTIAL:
-        if request.span is None:
-            raise RefusedError(f"{name}: 206, though all was asked for")
-        answer = answered_range(name, request.span, headers)
-        return answer.span, answer.total
-    length = content_length(headers)
-    return (None, None) if length is None else (Span(0, length), length)
-
-
-def _conditions(request: Request) -> list[tuple[str, str]]:
-    """Range and the conditional headers.
-
-    A range of a version that only a weak validator names is not asked for at all: the server could
-    not say that the version is another, so it is made to send the whole, which stands alone.
-
-    Source: RFC 9110 §13.1.5, §13.2.2.
-    """
-    lines: list[tuple[str, str]] = []
-    version = request.if_range
-    strong = (version.etag or version.last_modified) if version and version.strong else ""
-    if request.span is not None and (strong or version is None or not version.text):
-        lines.append(("Range", f"bytes={request.span.start}-{request.span.stop - 1}"))
-        if strong:
-            lines.append(("If-Range", strong))
-    if request.if_changed is not None:
-        if request.if_changed.etag:
-            lines.append(("If-None-Match", request.if_changed.etag))
-        if request.if_changed.last_modified:
-            lines.append(("If-Modified-Since", request.if_changed.last_modified))
-    return lines
+def _host(url: str) -> str:
+    """Whose habits are learned."""
+    return Origin.of(url).authority

@@ -1,7 +1,8 @@
 """Receiving: what comes after the head of a response, from httpcore's words into ours.
 
-A body is never shorter, nor longer, than its head said, without an error. Closing never reads what
-is left, except for what is so little that keeping the connection is cheaper than making another.
+A body is never shorter, nor longer, than its head said, nor has it another digest, without an
+error; its last bytes are given out when that is settled. Closing never reads what is left, except
+for what is so little that keeping the connection is cheaper than making another.
 """
 
 import ssl
@@ -14,8 +15,10 @@ import trio
 from typing_extensions import override
 
 from cafs.errors import CafsError, DeadlineError, RefusedError, UnreachableError
+from cafs.transport.digests import Checking
 from cafs.transport.interfaces import Head, Response
 from cafs.transport.pooling import Reply
+from cafs.transport.stalling import DRIP, Watch
 
 _SMALL_BODY: Final = 16 << 10
 """A body that nobody wants is read up to this size: less than a new connection costs."""
@@ -68,19 +71,36 @@ class HttpResponse(Response):
     the garbage collector, at any time and in any task; so here they are read to their end, or fail,
     or are made to fail by closing their connection. ``_suspended`` says that they are half way, and
     not running.
+
+    Args:
+        name: the request, for people.
+        head: checked.
+        sent: the connection.
+        watch: says when its bytes come too slowly.
+        length: of the body in bytes; None when it is not told.
+        checking: checks the body; None when nothing was said of it.
     """
 
     def __init__(
-        self, name: str, head: Head, sent: Reply, stall_s: float, *, length: int | None
+        self,
+        name: str,
+        head: Head,
+        sent: Reply,
+        watch: Watch,
+        *,
+        length: int | None,
+        checking: Checking | None = None,
     ) -> None:
         self._name = name
         self._head = head
         self._sent = sent
-        self._stall_s = stall_s
+        self._watch = watch
         self._length = length
+        self._checking = checking
         self._received = 0
         self._pieces = sent.pieces()
         self._suspended = False
+        self._drips = False
         self._ended = False
         self._closed = False
 
@@ -97,7 +117,7 @@ class HttpResponse(Response):
             raise trio.ClosedResourceError(f"{self._name}: closed")
         try:
             piece = await self._next()
-            self._check(piece)
+            await self._check(piece)
         except BaseException:
             await self.aclose()
             raise
@@ -123,29 +143,40 @@ class HttpResponse(Response):
     async def _next(self) -> bytes:
         """The next piece; empty at the end."""
         self._suspended = False
+        limit_s, began = self._watch.limit_s, trio.current_time()
         try:
-            with trio.fail_after(self._stall_s):
+            with trio.fail_after(limit_s):
                 piece = await anext(self._pieces, b"")
         except trio.TooSlowError as error:
-            raise DeadlineError(f"{self._name}: no bytes for {self._stall_s:g} s") from error
+            self._watch.gave_up()
+            raise DeadlineError(f"{self._name}: no bytes for {limit_s:.3g} s") from error
         except FAILURES as error:
             if self._closed:
                 raise trio.ClosedResourceError(f"{self._name}: closed meanwhile") from error
             raise translated(self._name, error, proxied=False) from error
         self._suspended = bool(piece)
+        self._drips = not self._watch.came(len(piece), trio.current_time() - began)
         return piece
 
-    def _check(self, piece: bytes) -> None:
-        """Count against what the head announced: nobody else does for a 206 sent in chunks."""
+    async def _check(self, piece: bytes) -> None:
+        """Count against what the head announced: nobody else does for a 206 sent in chunks.
+
+        With its last bytes, the whole is checked: many a reader asks for no more than these.
+        """
         self._received += len(piece)
-        if self._length is None:
-            return
-        if self._received > self._length:
+        last = not piece or self._received == self._length
+        if self._length is not None and self._received > self._length:
             raise RefusedError(f"{self._name}: more than the announced {self._length} bytes")
-        if not piece and self._received < self._length:
+        if self._length is not None and not piece and self._received < self._length:
             raise UnreachableError(
                 f"{self._name}: ended after {self._received} of {self._length} bytes"
             )
+        if self._checking is not None:
+            await self._checking.take(piece)
+            if last:
+                self._checking.finish()
+        if self._drips and not last:
+            raise DeadlineError(f"{self._name}: its bytes drip, fewer than {DRIP} a second")
 
 
 def translated(name: str, error: Exception, *, proxied: bool) -> CafsError:

@@ -6,6 +6,10 @@ be shown to whoever reads the mount.
 
 Names are resolved and checked before anything is sent, and the address of the connection is checked
 after, since a name can mean another address a moment later.
+
+Where a redirect leads is not remembered. Still it may be stale when it is used: a cache before the
+source can hand out a signed URL that has expired. A target that forbids is asked for anew, once,
+past the caches.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,6 +27,9 @@ from cafs.transport.interfaces import Request, Response, Transport
 from cafs.transport.urls import Origin, scheme_of
 
 _PRIVATE_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
+_PAST_CACHES: Final = ("Cache-Control", "no-cache")
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
 
 
 def _never(url: str) -> bool:  # noqa: ARG001 - the shape of a predicate
@@ -126,7 +133,17 @@ class Redirecting(Transport):
         try:
             return await self._transport.open(request)
         except RedirectError as error:
-            return await self._follow(request, error)
+            redirect = error
+        try:
+            return await self._follow(request, redirect)
+        except ChallengeError as error:
+            if not _expired(error):
+                raise
+        anew = replace(request, headers=(*request.headers, _PAST_CACHES))
+        try:
+            return await self._transport.open(anew)
+        except RedirectError as error:
+            return await self._follow(anew, error)
 
     @override
     async def aclose(self) -> None:
@@ -162,6 +179,11 @@ class Redirecting(Transport):
     def _check_peer(self, start: Start, target: str, peer: str) -> None:
         if peer:
             self._policy.check_address(start, target, peer)
+
+
+def _expired(error: ChallengeError) -> bool:
+    """Whether a target forbids, and names no proof that would help: so does an expired URL."""
+    return error.status == _FORBIDDEN or (error.status == _UNAUTHORIZED and not error.challenge)
 
 
 def _target(redirect: RedirectError) -> str:

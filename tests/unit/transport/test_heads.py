@@ -124,6 +124,8 @@ def test_a_content_range_says_where(start: int, length: int, more: int) -> None:
         ("bytes 10-19/*", 20),
         ("bytes 10-14/15", 15),
         ("bytes 10-14/*", 15),
+        ("bytes 10-18/100", 19),
+        ("bytes 10-10/*", 11),
         ("Bytes 10-19/100", 20),
     ],
 )
@@ -139,7 +141,6 @@ def test_a_part_that_begins_where_asked_is_taken(text: str, stop: int) -> None:
         {"content-range": "bytes 11-19/100"},
         {"content-range": "bytes 10-20/100"},
         {"content-range": "bytes 10-20/*"},
-        {"content-range": "bytes 10-18/100"},
         {"content-range": "bytes 10-19/100", "content-length": "9"},
         {"content-range": "bytes 10-19/100", "content-type": "multipart/byteranges; boundary=x"},
     ],

@@ -95,12 +95,54 @@ async def test_an_ipv6_address_is_a_host(certificate: Path, scheme: str) -> None
     assert f"Host: [::1]:{port}\r\n".encode() in heads[0]
 
 
-async def test_bytes_are_taken_as_they_are_sent() -> None:
-    answer = (
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 8\r\n\r\n\x1f\x8b\x08\0junk"
-    )
+GZIPPED = b"\x1f\x8b\x08\0junk"
+
+
+def coded(coding: bytes, status: bytes = b"200 OK", more: bytes = b"") -> bytes:
+    lines = b"HTTP/1.1 %b\r\nContent-Encoding: %b\r\nContent-Length: 8\r\n%b\r\n"
+    return lines % (status, coding, more) + GZIPPED
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"GZIP", b"x-gzip, identity", b"br", b"unheard-of"])
+async def test_bytes_in_a_coding_that_nobody_asked_for_are_refused(coding: bytes) -> None:
+    async with saying(coded(coding)) as heads, opened() as transport:
+        with pytest.raises(RefusedError, match="Content-Encoding") as caught:
+            await transport.open(Request(local(heads)))
+    assert "mirror" in caught.value.hint
+    assert b"Accept-Encoding: identity\r\n" in heads[1]
+
+
+async def test_a_range_in_a_coding_is_refused() -> None:
+    answer = coded(b"gzip", b"206 Partial Content", b"Content-Range: bytes 0-7/9\r\n")
     async with saying(answer) as heads, opened() as transport:
-        assert await read(transport, Request(local(heads))) == b"\x1f\x8b\x08\0junk"
+        with pytest.raises(RefusedError, match="Content-Encoding"):
+            await transport.open(Request(local(heads), Span(0, 8)))
+
+
+@pytest.mark.parametrize(
+    ("name", "coding"),
+    [
+        ("a.tar.gz", b"gzip"),
+        ("A.TGZ", b"x-gzip"),
+        ("a.tar.xz", b"xz"),
+        ("a.tar.Z", b"x-compress"),
+        ("a", b"identity"),
+        ("a", b""),
+    ],
+)
+async def test_a_file_that_lies_there_compressed_is_taken_as_it_is(
+    name: str, coding: bytes
+) -> None:
+    async with saying(coded(coding)) as heads, opened() as transport:
+        url = local(heads).removesuffix("a") + name
+        assert await read(transport, Request(url)) == GZIPPED
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.xz", "a.gz/b", "a?x=.gz"])
+async def test_a_file_of_another_name_is_not(name: str) -> None:
+    async with saying(coded(b"gzip")) as heads, opened() as transport:
+        with pytest.raises(RefusedError, match="Content-Encoding"):
+            await transport.open(Request(local(heads).removesuffix("a") + name))
 
 
 async def test_interim_answers_are_passed_over() -> None:

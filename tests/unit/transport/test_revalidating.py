@@ -156,7 +156,8 @@ async def test_r13_rule4_an_unchanged_answer_freshens(
     (request,) = origin.requests
     assert request.status == 304
     assert request.header("if-none-match") == etag
-    assert request.header("if-modified-since") is not None
+    # A date beside an ETag could only make a server that looks at it first answer wrongly.
+    assert (request.header("if-modified-since") is None) == (etag is not None)
     document = bench.kept.documents[url]
     assert (document.fetched_s, document.max_age_s) == (NOW + 100, 7)
     await bench.locate(url)
