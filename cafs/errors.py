@@ -12,6 +12,7 @@
     │   ├── UnreachableError          no answer, or 429 and 5xx                      (transient)
     │   └── RefusedError              an answer that no retry will better
     ├── CrowdedError                  too many wait for it already               (transient)
+    ├── CancelledError                somebody ended the fetch that was waited for
     ├── OfflineError                  not local, and the network may not be asked
     ├── ContentError                  bytes are not what they should be
     │   ├── DigestMismatchError
@@ -140,6 +141,17 @@ class CrowdedError(CafsError):
 
     code = "crowded"
     transient = True
+
+
+class CancelledError(CafsError):
+    """A person ended the fetch that this waited for (``cafs cancel``).
+
+    Not transient: whoever waits as long as it lives is told too, since that is what it was ended
+    for. A program is told ECANCELED. EINTR would say it as well, and do nothing: libraries take it
+    for "at once, again".
+    """
+
+    code = "cancelled"
 
 
 class OfflineError(CafsError):

@@ -6,14 +6,14 @@ the same functions serve a worker and a command that runs without one.
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
 
 from cafs import __version__
-from cafs.fetch.interfaces import Inflight
+from cafs.control.fetches import FetchStatus, fetch_status
 from cafs.metrics import Metrics
 from cafs.model.address import shown
 from cafs.model.identity import located_stream
@@ -45,18 +45,6 @@ class RefStatus(msgspec.Struct, frozen=True, kw_only=True):
     present: int
     sources: tuple[str, ...]
     error: str | None
-
-
-class FetchStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One fetch under way: ``received`` bytes of ``[start, stop)`` in ``seconds`` so far."""
-
-    name: str
-    url: str
-    start: int
-    stop: int
-    received: int
-    seconds: float
-    priority: str
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,22 +120,6 @@ def ref_status(
         present=sum(present(store, part) for part in parts),
         sources=tuple(dict.fromkeys(shown(url) for part in parts for url in part.urls)),
         error=error,
-    )
-
-
-def fetch_status(flights: Sequence[Inflight], now_s: float) -> tuple[FetchStatus, ...]:
-    """The fetches under way; ``now_s`` is since the epoch."""
-    return tuple(
-        FetchStatus(
-            name=flight.name,
-            url=shown(flight.url),
-            start=flight.span.start,
-            stop=flight.span.stop,
-            received=flight.received,
-            seconds=round(now_s - flight.since, 3),
-            priority=flight.priority.name.lower(),
-        )
-        for flight in flights
     )
 
 

@@ -8,7 +8,7 @@ code  means
 2     wrong usage or settings
 3     no such name, tag, member
 4     digest, size or format wrong; or the source changed
-5     no source reachable, deadline passed, or offline and not local
+5     no source reachable, deadline passed, cancelled, or offline and not local
 6     not allowed: credentials, or the settings' policy
 7     disk full, budget spent, or the store cannot be used
 8     cannot mount or unmount
@@ -30,6 +30,7 @@ FAMILIES: Final[dict[type[errors.CafsError], int]] = {
     errors.AccessError: 6,
     errors.SourceError: 5,
     errors.CrowdedError: 5,
+    errors.CancelledError: 5,
     errors.OfflineError: 5,
     errors.ContentError: 4,
     errors.SourceChangedError: 4,

@@ -13,7 +13,19 @@ from cafs.cli.exits import BUG, EPILOG, INTERRUPTED, USAGE
 from cafs.cli.failing import expected, interrupted, lament, reader_gone, report
 from cafs.model.nearest import nearest_hint
 
-VERBS: Final = ("mount", "unmount", "run", "prefetch", "resolve", "ls", "cat", "status", "reload")
+VERBS: Final = (
+    "mount",
+    "unmount",
+    "run",
+    "prefetch",
+    "resolve",
+    "ls",
+    "cat",
+    "status",
+    "inflight",
+    "cancel",
+    "reload",
+)
 """In the order in which a person meets them. Each is a module here with a command ``command``."""
 _HIDDEN: Final = ("worker",)
 """Verbs that no person calls; they are loaded likewise, and not listed."""

@@ -21,6 +21,7 @@ from cafs.cli.exits import exit_code
 from cafs.cli.failing import expected
 from cafs.cli.heralding import Herald
 from cafs.cli.inheriting import Adoption, settings_before
+from cafs.cli.reaching import heard
 from cafs.errors import CafsError, MountError, StorageError
 from cafs.fuse.channel import CHANNEL_FD, REQUESTS_FD, Channel, open_channel
 from cafs.fuse.interests import Interests
@@ -102,7 +103,10 @@ async def _serve_alone(loaded: "Settings", mounted: "LiveMount", herald: Herald)
 
         operations = CafsOperations(system.filesystem, system.metrics)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with open_mounted_session(place, operations, options) as session:
+            async with (
+                open_mounted_session(place, operations, options) as session,
+                heard(system.fetcher, mounted.key, place),
+            ):
                 await _answer(session, signals, begun)
 
 
@@ -135,7 +139,9 @@ async def _serve_kept(kept: KeptMount, fresh: "Settings | None", herald: Herald)
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 herald.check(kept.mount_point)
                 await adoption.begin()
-                if await _serve_requests(system, channel, signals, herald, adoption):
+                async with heard(system.fetcher, kept.key, kept.mount_point):
+                    ended = await _serve_requests(system, channel, signals, herald, adoption)
+                if ended:
                     await store.mounts.remove(mount)
 
 

@@ -261,6 +261,18 @@ class Fetcher:
         flights = [each for lane in self._lanes.values() for each in lane.inflight()]
         return sorted(flights, key=lambda flight: flight.since)
 
+    def cancel(self, id_: str | None = None) -> list[str]:
+        """End what is under way for everybody who waits for it: they get CancelledError.
+
+        Args:
+            id_: whose fetches, by ``Inflight.id``; None for all.
+
+        Returns:
+            the names of what was cancelled; none when nothing of that is under way.
+        """
+        chosen = [lane for lane in self._lanes.values() if id_ in {None, lane.id}]
+        return [lane.terms.name for lane in chosen if lane.cancel()]
+
     def _known(
         self, part: Part, sources: Sequence[Source], name: str, learned: Learned | None
     ) -> tuple[Feed, Lane | None]:

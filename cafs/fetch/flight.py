@@ -110,9 +110,17 @@ class Flight:
         if not self.seats and not self.landed:
             self.scope.cancel()
 
-    def view(self, name: str) -> Inflight:
+    def cancel(self, error: CafsError) -> None:
+        """End it for everybody who wants it, also for who does not wait at the moment."""
+        self.error = error
+        for seat in self.seats:
+            seat.fail(error)
+        self.scope.cancel()
+
+    def view(self, id_: str, name: str) -> Inflight:
         """What is told of it."""
         return Inflight(
+            id=id_,
             name=name,
             url=self.url,
             span=self.span,
@@ -144,6 +152,9 @@ class Seat(Protocol):
 
     def look(self, flight: Flight) -> None:
         """The flight came further, or landed."""
+
+    def fail(self, error: CafsError) -> None:
+        """A flight was ended for everybody."""
 
     def awaited(self, flight: Flight) -> int:
         """The position of the flight that it waits for; 0 for none."""

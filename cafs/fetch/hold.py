@@ -43,6 +43,7 @@ class Hold(Waiter, Seat):
         self._source = flights
         self._flights: list[Flight] = []
         self._awaited: tuple[Flight, int] | None = None
+        self._ended: CafsError | None = None
 
     @property
     def flying(self) -> bool:
@@ -50,7 +51,12 @@ class Hold(Waiter, Seat):
         return any(not flight.landed for flight in self._flights)
 
     def want(self, span: Span) -> list[Flight]:
-        """Let the span come, without waiting; the flights that bring it, in order."""
+        """Let the span come, without waiting; the flights that bring it, in order.
+
+        None do once a flight of this hold was ended for everybody.
+        """
+        if self._ended is not None:
+            return []
         flights = self._source.book(span)
         for flight in flights:
             flight.join(self)
@@ -68,6 +74,8 @@ class Hold(Waiter, Seat):
         Cancellation: no effect; the flights go on until the hold is released.
         """
         while missing := self._source.missing(span):
+            if self._ended is not None:
+                raise self._ended.with_traceback(None)
             first = next(iter(missing))
             self._source.check(first, self.patience)
             self.patience.begin()
@@ -105,6 +113,11 @@ class Hold(Waiter, Seat):
     def look(self, flight: Flight) -> None:
         if flight.landed or 0 < self.awaited(flight) <= flight.position:
             self.wake()
+
+    @override
+    def fail(self, error: CafsError) -> None:
+        self._ended = error
+        self.wake()
 
     @override
     def awaited(self, flight: Flight) -> int:

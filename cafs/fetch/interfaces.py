@@ -71,10 +71,12 @@ class Patience:
 class Inflight:
     """A fetch that is under way.
 
-    ``url`` is where it is fetched from now, ``span`` what of the content, ``received`` bytes,
-    ``since`` when it began, in seconds since the epoch.
+    ``id`` names the content that it is of, in this process: fetches of several spans of it have the
+    same, and are cancelled together. ``url`` is where it is fetched from now, ``span`` what of the
+    content, ``received`` bytes, ``since`` when it began, in seconds since the epoch.
     """
 
+    id: str
     name: str
     url: str
     span: Span
@@ -121,6 +123,7 @@ class Content(Protocol):
         Raises:
             CrowdedError: too many wait already.
             DeadlineError: no progress for as long as the waiter waits.
+            CancelledError: a person ended the fetch.
             UnreachableError: the same, and the last try did not even reach a source.
             OfflineError: something is missing, and no source may be asked.
             NotFoundError, AccessError, RefusedError: every source refused.

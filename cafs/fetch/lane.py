@@ -2,13 +2,14 @@
 
 import logging
 import math
+import secrets
 from collections.abc import Callable
 from typing import Final
 
 import trio
 from typing_extensions import override
 
-from cafs.errors import CafsError, OfflineError
+from cafs.errors import CafsError, CancelledError, OfflineError
 from cafs.fetch import planning
 from cafs.fetch.budget import Budget
 from cafs.fetch.downloading import Downloader
@@ -50,6 +51,8 @@ class Lane(Flights):
         self.downloader = downloader
         self.landed = landed
         """Called after each flight."""
+        self.id = secrets.token_hex(4)
+        """Names the lane to people, who may have several processes to look through."""
         self._nursery = nursery
         self._failures = failures
         self._budget = budget
@@ -89,7 +92,21 @@ class Lane(Flights):
 
     def inflight(self) -> list[Inflight]:
         """What is under way."""
-        return [flight.view(self.terms.name) for flight in self._flights]
+        return [flight.view(self.id, self.terms.name) for flight in self._flights]
+
+    def cancel(self) -> bool:
+        """End every flight for everybody who wants it; whether there was one.
+
+        Whoever asks in the next second is told the same: the kernel asks twice.
+        """
+        self.rest()
+        flights = [flight for flight in self._flights if flight.seats]
+        if flights:
+            error = CancelledError(f"{self.terms.name}: the fetch was cancelled")
+            self._failures.remember(self.terms.key, error)
+            for flight in flights:
+                flight.cancel(error)
+        return bool(flights)
 
     def hold(self, patience: Patience) -> Hold:
         """A hold on flights; release it."""

@@ -11,6 +11,7 @@ FAMILIES: Final[dict[type[errors.CafsError], int]] = {
     errors.SourceError: errno.EHOSTUNREACH,
     errors.DeadlineError: errno.ETIMEDOUT,
     errors.CrowdedError: errno.ETIMEDOUT,
+    errors.CancelledError: errno.ECANCELED,
     errors.OfflineError: errno.ENONET,
     errors.ContentError: errno.EBADMSG,
     errors.SourceChangedError: errno.ESTALE,

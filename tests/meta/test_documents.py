@@ -9,10 +9,11 @@ import pytest
 
 from cafs.cli.live import LiveMount
 from cafs.cli.main import VERBS, cli
+from cafs.control.fetches import Fetching, FetchStatus
 from cafs.control.keeper import KeeperStatus
 from cafs.errors import SettingsError
 from cafs.fetch.interfaces import Priority
-from cafs.reporting import FetchStatus, RefStatus, Status
+from cafs.reporting import RefStatus, Status
 from cafs.settings import layers, schema
 from cafs.settings.loading import load_settings
 from cafs.settings.schema import Origin, Voice
@@ -62,6 +63,14 @@ def test_every_key_of_a_ref_is_in_the_reference() -> None:
     assert set(schema._REF) <= named
 
 
+def test_every_table_with_names_for_keys_is_in_the_reference_with_its_keys() -> None:
+    named = set(re.findall(r"`([a-z-]+)`", SETTINGS))
+    for name, words in schema._NAMED.items():
+        assert f"[{name}" in SETTINGS
+        assert set(words or ()) <= named
+    assert set(schema._BY_PLATFORM) <= named
+
+
 def test_the_reference_names_no_setting_that_is_none() -> None:
     assert set(rows()) <= set(every_key())
 
@@ -79,15 +88,16 @@ def test_every_variable_is_in_the_reference() -> None:
 
 def test_every_flag_for_a_setting_is_in_the_reference() -> None:
     context = click.Context(cli)
-    command = cli.get_command(context, "mount")
-    assert command is not None
+    commands = [cli.get_command(context, verb) for verb in ("mount", "prefetch")]
     flags = {
         flag
+        for command in commands
+        if command is not None
         for parameter in command.params
         if isinstance(parameter, click.Option) and not parameter.hidden
         for flag in parameter.opts
     }
-    others = {"--foreground", "--json", "--no-keeper", "--user"}
+    others = {"--foreground", "--json", "--no-keeper", "--user", "--quiet", "-q"}
     assert flags - others == set(re.findall(r"`(--[a-z-]+)`", SETTINGS))
 
 
@@ -111,7 +121,9 @@ def test_defaults_in_the_reference_are_the_defaults(tmp_path: Path) -> None:
     assert loaded() == silent
 
 
-@pytest.mark.parametrize("kind", [Status, RefStatus, FetchStatus, LiveMount, KeeperStatus])
+@pytest.mark.parametrize(
+    "kind", [Status, RefStatus, Fetching, FetchStatus, LiveMount, KeeperStatus]
+)
 def test_every_field_that_programs_get_is_documented(kind: type[msgspec.Struct]) -> None:
     assert set(kind.__struct_fields__) <= QUOTED
 
