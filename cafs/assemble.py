@@ -7,7 +7,7 @@ them stands with the verb: ``cafs.cli.serving`` puts the file system before a ke
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import msgspec
@@ -37,7 +37,7 @@ from cafs.store.tenancy import Tenancy, passing
 from cafs.transport.authenticating import BearerAuth
 from cafs.transport.choosing import Choosing
 from cafs.transport.file import FileTransport
-from cafs.transport.http import HttpTransport, tls_context
+from cafs.transport.http import HttpLimits, HttpTransport, tls_context
 from cafs.transport.interfaces import Transport
 from cafs.transport.metering import Metering
 from cafs.transport.proxies import Proxies
@@ -69,7 +69,10 @@ async def open_transport(settings: Settings, metrics: Metrics) -> AsyncIterator[
     are asked with retries around it.
     """
     proxies = Proxies.from_environment(os.environ)
-    http = HttpTransport(proxies=proxies, tls=partial(tls_context, settings.ca_bundle))
+    limits = HttpLimits.of(settings.pacing)
+    http = HttpTransport(
+        limits=limits, proxies=proxies, tls=partial(tls_context, settings.ca_bundle)
+    )
     redirects = RedirectPolicy(proxied=lambda url: bool(proxies.proxy_for(url)))
     web = BearerAuth(Redirecting(Metering(http, metrics), redirects), redirects)
     files = Metering(FileTransport(), metrics)
@@ -129,17 +132,30 @@ async def open_system_in(
         CafsError: the view cannot be opened.
     """
     metrics = Metrics()
+    retries = RetryPolicy(**asdict(settings.retry))
     async with (
         open_transport(settings, metrics) as transport,
         open_fetcher(
-            store, metrics, budget=settings.budget, mount=mount, offline=settings.offline
+            store,
+            metrics,
+            budget=settings.budget,
+            mount=mount,
+            offline=settings.offline,
+            policy=retries,
         ) as fetcher,
     ):
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
         trees = Trees(store, fetcher)
         archives = Archives(store, fetcher, trees, Limits())
         handlers = _handlers(
-            transport, metrics, policy, fetcher=fetcher, store=store, trees=trees, archives=archives
+            Retrying(transport, retries, metrics),
+            transport,
+            metrics,
+            policy,
+            fetcher=fetcher,
+            store=store,
+            trees=trees,
+            archives=archives,
         )
         resolver = Resolver(handlers=handlers, store=store, mount=mount, offline=settings.offline)
         digests = Digests(
@@ -180,6 +196,7 @@ async def open_system_in(
 
 
 def _handlers(
+    asking: Transport,
     transport: Transport,
     metrics: Metrics,
     policy: HostPolicy,
@@ -189,8 +206,10 @@ def _handlers(
     trees: Trees,
     archives: Archives,
 ) -> dict[type[Ref], Handler]:
-    """What turns refs into content, by their type."""
-    asking = Retrying(transport, RetryPolicy(), metrics)
+    """What turns refs into content, by their type.
+
+    Questions go to ``asking``, which retries; content comes by ``transport``.
+    """
     locator = Locator(asking, store.documents, metrics)
     parts = UrlParts(
         store=store, fetcher=fetcher, sources=transport, asking=asking, locator=locator

@@ -34,7 +34,7 @@ def _chosen(loaded: Settings, named: dict[str, RefSpec], word: str) -> RefSpec:
     if ":" not in word:
         known = ", ".join(named) or "none"
         raise NotFoundError(f"no ref is named {word!r}", hint=f"named refs: {known}")
-    return loaded.ad_hoc(parse_ref(word, base=Path.cwd()))
+    return loaded.ad_hoc(parse_ref(word, base=Path.cwd(), schemes=loaded.schemes))
 
 
 def to_look_at(loaded: Settings, text: str) -> Settings:
@@ -46,7 +46,9 @@ def to_look_at(loaded: Settings, text: str) -> Settings:
     Raises:
         InvalidReferenceError: it looks like a ref and is none.
     """
-    host = parse_ref(text, base=Path.cwd()).host if is_ref(text) else None
+    host = None
+    if is_ref(text):
+        host = parse_ref(text, base=Path.cwd(), schemes=loaded.schemes).host
     hosts = loaded.allowed_hosts if host is None else loaded.allowed_hosts | {host}
     return replace(loaded, allowed_hosts=hosts, view="/")
 

@@ -56,6 +56,7 @@ _FLAGS: Final[dict[str, click.Option]] = {
             metavar="WHAT",
             help="At the deadline: fail, or wait as long as the reader lives.  [default: fail]",
         ),
+        click.Option(["--limit"], metavar="RATE", help="Prefetch at most so fast, as '50MiB/s'."),
         click.Option(["--allow-other"], is_flag=True, help="Let other users read the mount."),
         click.Option(["--preserve-owner"], is_flag=True, help="Keep the archives' owners."),
         click.Option(["--suid"], is_flag=True, help="Keep setuid and setgid bits."),

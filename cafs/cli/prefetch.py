@@ -30,7 +30,7 @@ _REPORT_S: Final = 0.2
 
 @click.command("prefetch", short_help="Fetch refs whole, before anybody reads.")
 @click.argument("refs", nargs=-1)
-@options.with_settings(*options.SOURCES)
+@options.with_settings(*options.SOURCES, "limit")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @options.as_json
 def command(
@@ -62,6 +62,7 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
     from cafs.assemble import open_system
     from cafs.cli.choosing import chosen
     from cafs.cli.live import find
+    from cafs.cli.reaching import PREFETCH, heard
     from cafs.fetch.interfaces import Patience, Priority
     from cafs.store.tenancy import visiting
 
@@ -72,7 +73,10 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
     if live is not None and shared:
         tenancy = partial(visiting, description="prefetch", key=live.key)
     codes: list[int] = []
-    async with open_system(loaded, description="prefetch", tenancy=tenancy) as system:
+    async with (
+        open_system(loaded, description="prefetch", tenancy=tenancy) as system,
+        heard(system.fetcher, PREFETCH, None),
+    ):
         for spec in specs:
             patience = Patience(spec.deadline_s, Priority.PREFETCH)
             try:

@@ -31,7 +31,7 @@ def mount_path(text: str, names: Iterable[str]) -> str:
         NotFoundError: it begins with neither a name nor anything that a mount has at its top.
     """
     if is_ref(text):
-        ref = parse_ref(text, base=Path.cwd())
+        ref = parse_ref(text, base=Path.cwd(), schemes=None)
         if isinstance(ref, DigestRef):
             return f"digest/{ref.digest.algorithm}/{ref.digest.hex}"
         return f"ref/{path_of(ref)}"

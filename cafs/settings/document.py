@@ -1,10 +1,13 @@
-"""One TOML file, read and asked for typed values by dotted key."""
+"""One TOML file, read, and its tables, which are asked for typed values by key."""
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Final, TypeVar
+
+from typing_extensions import override
 
 from cafs.errors import SettingsError
 from cafs.settings.schema import Origin, Voice, check, table
@@ -15,31 +18,52 @@ _MAX_FILE: Final = 1024 * 1024
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class Document:
-    """The checked tables of one file. Errors name the file and the key.
+class Table:
+    """One table of a file. Errors name the file and the whole dotted key.
+
+    ``directory`` is the file's; ``name`` is the table's own dotted key, empty for the whole file.
 
     Concurrency: immutable; any number of readers.
     """
 
-    __slots__ = ("_tables", "directory", "origin")
+    __slots__ = ("_values", "directory", "name", "origin")
 
-    def __init__(self, tables: dict[str, object], *, origin: Origin, directory: Path) -> None:
-        check(tables, origin)
-        self._tables = tables
+    def __init__(
+        self, values: dict[str, object], *, origin: Origin, directory: Path, name: str = ""
+    ) -> None:
+        self._values = values
         self.origin = origin
         self.directory = directory
+        self.name = name
 
-    def refs(self) -> list[str]:
-        """The names under ``ref``, as they stand in the file."""
-        return list(table(self._tables.get("ref", {}), "ref", self.origin))
+    def below(self, *words: str) -> "Table":
+        """The table at a key, an empty one when it is absent.
+
+        Raises:
+            SettingsError: something else stands there.
+        """
+        found = self
+        for word in words:
+            key = found.key(word)
+            values = table(found._values.get(word, {}), key, self.origin)
+            found = Table(values, origin=self.origin, directory=self.directory, name=key)
+        return found
+
+    def key(self, key: str) -> str:
+        """The dotted key, from the top of the file."""
+        return f"{self.name}.{key}" if self.name else key
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys, as they stand in the file."""
+        return iter(self._values)
 
     def has(self, key: str) -> bool:
         """Whether anything stands at a key."""
-        return self._value(key) is not None
+        return self.value(key) is not None
 
     def text(self, key: str) -> str | None:
         """The string at a key, None when it is absent."""
-        value = self._value(key)
+        value = self.value(key)
         if value is None:
             return None
         if not isinstance(value, str):
@@ -50,7 +74,7 @@ class Document:
 
     def texts(self, key: str) -> tuple[str, ...]:
         """The strings of a list, empty when it is absent."""
-        value = self._value(key)
+        value = self.value(key)
         if value is None:
             return ()
         if not isinstance(value, list):
@@ -61,6 +85,12 @@ class Document:
                 raise self.wrong(key, f"{each!r} must be a plain string")
             texts.append(each)
         return tuple(texts)
+
+    def one_or_more(self, key: str) -> tuple[str, ...]:
+        """The strings of a list, or a string for a list of one; empty when it is absent."""
+        if isinstance(self.value(key), str):
+            return (self.text(key) or "",)
+        return self.texts(key)
 
     def parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
         """What ``parse`` makes of the string at a key; its ValueError says what is wrong."""
@@ -74,33 +104,54 @@ class Document:
 
     def count(self, key: str) -> int | None:
         """The number at a key, not negative; None when it is absent."""
-        value = self._value(key)
+        value = self.value(key)
         if value is None:
             return None
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise self.wrong(key, f"{value!r} must be a whole number, 0 or more")
         return value
 
+    def number(self, key: str) -> float | None:
+        """The number at a key, with or without a fraction; None when it is absent."""
+        value = self.value(key)
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+            raise self.wrong(key, f"{value!r} must be a number")
+        return float(value)
+
     def flag(self, key: str) -> bool | None:
         """``true`` or ``false`` at a key, None when it is absent."""
-        value = self._value(key)
+        value = self.value(key)
         if value is not None and not isinstance(value, bool):
             raise self.wrong(key, f"{value!r} must be true or false, without quotes")
         return value
 
     def wrong(self, key: str, what: str, *, hint: str = "") -> SettingsError:
         """The error that says what is wrong with a key."""
-        return SettingsError(self.origin.name, key, what, hint=hint)
+        return SettingsError(self.origin.name, self.key(key), what, hint=hint)
 
-    def _value(self, key: str) -> object:
-        """The value at a dotted key; only a ref's name has dots of its own."""
-        words = _split(key)
-        at: object = self._tables
-        for word in words:
-            if not isinstance(at, dict) or word not in at:
-                return None
-            at = at[word]
-        return at
+    def value(self, key: str) -> object:
+        """What stands at a key, whatever it is; None when it is absent."""
+        return self._values.get(key)
+
+
+class Document(Table):
+    """The checked tables of one file, asked by ``table.key``.
+
+    Concurrency: immutable; any number of readers.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, tables: dict[str, object], *, origin: Origin, directory: Path) -> None:
+        check(tables, origin)
+        super().__init__(tables, origin=origin, directory=directory)
+
+    @override
+    def value(self, key: str) -> object:
+        name, _, word = key.partition(".")
+        return self.below(name).value(word)
 
 
 def read(path: Path, voice: Voice) -> Document | None:
@@ -143,11 +194,3 @@ def _parse(raw: bytes, name: str) -> dict[str, object]:
 
 def _line(before: bytes) -> int:
     return before.count(b"\n") + 1
-
-
-def _split(key: str) -> tuple[str, ...]:
-    first, _, rest = key.partition(".")
-    if first != "ref":
-        return (first, rest)
-    name, _, last = rest.rpartition(".")
-    return (first, name, last)

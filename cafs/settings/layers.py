@@ -1,6 +1,6 @@
 """One source of settings at a time: a file, the environment, or the flags."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -9,8 +9,9 @@ from cafs.errors import InvalidReferenceError, SettingsError
 from cafs.model.address import authority
 from cafs.settings import units
 from cafs.settings.document import Document
+from cafs.settings.fetching import UNSAID, Fetching, fetching
 from cafs.settings.naming import SILENT, Draft, Terms, drafts, terms
-from cafs.settings.places import home, project_mount, settled
+from cafs.settings.places import absolute, project_mount, settled
 from cafs.settings.schema import Voice
 from cafs.settings.values import Overrides
 
@@ -37,10 +38,16 @@ class Layer:
     dev: bool | None = None
     offline: bool | None = None
     ca_bundle: Path | None = None
+    fetching: Fetching = UNSAID
 
 
-def of_file(document: Document, environ: Mapping[str, str]) -> Layer:
+def of_file(document: Document, environ: Mapping[str, str], schemes: Collection[str] = ()) -> Layer:
     """The layer of a settings file.
+
+    Args:
+        document: the file.
+        environ: for ``~``.
+        schemes: those of plugins that any file enables.
 
     Raises:
         SettingsError: a wrong value, naming file and key.
@@ -50,8 +57,8 @@ def of_file(document: Document, environ: Mapping[str, str]) -> Layer:
         mount_point=_mount_point(document, environ),
         view=document.parsed("mount.view", _view),
         budget=document.parsed("mount.budget", units.budget),
-        refs=tuple(drafts(document)),
-        terms=terms(document, "defaults"),
+        refs=tuple(drafts(document, schemes)),
+        terms=terms(document.below("defaults")),
         store=_absolute(document, "store.path", environ),
         hosts=_hosts(document.origin.name, "hosts.allow", document.texts("hosts.allow")),
         dynamic=document.flag("hosts.dynamic"),
@@ -65,6 +72,7 @@ def of_file(document: Document, environ: Mapping[str, str]) -> Layer:
             "network.ca-bundle",
             _absolute(document, "network.ca-bundle", environ),
         ),
+        fetching=fetching(document, environ, schemes),
     )
 
 
@@ -116,6 +124,7 @@ def of_flags(overrides: Overrides, start: Path) -> Layer:
         return None if text is None else _parsed(COMMAND_LINE, flag, text, parse)
 
     mount_point, store, ca_bundle = overrides.mount_point, overrides.store, overrides.ca_bundle
+    limit = said("--limit", overrides.limit, units.rate)
     return Layer(
         mount_point=settled(start / mount_point) if mount_point is not None else None,
         view=said("--view", overrides.view, _view),
@@ -136,6 +145,7 @@ def of_flags(overrides: Overrides, start: Path) -> Layer:
         ca_bundle=_bundle(
             COMMAND_LINE, "--ca-bundle", start / ca_bundle if ca_bundle is not None else None
         ),
+        fetching=Fetching(pacing={} if limit is None else {"prefetch_rate": limit.limit}),
     )
 
 
@@ -175,13 +185,10 @@ def _mount_point(document: Document, environ: Mapping[str, str]) -> Path | None:
 def _absolute(document: Document, key: str, environ: Mapping[str, str]) -> Path | None:
     """An absolute path, or one below the user's home that starts with ``~/``."""
     text = document.text(key)
-    if text is None:
-        return None
-    if text.startswith("~/"):
-        return home(environ) / text.removeprefix("~/")
-    if not text.startswith("/"):
+    path = None if text is None else absolute(text, environ)
+    if text is not None and path is None:
         raise document.wrong(key, f"{text!r} must be an absolute path", hint="/… or ~/…")
-    return Path(text)
+    return path
 
 
 def _bundle(source: str, key: str, path: Path | None) -> Path | None:

@@ -9,7 +9,8 @@ What several sources say, the first of these decides:
 5. the system's ``/etc/cafs/config.toml`` (``CAFS_SYSTEM_CONFIG`` names another)
 
 What a ref's own table says comes after flags and variables, and before every ``[defaults]``. A ref
-that several files define is the first one's, whole. Allowed hosts add up. ``on-error = "wait"``
+that several files define is the first one's, whole; what it is on each platform is one such table.
+Allowed hosts add up. ``on-error = "wait"``
 beats every deadline. A project file may not say everything (``schema``).
 
 ======================  =======================  ======================  ===============
@@ -31,7 +32,25 @@ hosts.allow             CAFS_ALLOW_HOSTS         --allow-host            []
 hosts.dynamic           CAFS_DYNAMIC             --dynamic               false
 network.offline         CAFS_OFFLINE             --offline               false
 network.ca-bundle       CAFS_CA_BUNDLE           --ca-bundle             the system's
+limits.connections                                                       64
+limits.connections-per-host                                              8
+limits.prefetch-connections                                              32
+limits.prefetch-rate                             --limit                 "unlimited"
+limits.connect                                                           "10s"
+limits.first-byte                                                        "30s"
+limits.stall                                                             "20s"
+limits.stall-floor                                                       "2s"
+retry.retries                                                            9
+retry.initial-delay                                                      "250ms"
+retry.multiplier                                                         2.3
+retry.max-delay                                                          "30s"
+retry.jitter                                                             true
+retry.fixed                                                              false
 ======================  =======================  ======================  ===============
+
+Tables whose keys are names are in the user's and the system's file only: ``map`` (URL prefixes),
+``credentials`` and ``helpers`` (hosts), ``plugins`` (schemes). What both say of one name, the
+user's file says.
 
 Proxies are taken from HTTP_PROXY, HTTPS_PROXY and NO_PROXY, and from nowhere else.
 """
@@ -43,13 +62,17 @@ from typing import Final, TypeVar
 
 from cafs.errors import SettingsError
 from cafs.model.address import host_of
+from cafs.model.mapping import MapRule
+from cafs.model.pacing import USUAL, Pacing
 from cafs.model.spec import Pull, RefSpec
 from cafs.settings import document, layers, places
+from cafs.settings.document import Document
+from cafs.settings.fetching import plugins
 from cafs.settings.layers import Layer
 from cafs.settings.naming import Terms
 from cafs.settings.schema import Voice
 from cafs.settings.units import Budget
-from cafs.settings.values import OnError, Overrides, Settings
+from cafs.settings.values import USUAL_RETRIES, OnError, Overrides, Settings
 
 T = TypeVar("T")
 _DEADLINE_S: Final = 60.0
@@ -73,24 +96,25 @@ def load_settings(
     start = start.absolute()
     stated = project or (Path(environ["CAFS_CONFIG"]) if environ.get("CAFS_CONFIG") else None)
     file = places.find_project(start) if stated is None else start / stated
-    files = [
-        _file(file, Voice.PROJECT, environ, must_exist=True),
-        _file(places.user_file(environ), Voice.MACHINE, environ),
-        _file(places.system_file(environ), Voice.MACHINE, environ),
+    documents = [
+        _file(file, Voice.PROJECT, must_exist=True),
+        _file(places.user_file(environ), Voice.MACHINE),
+        _file(places.system_file(environ), Voice.MACHINE),
     ]
+    # Which URLs there may be depends on what all of the files enable.
+    schemes = {name for each in documents if each for name in plugins(each, environ)}
+    files = [layers.of_file(each, environ, schemes) for each in documents if each]
     said = [layers.of_flags(overrides, start), layers.of_environment(environ, start)]
     return _merged(said, files, project_file=file, store=places.default_store(environ))
 
 
-def _file(
-    path: Path | None, voice: Voice, environ: Mapping[str, str], *, must_exist: bool = False
-) -> Layer:
+def _file(path: Path | None, voice: Voice, *, must_exist: bool = False) -> Document | None:
     if path is None:
-        return Layer()
+        return None
     read = document.read(path, voice)
     if read is None and must_exist:
         raise SettingsError(str(path), "", "there is no such file")
-    return Layer() if read is None else layers.of_file(read, environ)
+    return read
 
 
 def _merged(
@@ -100,6 +124,7 @@ def _merged(
     every = (*said, *files)
     refs = _refs(said, files)
     deadline_s, on_error, pull = _agreed(each.terms for each in every)
+    mapping = _united(each.fetching.mapping for each in every)
     merged = Settings(
         project_file=project_file,
         mount_point=_first((each.mount_point for each in every), None),
@@ -110,7 +135,7 @@ def _merged(
         on_error=on_error,
         pull=pull,
         store=_first((each.store for each in every), store),
-        allowed_hosts=_hosts(refs) | {host for each in every for host in each.hosts},
+        allowed_hosts=_hosts(refs, mapping) | {host for each in every for host in each.hosts},
         dynamic=_first((each.dynamic for each in every), False),
         allow_other=_first((each.allow_other for each in every), False),
         preserve_owner=_first((each.preserve_owner for each in every), False),
@@ -118,6 +143,12 @@ def _merged(
         dev=_first((each.dev for each in every), False),
         offline=_first((each.offline for each in every), False),
         ca_bundle=_first((each.ca_bundle for each in every), None),
+        mapping=mapping,
+        logins=_united(each.fetching.logins for each in every),
+        helpers=_united(each.fetching.helpers for each in every),
+        plugins=_united(each.fetching.plugins for each in every),
+        pacing=_pacing(every),
+        retry=replace(USUAL_RETRIES, **_said(each.fetching.retry for each in every)),
     )
     if merged.dynamic and merged.allow_other:
         raise SettingsError(
@@ -151,10 +182,32 @@ def _agreed(order: Iterable[Terms]) -> tuple[float | None, OnError, Pull]:
     return (None if on_error == "wait" else deadline_s), on_error, pull
 
 
-def _hosts(refs: Iterable[RefSpec]) -> frozenset[str]:
-    """The hosts that refs and their mirrors name."""
+def _united(tables: Iterable[Mapping[str, T]]) -> tuple[T, ...]:
+    """The rules of all, sorted by what they are for; the first that is said of each."""
+    return tuple(rule for _, rule in sorted(_said(tables).items()))
+
+
+def _said(tables: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    """All that is said, strongest first."""
+    return {key: value for each in reversed(list(tables)) for key, value in each.items()}
+
+
+def _pacing(every: Iterable[Layer]) -> Pacing:
+    pacing = replace(USUAL, **_said(each.fetching.pacing for each in every))
+    if pacing.stall_floor_s > pacing.stall_s:
+        raise SettingsError(
+            "settings",
+            "limits.stall-floor",
+            f"{pacing.stall_floor_s:g}s is more than limits.stall, {pacing.stall_s:g}s",
+        )
+    return pacing
+
+
+def _hosts(refs: Iterable[RefSpec], mapping: Iterable[MapRule]) -> frozenset[str]:
+    """The hosts that refs and their mirrors name, and those that are asked instead."""
     hosts = {spec.ref.host for spec in refs}
     hosts |= {host_of(mirror) for spec in refs for mirror in spec.mirrors}
+    hosts |= {host_of(target) for rule in mapping for target in rule.targets}
     return frozenset(host for host in hosts if host is not None)
 
 

@@ -139,7 +139,7 @@ def _packed(spec: RefSpec) -> _Spec:
 
 
 def _unpacked(packed: _Spec) -> RefSpec:
-    return RefSpec(**msgspec.structs.asdict(packed) | {"ref": parse_ref(packed.ref)})
+    return RefSpec(**msgspec.structs.asdict(packed) | {"ref": parse_ref(packed.ref, schemes=None)})
 
 
 def _text(ref: Ref) -> str:

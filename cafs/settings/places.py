@@ -16,6 +16,13 @@ def home(environ: Mapping[str, str]) -> Path:
     return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
 
 
+def absolute(text: str, environ: Mapping[str, str]) -> Path | None:
+    """An absolute path, or one below the user's home that starts with ``~/``; else None."""
+    if text.startswith("~/"):
+        return home(environ) / text.removeprefix("~/")
+    return Path(text) if text.startswith("/") else None
+
+
 def user_file(environ: Mapping[str, str]) -> Path:
     """The user's settings file, whether or not it exists.
 

@@ -1,14 +1,15 @@
 """Which key may stand in which file, and what is said about one that may not.
 
 A project file comes with a clone, so it may only name content: never places outside itself, never
-what runs, whom to trust, or who may look. What it may not say belongs to the user or to the system,
-and the message says so. A key that is known to the design and that nothing reads yet is refused
-too: a setting that does nothing is a trap.
+what runs, whom to ask instead, whom to trust, who one is, or who may look. What it may not say
+belongs to the user or to the system, and the message says so. A key that is known to the design and
+that nothing reads yet is refused too: a setting that does nothing is a trap.
 """
 
 import difflib
 import enum
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ from cafs.model.refpath import KINDS, MAX_COMPONENT
 
 MACHINE_FILES: Final = "~/.config/cafs/config.toml or /etc/cafs/config.toml"
 """Where things belong that a project may not say."""
+_FOR_SECRETS: Final = "password-file, password-env, token-file, token-env, helpers, or netrc"
 REF_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -57,7 +59,57 @@ _TABLES: Final = {
     "store": {"path": _M, "quota": _N, "min-free": _N},
     "hosts": {"allow": _M, "dynamic": _M},
     "network": {"ca-bundle": _M, "offline": _M, "proxy": _N},
+    "limits": {
+        "connections": _M,
+        "connections-per-host": _M,
+        "prefetch-connections": _M,
+        "prefetch-rate": _M,
+        "connect": _M,
+        "first-byte": _M,
+        "stall": _M,
+        "stall-floor": _M,
+    },
+    "retry": {
+        "retries": _M,
+        "initial-delay": _M,
+        "multiplier": _M,
+        "max-delay": _M,
+        "jitter": _M,
+        "fixed": _M,
+    },
 }
+_CREDENTIALS: Final = (
+    "username",
+    "password-file",
+    "password-env",
+    "token-file",
+    "token-env",
+    "client-cert",
+    "client-key",
+    "insecure",
+    "netrc",
+)
+_PLUGIN: Final = ("command", "timeout")
+_NAMED: Final = {"map": None, "credentials": _CREDENTIALS, "helpers": None, "plugins": _PLUGIN}
+"""The machine's tables whose keys are names (of a URL, a host, a scheme), and the keys below one of
+those; None where there is a value and no table."""
+_SECRETS: Final = frozenset(
+    {
+        "api-key",
+        "auth",
+        "authorization",
+        "bearer",
+        "client-key-password",
+        "key",
+        "passphrase",
+        "passwd",
+        "password",
+        "pass",
+        "secret",
+        "token",
+    }
+)
+"""What people call a secret that they would write down."""
 _REF: Final = (
     "from",
     "integrity",
@@ -65,11 +117,12 @@ _REF: Final = (
     "subdir",
     "mirrors",
     "platform",
+    "by-platform",
     "deadline",
     "on-error",
     "pull",
 )
-_LATER: Final = ("map", "credentials", "helpers", "plugins", "limits")
+_BY_PLATFORM: Final = ("from", "integrity", "strip", "subdir", "mirrors")
 _INSTEAD: Final = {
     "proxy": "set HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
     "proxies": "set HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
@@ -96,8 +149,8 @@ def check(document: dict[str, object], origin: Origin) -> None:
         elif name in _TABLES:
             for key in table(value, name, origin):
                 _check_key(name, key, origin)
-        elif name in _LATER:
-            _refuse(_N, name, origin)
+        elif name in _NAMED:
+            _check_named(name, value, origin)
         elif name in _INSTEAD:
             if origin.voice is Voice.PROJECT:
                 _refuse(_M, name, origin)
@@ -136,11 +189,37 @@ def _check_refs(value: object, origin: Origin) -> None:
                 f"ref/{name} holds the refs that are named by path",
                 hint="choose another name",
             )
-        for word in table(ref, key, origin):
-            if word not in _REF:
-                raise SettingsError(
-                    origin.name, f"{key}.{word}", "unknown key", hint=nearest_hint(word, _REF)
-                )
+        _check_words(ref, key, _REF, origin)
+        choices = table(ref, key, origin).get("by-platform", {})
+        for platform, entry in table(choices, f"{key}.by-platform", origin).items():
+            _check_words(entry, f"{key}.by-platform.{platform}", _BY_PLATFORM, origin)
+
+
+def _check_named(name: str, value: object, origin: Origin) -> None:
+    _refuse(_M, name, origin)
+    words = _NAMED[name]
+    for each, entry in table(value, name, origin).items():
+        if "@" in each.rpartition("://")[2].partition("/")[0]:
+            # Whatever stands before it may be a secret: the key is not repeated.
+            raise SettingsError(origin.name, name, "a host has no '@'", hint=_FOR_SECRETS)
+        if words is None:
+            continue
+        key = f"{name}.{each}"
+        if name == "credentials" and not isinstance(entry, dict):
+            raise SettingsError(origin.name, key, "must be a table", hint=_FOR_SECRETS)
+        for word in table(entry, key, origin):
+            if word not in words and word.lower().replace("_", "-") in _SECRETS:
+                what = "settings hold no secrets"
+                raise SettingsError(origin.name, f"{key}.{word}", what, hint=_FOR_SECRETS)
+        _check_words(entry, key, words, origin)
+
+
+def _check_words(value: object, key: str, words: Sequence[str], origin: Origin) -> None:
+    for word in table(value, key, origin):
+        if word not in words:
+            raise SettingsError(
+                origin.name, f"{key}.{word}", "unknown key", hint=nearest_hint(word, words)
+            )
 
 
 def _check_key(name: str, key: str, origin: Origin) -> None:
@@ -179,8 +258,10 @@ def _nearest_top(word: str, voice: Voice) -> str:
     tables = [
         name for name, keys in _TABLES.items() if any(_allowed(may, voice) for may in keys.values())
     ]
-    if difflib.get_close_matches(word, [*tables, "ref"], n=1):
-        return nearest_hint(word, [*tables, "ref"])
+    named = [*_NAMED] if _allowed(_M, voice) else []
+    known = [*tables, *named, "ref"]
+    if difflib.get_close_matches(word, known, n=1):
+        return nearest_hint(word, known)
     dotted = {key: f"{name}.{key}" for name in tables for key in _TABLES[name]}
     close = difflib.get_close_matches(word, dotted, n=1)
-    return f"did you mean {dotted[close[0]]!r}?" if close else nearest_hint(word, [*tables, "ref"])
+    return f"did you mean {dotted[close[0]]!r}?" if close else nearest_hint(word, known)

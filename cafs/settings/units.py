@@ -58,6 +58,23 @@ def budget(text: str) -> Budget:
     return Budget(None) if text == "unlimited" else Budget(size(text))
 
 
+def rate(text: str) -> Budget:
+    """Bytes a second, ``50MiB/s``, or ``unlimited``; more than none.
+
+    Raises:
+        ValueError: neither.
+    """
+    if text == "unlimited":
+        return Budget(None)
+    amount, slash, second = text.rpartition("/")
+    if not slash or second != "s" or not _SIZE.fullmatch(amount):
+        raise ValueError(f'{text!r} is no rate; rates look like "50MiB/s"')
+    bound = size(amount)
+    if not bound:
+        raise ValueError(f"{text!r}: nothing comes at that rate")
+    return Budget(bound)
+
+
 def duration_s(text: str) -> float:
     """Seconds: ``250ms``, ``60s``, ``5m``, ``1h30m``; more than none.
 
@@ -70,7 +87,7 @@ def duration_s(text: str) -> float:
         (Decimal(count) * _SECONDS[unit] for count, unit in _DURATION.findall(text)), Decimal(0)
     )
     if not seconds:
-        raise ValueError(f"{text!r}: a deadline of nothing lets nothing succeed")
+        raise ValueError(f"{text!r}: nothing succeeds in no time")
     return float(seconds)
 
 

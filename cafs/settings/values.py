@@ -80,6 +80,11 @@ class Settings:
     pacing: Pacing = USUAL
     retry: RetrySettings = USUAL_RETRIES
 
+    @property
+    def schemes(self) -> frozenset[str]:
+        """The schemes of URLs for which a plugin is enabled."""
+        return frozenset(plugin.scheme for plugin in self.plugins)
+
     def ad_hoc(self, ref: Ref) -> RefSpec:
         """The spec of a ref that was named by path, or written out."""
         return RefSpec(name="", ref=ref, deadline_s=self.deadline_s, pull=self.pull)
