@@ -3,20 +3,25 @@
 A normalised URL is ASCII, has no userinfo, no fragment, no default port, no dot segments, a
 lower-case scheme and host, upper-case percent-escapes, and no escapes of characters that need none.
 What RFC 3986 does not call equivalent stays as it was written: ``+`` and ``%2B`` are two things.
+Of a scheme that a plugin answers for, only the escapes are brought into this form: what the rest
+means, the plugin knows.
 
 Source: RFC 3986 §6.2.2 and §6.2.3; RFC 8089 for ``file:``.
 """
 
 import ipaddress
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 
 from cafs.errors import InvalidReferenceError
 
-SCHEMES: Final = ("https", "http", "file")
-"""What a URL in a ref may start with."""
+SCHEMES: Final = ("https", "http", "file", "s3")
+"""What a URL in a ref may start with, plugins apart."""
+SCHEME: Final = re.compile(r"[a-z][a-z0-9.-]*")
+"""What the scheme of a plugin may be: ``+`` stands between ``archive`` or ``blob`` and a scheme."""
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 """The port that a scheme means when none is written."""
 _NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
@@ -26,6 +31,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PATH_SAFE: Final = "!$&'()*+,;=:@/"
 _QUERY_SAFE: Final = _PATH_SAFE + "?"
 _MAX_PORT: Final = 65535
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 
 
 def authority(text: str) -> str:
@@ -62,12 +68,15 @@ def is_loopback(place: str) -> bool:
         return False
 
 
-def normalised(text: str, *, base: Path | None = None) -> str:
-    """The normal form of an http, https or file URL.
+def normalised(
+    text: str, *, base: Path | None = None, schemes: Collection[str] | None = SCHEMES
+) -> str:
+    """The normal form of a URL.
 
     Args:
         text: the URL; a relative ``file:dir/name`` needs ``base``.
         base: absolute directory that relative file URLs start from.
+        schemes: those that are known; None for any, where it does not matter yet who answers.
 
     Raises:
         InvalidReferenceError: not such a URL, or one with credentials in it.
@@ -78,17 +87,32 @@ def normalised(text: str, *, base: Path | None = None) -> str:
         parts = urlsplit(text)
     except ValueError as error:
         raise InvalidReferenceError(f"{text!r} is no URL: {error}") from error
-    if parts.scheme not in SCHEMES:
+    known = SCHEMES if schemes is None else schemes
+    if parts.scheme not in known and (schemes is not None or not SCHEME.fullmatch(parts.scheme)):
         raise InvalidReferenceError(
-            f"{text!r}: scheme {parts.scheme!r} is not known", hint=f"one of {', '.join(SCHEMES)}"
+            f"{text!r}: scheme {parts.scheme!r} is not known",
+            hint=f"one of {', '.join(known)}; {enabling(parts.scheme)}",
         )
     if "@" in parts.netloc:
         place = parts.netloc.rpartition("@")[2]
         raise InvalidReferenceError(
             f"{parts.scheme}://…@{place}{parts.path}: credentials do not belong in a ref",
-            hint="this version asks without credentials, and for anonymous registry tokens",
+            hint="put them where credentials are kept",
         )
-    return _file(parts, text, base) if parts.scheme == "file" else _http(parts, text)
+    match parts.scheme:
+        case "file":
+            return _file(parts, text, base)
+        case "http" | "https":
+            return _http(parts, text)
+        case "s3":
+            return _s3(parts, text)
+        case _:
+            return _other(parts, text)
+
+
+def enabling(scheme: str) -> str:
+    """What to do so that a plugin answers for a scheme."""
+    return f"[plugins.{scheme or 'SCHEME'}] in ~/.config/cafs/config.toml enables a plugin"
 
 
 def comparable(url: str) -> str:
@@ -109,8 +133,12 @@ def shown(url: str) -> str:
 
 
 def host_of(url: str) -> str | None:
-    """The authority of a normalised URL, ``host`` or ``host:port``; None for ``file:``."""
-    return urlsplit(url).netloc or None
+    """The authority of a normalised http(s) URL, ``host`` or ``host:port``; None for others.
+
+    What stands there in another URL (a bucket) is no host, and allows nobody to be asked.
+    """
+    parts = urlsplit(url)
+    return parts.netloc if parts.scheme in DEFAULT_PORTS else None
 
 
 def file_path(url: str) -> Path | None:
@@ -175,6 +203,24 @@ def _file(parts: SplitResult, text: str, base: Path | None) -> str:
             )
         path = f"{tidied(quote(bytes(base.absolute()), safe='/'))}/{path}"
     return f"file://{_without_dots(path)}"
+
+
+def _s3(parts: SplitResult, text: str) -> str:
+    if not _BUCKET.fullmatch(parts.netloc) or parts.path in {"", "/"}:
+        raise InvalidReferenceError(f"{text!r} names no object", hint="s3://BUCKET/KEY")
+    if parts.query:
+        raise InvalidReferenceError(f"{text!r}: an object has no query", hint="write %3F for '?'")
+    return f"s3://{parts.netloc}{tidied(parts.path)}"
+
+
+def _other(parts: SplitResult, text: str) -> str:
+    """A URL that a plugin will read: its escapes in one form, and nothing else touched."""
+    slashes = "//" if text[len(parts.scheme) + 1 :].startswith("//") else ""
+    query = f"?{tidied(parts.query, query=True)}" if parts.query else ""
+    rest = f"{parts.netloc}{tidied(parts.path)}{query}"
+    if not rest:
+        raise InvalidReferenceError(f"{text!r} names nothing")
+    return f"{parts.scheme}:{slashes}{rest}"
 
 
 def _without_dots(path: str) -> str:

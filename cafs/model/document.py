@@ -12,7 +12,9 @@ class CacheDocument:
 
     ``digest`` is None until the content has been seen whole. ``fetched_s`` is seconds since the
     epoch (the answer's arrival), ``max_age_s`` how long it may be used without asking, ``size``
-    bytes or None, ``ranges`` whether byte ranges can be asked for.
+    bytes or None, ``ranges`` whether byte ranges can be asked for. ``plugin`` is what a plugin
+    wants to be told when it is asked again: a JSON object as text, which nobody else reads (R-3);
+    empty where there is none.
 
     Immutable content, which is named by its digest, has no document (R-5).
     """
@@ -24,6 +26,7 @@ class CacheDocument:
     size: int | None
     ranges: bool
     media_type: str
+    plugin: str = ""
 
     def fresh(self, now_s: float) -> bool:
         """Whether the content may be used without asking (R-12, its comparison turned round).

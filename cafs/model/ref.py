@@ -8,7 +8,7 @@ Mount paths of refs are in ``cafs.model.refpath``.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
@@ -17,7 +17,16 @@ from urllib.parse import quote_plus, unquote_plus
 from typing_extensions import override
 
 from cafs.errors import InvalidReferenceError, UnsupportedError
-from cafs.model.address import SCHEMES, comparable, host_of, last_segment, normalised, shown
+from cafs.model.address import (
+    SCHEME,
+    SCHEMES,
+    comparable,
+    enabling,
+    host_of,
+    last_segment,
+    normalised,
+    shown,
+)
 from cafs.model.appc_ref import AppcRef
 from cafs.model.digest import SIZES, Digest
 from cafs.model.docker_ref import DockerRef
@@ -54,7 +63,7 @@ class _UrlRef:
     kind: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", normalised(self.url))
+        object.__setattr__(self, "url", normalised(self.url, schemes=None))
 
     @property
     def cimd(self) -> str:
@@ -79,8 +88,13 @@ class _UrlRef:
 
     @property
     def host(self) -> str | None:
-        """``host`` or ``host:port``; None for a file."""
+        """``host`` or ``host:port``; None where the URL is not http(s)."""
         return host_of(self.url)
+
+    @property
+    def scheme(self) -> str:
+        """The URL's scheme: who answers for it."""
+        return self.url.partition(":")[0]
 
     @override
     def __eq__(self, other: object) -> bool:
@@ -96,7 +110,7 @@ class _UrlRef:
 
 
 class ArchiveRef(_UrlRef):
-    """An archive at a URL (http, https, file): a tree.
+    """An archive at a URL (http, https, file, s3, or a plugin's): a tree.
 
     Raises:
         InvalidReferenceError: not such a URL, or credentials in it.
@@ -107,7 +121,7 @@ class ArchiveRef(_UrlRef):
 
 
 class BlobRef(_UrlRef):
-    """The bytes at a URL (http, https, file): a file.
+    """The bytes at a URL (http, https, file, s3, or a plugin's): a file.
 
     Raises:
         InvalidReferenceError: not such a URL, or credentials in it.
@@ -164,16 +178,18 @@ def archive_by_name(name: str) -> bool:
     return _ARCHIVE_NAME.fullmatch(name) is not None
 
 
-def parse_ref(text: str, *, base: Path | None = None) -> Ref:
+def parse_ref(text: str, *, base: Path | None = None, schemes: Collection[str] | None = ()) -> Ref:
     """Parse a ``cimd:`` text or one of the short forms.
 
-    Short forms: ``docker://IMAGE``, ``docker:IMAGE``, ``http(s)://…`` and ``file:…`` (an archive if
-    the name says so, else a blob), ``archive+URL``, ``blob+URL``, ``appc:NAME[:VERSION][,k=v]…``,
-    ``sha256:<hex>``.
+    Short forms: ``docker://IMAGE``, ``docker:IMAGE``, ``http(s)://…``, ``s3://…`` and ``file:…``
+    (an archive if the name says so, else a blob), ``archive+URL``, ``blob+URL``,
+    ``appc:NAME[:VERSION][,k=v]…``, ``sha256:<hex>``.
 
     Args:
         text: the ref. A bare name is none.
         base: absolute directory that relative ``file:`` URLs start from.
+        schemes: those of plugins that are enabled, which URLs may have too; None for any, where
+            who is enabled is looked at later.
 
     Raises:
         InvalidReferenceError: no ref.
@@ -193,26 +209,47 @@ def parse_ref(text: str, *, base: Path | None = None) -> Ref:
     if scheme in _LATER:
         raise UnsupportedError(f"{text!r}: {scheme} refs are not supported", hint=_SUPPORTED)
     forced, plus, url_scheme = scheme.partition("+")
-    if scheme in SCHEMES:
-        url = normalised(text, base=base)
-        return ArchiveRef(url) if archive_by_name(last_segment(url)) else BlobRef(url)
-    if plus and forced in _BY_URL and url_scheme in SCHEMES:
-        return _BY_URL[forced](normalised(f"{url_scheme}:{rest}", base=base))
+    if plus and forced in _BY_URL and _readable(url_scheme, schemes):
+        return _BY_URL[forced](normalised(f"{url_scheme}:{rest}", base=base, schemes=None))
     match scheme:
         case "cimd":
-            return _parse_cimd(text, rest)
+            return _parse_cimd(text, rest, schemes)
         case "docker":
             return DockerRef.parse(rest.removeprefix("//"))
         case "appc":
             return AppcRef.parse(rest)
+        case _ if _readable(scheme, schemes):
+            url = normalised(text, base=base, schemes=None)
+            return ArchiveRef(url) if archive_by_name(last_segment(url)) else BlobRef(url)
         case _:
-            known = ("cimd", "docker", "appc", *SCHEMES, *SIZES, "archive+https", "blob+https")
-            raise InvalidReferenceError(
-                f"{text!r}: nothing starts with {scheme + ':'!r}", hint=nearest_hint(scheme, known)
-            )
+            raise unknown_scheme(text, scheme, schemes or ())
 
 
-def _parse_cimd(text: str, opaque: str) -> Ref:
+def unknown_scheme(text: str, scheme: str, schemes: Collection[str]) -> InvalidReferenceError:
+    """The error for a text whose scheme nothing answers for; it says how to enable it.
+
+    Args:
+        text: the ref.
+        scheme: what stands before its colon, ``archive+`` and ``blob+`` included.
+        schemes: those of plugins that are enabled.
+    """
+    known = ("cimd", "docker", "appc", *SCHEMES, *schemes, *SIZES, "archive+https", "blob+https")
+    hints = [nearest_hint(scheme, known)]
+    plain = scheme.rpartition("+")[2]
+    if SCHEME.fullmatch(plain):
+        hints.append(enabling(plain))
+    return InvalidReferenceError(
+        f"{text!r}: nothing starts with {scheme + ':'!r}", hint="; ".join(filter(None, hints))
+    )
+
+
+def _readable(scheme: str, schemes: Collection[str] | None) -> bool:
+    if scheme in SCHEMES:
+        return True
+    return SCHEME.fullmatch(scheme) is not None if schemes is None else scheme in schemes
+
+
+def _parse_cimd(text: str, opaque: str, schemes: Collection[str] | None) -> Ref:
     """``TYPE:v=UINT32:DATA[?query]`` (R-16), an unknown version refused."""
     opaque, hash_, _ = opaque.partition("#")
     if hash_:
@@ -239,7 +276,12 @@ def _parse_cimd(text: str, opaque: str) -> Ref:
         raise InvalidReferenceError(
             f"{text!r}: a query means nothing here", hint="the '?' of a URL is written %3F"
         )
-    return _BY_TYPE[kind](data, query)
+    ref = _BY_TYPE[kind](data, query)
+    if isinstance(ref, _UrlRef) and not _readable(ref.scheme, schemes):
+        raise InvalidReferenceError(
+            f"{text!r}: scheme {ref.scheme!r} is not known", hint=enabling(ref.scheme)
+        )
+    return ref
 
 
 def _url_data(data: str) -> str:

@@ -13,7 +13,8 @@
 - A canonical path has no ``:``, because a path with one cannot stand in ``PATH``. The usual
   spellings (``host:5000``, ``repo:tag``, ``repo@sha256:…``, defaults left out) are aliases of it.
 - No component is longer than 255 bytes. What does not fit needs a name, and so does every
-  ``file:`` URL, because a path must not make the mount read other files of this machine.
+  ``file:`` URL, because a path must not make the mount read other files of this machine, and every
+  other URL that is not http(s), because no host is named by it that settings could allow.
 """
 
 import re
@@ -136,9 +137,10 @@ def _components(ref: Ref) -> list[str]:
 
 def _url_components(ref: ArchiveRef | BlobRef) -> list[str]:
     parts = urlsplit(ref.url)
-    if not parts.netloc:
+    if parts.scheme not in DEFAULT_PORTS:
+        what = "files" if parts.scheme == "file" else f"{parts.scheme}: URLs"
         raise InvalidReferenceError(
-            f"{ref.shown}: files are not read by path", hint="give it a name in cafs.toml"
+            f"{ref.shown}: {what} are not read by path", hint="give it a name in cafs.toml"
         )
     *inner, last = parts.path.split("/")[1:]
     if parts.query:

@@ -22,7 +22,7 @@ VERSION: Final = 1
 
 
 class _Http(msgspec.Struct, kw_only=True):
-    """What an HTTP answer said; names as R-9 spells them."""
+    """What an HTTP answer, or a plugin's, said; names as R-9 spells them."""
 
     v: int
     digest: str | None
@@ -34,6 +34,8 @@ class _Http(msgspec.Struct, kw_only=True):
     size: int | None
     ranges: bool
     media_type: str = msgspec.field(name="mediaType")
+    plugin: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """What a plugin wants to be told again, as it said it (R-3); only it knows what it means."""
 
 
 class _File(msgspec.Struct, kw_only=True):
@@ -46,7 +48,7 @@ class _File(msgspec.Struct, kw_only=True):
 
 
 def encode(url: str, document: CacheDocument) -> bytes:
-    """The document as it is stored: what a file was like, or what an HTTP answer said."""
+    """The document as it is stored: what a file was like, or what another answer said."""
     digest = None if document.digest is None else str(document.digest)
     validator = document.validator
     if _is_file(url):
@@ -70,6 +72,7 @@ def encode(url: str, document: CacheDocument) -> bytes:
             size=document.size,
             ranges=document.ranges,
             media_type=document.media_type,
+            plugin=msgspec.Raw(document.plugin.encode()) if document.plugin else msgspec.UNSET,
         )
     )
 
@@ -96,6 +99,7 @@ def _decode_http(raw: bytes) -> CacheDocument | None:
         size=stored.size,
         ranges=stored.ranges,
         media_type=stored.media_type,
+        plugin="" if stored.plugin is msgspec.UNSET else bytes(stored.plugin).decode(),
     )
 
 

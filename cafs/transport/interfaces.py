@@ -23,7 +23,10 @@ class Request:
     ``span`` asks for a byte range; None for all. ``if_range`` makes the range conditional: the
     whole is sent when the version is another one (If-Range). ``if_changed`` asks for nothing when
     the version is still that one (If-None-Match, If-Modified-Since). ``headers`` are added as they
-    are; an Authorization among them never crosses to another host.
+    are; what proves who asks among them never crosses to another host. ``body`` is sent with the
+    question, and never to where a redirect leads. ``document`` is what the last
+    answer for this URL told to keep for the next question; it is its transport's own, and says by
+    being there that the content of that answer is at hand.
     """
 
     url: str
@@ -35,6 +38,8 @@ class Request:
     method: str = "GET"
     attempts: int | None = None
     failed: Callable[[CafsError], None] | None = field(default=None, compare=False, repr=False)
+    document: str = field(default="", repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,14 @@ class Response(Protocol):
     @abstractmethod
     def head(self) -> Head:
         """The head, checked against the request."""
+
+    @property
+    def document(self) -> str:
+        """What the transport wants to be told when the URL is asked again, empty for nothing.
+
+        It may come as late as the end of the body. Only its transport knows what it means.
+        """
+        return ""
 
     @abstractmethod
     async def receive(self) -> bytes:

@@ -36,6 +36,11 @@ class _Metered(Response):
     def head(self) -> Head:
         return self._response.head
 
+    @property
+    @override
+    def document(self) -> str:
+        return self._response.document
+
     @override
     async def receive(self) -> bytes:
         piece = await self._response.receive()

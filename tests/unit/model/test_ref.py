@@ -295,7 +295,7 @@ def test_an_unknown_type_or_scheme_names_the_nearest_one() -> None:
     assert caught.value.hint == "did you mean 'docker'?"
     with pytest.raises(InvalidReferenceError) as caught:
         parse_ref("htps://example.com/x")
-    assert caught.value.hint == "did you mean 'https'?"
+    assert caught.value.hint.startswith("did you mean 'https'?")
 
 
 @pytest.mark.parametrize(
@@ -494,3 +494,52 @@ def test_names_of_other_files(name: str) -> None:
 @pytest.mark.parametrize("text", ["docker:debian", "appc:a.b/c", "http://h/x", f"sha256:{HEX}"])
 def test_a_ref_prints_as_people_write_it(text: str) -> None:
     assert str(parse_ref(text)) == parse_ref(text).friendly
+
+
+PLUGIN_URLS = [
+    "torrent:0123abcd/a.bin?x.pe=127.0.0.1:1",
+    "torrent:?xt=urn:btih:0123",
+    "x-y.2://h/a%2Fb",
+    "cmd:echo%20hi",
+]
+
+
+@pytest.mark.parametrize("url", PLUGIN_URLS)
+def test_a_url_of_an_enabled_plugin_is_a_ref(url: str) -> None:
+    scheme = url.partition(":")[0]
+    ref = parse_ref(url, schemes={scheme})
+    assert ref == BlobRef(url) == parse_ref(ref.friendly, schemes=None)
+    assert isinstance(ref, BlobRef)
+    assert (ref.url, ref.scheme, ref.host) == (url, scheme, None)
+    assert parse_ref(ref.cimd, schemes={scheme}) == ref
+    assert parse_ref(f"archive+{url}", schemes={scheme}) == ArchiveRef(url)
+    for text in (url, f"blob+{url}", ref.cimd):
+        with pytest.raises(InvalidReferenceError) as caught:
+            parse_ref(text)
+        assert f"[plugins.{scheme}]" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["torrent:", "torrent:a b\n", "tor+rent:x", "1x:y", "torrent://"])
+def test_what_names_nothing_is_no_url_of_a_plugin(text: str) -> None:
+    with pytest.raises(InvalidReferenceError):
+        parse_ref(text, schemes=None)
+
+
+def test_s3_needs_no_enabling() -> None:
+    assert parse_ref("s3://bucket/dir/a b.tar.gz") == ArchiveRef("s3://bucket/dir/a%20b.tar.gz")
+    assert parse_ref("blob+s3://bucket/a.tar") == BlobRef("S3://bucket/a.tar")
+    assert BlobRef("s3://bucket/x").host is None
+
+
+@pytest.mark.parametrize(
+    "text", ["s3:x", "s3://b/k", "s3://bucket", "s3://bucket/", "s3://bu/k?v=1"]
+)
+def test_what_is_no_object_of_s3_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReferenceError):
+        parse_ref(text)
+
+
+def test_the_url_of_a_plugin_holds_no_credentials() -> None:
+    with pytest.raises(InvalidReferenceError, match="do not belong") as caught:
+        parse_ref("torrent://me:hunter2@host/x", schemes=None)
+    assert "hunter2" not in caught.value.line

@@ -3,7 +3,7 @@
 import pytest
 
 from cafs.errors import InvalidReferenceError
-from cafs.model.ref import Ref, parse_ref
+from cafs.model.ref import BlobRef, Ref, parse_ref
 from cafs.model.refpath import KINDS, Absent, Alias, Complete, Partial, Step, path_of, step
 
 HEX = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -201,3 +201,10 @@ def test_what_does_not_fit_needs_a_name(ref: Ref, says: str) -> None:
 def test_a_component_of_exactly_255_bytes_fits() -> None:
     ref = parse_ref("https://h.example/" + "x" * 254)
     assert walk(path_of(ref)) == Complete(ref)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/key", "torrent:0123/x", "x://host/path"])
+def test_what_is_not_http_has_no_path(url: str) -> None:
+    with pytest.raises(InvalidReferenceError, match="not read by path"):
+        path_of(BlobRef(url))
+    assert isinstance(step((b"blob", url.partition(":")[0].encode())), Absent)

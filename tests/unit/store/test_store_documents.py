@@ -43,10 +43,22 @@ FILE = CacheDocument(
     ranges=True,
     media_type=OCTETS,
 )
+PLUGIN_URL = "torrent:0123abcd/app.tar.gz"
+PLUGIN = CacheDocument(
+    digest=digest_of(b"hello"),
+    validator=Validator(etag="0123abcd"),
+    fetched_s=1700000000.25,
+    max_age_s=60,
+    size=5,
+    ranges=True,
+    media_type="",
+    plugin='{"v":3,"peers":["127.0.0.1:1"]}',
+)
 FORMS = [
     ("http.json", URL, HTTP),
     ("http-empty.json", URL, EMPTY_HTTP),
     ("file.json", FILE_URL, FILE),
+    ("plugin.json", PLUGIN_URL, PLUGIN),
 ]
 
 
