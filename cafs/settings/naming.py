@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from cafs.distribution.platforms import choose, own_platform
 from cafs.errors import CafsError, NotFoundError
 from cafs.model.address import SCHEMES, file_path, normalised
 from cafs.model.digest import Digest
@@ -63,6 +62,8 @@ def _draft(name: str, table: Table, schemes: Collection[str]) -> Draft:
 
 def _chosen(name: str, table: Table, schemes: Collection[str]) -> RefSpec:
     """What a ref is on the platform that it is wanted for (Y-24); every choice is checked."""
+    from cafs.distribution.platforms import choose, own_platform  # noqa: PLC0415 - rarely needed
+
     for word in ("from", "integrity", "mirrors"):
         if table.has(word):
             raise table.wrong(
