@@ -5,7 +5,7 @@ them stands with the verb: ``cafs.cli.serving`` puts the file system before a ke
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,8 +34,9 @@ from cafs.reporting import Reports
 from cafs.settings.values import Settings
 from cafs.store.store import Store, open_store
 from cafs.store.tenancy import Tenancy, passing
-from cafs.transport.authenticating import BearerAuth
+from cafs.transport.authenticating import Authenticating, Tried, nobody
 from cafs.transport.choosing import Choosing
+from cafs.transport.credentials.opening import open_credentials
 from cafs.transport.file import FileTransport
 from cafs.transport.http import HttpLimits, HttpTransport, tls_context
 from cafs.transport.interfaces import Transport
@@ -62,8 +63,12 @@ class System:
 
 
 @asynccontextmanager
-async def open_transport(settings: Settings, metrics: Metrics) -> AsyncIterator[Transport]:
-    """What every request goes through, from the outside in: tokens, redirects, counting.
+async def open_transport(
+    settings: Settings, metrics: Metrics, witness: Callable[[Tried], None] = nobody
+) -> AsyncIterator[Transport]:
+    """What every request goes through, from the outside in: credentials, redirects, counting.
+
+    ``witness`` is told of each request that may show who asks.
 
     Content is fetched by it as it is, since a flight knows where a broken body stopped; questions
     are asked with retries around it.
@@ -71,10 +76,18 @@ async def open_transport(settings: Settings, metrics: Metrics) -> AsyncIterator[
     proxies = Proxies.from_environment(os.environ)
     limits = HttpLimits.of(settings.pacing)
     http = HttpTransport(
-        limits=limits, proxies=proxies, tls=partial(tls_context, settings.ca_bundle)
+        limits=limits,
+        proxies=proxies,
+        tls=partial(tls_context, settings.ca_bundle),
+        logins=settings.logins,
     )
     redirects = RedirectPolicy(proxied=lambda url: bool(proxies.proxy_for(url)))
-    web = BearerAuth(Redirecting(Metering(http, metrics), redirects), redirects)
+    web = Authenticating(
+        Redirecting(Metering(http, metrics), redirects),
+        redirects,
+        open_credentials(settings.logins, settings.helpers, os.environ),
+        witness,
+    )
     files = Metering(FileTransport(), metrics)
     chosen = Choosing({"http": web, "https": web, "file": files})
     try:

@@ -43,8 +43,13 @@ def message(request: Request, *, number: str, user_agent: str) -> httpcore.Reque
     given = {name.lower() for name, _ in request.headers}
     lines = [line for line in usual if line[0].lower() not in given]
     lines += [*conditions(request), *request.headers]
+    if request.body:
+        lines.append(("Content-Length", str(len(request.body))))
     return httpcore.Request(
-        request.method, url, headers=[(name.encode(), value.encode()) for name, value in lines]
+        request.method,
+        url,
+        headers=[(name.encode(), value.encode()) for name, value in lines],
+        content=request.body,
     )
 
 

@@ -11,7 +11,7 @@ speaks HTTP/1.1; its doors are here, in ``asking``, ``connecting``, ``pooling`` 
 import logging
 import ssl
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
@@ -22,6 +22,7 @@ from typing_extensions import override
 from cafs import __version__
 from cafs.errors import DeadlineError, InvalidReferenceError, SettingsError, UnreachableError
 from cafs.model.address import shown
+from cafs.model.login import HostLogin
 from cafs.model.pacing import Pacing
 from cafs.transport.answers import ANSWERS, failure, head_of, headers_of
 from cafs.transport.asking import message
@@ -40,6 +41,7 @@ from cafs.transport.receiving import (
     translated,
 )
 from cafs.transport.stalling import Stalls
+from cafs.transport.trusting import Trust
 from cafs.transport.urls import Origin, scheme_of
 
 _LOG: Final = logging.getLogger("cafs.transport")
@@ -100,7 +102,8 @@ class HttpTransport(Transport):
     Args:
         limits: patience and numbers.
         proxies: which URLs go through a proxy.
-        tls: says what is trusted; called once, in a thread, when TLS is first wanted.
+        tls: says what is trusted; called in a thread, when TLS is first wanted.
+        logins: of the settings; they name the certificates that are shown to hosts.
         user_agent: what servers are told.
 
     Concurrency: any number of tasks; those above the number of connections wait.
@@ -112,16 +115,16 @@ class HttpTransport(Transport):
         limits: HttpLimits | None = None,
         proxies: Proxies | None = None,
         tls: Callable[[], ssl.SSLContext] = tls_context,
+        logins: Sequence[HostLogin] = (),
         user_agent: str = f"cafs/{__version__}",
     ) -> None:
         self._limits = limits or HttpLimits()
         self._proxies = proxies or Proxies()
-        self._make_tls = tls
-        self._tls: ssl.SSLContext | None = None
+        self._trust = Trust(tls, logins)
         self._user_agent = user_agent
         self._stalls = Stalls(floor_s=self._limits.stall_floor_s, cap_s=self._limits.stall_s)
         self._network = Network()
-        self._pools: dict[tuple[str, bool], Pool] = {}
+        self._pools: dict[tuple[str, ssl.SSLContext | None], Pool] = {}
         # It would log the headers of requests and responses: tokens, and URLs that are secrets.
         logging.getLogger("httpcore").setLevel(logging.WARNING)
 
@@ -197,20 +200,24 @@ class HttpTransport(Transport):
         return {"connect": limits.connect_s, "read": rest_s, "write": rest_s}
 
     async def _pool(self, url: str) -> Pool:
-        """The pool for a URL: one for each proxy, and one more with TLS."""
+        """The pool for a URL: one for each proxy, and one more for each TLS context."""
         proxy = self._proxies.proxy_for(url)
-        secure = "https" in {scheme_of(url), scheme_of(proxy)}
-        if secure and self._tls is None:
-            # A hundred certificates are read: not in this thread, and not for plain HTTP.
-            self._tls = await trio.to_thread.run_sync(self._make_tls)
-        pool = self._pools.get((proxy, secure))
+        secure, through = scheme_of(url) == "https", scheme_of(proxy) == "https"
+        tls = await self._trust.context(url) if secure else None
+        # A certificate of ours is for the host, not for the proxy before it.
+        proxy_tls = await self._trust.context() if through else None
+        pool = self._pools.get((proxy, tls))
         if pool is None:
-            limits, tls = self._limits, self._tls if secure else None
-            make = maker(self._network, tls, proxy, idle_s=limits.idle_s)
-            pool = self._pools[proxy, secure] = Pool(
-                make, places=limits.connections, idle=limits.idle
-            )
+            limits = self._limits
+            make = maker(self._network, tls, proxy, proxy_tls, idle_s=limits.idle_s)
+            pool = self._pools[proxy, tls] = Pool(make, places=limits.connections, idle=limits.idle)
+            await self._retire()
         return pool
+
+    async def _retire(self) -> None:
+        """Make no more connections with certificates of ours that have been replaced."""
+        for pool in [each for (_, tls), each in self._pools.items() if not self._trust.uses(tls)]:
+            await pool.retire()
 
     async def _response(self, request: Request, sent: Reply, head: Head) -> Response:
         if head.unchanged or request.method == "HEAD":

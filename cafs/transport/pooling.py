@@ -67,6 +67,15 @@ class Pool:
         idle, self._idle = self._idle, []
         await _close([*idle, *self._used])
 
+    async def retire(self) -> None:
+        """Keep no connection any more; those in use are closed when they are not.
+
+        Cancellation: carried through.
+        """
+        self._most_idle = 0
+        idle, self._idle = self._idle, []
+        await _close(idle)
+
     async def release(self, connection: httpcore.AsyncConnectionInterface) -> None:
         """Use a connection no more: keep it for others where that is possible, else close it.
 
@@ -150,7 +159,12 @@ async def _close(connections: list[httpcore.AsyncConnectionInterface]) -> None:
 
 
 def maker(
-    network: Network, tls: ssl.SSLContext | None, proxy: str, *, idle_s: float | None
+    network: Network,
+    tls: ssl.SSLContext | None,
+    proxy: str,
+    proxy_tls: ssl.SSLContext | None,
+    *,
+    idle_s: float | None,
 ) -> Make:
     """What makes connections.
 
@@ -158,12 +172,13 @@ def maker(
         network: what they are made over.
         tls: for https; None where that is not spoken.
         proxy: the URL of the proxy that all of them go through; empty for none.
+        proxy_tls: for a proxy that is spoken to by https.
         idle_s: for how long they are kept unused.
     """
     # httpcore's pool knows how one behind a proxy is made; nothing else of it is used.
     return httpcore.AsyncConnectionPool(
         ssl_context=tls,
-        proxy=_proxy(proxy, tls) if proxy else None,
+        proxy=_proxy(proxy, proxy_tls) if proxy else None,
         keepalive_expiry=idle_s,
         network_backend=network,
     ).create_connection

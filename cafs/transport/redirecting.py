@@ -26,7 +26,8 @@ from cafs.transport.answers import ChallengeError, RedirectError
 from cafs.transport.interfaces import Request, Response, Transport
 from cafs.transport.urls import Origin, scheme_of
 
-_PRIVATE_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
+_PUBLIC_HEADERS: Final = frozenset({"accept", "cache-control"})
+"""What another origin may see. A credential helper may have given headers of any name."""
 _PAST_CACHES: Final = ("Cache-Control", "no-cache")
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
@@ -121,7 +122,8 @@ class RedirectPolicy:
 class Redirecting(Transport):
     """Follows the redirects of another transport. Heads have the URL that was reached at last.
 
-    Headers that prove who asks stay behind when scheme, host or port change.
+    Headers that may prove who asks stay behind when scheme, host or port change, and a question
+    with a body, which may do so too, is not asked anywhere else.
     """
 
     def __init__(self, transport: Transport, policy: RedirectPolicy) -> None:
@@ -133,6 +135,8 @@ class Redirecting(Transport):
         try:
             return await self._transport.open(request)
         except RedirectError as error:
+            if request.body:
+                raise
             redirect = error
         try:
             return await self._follow(request, redirect)
@@ -201,7 +205,7 @@ def _target(redirect: RedirectError) -> str:
 def _redirected(request: Request, target: str) -> Request:
     headers = request.headers
     if Origin.of(request.url) != Origin.of(target):
-        headers = tuple(line for line in headers if line[0].lower() not in _PRIVATE_HEADERS)
+        headers = tuple(line for line in headers if line[0].lower() in _PUBLIC_HEADERS)
     return replace(request, url=target, headers=headers)
 
 

@@ -30,7 +30,7 @@ from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref, parse
 from cafs.model.spec import Platform, Pull, RefSpec
 from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
-from cafs.transport.authenticating import BearerAuth
+from cafs.transport.authenticating import Authenticating
 from cafs.transport.choosing import Choosing
 from cafs.transport.file import FileTransport
 from cafs.transport.http import HttpLimits, HttpTransport
@@ -135,7 +135,7 @@ def mounted(tmp_path: Path) -> OpenWorld:
         metrics = Metrics()
         limits = HttpLimits(connect_s=2.0, head_s=5.0, stall_s=5.0)
         redirects = RedirectPolicy()
-        web = BearerAuth(
+        web = Authenticating(
             Redirecting(Metering(HttpTransport(limits=limits), metrics), redirects), redirects
         )
         transport = Choosing({"http": web, "file": Metering(FileTransport(), metrics)})

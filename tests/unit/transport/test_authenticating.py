@@ -12,7 +12,7 @@ from cafs.testing.answers import Answer, Ask, text_answer
 from cafs.testing.faults import Redirect, RequireBearer, Status
 from cafs.testing.origin import Origin
 from cafs.transport.answers import ChallengeError
-from cafs.transport.authenticating import BearerAuth
+from cafs.transport.authenticating import Authenticating
 from cafs.transport.http import HttpTransport
 from cafs.transport.interfaces import Head, Request
 from cafs.transport.redirecting import Redirecting, RedirectPolicy
@@ -23,11 +23,11 @@ MANIFEST = "/v2/library/app/manifests/latest"
 OTHER = "/v2/library/other/manifests/latest"
 
 
-def bearer() -> BearerAuth:
-    return BearerAuth(Redirecting(HttpTransport(), RedirectPolicy()))
+def bearer() -> Authenticating:
+    return Authenticating(Redirecting(HttpTransport(), RedirectPolicy()))
 
 
-async def fetched(transport: BearerAuth, url: str) -> bytes:
+async def fetched(transport: Authenticating, url: str) -> bytes:
     async with await transport.open(Request(url)) as response:
         return await response.receive()
 
@@ -153,13 +153,14 @@ async def test_a_basic_challenge_names_the_host_that_wants_credentials(origin: O
 
 
 @pytest.mark.parametrize("code", [401, 403])
-async def test_a_refusal_without_a_challenge_is_passed_on(origin: Origin, code: int) -> None:
+async def test_a_refusal_without_a_challenge_is_the_end(origin: Origin, code: int) -> None:
     served(origin)
     origin.fault(BLOB, Status(code=code))
     transport = bearer()
-    with pytest.raises(ChallengeError, match=str(code)):
+    with pytest.raises(CredentialsError, match=str(code)) as caught:
         await fetched(transport, origin.url(BLOB))
     await transport.aclose()
+    assert caught.value.hint == "127.0.0.1 wants credentials"
     assert len(origin.requests) == 1
 
 
@@ -228,7 +229,7 @@ def refusing(realm: str, peer: str = "93.184.216.34") -> ChallengeError:
 async def test_the_token_server_of_a_secure_registry_is_secure() -> None:
     script = Scripted([refusing("http://93.184.216.35/token")])
     with pytest.raises(PolicyError, match="not secure"):
-        await BearerAuth(script).open(Request("https://registry.example/v2/a/blobs/b"))
+        await Authenticating(script).open(Request("https://registry.example/v2/a/blobs/b"))
     assert len(script.requests) == 1
 
 
@@ -236,7 +237,7 @@ async def test_a_token_server_that_moved_inside_is_not_believed() -> None:
     head = Head(url="", status=200, span=Span(0, 0), peer="127.0.0.1")
     script = Scripted([refusing("https://93.184.216.35/token"), head], body=b'{"token":"t"}')
     with pytest.raises(PolicyError, match="loopback"):
-        await BearerAuth(script).open(Request("https://registry.example/v2/a/blobs/b"))
+        await Authenticating(script).open(Request("https://registry.example/v2/a/blobs/b"))
     assert len(script.requests) == 2
     assert all(each.closed for each in script.responses)
 

@@ -1,0 +1,1 @@
+"""Credentials: where they are found, for how long they hold, and to whom they may be shown."""
