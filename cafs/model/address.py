@@ -27,6 +27,10 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _ESCAPE: Final = re.compile(r"(%[0-9A-Fa-f]{2})")
+_ESCAPED_SECRET: Final = re.compile(
+    r"(?<=%3A%2F%2F)[^/]*?%40|(?<=%3F).+", re.IGNORECASE | re.DOTALL
+)
+"""In a URL that is a part of a text: userinfo, and a query."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PATH_SAFE: Final = "!$&'()*+,;=:@/"
 _QUERY_SAFE: Final = _PATH_SAFE + "?"
@@ -41,6 +45,8 @@ def authority(text: str) -> str:
         InvalidReferenceError: no host, a port out of range, or characters that no host has.
     """
     match = _AUTHORITY.fullmatch(text.lower())
+    if "@" in text:
+        raise InvalidReferenceError(f"'…@{text.rpartition('@')[2]}': a host has no '@'")
     if match is None:
         raise InvalidReferenceError(f"{text!r} is no host[:port]")
     host, port = match["host"], match["port"]
@@ -82,15 +88,15 @@ def normalised(
         InvalidReferenceError: not such a URL, or one with credentials in it.
     """
     if _CONTROL.search(text):
-        raise InvalidReferenceError(f"{text!r}: a URL has no control characters")
+        raise InvalidReferenceError(f"{quoted(text)}: a URL has no control characters")
     try:
         parts = urlsplit(text)
     except ValueError as error:
-        raise InvalidReferenceError(f"{text!r} is no URL: {error}") from error
+        raise InvalidReferenceError(f"{quoted(text)} is no URL: {error}") from error
     known = SCHEMES if schemes is None else schemes
     if parts.scheme not in known and (schemes is not None or not SCHEME.fullmatch(parts.scheme)):
         raise InvalidReferenceError(
-            f"{text!r}: scheme {parts.scheme!r} is not known",
+            f"{quoted(text)}: scheme {parts.scheme!r} is not known",
             hint=f"one of {', '.join(known)}; {enabling(parts.scheme)}",
         )
     if "@" in parts.netloc:
@@ -130,6 +136,11 @@ def shown(url: str) -> str:
         authority, slash, path = rest.partition("/")
         bare = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
     return bare + ("?…" if query else "")
+
+
+def quoted(text: str) -> str:
+    """A text that is no good, in quotes for a message: secrets that a URL may have are left out."""
+    return repr(_ESCAPED_SECRET.sub("…", shown(text)))
 
 
 def host_of(url: str) -> str | None:
@@ -179,7 +190,7 @@ def _http(parts: SplitResult, text: str) -> str:
     try:
         place = authority(parts.netloc)
     except InvalidReferenceError as error:
-        raise InvalidReferenceError(f"{text!r} is no URL", hint=error.hint) from error
+        raise InvalidReferenceError(f"{quoted(text)} is no URL", hint=error.hint) from error
     place = place.removesuffix(f":{DEFAULT_PORTS[parts.scheme]}")
     query = f"?{tidied(parts.query, query=True)}" if parts.query else ""
     return f"{parts.scheme}://{place}{_without_dots(tidied(parts.path))}{query}"
@@ -188,18 +199,20 @@ def _http(parts: SplitResult, text: str) -> str:
 def _file(parts: SplitResult, text: str, base: Path | None) -> str:
     if parts.netloc not in {"", "localhost"}:
         raise InvalidReferenceError(
-            f"{text!r}: {parts.netloc!r} is read as a host, and there are no files on hosts",
+            f"{quoted(text)}: {parts.netloc!r} is read as a host, and there are no files on hosts",
             hint="file:///absolute/path or file:relative/path",
         )
     if parts.query:
-        raise InvalidReferenceError(f"{text!r}: a file has no query", hint="write %3F for '?'")
+        raise InvalidReferenceError(
+            f"{quoted(text)}: a file has no query", hint="write %3F for '?'"
+        )
     path = tidied(parts.path)
     if "%00" in path or path.strip("/") in {"", "."}:
-        raise InvalidReferenceError(f"{text!r} names no file")
+        raise InvalidReferenceError(f"{quoted(text)} names no file")
     if not path.startswith("/"):
         if base is None:
             raise InvalidReferenceError(
-                f"{text!r}: nothing says what it is relative to", hint="file:///absolute/path"
+                f"{quoted(text)}: nothing says what it is relative to", hint="file:///absolute/path"
             )
         path = f"{tidied(quote(bytes(base.absolute()), safe='/'))}/{path}"
     return f"file://{_without_dots(path)}"
@@ -207,9 +220,11 @@ def _file(parts: SplitResult, text: str, base: Path | None) -> str:
 
 def _s3(parts: SplitResult, text: str) -> str:
     if not _BUCKET.fullmatch(parts.netloc) or parts.path in {"", "/"}:
-        raise InvalidReferenceError(f"{text!r} names no object", hint="s3://BUCKET/KEY")
+        raise InvalidReferenceError(f"{quoted(text)} names no object", hint="s3://BUCKET/KEY")
     if parts.query:
-        raise InvalidReferenceError(f"{text!r}: an object has no query", hint="write %3F for '?'")
+        raise InvalidReferenceError(
+            f"{quoted(text)}: an object has no query", hint="write %3F for '?'"
+        )
     return f"s3://{parts.netloc}{tidied(parts.path)}"
 
 
@@ -219,7 +234,7 @@ def _other(parts: SplitResult, text: str) -> str:
     query = f"?{tidied(parts.query, query=True)}" if parts.query else ""
     rest = f"{parts.netloc}{tidied(parts.path)}{query}"
     if not rest:
-        raise InvalidReferenceError(f"{text!r} names nothing")
+        raise InvalidReferenceError(f"{quoted(text)} names nothing")
     return f"{parts.scheme}:{slashes}{rest}"
 
 

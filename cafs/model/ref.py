@@ -25,6 +25,7 @@ from cafs.model.address import (
     host_of,
     last_segment,
     normalised,
+    quoted,
     shown,
 )
 from cafs.model.appc_ref import AppcRef
@@ -199,15 +200,15 @@ def parse_ref(text: str, *, base: Path | None = None, schemes: Collection[str] |
     scheme = scheme.lower()
     if not colon:
         raise InvalidReferenceError(
-            f"{text!r} is no ref",
+            f"{quoted(text)} is no ref",
             hint="a name must be defined in cafs.toml; an image is docker://NAME, a file file:PATH",
         )
     if text != text.strip():
-        raise InvalidReferenceError(f"{text!r}: there is white space around it")
+        raise InvalidReferenceError(f"{quoted(text)}: there is white space around it")
     if scheme in SIZES:
         return DigestRef(Digest.parse(f"{scheme}:{rest}"))
     if scheme in _LATER:
-        raise UnsupportedError(f"{text!r}: {scheme} refs are not supported", hint=_SUPPORTED)
+        raise UnsupportedError(f"{quoted(text)}: {scheme} refs are not supported", hint=_SUPPORTED)
     forced, plus, url_scheme = scheme.partition("+")
     if plus and forced in _BY_URL and _readable(url_scheme, schemes):
         return _BY_URL[forced](normalised(f"{url_scheme}:{rest}", base=base, schemes=None))
@@ -239,7 +240,7 @@ def unknown_scheme(text: str, scheme: str, schemes: Collection[str]) -> InvalidR
     if SCHEME.fullmatch(plain):
         hints.append(enabling(plain))
     return InvalidReferenceError(
-        f"{text!r}: nothing starts with {scheme + ':'!r}", hint="; ".join(filter(None, hints))
+        f"{quoted(text)}: nothing starts with {scheme + ':'!r}", hint="; ".join(filter(None, hints))
     )
 
 
@@ -253,33 +254,33 @@ def _parse_cimd(text: str, opaque: str, schemes: Collection[str] | None) -> Ref:
     """``TYPE:v=UINT32:DATA[?query]`` (R-16), an unknown version refused."""
     opaque, hash_, _ = opaque.partition("#")
     if hash_:
-        raise InvalidReferenceError(f"{text!r}: a fragment means nothing here")
+        raise InvalidReferenceError(f"{quoted(text)}: a fragment means nothing here")
     opaque, mark, query = opaque.partition("?")
     words = opaque.split(":", 2)
     if len(words) < 3:  # noqa: PLR2004 - the three words of the docstring
-        raise InvalidReferenceError(f"{text!r} is malformed", hint="cimd:TYPE:v=0:DATA")
+        raise InvalidReferenceError(f"{quoted(text)} is malformed", hint="cimd:TYPE:v=0:DATA")
     kind, version, data = words
     if kind in _LATER:
-        raise UnsupportedError(f"{text!r}: {kind} refs are not supported", hint=_SUPPORTED)
+        raise UnsupportedError(f"{quoted(text)}: {kind} refs are not supported", hint=_SUPPORTED)
     if kind not in _BY_TYPE:
         raise InvalidReferenceError(
-            f"{text!r}: there is no type {kind!r}", hint=nearest_hint(kind, _BY_TYPE)
+            f"{quoted(text)}: there is no type {kind!r}", hint=nearest_hint(kind, _BY_TYPE)
         )
     number = _VERSION.fullmatch(version)
     if number is None or int(number[1]) > _UINT32_MAX:
-        raise InvalidReferenceError(f"{text!r}: {version!r} is no version", hint="v=0")
+        raise InvalidReferenceError(f"{quoted(text)}: {version!r} is no version", hint="v=0")
     if int(number[1]) != 0:
         raise InvalidReferenceError(
-            f"{text!r}: version {int(number[1])} of {kind} is not known", hint="v=0"
+            f"{quoted(text)}: version {int(number[1])} of {kind} is not known", hint="v=0"
         )
     if mark and kind != "appc":
         raise InvalidReferenceError(
-            f"{text!r}: a query means nothing here", hint="the '?' of a URL is written %3F"
+            f"{quoted(text)}: a query means nothing here", hint="the '?' of a URL is written %3F"
         )
     ref = _BY_TYPE[kind](data, query)
     if isinstance(ref, _UrlRef) and not _readable(ref.scheme, schemes):
         raise InvalidReferenceError(
-            f"{text!r}: scheme {ref.scheme!r} is not known", hint=enabling(ref.scheme)
+            f"{quoted(text)}: scheme {ref.scheme!r} is not known", hint=enabling(ref.scheme)
         )
     return ref
 
