@@ -155,6 +155,7 @@ async def open_system_in(
             mount=mount,
             offline=settings.offline,
             policy=retries,
+            pacing=settings.pacing,
         ) as fetcher,
     ):
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)

@@ -27,7 +27,7 @@ from cafs.fetch.budget import Budget
 from cafs.fetch.flight import Flight
 from cafs.fetch.interfaces import Source
 from cafs.fetch.judging import Terms, changed, judge, wrong_size
-from cafs.fetch.planning import LONGEST
+from cafs.fetch.planning import LONGEST, joined
 from cafs.fetch.rotation import Rotation
 from cafs.fetch.slots import Slots
 from cafs.metrics import Metrics
@@ -153,7 +153,8 @@ class Downloader:
             flight.span = Span(0, self.size or 0)
         rest = Span(flight.position, flight.span.stop)
         missing = stream.present(rest).missing(rest)
-        gap = next(iter(missing), None)
+        near = self._means.slots.rates.gap(urlsplit(flight.url).netloc)
+        gap = next(iter(joined(missing, near)), None)
         reached = flight.span.stop if gap is None else gap.start
         if reached > flight.position:
             flight.beat()
@@ -176,13 +177,14 @@ class Downloader:
         source = self.sources[number]
         host = urlsplit(source.url).netloc
         await self._await_turn(flight)
-        async with self._means.slots.hold(host, flight.priority):
+        slots, share = self._means.slots, self.terms.key
+        async with slots.hold(host, flight.priority, share=share, beat=flight.beat) as slot:
             flight.url = source.url
             self._means.budget.check(self.terms.name)
             response = await self._open(flight, gap, source)
             if response is None:
                 return
-            async with response:
+            async with slot.paced(response) as response:
                 self.served.add(number)
                 try:
                     await self._take(flight, response, gap)

@@ -2,7 +2,6 @@
 
 from typing_extensions import override
 
-from cafs.fetch import planning
 from cafs.fetch.interfaces import Content, Feeder, Patience
 from cafs.fetch.lane import Lane
 from cafs.model.span import Span
@@ -43,7 +42,7 @@ class Forward(Feeder):
         hold.renew(patience)
         while True:
             if not lane.downloader.single:
-                hold.want(planning.window(span.start, lane.end))
+                hold.want(hold.window(span.start, lane.end))
             await hold.ensure(span)
             data = await lane.read(span)
             if data is not None:

@@ -7,7 +7,6 @@ here for as long as anybody wants it.
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
@@ -28,7 +27,8 @@ from cafs.fetch.judging import Terms
 from cafs.fetch.lane import Lane
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.fetch.planted import PlantedContent
-from cafs.fetch.progress import Progress, Tally
+from cafs.fetch.prefetching import bring_all
+from cafs.fetch.progress import Progress
 from cafs.fetch.ranged import RangedContent
 from cafs.fetch.sealing import Learned, Seal
 from cafs.fetch.slots import Slots
@@ -36,6 +36,7 @@ from cafs.fetch.work import Works
 from cafs.metrics import Metrics
 from cafs.model.identity import StreamKey, located_stream
 from cafs.model.limits import Limits
+from cafs.model.pacing import USUAL as PACING, Pacing
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
 from cafs.model.span import Span
@@ -51,8 +52,6 @@ _FIRST_S: Final = 5.0
 """How long a response that is open already waits for its first reader."""
 _KEPT: Final = 256
 """Contents that are kept though nobody holds them: the next read of them is soon."""
-_AT_ONCE: Final = 4
-"""Contents that one prefetch brings at once."""
 _POLICY: Final = RetryPolicy()
 _LIMITS: Final = Limits()
 _LOG = logging.getLogger(__name__)
@@ -71,12 +70,20 @@ class Fetcher:
         metrics: Metrics,
         budget: Budget,
         policy: RetryPolicy,
+        *,
+        pacing: Pacing,
     ) -> None:
         self._nursery = nursery
         self._store = store
         self._metrics = metrics
         self._budget = budget
-        self._slots = Slots()
+        self._slots = Slots(
+            pacing.connections,
+            pacing.per_host,
+            pacing.prefetch_connections,
+            rate=pacing.prefetch_rate,
+            hurry=store.precedence,
+        )
         self._threads = trio.CapacityLimiter(PASSES)
         self._means = Means(
             streams=store.streams, slots=self._slots, budget=budget, policy=policy, metrics=metrics
@@ -225,36 +232,14 @@ class Fetcher:
     ) -> None:
         """Bring all of several contents, and say how far it is.
 
-        One that fails does not stop the others.
+        One that fails does not stop the others. Readers go first.
 
         Raises:
             CafsError: that of the first that failed, in their order, after all were tried.
 
         Cancellation: what has come stays.
         """
-        total = sum(content.size for content in contents)
-        progress.start(total)
-        failed: dict[int, CafsError] = {}
-        limiter = trio.CapacityLimiter(_AT_ONCE)
-
-        async def bring(number: int, content: Content) -> None:
-            async with limiter:
-                progress.add(content.present())
-                tally = replace(patience, pulse=Tally(progress))
-                try:
-                    await content.ensure(Span(0, content.size), tally)
-                except CafsError as error:
-                    failed[number] = error
-
-        try:
-            async with trio.open_nursery() as nursery:
-                for number, content in enumerate(contents):
-                    nursery.start_soon(bring, number, content)
-        finally:
-            whole = all(content.present() >= content.size for content in contents)
-            progress.finish(whole=whole)
-        if failed:
-            raise failed[min(failed)]
+        await bring_all(contents, progress, patience)
 
     def inflight(self) -> list[Inflight]:
         """Every fetch that is under way, oldest first."""
@@ -383,6 +368,7 @@ async def open_fetcher(
     mount: int | None = None,
     offline: bool = False,
     policy: RetryPolicy = _POLICY,
+    pacing: Pacing = PACING,
 ) -> AsyncIterator[Fetcher]:
     """Open a fetcher over a store.
 
@@ -394,6 +380,7 @@ async def open_fetcher(
         offline: whether nothing may be fetched.
         policy: how failed requests are made again. Its transports should not retry by themselves:
             here it is known who waits for how long, and which source comes next.
+        pacing: how many requests are made at once, and how much prefetches receive.
 
     Cancellation: everything under way ends; what has come stays.
     """
@@ -403,7 +390,7 @@ async def open_fetcher(
         async with trio.open_nursery() as nursery:
             if account is not None:
                 nursery.start_soon(allowance.keep)
-            yield Fetcher(nursery, store, metrics, allowance, policy)
+            yield Fetcher(nursery, store, metrics, allowance, policy, pacing=pacing)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # Nothing in the nursery raises but its body: what that raised goes out as it was.

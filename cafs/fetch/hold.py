@@ -8,7 +8,7 @@ from typing_extensions import override
 from cafs.errors import CafsError, SourceError
 from cafs.fetch import planning
 from cafs.fetch.flight import Flight, Seat
-from cafs.fetch.interfaces import Patience
+from cafs.fetch.interfaces import Patience, Priority
 from cafs.fetch.waiting import Waiter
 from cafs.model.span import Span, SpanSet
 
@@ -30,6 +30,9 @@ class Flights(Protocol):
 
     def crowd(self) -> None:
         """The wishes changed: who is next may have changed."""
+
+    def useful(self, priority: Priority) -> int:
+        """How many requests at once are of use to one who wants much, and is so urgent."""
 
 
 class Hold(Waiter, Seat):
@@ -65,6 +68,10 @@ class Hold(Waiter, Seat):
         self._source.crowd()
         return flights
 
+    def window(self, first: int, stop: int) -> Span:
+        """What of a long read, whose first missing byte is ``first``, should be under way now."""
+        return planning.window(first, stop, self._source.useful(self.patience.priority))
+
     async def ensure(self, span: Span) -> None:
         """Wait until the span is in the store; long ones are fetched by several flights at once.
 
@@ -79,7 +86,7 @@ class Hold(Waiter, Seat):
             first = next(iter(missing))
             self._source.check(first, self.patience)
             self.patience.begin()
-            flights = self.want(planning.window(first.start, span.stop))
+            flights = self.want(self.window(first.start, span.stop))
             if not flights:
                 # It came while we looked: a write that outlived its flight, or another process.
                 continue

@@ -5,6 +5,7 @@ import math
 import secrets
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 import trio
 from typing_extensions import override
@@ -64,6 +65,7 @@ class Lane(Flights):
         self._tended = False
         self._touched = 0.0
         self._waiting = 0
+        self._host = ""
 
     @property
     def terms(self) -> Terms:
@@ -136,7 +138,8 @@ class Lane(Flights):
     def passed(self, span: Span) -> None:
         """Note that a reader reads the span, and fetch ahead of it when it goes forward."""
         self._touched = trio.current_time()
-        ahead = self._readahead.advise(span, self.end)
+        at_once, gap = self.useful(Priority.READAHEAD), self._slots.rates.gap(self._host)
+        ahead = self._readahead.advise(span, self.end, at_once=at_once, gap=gap)
         if ahead is None or self.downloader.single or not self.missing(ahead):
             return
         if self._ahead is None:
@@ -178,7 +181,8 @@ class Lane(Flights):
             return list(self._flights)
         flying = [flight.rest for flight in self._flights]
         present = self.downloader.present(planning.around(span))
-        for each in planning.requests(span, present, flying, self.end):
+        gap = self._slots.rates.gap(self._host)
+        for each in planning.requests(span, present, flying, self.end, gap):
             self._start(Flight(each))
         wanted = span.clamp(self.end)
         found = [one for one in self._flights if one.rest.overlaps(wanted)]
@@ -192,6 +196,10 @@ class Lane(Flights):
     @override
     def crowd(self) -> None:
         self._slots.give()
+
+    @override
+    def useful(self, priority: Priority) -> int:
+        return self._slots.useful(self._host, priority)
 
     async def _tend(self, ahead: Hold) -> None:
         """Let go of what is fetched ahead once nobody has read, or waited, for a while."""
@@ -222,5 +230,6 @@ class Lane(Flights):
             _LOG.exception("fetch.flight.broke: %r", flight)
         finally:
             self._flights.remove(flight)
+            self._host = urlsplit(flight.url).netloc or self._host
             flight.land()
             self.landed()

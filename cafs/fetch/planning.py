@@ -10,18 +10,30 @@ GRANULE: Final = 256 << 10
 program that is started reads its neighbourhood next."""
 LONGEST: Final = 8 << 20
 """The most that one ranged request fetches, and that one lock covers."""
-AHEAD: Final = 3 * LONGEST
-"""How far ahead of its first missing byte a long read is fetched: four requests at once."""
+AT_ONCE: Final = 4
+"""Requests for a long read that are under way at once, where more are not known to help."""
 
 
-def window(first: int, stop: int) -> Span:
+def window(first: int, stop: int, at_once: int = AT_ONCE) -> Span:
     """What of a long read, whose first missing byte is ``first``, should be under way now.
 
     Its end is a multiple of ``LONGEST`` or the end of the read, so that a reader that moves on by
-    small steps starts whole requests, not slivers.
+    small steps starts whole requests, not slivers. ``at_once`` is how many requests are of use.
     """
-    edge = -(-(first + AHEAD) // LONGEST) * LONGEST
+    ahead = (max(at_once, AT_ONCE) - 1) * LONGEST
+    edge = -(-(first + ahead) // LONGEST) * LONGEST
     return Span(first, max(first, min(stop, edge)))
+
+
+def joined(spans: Iterable[Span], gap: int) -> list[Span]:
+    """The spans, in order, with those made one that lie at most ``gap`` bytes apart."""
+    found: list[Span] = []
+    for span in spans:
+        if found and span.start - found[-1].stop <= gap:
+            found[-1] = Span(found[-1].start, span.stop)
+        else:
+            found.append(span)
+    return found
 
 
 def around(span: Span) -> Span:
@@ -29,7 +41,9 @@ def around(span: Span) -> Span:
     return span.align(GRANULE)
 
 
-def requests(span: Span, present: SpanSet, flying: Iterable[Span], size: int) -> list[Span]:
+def requests(
+    span: Span, present: SpanSet, flying: Iterable[Span], size: int, gap: int = 0
+) -> list[Span]:
     """The ranges to ask for, so that with those under way all of ``span`` becomes present.
 
     Args:
@@ -37,19 +51,29 @@ def requests(span: Span, present: SpanSet, flying: Iterable[Span], size: int) ->
         present: what the store has ``around`` it.
         flying: what is under way.
         size: of the stream.
+        gap: bytes between two ranges that cost less than another request.
 
     Returns:
         disjoint spans in order, below ``size``, none longer than ``LONGEST``, none with a byte
-        that is present or under way.
+        that is under way, and none with more than ``gap`` present bytes in a row.
     """
-    covered = present.union(SpanSet(flying))
+    flights = SpanSet(flying)
+    covered = present.union(flights)
     wanted = covered.missing(span.clamp(size))
     if not wanted:
         return []
-    gaps = covered.missing(around(span).clamp(size))
+    gaps = [each for each in covered.missing(around(span).clamp(size)) if wanted.intersection(each)]
     return [
-        Span(start, min(start + LONGEST, gap.stop))
-        for gap in gaps
-        if wanted.intersection(gap)
-        for start in range(gap.start, gap.stop, LONGEST)
+        Span(start, min(start + LONGEST, each.stop))
+        for each in _bridged(gaps, gap, flights)
+        for start in range(each.start, each.stop, LONGEST)
     ]
+
+
+def _bridged(gaps: list[Span], gap: int, flights: SpanSet) -> Iterable[Span]:
+    """The gaps, joined over what is present between them, never over what is under way."""
+    for each in joined(gaps, gap):
+        if flights.intersection(each):
+            yield from (one for one in gaps if each.start <= one.start < each.stop)
+        else:
+            yield each

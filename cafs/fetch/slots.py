@@ -1,90 +1,317 @@
 """Slots: how many requests are under way at once, and who goes next.
 
-Demand goes before read-ahead, read-ahead before prefetch, and within one priority the first that
-came. Prefetch never takes the last slots, and takes none while demand waits.
+Demand goes before read-ahead, read-ahead before prefetch. Among contents of one priority the one
+with the fewest requests under way goes next, so that readers of one host share it; prefetches go
+in the order in which they came, so that some are done before all are.
+
+- Read-ahead leaves some slots of a host to those who wait.
+- Prefetches have slots of their own, as many as help, and none while demand waits for one. They
+  stand aside while readers wait, in this process or in another one that uses the store, and keep
+  to their rate (``throttling``).
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
+from typing_extensions import override
 
+from cafs.fetch.climbing import Climb
 from cafs.fetch.interfaces import Priority
+from cafs.fetch.rates import Rates
+from cafs.fetch.throttling import Lull, Paced, Throttle, stand_aside
+from cafs.model.pacing import USUAL
+from cafs.transport.interfaces import Response
 
-TOTAL: Final = 32
-"""Requests in all. Six dead hosts must not be able to take every slot from a live one."""
-PER_HOST: Final = 6
-"""Requests to one host: what browsers agreed on, and what registries tolerate."""
-PREFETCH: Final = 2
-"""Requests of prefetches."""
+_HOSTS: Final = 256
+"""Hosts that are remembered; more only while they are used."""
+AHEAD: Final = 2
+"""Requests that are under way for a reader that goes forward, before more are seen to help."""
+PREFETCHES: Final = 4
+"""Requests of prefetches to one host, before more are seen to help."""
+_ANSWER: Final = 64 << 10
+"""What an answer counts beside its bytes, in bytes: small files are work too."""
 
 
-@dataclass(eq=False, slots=True)
-class _Ticket:
-    host: str
-    priority: Callable[[], Priority]
-    granted: trio.Event
-    prefetch: bool = False
+def _nothing() -> None:
+    pass
+
+
+class Hurry(Protocol):
+    """Where readers of one process say to others that they wait."""
+
+    def claim(self) -> None:
+        """Readers wait here."""
+
+    def release(self) -> None:
+        """None wait any more."""
+
+    def claimed(self) -> bool:
+        """Whether readers wait elsewhere."""
+
+
+class Alone(Hurry):
+    """There is no other process."""
+
+    @override
+    def claim(self) -> None:
+        pass
+
+    @override
+    def release(self) -> None:
+        pass
+
+    @override
+    def claimed(self) -> bool:
+        return False
+
+
+class _Host:
+    """What is known of one host: the numbers that help, and who uses it."""
+
+    def __init__(self, per_host: int, prefetch: int) -> None:
+        self.reading = Climb(AHEAD, per_host)
+        self.prefetching = Climb(PREFETCHES, prefetch)
+        self.readers = 0
+        self.prefetches = 0
+
+    @property
+    def used(self) -> bool:
+        """Whether anything is under way there."""
+        return bool(self.readers or self.prefetches)
+
+    def count(self, step: int, *, prefetch: bool) -> None:
+        """One more, or one less."""
+        if prefetch:
+            self.prefetches += step
+        else:
+            self.readers += step
+
+    def told(self, now: float) -> None:
+        """The numbers changed."""
+        self.reading.busy(self.readers, now)
+        self.prefetching.busy(self.prefetches, now)
+
+
+class Slot(Lull):
+    """A slot that somebody waits for, or has: one request, from asking to its last byte."""
+
+    def __init__(
+        self,
+        slots: "Slots",
+        host: str,
+        priority: Callable[[], Priority],
+        share: Hashable,
+        beat: Callable[[], None],
+    ) -> None:
+        self.host = host
+        self.priority = priority
+        self.share = share
+        self.granted = trio.Event()
+        self.prefetch = False
+        self._slots = slots
+        self._beat = beat
+        self._asked = 0.0
+        self._answered = False
+
+    def ask(self) -> None:
+        """The request is sent."""
+        self._asked = trio.current_time()
+
+    def paced(self, response: Response) -> Response:
+        """The head has come: its body, received as fast as this request may."""
+        now = trio.current_time()
+        self._answered = True
+        self._slots.rates.answered(self.host, now - self._asked, now)
+        self.arrived(0, _ANSWER)
+        return Paced(response, self, self._slots.throttle, self.arrived)
+
+    def arrived(self, count: int, more: int = 0) -> None:
+        """Bytes have come."""
+        now = trio.current_time()
+        self._slots.rates.received(self.host, count, now)
+        host = self._slots.host(self.host)
+        (host.prefetching if self.prefetch else host.reading).done(count + more, now)
+
+    def leave(self) -> None:
+        """It is over."""
+        if self._answered:
+            self._slots.rates.ended(self.host)
+
+    @override
+    def throttled(self) -> bool:
+        return self.priority() is Priority.PREFETCH
+
+    @override
+    def hurried(self) -> bool:
+        return self._slots.hurried()
+
+    @override
+    def beat(self) -> None:
+        self._beat()
 
 
 class Slots:
     """Hands out slots. A ticket's priority is looked up when slots are given, so it may rise.
+
+    Args:
+        total: requests in all. Dead hosts must not be able to take every slot from a live one.
+        per_host: requests to one host for what is read.
+        prefetch: requests to one host by prefetches, at most.
+        rate: bytes a second that prefetches receive; None for any number.
+        hurry: where readers in other processes are heard of.
 
     Concurrency: any number of tasks of one trio run; nothing between reading and writing the
     shared state awaits.
     """
 
     def __init__(
-        self, total: int = TOTAL, per_host: int = PER_HOST, prefetch: int = PREFETCH
+        self,
+        total: int = USUAL.connections,
+        per_host: int = USUAL.per_host,
+        prefetch: int = USUAL.prefetch_connections,
+        *,
+        rate: int | None = None,
+        hurry: Hurry | None = None,
     ) -> None:
         self._total = total
         self._per_host = per_host
         self._prefetch = prefetch
-        self._waiting: list[_Ticket] = []
-        self._busy: Counter[str] = Counter()
-        self._prefetching = 0
+        self._hurry = hurry or Alone()
+        self._waiting: list[Slot] = []
+        self._busy = 0
+        self._shares: Counter[Hashable] = Counter()
+        self._held: set[Slot] = set()
+        self._claims = False
+        self._hosts: dict[str, _Host] = {}
+        self.rates = Rates()
+        self.throttle = Throttle(rate)
+
+    def host(self, name: str) -> _Host:
+        """What is known of a host."""
+        one = self._hosts.get(name)
+        if one is None:
+            if len(self._hosts) >= _HOSTS:
+                used = {key: each for key, each in self._hosts.items() if each.used}
+                self._hosts = used
+            one = self._hosts[name] = _Host(self._per_host, self._prefetch)
+        return one
+
+    def useful(self, name: str, priority: Priority) -> int:
+        """How many requests to a host help one who wants much of it, as far as is known."""
+        host = self.host(name)
+        return (host.prefetching if priority is Priority.PREFETCH else host.reading).width
+
+    def hurried(self) -> bool:
+        """Whether readers wait, here or elsewhere."""
+        return self._reading() or self._hurry.claimed()
+
+    def _reading(self) -> bool:
+        """Whether anything is under way here that a reader wants; others are told so."""
+        # The reader of what is under way may have gone since.
+        reading = any(not slot.throttled() for slot in self._held)
+        if reading != self._claims:
+            self._claims = reading
+            if reading:
+                self._hurry.claim()
+            else:
+                self._hurry.release()
+        return reading
 
     @asynccontextmanager
-    async def hold(self, host: str, priority: Callable[[], Priority]) -> AsyncIterator[None]:
+    async def hold(
+        self,
+        host: str,
+        priority: Callable[[], Priority],
+        *,
+        share: Hashable = None,
+        beat: Callable[[], None] = _nothing,
+    ) -> AsyncIterator[Slot]:
         """Hold a slot for a request to the host.
+
+        Args:
+            host: whom it asks.
+            priority: says how urgent it is, at any time.
+            share: the content that it is for: contents share a host.
+            beat: called now and then while it waits though it could go on.
 
         Cancellation: the slot is not held, or let go.
         """
-        ticket = _Ticket(host, priority, trio.Event())
-        self._waiting.append(ticket)
+        slot = Slot(self, host, priority, share, beat)
+        self._waiting.append(slot)
         self.give()
         try:
-            await ticket.granted.wait()
-            yield
+            await slot.granted.wait()
+            await stand_aside(slot)
+            slot.ask()
+            yield slot
         finally:
-            self._leave(ticket)
+            self._leave(slot)
 
     def give(self) -> None:
         """Give every slot that is free to whoever is next; called again when a priority rose."""
-        for ticket in sorted(self._waiting, key=lambda one: one.priority()):
-            if self._free(ticket):
-                self._waiting.remove(ticket)
-                self._busy[ticket.host] += 1
-                ticket.prefetch = ticket.priority() is Priority.PREFETCH
-                self._prefetching += ticket.prefetch
-                ticket.granted.set()
+        given: set[str] = set()
+        while (slot := self._next()) is not None:
+            self._waiting.remove(slot)
+            self._held.add(slot)
+            slot.prefetch = slot.priority() is Priority.PREFETCH
+            self._count(slot, 1)
+            given.add(slot.host)
+            slot.granted.set()
+        self._tell(given)
 
-    def _free(self, ticket: _Ticket) -> bool:
-        if self._busy.total() >= self._total or self._busy[ticket.host] >= self._per_host:
+    def _next(self) -> Slot | None:
+        """Who gets the next slot; None when nobody can."""
+        if self._busy >= self._total:
+            return None
+        best: Slot | None = None
+        rank = (len(Priority), 0)
+        demand = False
+        for slot in self._waiting:
+            urgency = slot.priority()
+            demand = demand or urgency is Priority.DEMAND
+            # Prefetches come in the order in which they wait.
+            order = 0 if urgency is Priority.PREFETCH else self._shares[slot.share]
+            if (urgency, order) < rank and self._free(slot.host, urgency):
+                best, rank = slot, (urgency, order)
+        # No prefetch while demand waits.
+        return None if demand and rank[0] is Priority.PREFETCH else best
+
+    def _free(self, name: str, urgency: Priority) -> bool:
+        host = self.host(name)
+        if urgency is Priority.DEMAND:
+            return host.readers < self._per_host
+        if self._busy >= self._total - self._total // 8:
             return False
-        if ticket.priority() is not Priority.PREFETCH:
-            return True
-        demand = any(one.priority() is Priority.DEMAND for one in self._waiting)
-        return self._prefetching < self._prefetch and not demand
+        if urgency is Priority.READAHEAD:
+            return host.readers < self._per_host - self._per_host // 4
+        return host.prefetches < host.prefetching.width
 
-    def _leave(self, ticket: _Ticket) -> None:
-        if ticket.granted.is_set():
-            self._busy[ticket.host] -= 1
-            self._busy += Counter()  # drops the hosts that are at 0
-            self._prefetching -= ticket.prefetch
+    def _count(self, slot: Slot, step: int) -> None:
+        self._busy += step
+        if not slot.prefetch:
+            self._shares[slot.share] += step
+            if not self._shares[slot.share]:
+                del self._shares[slot.share]
+        host = self.host(slot.host)
+        host.count(step, prefetch=slot.prefetch)
+
+    def _leave(self, slot: Slot) -> None:
+        if slot.granted.is_set():
+            slot.leave()
+            self._held.discard(slot)
+            self._count(slot, -1)
         else:
-            self._waiting.remove(ticket)
+            self._waiting.remove(slot)
         self.give()
+        self._tell({slot.host})
+
+    def _tell(self, hosts: set[str]) -> None:
+        """Let others know who is here: those that count connections, and other processes."""
+        if hosts:
+            self._reading()
+            now = trio.current_time()
+            for name in hosts:
+                self.host(name).told(now)

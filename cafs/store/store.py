@@ -26,6 +26,7 @@ from cafs.store.layout import Layout, Usage
 from cafs.store.leases import Leases
 from cafs.store.ledger import Ledger
 from cafs.store.mounts import Mounts
+from cafs.store.precedence import Precedence
 from cafs.store.references import References
 from cafs.store.streams import Shelf, Streams
 from cafs.store.tree_tables import TreeTables
@@ -97,6 +98,7 @@ class Store:
         self.documents = Documents(index, self._has)
         self.mounts = Mounts(recent, Leases(layout.leases))
         self.attachments = Attachments(recent)
+        self.precedence = Precedence(layout.leases / "readers")
 
     def _has(self, digest: Digest) -> bool:
         return self.blobs.stat(digest) is not None
@@ -159,6 +161,7 @@ async def open_store(
             checkpointer=checkpointer,
         )
         held.callback(store.mounts.close)
+        held.callback(store.precedence.close)
         unused: list[int] = []
         if usage.alone:
             unused = await trio.to_thread.run_sync(_put_in_order, layout, usage, ledger, store)

@@ -183,3 +183,7 @@ class Somewhere(Flights):
     @override
     def crowd(self) -> None:
         pass
+
+    @override
+    def useful(self, priority: Priority) -> int:
+        return 4

@@ -56,6 +56,10 @@ class Nowhere(Flights):
     def crowd(self) -> None:
         pass
 
+    @override
+    def useful(self, priority: Priority) -> int:
+        return 4
+
 
 class Line:
     """Tasks that hold slots until they are told, and the order in which they got them."""

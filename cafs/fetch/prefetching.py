@@ -1,0 +1,48 @@
+"""Prefetching: brings all of several contents, side by side, and says how far it is."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import trio
+
+from cafs.errors import CafsError
+from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.progress import Progress, Tally
+from cafs.model.span import Span
+
+AT_ONCE: Final = 8
+"""Contents of one call that are brought at once: enough for small ones to use many connections
+between them. Large ones share the slots in their order."""
+
+
+async def bring_all(contents: Sequence[Content], progress: Progress, patience: Patience) -> None:
+    """Bring all of several contents. One that fails does not stop the others.
+
+    Raises:
+        CafsError: that of the first that failed, in their order, after all were tried.
+
+    Cancellation: what has come stays.
+    """
+    progress.start(sum(content.size for content in contents))
+    failed: dict[int, CafsError] = {}
+    limiter = trio.CapacityLimiter(AT_ONCE)
+
+    async def bring(number: int, content: Content) -> None:
+        async with limiter:
+            progress.add(content.present())
+            tally = replace(patience, pulse=Tally(progress))
+            try:
+                await content.ensure(Span(0, content.size), tally)
+            except CafsError as error:
+                failed[number] = error
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for number, content in enumerate(contents):
+                nursery.start_soon(bring, number, content)
+    finally:
+        whole = all(content.present() >= content.size for content in contents)
+        progress.finish(whole=whole)
+    if failed:
+        raise failed[min(failed)]
