@@ -22,8 +22,6 @@ from cafs.errors import MountError
 TYPE: Final = "fuse.cafs"
 """The type of our mounts in /proc/self/mountinfo."""
 _DIRECTORY_MODE: Final = 0o700
-_MOST_DIGITS: Final = "9999999"
-"""A pid is at most 2^22. Source: proc(5), /proc/sys/kernel/pid_max."""
 _SOCKET_NAME: Final = 107
 """Bytes of a unix socket's path. Source: unix(7), sun_path without its NUL."""
 
@@ -125,14 +123,6 @@ def control_path(mount_point: Path | str, key: str) -> Path:
     return path
 
 
-def fetches_place(of: str) -> Path:
-    """The directory for the socket of a process that fetches, whose name begins so."""
-    path = directory()
-    longest = path / f"{of}.{_MOST_DIGITS}.fetches"
-    fits = len(os.fsencode(longest)) <= _SOCKET_NAME
-    return path if fits else _temporary("/tmp")  # noqa: S108 - as above
-
-
 def lock_path(mount_point: Path | str) -> Path:
     """The file that is locked by who is about to mount."""
     return directory() / f"{_hash(mount_point)}.lock"
@@ -162,7 +152,7 @@ def remove(live: LiveMount) -> None:
     live_path(live.mount_point, live.key).unlink(missing_ok=True)
     if live.control:
         Path(live.control).unlink(missing_ok=True)
-    for left in fetches_place(live.key).glob(f"{live.key}.*"):
+    for left in directory().glob(f"{live.key}.*"):
         left.unlink(missing_ok=True)
 
 

@@ -48,7 +48,7 @@ async def heard(fetches: "Fetches", of: str, mount_point: Path | None) -> AsyncI
     from cafs.control.listening import listening
 
     try:
-        directory = live.fetches_place(of)
+        directory = live.directory()
     except MountError as error:
         _LOG.warning("control.fetches.unheard error=%s", error.line)
         yield
@@ -97,14 +97,12 @@ def _place(told: control.Fetching) -> Path | None:
 
 def _directories() -> Iterator[Path]:
     yield live.directory()
-    users = {os.getuid()}
-    if os.getuid() == 0:
-        users |= {user for each in live.all_mounts() if (user := _owner(each)) is not None}
-    for top in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - checked below
-        for user in sorted(users):
-            path = Path(top) / f"cafs-{user}"
-            if _is_private(path, user):
-                yield path
+    users = {_owner(each) for each in live.all_mounts()} if os.getuid() == 0 else set()
+    for user in sorted(users - {None, 0}):
+        # A keeper gives a worker of another user nothing of its own XDG variables.
+        path = Path(tempfile.gettempdir()) / f"cafs-{user}"
+        if _is_private(path, user):
+            yield path
 
 
 def _owner(mount: live.LiveMount) -> int | None:

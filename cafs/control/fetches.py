@@ -6,10 +6,11 @@ socket of its own (``listening``). A person can ask it too: one JSON object on a
 """
 
 import errno
+import os
 import socket
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -86,6 +87,20 @@ def fetch_status(flights: Sequence[Inflight], now_s: float) -> tuple[FetchStatus
     )
 
 
+@contextmanager
+def reachable(path: Path) -> Iterator[str]:
+    """Another name of a path in the block, short enough for a socket's address.
+
+    Raises:
+        OSError: its directory is not there.
+    """
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
 def sockets(directory: Path, of: str = "") -> list[Path]:
     """The sockets in a directory, of one owner or of all; some may be left over from the dead."""
     try:
@@ -120,7 +135,9 @@ def sweep(directory: Path, of: str) -> None:
     for path in sockets(directory, of):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)  # one that is busy, and would let us wait, is alive
-            if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
+            with reachable(path) as name:
+                known = probe.connect_ex(name)
+            if known == errno.ECONNREFUSED:
                 _remove(path)
 
 
@@ -128,9 +145,9 @@ def _ask(path: Path, command: Command) -> Answer:
     """What a process answers; nothing when it has ended."""
     limit = time.monotonic() + _ANSWER_S
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
+        with socket.socket(socket.AF_UNIX) as connection, reachable(path) as name:
             connection.settimeout(_ANSWER_S)
-            connection.connect(str(path))
+            connection.connect(name)
             connection.sendall(msgspec.json.encode(command) + b"\n")
             told = _line(connection, limit)
     except (BlockingIOError, TimeoutError) as error:

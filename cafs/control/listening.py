@@ -13,7 +13,15 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
-from cafs.control.fetches import SUFFIX, Answer, Command, Fetching, fetch_status, sweep
+from cafs.control.fetches import (
+    SUFFIX,
+    Answer,
+    Command,
+    Fetching,
+    fetch_status,
+    reachable,
+    sweep,
+)
 from cafs.fetch.interfaces import Inflight
 
 _LOG: Final = logging.getLogger("cafs.control")
@@ -84,7 +92,8 @@ def _open(directory: Path, of: str) -> tuple[trio.socket.SocketType, Path]:
     try:
         with suppress(FileNotFoundError):
             draft.unlink()  # of a process that had our number, and was killed half-way
-        made.bind(str(draft))
+        with reachable(draft) as name:
+            made.bind(name)
         draft.chmod(0o600)
         made.listen()
         draft.rename(path)

@@ -146,6 +146,13 @@ class Origin:
                 if isinstance(one, RequireBearer):
                     self._answers[one.realm] = one.issue
 
+    def silence(self, path: str) -> None:
+        """Send nothing more of a path: no head, and no byte of bodies that are half sent.
+
+        It ends with ``release`` or ``heal``. The path is one, without ``*``.
+        """
+        self._ledger.silence(path)
+
     def heal(self, path: str | None = None) -> None:
         """No fault of this path any more, or of any; what stalls or hangs goes on."""
         with self._lock:

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -105,6 +105,7 @@ class Ledger:
         self._entries: list[_Entry] = []
         self._report = report
         self._gate: tuple[trio.lowlevel.TrioToken, trio.Event] | None = None
+        self._silent: frozenset[str] = frozenset()
         self.connections = 0
         self.line = Line()
 
@@ -191,9 +192,19 @@ class Ledger:
             entry.waiting = False
         return not gone
 
-    def release(self) -> None:
-        """Open the gate for those who wait; later ones wait again."""
+    def silence(self, path: str) -> None:
+        """Let every response of a path wait at the gate where it is now, or when it begins."""
         with self._changed:
+            self._silent |= {path}
+
+    def is_silent(self, path: str) -> bool:
+        """Whether responses of a path wait."""
+        return path in self._silent
+
+    def release(self) -> None:
+        """Open the gate for those who wait; later ones wait again, unless for a silent path."""
+        with self._changed:
+            self._silent = frozenset()
             gate, self._gate = self._gate, None
         if gate is not None:
             try:
@@ -230,21 +241,23 @@ class _Connection:
         return self._stream
 
     async def ask(self) -> Ask | None:
-        """The next request, its body thrown away; None when no more will come."""
+        """The next request, with its body; None when no more will come."""
         if self._state.our_state is h11.DONE and self._state.their_state is h11.DONE:
             self._state.start_next_cycle()
         if self._state.our_state is not h11.IDLE:
             return None
-        ask = None
+        ask, body = None, b""
         while True:
             event = self._state.next_event()
             if event is h11.NEED_DATA:
                 self._state.receive_data(await self._stream.receive_some(_RECEIVE))
             elif isinstance(event, h11.Request):
                 ask = _ask_of(event)
+            elif isinstance(event, h11.Data):
+                body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                return ask
-            elif not isinstance(event, h11.Data):
+                return ask and replace(ask, body=body)
+            else:
                 return None
 
     async def head(self, answer: Answer) -> None:
@@ -312,7 +325,8 @@ async def _exchange(connection: _Connection, ledger: Ledger, ask: Ask, answer: A
     aborted = True
     try:
         await trio.sleep(answer.delay_s)
-        if answer.hang and not await ledger.wait(entry, connection.stream):
+        hangs = answer.hang or ledger.is_silent(ask.path)
+        if hangs and not await ledger.wait(entry, connection.stream):
             raise _CutError
         ledger.head(entry, int(answer.status))
         await connection.head(answer)
@@ -331,7 +345,7 @@ async def _body(connection: _Connection, ledger: Ledger, entry: _Entry, answer: 
     started = trio.current_time()
     sent = 0
     while True:
-        stalls = sent == answer.stall_after
+        stalls = sent == answer.stall_after or ledger.is_silent(entry.ask.path)
         if stalls and not await ledger.wait(entry, connection.stream):
             raise _CutError
         if answer.cut_after is not None and sent >= answer.cut_after:

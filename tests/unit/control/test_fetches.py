@@ -197,10 +197,14 @@ async def test_a_process_that_hangs_is_named(
 async def test_a_directory_that_cannot_be_used_fails_nothing(tmp_path: Path) -> None:
     async with listening(tmp_path / "no", "key", Pretended(), mount_point=None):
         pass
-    deep = tmp_path / ("x" * 120)
-    deep.mkdir()
-    async with listening(deep, "key", Pretended(), mount_point=None):
-        pass
+
+
+async def test_the_directory_may_have_a_long_name(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 200)
+    os.mkdir(deep)
+    async with heard(deep, Pretended()) as path:
+        assert await thread(fetches.inflight, path)
+    assert not os.listdir(deep)
 
 
 def test_no_directory_is_no_socket(tmp_path: Path) -> None:
