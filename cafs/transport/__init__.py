@@ -1,1 +1,1 @@
-"""Moves the bytes of one URL; knows no digests. httpcore's only door."""
+"""Moves the bytes of one URL; knows no digests. The only door to httpcore and obstore."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing_extensions import override
 
 from cafs.errors import UnsupportedError
-from cafs.model.address import shown
+from cafs.model.address import SCHEME, enabling, shown
 from cafs.transport.interfaces import Request, Response, Transport
 from cafs.transport.urls import scheme_of
 
@@ -30,9 +30,11 @@ class Choosing(Transport):
         scheme = scheme_of(request.url)
         transport = self._transports.get(scheme)
         if transport is None:
+            hint = f"there are {', '.join(sorted(self._transports))}"
+            if SCHEME.fullmatch(scheme):
+                hint += f"; {enabling(scheme)}"
             raise UnsupportedError(
-                f"{shown(request.url)}: no transport for {scheme or 'no scheme'!r}",
-                hint=f"there are {', '.join(sorted(self._transports))}",
+                f"{shown(request.url)}: no transport for {scheme or 'no scheme'!r}", hint=hint
             )
         return await transport.open(request)
 

@@ -10,6 +10,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 
 from cafs.errors import CafsError, NotFoundError, OfflineError, RefusedError
@@ -22,6 +23,7 @@ from cafs.model.span import Span
 from cafs.model.spec import Pull
 from cafs.model.validator import Validator
 from cafs.transport.interfaces import Head, Request, Response, Transport
+from cafs.transport.remembering import Remembering
 
 _PROBE: Final = Span(0, 1)
 _WHOLE: Final = 200
@@ -180,11 +182,21 @@ class Locator:
             self._metrics.add("transport.fresh")
             return Located(_part(urls, url, old, media_type))
         version = old.validator if old is not None and old.validator.text else None
-        request = Request(url, _PROBE, if_changed=version, attempts=attempts, failed=failed)
+        request = Request(
+            url,
+            _PROBE,
+            if_changed=version,
+            attempts=attempts,
+            failed=failed,
+            document=_to_tell(old),
+        )
         response = await self._transport.open(request)
         try:
             new = self._document(old, response.head)
+            if response.document:
+                new = replace(new, plugin=response.document)
             await self._documents.save(url, new)
+            response = Remembering(response, partial(self._remember, url))
             located = Located(_part(urls, url, new, media_type))
             if response.head.status == _WHOLE and new.digest is None:
                 return replace(located, head_response=response)
@@ -196,6 +208,12 @@ class Locator:
             raise
         await response.aclose()
         return located
+
+    async def _remember(self, url: str, told: str) -> None:
+        """Keep what the source wants to be told the next time."""
+        document = self._documents.load(url)
+        if document is not None:
+            await self._documents.save(url, replace(document, plugin=told))
 
     def _document(self, old: CacheDocument | None, head: Head) -> CacheDocument:
         """The document after an answer; it knows the digest when the version is still the same."""
@@ -219,6 +237,13 @@ class Locator:
             ranges=head.ranges,
             media_type=head.content_type,
         )
+
+
+def _to_tell(old: CacheDocument | None) -> str:
+    """What the source wanted to be told, if its content, or a version of it, is at hand."""
+    if old is None or (old.digest is None and not old.validator.text):
+        return ""
+    return old.plugin
 
 
 def _part(urls: tuple[str, ...], url: str, document: CacheDocument, media_type: str) -> Part:

@@ -24,7 +24,8 @@ async def test_the_scheme_chooses_in_any_case() -> None:
 async def test_y2_a_scheme_without_transport_is_named(url: str) -> None:
     with pytest.raises(UnsupportedError, match="no transport") as caught:
         await Choosing({"http": Scripted([None])}).open(Request(url))
-    assert caught.value.hint == "there are http"
+    assert caught.value.hint.startswith("there are http")
+    assert ("[plugins.ftp]" in caught.value.hint) is url.startswith("ftp:")
 
 
 async def test_requests_and_bytes_are_counted() -> None:

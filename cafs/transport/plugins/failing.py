@@ -1,0 +1,80 @@
+"""What went wrong with a plugin, in our errors. Pure.
+
+A plugin's own words go into messages: shortened, on one line, and without the URL's query, which
+may be a secret.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cafs.errors import (
+    CafsError,
+    CredentialsError,
+    DeadlineError,
+    NotFoundError,
+    PolicyError,
+    RefusedError,
+    SourceChangedError,
+    UnreachableError,
+    UnsupportedError,
+)
+from cafs.model.address import shown
+from cafs.transport.plugins.frames import ErrorSays
+
+KINDS: Final[dict[str, type[CafsError]]] = {
+    "not-found": NotFoundError,
+    "credentials": CredentialsError,
+    "policy": PolicyError,
+    "unreachable": UnreachableError,
+    "deadline": DeadlineError,
+    "refused": RefusedError,
+    "changed": SourceChangedError,
+    "unsupported": UnsupportedError,
+}
+"""What a plugin may say went wrong; any other word is taken for "refused"."""
+_LONGEST: Final = 600
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a program is of no more use.
+
+    ``ended`` says that it ended by itself, ``blame`` that it is to be started less often for it.
+    """
+
+    family: type[CafsError]
+    what: str
+    hint: str = ""
+    ended: bool = False
+    blame: bool = True
+
+    def with_code(self, code: int) -> "Fault":
+        """The same, and how the process ended."""
+        how = f"was killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return replace(self, what=f"{self.what} ({how})", ended=False)
+
+
+def translated(url: str, says: ErrorSays) -> CafsError:
+    """The error that a plugin's answer stands for."""
+    family = KINDS.get(says.kind, RefusedError)
+    words = redacted(_CONTROL.sub(" ", says.what).strip(), (url,)) or says.kind
+    what = f"GET {shown(url)}: {words[:_LONGEST]}"
+    if family is UnreachableError:
+        return UnreachableError(what, retry_after_s=says.retry_after_s)
+    if family is RefusedError:
+        return RefusedError(what, total=says.total)
+    hint = "a plugin has credentials of its own" if family is CredentialsError else ""
+    return family(what, hint=hint)
+
+
+def redacted(text: str, urls: Sequence[str]) -> str:
+    """The text with each URL as it may be shown, and without its query alone."""
+    for url in urls:
+        query = url.partition("?")[2].partition("#")[0]
+        text = text.replace(url, shown(url))
+        if query:
+            text = text.replace(query, "…")
+    return text
