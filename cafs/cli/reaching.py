@@ -97,8 +97,9 @@ def _place(told: control.Fetching) -> Path | None:
 
 def _directories() -> Iterator[Path]:
     yield live.directory()
-    users = {_owner(each) for each in live.all_mounts()} if os.getuid() == 0 else set()
-    for user in sorted(users - {None, 0}):
+    mounts = live.all_mounts() if os.getuid() == 0 else []
+    users = {user for each in mounts if (user := _owner(each)) is not None}
+    for user in sorted(users - {0}):
         # A keeper gives a worker of another user nothing of its own XDG variables.
         path = Path(tempfile.gettempdir()) / f"cafs-{user}"
         if _is_private(path, user):

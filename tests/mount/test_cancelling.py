@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from cafs.control.fetches import SUFFIX
 from cafs.testing.archives import tar_bytes
@@ -35,6 +37,7 @@ class Reader(threading.Thread):
         self.failure = -1
         self.start()
 
+    @override
     def run(self) -> None:
         try:
             self._act()
@@ -97,10 +100,7 @@ def test_a_fetch_is_listed_and_cancelled_and_its_readers_are_told_why(
     cafs: Cafs, origin: Origin, flags: tuple[str, ...]
 ) -> None:
     with stalled(cafs, origin, *flags) as mounted:
-        readers = [
-            Reader(lambda offset=offset: pread(mounted.ref("stuck"), offset))
-            for offset in (0, 9 * MIB)
-        ]
+        readers = [Reader(partial(pread, mounted.ref("stuck"), offset)) for offset in (0, 9 * MIB)]
         (first, *_) = when_fetching(cafs)
         assert first["mount_point"] == str(mounted.path)
         assert first["name"] == "stuck"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
@@ -43,6 +44,7 @@ class Whole(threading.Thread):
         self.waited_s = 0.0
         self.start()
 
+    @override
     def run(self) -> None:
         whole = time.monotonic()
         with self._path.open("rb", buffering=0) as opened:
