@@ -10,6 +10,7 @@ from cafs.model.address import file_path
 from cafs.model.ref import ArchiveRef, BlobRef
 from cafs.settings import units
 from cafs.settings.document import Document, read
+from cafs.settings.fetching import UNSAID
 from cafs.settings.layers import Layer, of_file
 from cafs.settings.places import within
 from cafs.settings.schema import Origin, Voice
@@ -51,6 +52,30 @@ KEYS = [
     "docker",
     ".x",
     "preserve-owner",
+    "by-platform",
+    "linux/amd64",
+    "linux/arm64",
+    "credentials",
+    "helpers",
+    "limits",
+    "retry",
+    "torrent",
+    "h.example",
+    "*.h.example",
+    "https://h.example/",
+    "command",
+    "timeout",
+    "username",
+    "password",
+    "password-file",
+    "password-env",
+    "token-env",
+    "client-cert",
+    "netrc",
+    "connections",
+    "prefetch-rate",
+    "stall",
+    "multiplier",
 ]
 TEXTS = [
     "/",
@@ -79,6 +104,11 @@ TEXTS = [
     "file:/x",
     "blob+file:a/b/../../..",
     "https://h.example/x.tar",
+    "https://h.example/",
+    "s3://bucket/key/",
+    "torrent:x",
+    "1MiB/s",
+    "PASSWORD",
     "docker://debian",
     "docker:a.b:1/x",
     "appc:a.b/c",
@@ -96,6 +126,22 @@ values = st.recursive(
     max_leaves=12,
 )
 documents = st.dictionaries(st.sampled_from(KEYS), values, max_size=4)
+entries = st.dictionaries(
+    st.sampled_from(KEYS),
+    scalars | st.dictionaries(st.sampled_from(KEYS), scalars, max_size=3),
+    max_size=3,
+)
+fetching = st.dictionaries(
+    st.sampled_from(["map", "credentials", "helpers", "plugins", "limits", "retry"]),
+    entries,
+    min_size=1,
+    max_size=3,
+)
+choices = st.dictionaries(
+    st.sampled_from(["linux/amd64", "linux/arm64"]),
+    st.fixed_dictionaries({"from": st.sampled_from(TEXTS)}),
+    min_size=1,
+)
 refs = st.dictionaries(
     st.sampled_from(["gcc", "x", "a.b"]),
     st.fixed_dictionaries({"from": st.sampled_from(TEXTS)}, optional={"mirrors": st.lists(
@@ -141,6 +187,23 @@ def test_any_document_is_settings_or_an_error_that_names_the_file(
 ) -> None:
     found = layer(tables, voice)
     if found is not None and voice is Voice.PROJECT:
+        stays_inside(found)
+
+
+@given(fetching, st.sampled_from(Voice))
+def test_only_the_machines_files_say_how_things_are_fetched(
+    tables: dict[str, object], voice: Voice
+) -> None:
+    found = layer(tables, voice)
+    assert found is None or voice is Voice.MACHINE or found.fetching == UNSAID
+
+
+@given(choices)
+def test_no_choice_by_platform_leads_out_of_the_project(tables: dict[str, object]) -> None:
+    ref = {"by-platform": tables, "platform": "linux/amd64"}
+    found = layer({"ref": {"x": ref}}, Voice.PROJECT)
+    if found is not None:
+        assert "linux/amd64" in tables
         stays_inside(found)
 
 
