@@ -150,6 +150,13 @@ def test_what_is_no_settings_is_refused() -> None:
             unpack(raw)
 
 
+def test_settings_of_before_there_were_tables_about_fetching_say_nothing_of_it() -> None:
+    packed = msgspec.msgpack.decode(pack(PLAIN))
+    for name in ("mapping", "logins", "helpers", "plugins", "pacing", "retry"):
+        del packed[name]
+    assert unpack(msgspec.msgpack.encode(packed)) == PLAIN
+
+
 def test_what_a_later_version_adds_is_passed_over() -> None:
     packed = msgspec.msgpack.decode(pack(FULL)) | {"later": 1}
     assert unpack(msgspec.msgpack.encode(packed)) == FULL
