@@ -22,12 +22,14 @@ from cafs.testing.faults import (
     IgnoreRange,
     NoLength,
     NoValidators,
+    Rate,
     SlowHeaders,
     Stall,
     Status,
     Truncate,
     WrongContentRange,
 )
+from cafs.testing.oddities import LessThanAsked
 from cafs.testing.origin import Origin
 from cafs.transport.answers import RedirectError
 from cafs.transport.http import HttpLimits, HttpTransport
@@ -304,6 +306,14 @@ async def test_a_range_of_no_known_version_is_asked_for_without_condition(origin
     assert origin.requests[0].header("if-range") is None
 
 
+async def test_rule1_less_than_was_asked_for_is_taken_for_what_it_is(origin: Origin) -> None:
+    url = origin.put("/a", BODY)
+    origin.fault("/a", LessThanAsked(50))
+    async with opened() as transport, await transport.open(Request(url, Span(9, 99))) as response:
+        assert response.head.span == Span(9, 59)
+        assert await body_of(response) == BODY[9:59]
+
+
 @pytest.mark.parametrize("etag", [None, '"v1"'])
 async def test_r13_an_unchanged_version_has_no_body(origin: Origin, etag: str | None) -> None:
     url = origin.put("/a", BODY, etag=etag)
@@ -349,6 +359,47 @@ async def test_a_missing_head_is_a_deadline(origin: Origin) -> None:
     async with opened(QUICK) as transport:
         with pytest.raises(DeadlineError, match="no answer"):
             await transport.open(Request(url))
+
+
+async def test_a_head_is_waited_for_from_when_it_was_asked_for(origin: Origin) -> None:
+    url = origin.put("/a", BODY)
+    limits = HttpLimits(connect_s=60.0, head_s=0.2)
+    async with opened(limits) as transport:
+        for _ in range(2):  # over a new connection, and over one that is there
+            async with await transport.open(Request(url, method="HEAD")):
+                pass
+            origin.fault("/a", HangBeforeHead())
+            with trio.fail_after(5), pytest.raises(DeadlineError, match=r"within 0\.2 s"):
+                await transport.open(Request(url))
+            origin.heal()
+
+
+async def test_a_body_that_drips_is_a_deadline(origin: Origin) -> None:
+    url = origin.put("/a", BODY)
+    origin.fault("/a", Rate(200))
+    async with opened(QUICK) as transport, await transport.open(Request(url)) as response:
+        with pytest.raises(DeadlineError, match="drip"):
+            await body_of(response)
+
+
+async def test_a_short_body_may_come_slowly(origin: Origin) -> None:
+    url = origin.put("/a", BODY[:60])
+    origin.fault("/a", Rate(200))
+    async with opened(QUICK) as transport, await transport.open(Request(url)) as response:
+        assert await body_of(response) == BODY[:60]
+
+
+async def test_a_host_that_never_made_anybody_wait_is_given_up_sooner(origin: Origin) -> None:
+    url = origin.put("/a", BODY)
+    limits = HttpLimits(stall_s=30.0, stall_floor_s=0.2)
+    async with opened(limits) as transport:
+        for _ in range(8):
+            async with await transport.open(Request(url, Span(0, 10))) as response:
+                await body_of(response)
+        origin.fault("/a", Stall(after_bytes=5))
+        async with await transport.open(Request(url, Span(0, 10))) as response:
+            with trio.fail_after(10), pytest.raises(DeadlineError, match="no bytes"):
+                await body_of(response)
 
 
 async def test_a_head_that_dribbles_is_a_deadline(origin: Origin) -> None:

@@ -257,3 +257,44 @@ async def test_a_real_source_cannot_send_a_reader_to_the_metadata_service(origin
 
 def test_an_answer_of_the_script_is_an_answer() -> None:
     assert answered(Request("http://x/"), peer="1.2.3.4").head.peer == "1.2.3.4"
+
+
+def forbidding(status: int = 403, challenge: str = "") -> ChallengeError:
+    return ChallengeError("no", url="", status=status, challenge=challenge, peer="93.184.216.34")
+
+
+def elsewhere(number: int) -> RedirectError:
+    return RedirectError("", 302, f"http://other.example/?signed={number}", "93.184.216.34")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_target_that_has_expired_is_asked_for_anew_past_the_caches(status: int) -> None:
+    script = Scripted([elsewhere(1), forbidding(status), elsewhere(2), None], peer="93.184.216.34")
+    request = Request("http://public.example/a", Span(5, 9), headers=(("X", "y"),))
+    async with await following(script).open(request) as response:
+        assert response.head.url == "http://other.example/?signed=2"
+    first, _, second, _ = script.requests
+    assert first == request
+    assert (second.url, second.span) == (request.url, request.span)
+    assert second.headers == (("X", "y"), ("Cache-Control", "no-cache"))
+
+
+async def test_a_target_is_asked_for_anew_once() -> None:
+    script = Scripted([elsewhere(1), forbidding(), elsewhere(2), forbidding()])
+    with pytest.raises(CredentialsError):
+        await following(script).open(Request("http://public.example/a"))
+    assert len(script.requests) == 4
+
+
+async def test_a_target_that_says_what_proof_it_wants_is_not_asked_for_anew() -> None:
+    script = Scripted([elsewhere(1), forbidding(401, 'Bearer realm="http://other.example/"')])
+    with pytest.raises(ChallengeError):
+        await following(script).open(Request("http://public.example/a"))
+    assert len(script.requests) == 2
+
+
+async def test_a_source_that_forbids_is_not_asked_again() -> None:
+    script = Scripted([forbidding()])
+    with pytest.raises(ChallengeError):
+        await following(script).open(Request("http://public.example/a"))
+    assert len(script.requests) == 1
