@@ -62,7 +62,11 @@ def _draft(name: str, table: Table, schemes: Collection[str]) -> Draft:
 
 def _chosen(name: str, table: Table, schemes: Collection[str]) -> RefSpec:
     """What a ref is on the platform that it is wanted for (Y-24); every choice is checked."""
-    from cafs.distribution.platforms import choose, own_platform  # noqa: PLC0415 - rarely needed
+    from cafs.distribution.platforms import (  # noqa: PLC0415 - rarely needed
+        choose,
+        normalised as canonical,
+        own_platform,
+    )
 
     for word in ("from", "integrity", "mirrors"):
         if table.has(word):
@@ -74,9 +78,12 @@ def _chosen(name: str, table: Table, schemes: Collection[str]) -> RefSpec:
     specs: list[RefSpec] = []
     for text in entries:
         try:
-            offered.append(units.platform(text))
+            platform = canonical(units.platform(text))
         except ValueError as error:
             raise entries.wrong(text, str(error)) from error
+        if platform in offered:
+            raise entries.wrong(text, f"{platform} is there twice")
+        offered.append(platform)
         specs.append(_spec(name, entries.below(text), table, schemes))
     wanted = table.parsed("platform", units.platform) or own_platform()
     try:

@@ -225,6 +225,14 @@ CHOICES = [
         "by-platform.linux/arm.from",
         "lies outside the project",
     ),
+    (
+        (
+            'by-platform."linux/amd64" = {from = "docker:x"}\n'
+            'by-platform."linux/x86_64" = {from = "docker:y"}'
+        ),
+        "by-platform.linux/x86_64",
+        "linux/amd64 is there twice",
+    ),
     (f'{ENTRY}\nfrom = "docker:x"', "from", "there is by-platform too"),
     (f'{ENTRY}\nintegrity = "sha256:{"0" * 64}"', "integrity", "there is by-platform too"),
     (f'{ENTRY}\nmirrors = ["https://m"]', "mirrors", "there is by-platform too"),
