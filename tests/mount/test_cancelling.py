@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import pwd
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -199,3 +201,27 @@ def test_a_prefetch_skips_what_was_cancelled(cafs: Cafs, origin: Origin) -> None
     assert "the fetch was cancelled" in err
     last = json.loads(out.splitlines()[-1])
     assert (last["ref"], last["done"], last["downloaded"]) == ("b", True, 2 * MIB)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses who serves")
+@pytest.mark.usefixtures("nobody_enters")
+def test_root_reaches_a_worker_of_another_user(origin: Origin) -> None:
+    url = origin.put("/stuck.bin", Generated(MIB, seed=9))
+    origin.fault("/stuck.bin", HangBeforeHead(skip=1))
+    with tempfile.TemporaryDirectory() as scratch:  # a test's own directory is root's alone
+        Path(scratch).chmod(0o755)
+        cafs = Cafs(Path(scratch, "world"))
+        toml = f'{WAITING}[ref.stuck]\nfrom = "{url}"\n'
+        flags = ("--store", Path(scratch, "store"), "--user", "nobody")
+        user = pwd.getpwnam("nobody")
+        Path(scratch, "store").mkdir()
+        os.chown(Path(scratch, "store"), user.pw_uid, user.pw_gid)
+        with cafs.mount(toml, *flags) as mounted:
+            assert mounted.ref("stuck").stat().st_size == MIB
+            reader = Reader(partial(pread, mounted.ref("stuck")))
+            (first, *_) = when_fetching(cafs)
+            assert first["mount_point"] == str(mounted.path)
+            assert os.stat(f"/proc/{first['pid']}").st_uid == user.pw_uid
+            cafs.run("cancel", "--all", mounted.path)
+            assert reader.outcome() == errno.ECANCELED
+            origin.heal()
