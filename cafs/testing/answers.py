@@ -26,6 +26,7 @@ class Ask:
     query: str = ""
     headers: Headers = ()
     base: str = ""
+    body: bytes = b""
 
     def header(self, name: str) -> str | None:
         """The first header of that (lower-case) name."""
