@@ -16,6 +16,7 @@ from cafs.errors import (
     InvalidReferenceError,
     MalformedError,
     NotFoundError,
+    RefusedError,
     SizeMismatchError,
 )
 from cafs.model.descriptor import OCTETS, Descriptor
@@ -84,7 +85,7 @@ class Registry:
     async def head(self, repository: Repository, tag: str) -> Digest | None:
         """The digest of what a tag means now, without the document.
 
-        None when the registry does not say.
+        None when the registry does not say, or knows no HEAD.
 
         Raises:
             NotFoundError: no such repository, or no such tag.
@@ -93,8 +94,11 @@ class Registry:
         Cancellation: no effect.
         """
         request = Request(repository.manifest_url(tag), headers=_ACCEPT, method="HEAD")
-        async with await self._open(request, repository) as response:
-            return _said_digest(response.head)
+        try:
+            async with await self._open(request, repository) as response:
+                return _said_digest(response.head)
+        except RefusedError:
+            return None  # a GET, which is what is asked next, says why, or answers
 
     async def manifest(self, repository: Repository, digest: Digest) -> Document:
         """The manifest with a digest.

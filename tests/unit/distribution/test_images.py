@@ -27,6 +27,7 @@ from cafs.testing.bodies import Literal
 from cafs.testing.daemons import Logged, Registry
 from cafs.testing.faults import RequireBearer, Status
 from cafs.testing.images import Image, Layer, write_layout
+from cafs.testing.oddities import NoHead
 from cafs.testing.origin import Origin
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
 
@@ -329,6 +330,18 @@ async def test_a_registry_that_says_no_digest_is_asked_for_the_whole(
 ) -> None:
     served = serve(Image((BASE,)))
     served.headers = False
+    for _ in range(2):
+        async with mounted() as world:
+            assert "bin/tool" in await world.tree(world.spec(served.ref))
+    methods = [one.method for one in origin.requests_for("/v2/app/manifests/latest")]
+    assert methods == ["GET", "HEAD", "GET"]
+
+
+async def test_a_registry_that_knows_no_head_is_asked_for_the_whole(
+    mounted: OpenWorld, serve: Serve, origin: Origin
+) -> None:
+    served = serve(Image((BASE,)))
+    origin.fault("/v2/*", NoHead())
     for _ in range(2):
         async with mounted() as world:
             assert "bin/tool" in await world.tree(world.spec(served.ref))
