@@ -41,10 +41,12 @@ from cafs.transport.file import FileTransport
 from cafs.transport.http import HttpLimits, HttpTransport, tls_context
 from cafs.transport.interfaces import Transport
 from cafs.transport.metering import Metering
+from cafs.transport.plugins.transport import open_plugins
 from cafs.transport.proxies import Proxies
 from cafs.transport.redirecting import Redirecting, RedirectPolicy
 from cafs.transport.retrying import Retrying, RetryPolicy
 from cafs.transport.revalidating import Locator
+from cafs.transport.s3 import S3Transport
 from cafs.vfs.attributes import Appearance
 from cafs.vfs.filesystem import FileSystem
 
@@ -89,12 +91,16 @@ async def open_transport(
         witness,
     )
     files = Metering(FileTransport(), metrics)
-    chosen = Choosing({"http": web, "https": web, "file": files})
-    try:
-        yield chosen
-    finally:
-        with trio.CancelScope(shield=True):
-            await chosen.aclose()
+    objects = Metering(S3Transport(os.environ, settings.pacing), metrics)
+    async with open_plugins(settings.plugins) as plugins:
+        others = {scheme: Metering(plugin, metrics) for scheme, plugin in plugins.items()}
+        # A plugin for s3 stands before what is built in: the user has enabled it.
+        chosen = Choosing({"http": web, "https": web, "file": files, "s3": objects, **others})
+        try:
+            yield chosen
+        finally:
+            with trio.CancelScope(shield=True):
+                await chosen.aclose()
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """The transport of a plugin: its program runs when it is first needed, and again when it died."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -24,15 +24,16 @@ request ends well."""
 
 
 @asynccontextmanager
-async def open_plugin(spec: PluginSpec) -> AsyncIterator["PluginTransport"]:
-    """A transport for the URLs of one scheme. Its program ends with the block."""
+async def open_plugins(specs: Sequence[PluginSpec]) -> AsyncIterator[dict[str, "PluginTransport"]]:
+    """Transports for the URLs of plugins, by scheme. Their programs end with the block."""
     try:
         async with trio.open_nursery() as nursery:
-            transport = PluginTransport(spec, nursery)
+            plugins = {spec.scheme: PluginTransport(spec, nursery) for spec in specs}
             try:
-                yield transport
+                yield plugins
             finally:
-                transport.close()
+                for plugin in plugins.values():
+                    plugin.close()
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # Nothing in the nursery raises but its body: what that raised goes out as it was.

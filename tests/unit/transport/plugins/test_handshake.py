@@ -6,8 +6,7 @@ import pytest
 
 from cafs.errors import CafsError, RefusedError, UnreachableError
 from cafs.transport.plugins.handshake import Outcome, Version, compared
-from cafs.transport.plugins.transport import open_plugin
-from tests.unit.transport.plugins.plugin_world import read, spec
+from tests.unit.transport.plugins.plugin_world import open_plugin, read, spec
 
 GO, WARN, REFUSE = Outcome.GO, Outcome.WARN, Outcome.REFUSE
 MATRIX = [

@@ -18,8 +18,7 @@ from cafs.errors import (
 from cafs.model.span import Span
 from cafs.model.validator import Validator
 from cafs.transport.interfaces import Request
-from cafs.transport.plugins.transport import open_plugin
-from tests.unit.transport.plugins.plugin_world import content, read, spec
+from tests.unit.transport.plugins.plugin_world import content, open_plugin, read, spec
 
 SIZES = [0, 1, 65535, 65536, 65537, 3_000_000]
 

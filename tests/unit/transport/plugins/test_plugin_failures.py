@@ -10,8 +10,8 @@ import trio
 from cafs.errors import CafsError, DeadlineError, RefusedError, UnreachableError
 from cafs.model.plugging import PluginSpec
 from cafs.transport.interfaces import Request
-from cafs.transport.plugins.transport import PluginTransport, open_plugin
-from tests.unit.transport.plugins.plugin_world import content, read, spec
+from cafs.transport.plugins.transport import PluginTransport
+from tests.unit.transport.plugins.plugin_world import content, open_plugin, read, spec
 
 SOON_S = 5.0
 """Far below the plugin's own limit of 20 s: what takes less was not waited for."""

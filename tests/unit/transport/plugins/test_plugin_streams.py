@@ -9,8 +9,7 @@ from cafs.errors import RefusedError
 from cafs.model.span import Span
 from cafs.transport.interfaces import Request
 from cafs.transport.plugins.frames import WINDOW
-from cafs.transport.plugins.transport import open_plugin
-from tests.unit.transport.plugins.plugin_world import content, read, spec
+from tests.unit.transport.plugins.plugin_world import content, open_plugin, read, spec
 
 
 async def test_64_streams_at_once_get_their_own_bytes() -> None:
