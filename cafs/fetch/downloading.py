@@ -1,92 +1,76 @@
 """Downloading: brings one flight's bytes into the store, by as many requests as it takes.
 
-A broken body is continued where it stopped. What cannot be continued (one response only) begins
-again at 0, and nothing of two responses is ever mixed.
+A broken body is continued where it stopped, from whichever source is best then. What cannot be
+continued (one response only) begins again at 0, and nothing of two responses is ever mixed. Content
+with a pin may come from several sources at once: its digest tells whether that was right, and
+``blaming`` whose fault it was if not.
 """
 
-import logging
-import random
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import trio
 
 from cafs.errors import (
-    AccessError,
     CafsError,
     ContentError,
-    NotFoundError,
     RefusedError,
     SizeMismatchError,
-    SourceChangedError,
-    UnreachableError,
     UnsupportedError,
 )
-from cafs.fetch.budget import Budget
+from cafs.fetch.blaming import Blame
+from cafs.fetch.filling import Filling
 from cafs.fetch.flight import Flight
 from cafs.fetch.interfaces import Source
-from cafs.fetch.judging import Terms, changed, judge, wrong_size
+from cafs.fetch.judging import Terms, judge, wrong_size
+from cafs.fetch.means import Means
 from cafs.fetch.planning import LONGEST, joined
+from cafs.fetch.recovering import Recovery, Try
 from cafs.fetch.rotation import Rotation
-from cafs.fetch.slots import Slots
-from cafs.metrics import Metrics
+from cafs.fetch.scouting import Scouting
+from cafs.fetch.sources import Sources, place_of
+from cafs.fetch.timing import Timed
 from cafs.model.address import shown
 from cafs.model.span import Span, SpanSet
 from cafs.store.locking import SpanLock
-from cafs.store.streams import Stream, Streams
+from cafs.store.streams import Stream
 from cafs.transport.interfaces import Request, Response
-from cafs.transport.retrying import RetryPolicy
 
-BATCH: Final = 1 << 20
-"""Bytes that are written at once, and the most that a kill loses of one flight."""
 _POLL_S: Final = (0.002, 0.1)
 """How often a span that another process fetches is looked at: at first, and at last."""
-_LOG = logging.getLogger(__name__)
-_REFUSALS: Final = (NotFoundError, AccessError, RefusedError, ContentError, SourceChangedError)
-"""What another source of pinned content may not fail with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """What all downloads of one fetcher share."""
-
-    streams: Streams
-    slots: Slots
-    budget: Budget
-    policy: RetryPolicy
-    metrics: Metrics
+_PATIENT_S: Final = 1.0
+"""How long a body may come before it is asked whether another source would be much faster."""
 
 
 class Downloader:
     """Downloads the raw bytes of one stream.
 
     ``size`` is bytes once it is known. ``single`` says that only whole responses can be had.
-    ``served`` holds the numbers of the sources that bytes came from.
 
     Concurrency: any number of flights of one trio run; the spans of those under way are disjoint.
     """
 
-    def __init__(self, terms: Terms, means: Means, sources: list[Source]) -> None:
+    def __init__(self, terms: Terms, means: Means, sources: Sequence[Source]) -> None:
         self.terms = terms
-        self.sources = sources
+        self.sources = Sources(sources, means.ratings)
+        self.blame = Blame(self.sources, terms.name)
         self.stream = means.streams.find(terms.key)
         """Where the bytes go; None before the first flight of content that the store has not."""
         self.size = terms.size
         self.single = not terms.ranges or terms.size is None
-        self.served: set[int] = set()
         self.first: Response | None = None
         """A whole response that is open already, for the first flight that can use it."""
+        self.first_url = ""
+        """The URL of the source that it is from."""
         self._means = means
-        self._preferred = 0
-        self._proven = False
-        self._scout: Flight | None = None
-        self._scouted = trio.Event()
+        self._scouting = Scouting()
+        self._recovery = Recovery(
+            terms, self.sources, ratings=means.ratings, policy=means.policy, metrics=means.metrics
+        )
 
     def appoint(self, flight: Flight) -> None:
         """Let the flight, which begins first, ask first, as long as nothing is known of ranges."""
-        if not self._proven and self._scout is None:
-            self._scout = flight
+        self._scouting.appoint(flight)
 
     async def fly(self, flight: Flight) -> None:
         """Bring what the flight still lacks.
@@ -101,7 +85,7 @@ class Downloader:
         try:
             await self._fly(flight)
         finally:
-            self._dismiss(flight)
+            self._scouting.dismiss(flight)
 
     async def _fly(self, flight: Flight) -> None:
         if self.stream is None:
@@ -110,29 +94,34 @@ class Downloader:
         if lock is None:
             return
         with lock:
-            rotation = Rotation(len(self.sources), self._preferred % len(self.sources))
+            rotation = Rotation()
             while self._fits(flight) and (gap := self._gap(flight)) is not None:
+                await self._scouting.turn(flight)
+                attempt = self._next(flight, gap, rotation)
                 farthest = flight.farthest
                 try:
-                    await self._request(flight, gap, rotation.current)
-                    self._preferred = rotation.current
+                    await self._request(flight, attempt)
                 except CafsError as error:
                     if flight.farthest > farthest:
                         rotation.progressed()
-                    await self._recover(flight, rotation, error)
+                    await self._recovery.recover(flight, rotation, attempt, error)
+                else:
+                    rotation.progressed()
+                    if self._fits(flight) and flight.position < gap.stop and attempt.others:
+                        # It was left half way, being slow: it is not the next to be asked.
+                        rotation.failed(attempt.number, attempt.order)
+
+    def _next(self, flight: Flight, gap: Span, rotation: Rotation) -> Try:
+        order = self.sources.order(gap.length)
+        number = rotation.pick(order)
+        if flight.single and self.first is not None:
+            number = self.sources.number(self.first_url)
+        others = rotation.others(number, order)
+        return Try(gap=gap, number=number, order=order, others=others)
 
     def present(self, around: Span | None = None) -> SpanSet:
         """What is in the store; as ``Stream.present``."""
         return SpanSet() if self.stream is None else self.stream.present(around)
-
-    def leave_out_served(self) -> bool:
-        """Use only sources that no bytes came from; whether there are any. For no flight's time."""
-        kept = [one for number, one in enumerate(self.sources) if number not in self.served]
-        if kept:
-            self.sources = kept
-            self.served.clear()
-            self._preferred = 0
-        return bool(kept)
 
     def _fits(self, flight: Flight) -> bool:
         return flight.single or not self.single
@@ -153,7 +142,7 @@ class Downloader:
             flight.span = Span(0, self.size or 0)
         rest = Span(flight.position, flight.span.stop)
         missing = stream.present(rest).missing(rest)
-        near = self._means.slots.rates.gap(urlsplit(flight.url).netloc)
+        near = self._means.slots.rates.gap(place_of(flight.url))
         gap = next(iter(joined(missing, near)), None)
         reached = flight.span.stop if gap is None else gap.start
         if reached > flight.position:
@@ -173,69 +162,35 @@ class Downloader:
             pause_s = min(longest_s, 2 * pause_s)
         return None
 
-    async def _request(self, flight: Flight, gap: Span, number: int) -> None:
-        source = self.sources[number]
-        host = urlsplit(source.url).netloc
-        await self._await_turn(flight)
+    async def _request(self, flight: Flight, attempt: Try) -> None:
+        source, host = self.sources[attempt.number], self.sources.host(attempt.number)
         slots, share = self._means.slots, self.terms.key
-        async with slots.hold(host, flight.priority, share=share, beat=flight.beat) as slot:
-            flight.url = source.url
-            self._means.budget.check(self.terms.name)
-            response = await self._open(flight, gap, source)
-            if response is None:
-                return
-            async with slot.paced(response) as response:
-                self.served.add(number)
-                try:
-                    await self._take(flight, response, gap)
-                except SizeMismatchError:
-                    raise
-                except ContentError:
-                    # What came is known to be damaged, and nobody will check it again.
-                    await self._forget()
-                    raise
+        with self._means.ratings.asking(host):
+            async with slots.hold(host, flight.priority, share=share, beat=flight.beat) as slot:
+                flight.url = source.url
+                self._means.budget.check(self.terms.name)
+                response = await self._open(flight, attempt)
+                if response is None:
+                    return
+                timed = Timed(response)
+                async with slot.paced(timed) as paced:
+                    await self._receive_checked(flight, attempt, paced, timed)
 
-    async def _await_turn(self, flight: Flight) -> None:
-        """Until the first 206, let one flight ask at a time.
-
-        A server without ranges answers each with the whole. Nobody holds a slot meanwhile: the
-        one that asks needs one.
-        """
-        while not self._proven and self._scout not in {None, flight}:
-            await self._scouted.wait()
-        if not self._proven:
-            self._scout = flight
-
-    async def _open(self, flight: Flight, gap: Span, source: Source) -> Response | None:
+    async def _open(self, flight: Flight, attempt: Try) -> Response | None:
         """A response whose body the flight can use; None when it cannot use any."""
         try:
-            return await self._ask(flight, gap, source) if self._fits(flight) else None
+            return await self._ask(flight, attempt) if self._fits(flight) else None
         finally:
-            self._dismiss(flight)
+            self._scouting.dismiss(flight)
 
-    def _dismiss(self, flight: Flight) -> None:
-        if self._scout is flight:
-            self._scout = None
-            self._scouted.set()
-            self._scouted = trio.Event()
-
-    async def _ask(self, flight: Flight, gap: Span, source: Source) -> Response | None:
+    async def _ask(self, flight: Flight, attempt: Try) -> Response | None:
         if flight.single:
             await self._begin(flight)
         response, self.first = (self.first, None) if flight.single else (None, self.first)
         if response is None:
-            ranged = not flight.single
-            response = await source.transport.open(
-                Request(
-                    source.url,
-                    span=gap if ranged else None,
-                    if_range=self.terms.validator if ranged and self.terms.steady else None,
-                    attempts=1,
-                    failed=flight.note,
-                )
-            )
+            response = await self._send(flight, attempt)
         try:
-            usable = await self._usable(flight, response)
+            usable = await self._usable(flight, attempt, response)
         except BaseException:
             await response.aclose()
             raise
@@ -244,15 +199,33 @@ class Downloader:
             return None
         return response
 
-    async def _usable(self, flight: Flight, response: Response) -> bool:
+    async def _send(self, flight: Flight, attempt: Try) -> Response:
+        source, ranged = self.sources[attempt.number], not flight.single
+        began = trio.current_time()
+        response = await source.transport.open(
+            Request(
+                source.url,
+                span=attempt.gap if ranged else None,
+                if_range=self.terms.validator if ranged and self.terms.steady else None,
+                attempts=1,
+                failed=flight.note,
+            )
+        )
+        now = trio.current_time()
+        self._means.ratings.answered(self.sources.host(attempt.number), now - began, now)
+        return response
+
+    async def _usable(self, flight: Flight, attempt: Try, response: Response) -> bool:
         whole = judge(response.head, self.terms, self.size)
         if flight.single:
             return True
         if not whole:
-            self._proven = True
+            self._scouting.proven = True
             return True
+        if self.terms.pinned and attempt.others and (self._scouting.proven or flight.position > 0):
+            raise RefusedError(f"{shown(flight.url)}: it has no byte ranges, and others may")
         self.single = True
-        if self._proven or flight.position > 0:
+        if self._scouting.proven or flight.position > 0:
             return False
         # The whole came, and nothing else is under way: it is used, not thrown away.
         flight.single = True
@@ -268,41 +241,57 @@ class Downloader:
 
     async def _forget(self) -> None:
         await self._stream.discard()
+        self.blame.forget()
         self.stream = await self._means.streams.open(self.terms.key, self.size)
 
-    async def _take(self, flight: Flight, response: Response, gap: Span) -> None:
+    async def _receive_checked(
+        self, flight: Flight, attempt: Try, response: Response, timed: Timed
+    ) -> None:
+        try:
+            await self._receive(flight, attempt, response, timed)
+        except SizeMismatchError:
+            raise
+        except ContentError:
+            # What came is known to be damaged, and nobody will check it again.
+            await self._forget()
+            raise
+
+    async def _receive(
+        self, flight: Flight, attempt: Try, response: Response, timed: Timed
+    ) -> None:
         """Bring what the response has of the gap: it may be less, which is no failure."""
-        if flight.single:
-            await self._receive_all(flight, response)
-            return
+        number, pinned = attempt.number, self.terms.pinned
+        filling = Filling(
+            flight=flight,
+            stream=self._stream,
+            budget=self._means.budget,
+            piece=self.blame.begin(number, flight.position) if pinned else None,
+            name=self.terms.name,
+        )
         answered = response.head.span
-        stop = gap.stop if answered is None else min(gap.stop, answered.stop)
-        await self._receive(flight, response, stop)
+        stop = attempt.gap.stop if answered is None else min(attempt.gap.stop, answered.stop)
 
-    async def _receive(self, flight: Flight, response: Response, stop: int) -> None:
-        batch = _Batch()
+        def leave(rest: int) -> bool:
+            if timed.waited_s < _PATIENT_S or not rest or not pinned:
+                return False
+            rate = timed.received / timed.waited_s
+            return self.sources.worth_leaving(number, attempt.others, rest, rate)
+
         try:
-            while flight.position + batch.length < stop:
-                data = await response.receive()
-                if not data:
-                    break
-                data = data[: stop - flight.position - batch.length]
-                await self._keep(flight, batch, data)
+            if flight.single:
+                await filling.take_all(response, self._bound)
+                await self._complete(flight)
+            else:
+                await filling.take_until(response, stop, leave)
         finally:
-            await self._flush(flight, batch)
-        if flight.position < stop:
-            raise UnreachableError(
-                f"{self.terms.name}: the body ended at {flight.position}, before {stop}"
+            self._means.ratings.received(
+                self.sources.host(number), timed.received, timed.waited_s, trio.current_time()
             )
+        if flight.position >= stop or flight.single:
+            self.sources.accept(number)
 
-    async def _receive_all(self, flight: Flight, response: Response) -> None:
-        batch = _Batch()
-        try:
-            while data := await response.receive():
-                self._bound(flight.position + batch.length + len(data))
-                await self._keep(flight, batch, data)
-        finally:
-            await self._flush(flight, batch)
+    async def _complete(self, flight: Flight) -> None:
+        """The whole response has come: the size is known, or confirmed."""
         if self.size is not None and flight.position != self.size:
             raise wrong_size(self.terms, self.size, flight.position)
         if self.size is None:
@@ -318,76 +307,3 @@ class Downloader:
                 f"{self.terms.name}: the source tells no size, and sends more than "
                 f"{self.terms.limit} bytes"
             )
-
-    async def _keep(self, flight: Flight, batch: "_Batch", data: bytes) -> None:
-        reached = flight.position + batch.length + len(data)
-        flight.arrived(len(data), reached)
-        self._means.budget.take(len(data), self.terms.name)
-        if batch.length + len(data) > BATCH:
-            await self._flush(flight, batch)
-        batch.add(data)
-        due = flight.due()
-        if batch.length >= BATCH or (due is not None and due <= reached):
-            await self._flush(flight, batch)
-
-    async def _flush(self, flight: Flight, batch: "_Batch") -> None:
-        """Write what has come, cancelled or not: it would have to be fetched again."""
-        if not batch.length:
-            return
-        data = batch.take()
-        with trio.CancelScope(shield=True):
-            await self._stream.write(flight.position, data)
-        flight.reach(flight.position + len(data))
-
-    async def _recover(self, flight: Flight, rotation: Rotation, error: CafsError) -> None:
-        """Get ready for another try, or raise."""
-        if not error.transient:
-            if isinstance(error, RefusedError) and not self.terms.pinned:
-                self._outside(error)
-            if not self.terms.pinned or not isinstance(error, _REFUSALS):
-                raise error
-            rotation.refused(error)
-            flight.note(error)
-            return
-        flight.note(error)
-        if flight.unawaited():
-            raise error
-        _LOG.info("fetch.try.failed: %s: %s", shown(flight.url), error.line)
-        self._means.metrics.add("fetch.retries")
-        if not rotation.failed():
-            return
-        policy = self._means.policy
-        if rotation.rounds > policy.retries and not flight.endless():
-            raise error
-        asked_s = error.retry_after_s if isinstance(error, UnreachableError) else None
-        chance = random.random()  # noqa: S311 - jitter, no secret
-        most_s = policy.delay_s(rotation.rounds - 1, asked_s=asked_s, chance=chance)
-        # A source that asked for time gets it; else a new reader does not wait out old failures.
-        await flight.pause(most_s if asked_s else min(most_s, policy.initial_s), most_s)
-
-    def _outside(self, error: RefusedError) -> None:
-        """A range outside of the whole means that the whole has another size now."""
-        if error.total is not None and self.size is not None and error.total != self.size:
-            raise changed(self.terms, f"{self.size} bytes", f"{error.total} bytes") from error
-
-
-class _Batch:
-    """Bytes that have come and are not written yet. Joined once, and not at all when one piece."""
-
-    __slots__ = ("_pieces", "length")
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self.length = 0
-
-    def add(self, piece: bytes) -> None:
-        """Put more behind them."""
-        self._pieces.append(piece)
-        self.length += len(piece)
-
-    def take(self) -> bytes:
-        """All of them; none are left."""
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
-        self.length = 0
-        return taken

@@ -18,7 +18,7 @@ from cafs.errors import CafsError, SizeMismatchError
 from cafs.fetch.blob import BlobContent
 from cafs.fetch.budget import Account, Budget
 from cafs.fetch.decoded import DecodedContent
-from cafs.fetch.downloading import Downloader, Means
+from cafs.fetch.downloading import Downloader
 from cafs.fetch.failures import Failures
 from cafs.fetch.first_pass import LINGER_S, PASSES, FirstPass, complete_tree
 from cafs.fetch.gated import GatedContent
@@ -26,10 +26,12 @@ from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, S
 from cafs.fetch.judging import Terms
 from cafs.fetch.lane import Lane
 from cafs.fetch.making import ARCHIVE, Making
+from cafs.fetch.means import Means
 from cafs.fetch.planted import PlantedContent
 from cafs.fetch.prefetching import bring_all
 from cafs.fetch.progress import Progress
 from cafs.fetch.ranged import RangedContent
+from cafs.fetch.rating import Rating
 from cafs.fetch.sealing import Learned, Seal
 from cafs.fetch.slots import Slots
 from cafs.fetch.work import Works
@@ -154,7 +156,7 @@ class Fetcher:
         try:
             content, lane = self._known(part, sources, name, learned)
             if lane is not None and content.digest() is None:
-                lent = self._lend(lane, first)
+                lent = self._lend(lane, first, sources[0].url)
         finally:
             if not lent:
                 with trio.CancelScope(shield=True):
@@ -246,6 +248,10 @@ class Fetcher:
         flights = [each for lane in self._lanes.values() for each in lane.inflight()]
         return sorted(flights, key=lambda flight: flight.since)
 
+    def mirrors(self) -> list[Rating]:
+        """What is known of every host that was asked."""
+        return self._means.ratings.all()
+
     def cancel(self, id_: str | None = None) -> list[str]:
         """End what is under way for everybody who waits for it: they get CancelledError.
 
@@ -270,8 +276,7 @@ class Fetcher:
             if lane is not None:
                 self._lanes[key] = lane
         elif lane is not None and part.digest is not None:
-            known = {source.url for source in lane.downloader.sources}
-            lane.downloader.sources += [one for one in sources if one.url not in known]
+            lane.downloader.sources.add(sources)
         self._kept[key] = content
         return content, lane
 
@@ -327,11 +332,11 @@ class Fetcher:
             metrics=self._metrics,
         )
 
-    def _lend(self, lane: Lane, first: Response) -> bool:
+    def _lend(self, lane: Lane, first: Response, url: str) -> bool:
         """Keep an open response for the lane's first flight, for a while; whether it is of use."""
         if not lane.downloader.single or lane.downloader.first is not None:
             return False
-        lane.downloader.first = first
+        lane.downloader.first, lane.downloader.first_url = first, url
         self._nursery.start_soon(self._expire, lane, first)
         return True
 

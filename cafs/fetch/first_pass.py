@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name, sniff
-from cafs.errors import MalformedError, UnsupportedError
+from cafs.errors import DigestMismatchError, MalformedError, UnsupportedError
 from cafs.fetch.bridging import Intake
 from cafs.fetch.interfaces import Feed, Feeder
 from cafs.fetch.making import Making
@@ -124,11 +124,16 @@ class FirstPass:
         with lock:
             try:
                 return await self._make(work)
+            except DigestMismatchError:
+                if not self._raw.hopeful():
+                    raise
             except (MalformedError, UnsupportedError):
-                if self._raw.digest() is None and self._raw.algorithms():
-                    # Wrong bytes are no archive either; then that is what is wrong.
-                    await self._raw.ensure(Span(0, self._raw.size), work.patience())
-                raise
+                if self._raw.digest() is not None or not self._raw.algorithms():
+                    raise
+            # Wrong bytes are no archive either; then that is what is wrong, and another source may
+            # have the right ones.
+            await self._raw.ensure(Span(0, self._raw.size), work.patience())
+            return await self._make(work)
 
     async def _locked(self, work: Work[TreeRecord]) -> SpanLock | TreeRecord:
         """Wait until no other process makes this tree; the tree if one has."""
@@ -252,9 +257,8 @@ class FirstPass:
         identity = self._identity
 
         async def pass_gate() -> Digest | None:
-            known = raw.digest()
-            if known is not None or intake is None:
-                return known
+            if intake is None or intake.hasher is None:
+                return raw.digest()
             return await raw.seal(intake.hasher, work.patience())
 
         def run() -> TreeRecord:

@@ -26,8 +26,8 @@ _PIECE = 1 << 20
 class GatedContent(Feed):
     """Fetches all on the first read of anything, checks it, and reads the blob from then on.
 
-    A wrong digest hands out nothing, and is remembered for 30 s. Where there are other sources than
-    those that served the wrong bytes, they are tried.
+    A wrong digest hands out nothing, and is remembered for 30 s. Where there are several sources it
+    is found out whose bytes were wrong, and the others bring the right ones.
 
     Concurrency: as ``Content``.
     """
@@ -40,6 +40,7 @@ class GatedContent(Feed):
         self._works = works
         self._seal = seal
         self._metrics = metrics
+        self._blame = lane.downloader.blame
         self._verified: Digest | None = None
 
     @property
@@ -105,25 +106,61 @@ class GatedContent(Feed):
 
     @override
     async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
-        return await self._seal.close(hasher, self.size)
+        if hasher is not None and (self._blame.attempts or self.digest() is not None):
+            # What the pass saw may not be what is there now.
+            self._seal.compare(hasher)
+            hasher = None
+        return await self._close(hasher)
+
+    @override
+    def hopeful(self) -> bool:
+        return self._blame.hopeful or self.digest() is not None
 
     async def _admit(self, work: Work[None]) -> None:
         while self.digest() is None:
             try:
                 await self._once(work)
             except DigestMismatchError:
-                if not self._lane.leave_out_served():
+                if not self._blame.hopeful:
                     raise
 
     async def _once(self, work: Work[None]) -> None:
         lane = self._lane
         hasher: Hasher | None = None
+        attempts = self._blame.attempts
+        await self._take_over()
         if lane.terms.pinned and not lane.downloader.single:
             hasher = await self._hashed(work)
         else:
             await lane.ensure(Span(0, lane.end), work.patience())
-        if not lane.missing(Span(0, lane.end)):  # unless another process has removed it
-            await self._seal.close(hasher, self.size)
+        if lane.missing(Span(0, lane.end)):
+            return  # another process has removed it, or a pass has found it wrong
+        await self._close(hasher if self._blame.attempts == attempts else None)
+
+    async def _take_over(self) -> None:
+        """Keep, of a whole that was wrong, what the source sent that is asked alone now."""
+        spared = self._blame.take_spared()
+        if spared:
+            spans = await self._blobs.salvage(self.key, spared, self._lane.downloader.size)
+            self._blame.spare(spans)
+
+    async def _close(self, hasher: Hasher | None) -> Digest:
+        """Pass the gate, or note that what came was wrong."""
+        try:
+            digest = await self._seal.close(hasher, self.size)
+        except DigestMismatchError as error:
+            self._blame.wrong(error, self.size)
+            raise
+        if self._blame.attempts:
+            self._works.start(("blame", self.key), self._settle)
+        else:
+            self._blame.forget()
+        return digest
+
+    async def _settle(self, work: Work[None]) -> None:
+        """Name those whose bytes were wrong; nobody waits for that."""
+        patience = work.patience()
+        await self._blame.settle(lambda offset, length: self.read(offset, length, patience))
 
     async def _hashed(self, work: Work[None]) -> Hasher:
         """Fetch all, hashing it as it comes."""

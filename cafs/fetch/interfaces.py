@@ -199,3 +199,7 @@ class Feed(Content, Protocol):
 
         Cancellation: nothing is visible, or all.
         """
+
+    def hopeful(self) -> bool:
+        """Whether it was wrong, and fetching it again may bring, or has brought, the right."""
+        return False

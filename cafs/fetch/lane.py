@@ -5,7 +5,6 @@ import math
 import secrets
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
 
 import trio
 from typing_extensions import override
@@ -21,6 +20,7 @@ from cafs.fetch.interfaces import Inflight, Patience, Priority
 from cafs.fetch.judging import Terms
 from cafs.fetch.readahead import ReadAhead
 from cafs.fetch.slots import Slots
+from cafs.fetch.sources import place_of
 from cafs.metrics import Metrics
 from cafs.model.span import Span, SpanSet
 
@@ -149,10 +149,6 @@ class Lane(Flights):
             self._tended = True
             self._nursery.start_soon(self._tend, self._ahead)
 
-    def leave_out_served(self) -> bool:
-        """Use only sources that no bytes came from; whether that is possible now."""
-        return not self._flights and self.downloader.leave_out_served()
-
     def rest(self) -> None:
         """Let go of what is fetched ahead."""
         if self._ahead is not None:
@@ -230,6 +226,6 @@ class Lane(Flights):
             _LOG.exception("fetch.flight.broke: %r", flight)
         finally:
             self._flights.remove(flight)
-            self._host = urlsplit(flight.url).netloc or self._host
+            self._host = place_of(flight.url) if flight.url else self._host
             flight.land()
             self.landed()

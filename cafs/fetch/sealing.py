@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from cafs.errors import CafsError, StorageError
+from cafs.errors import CafsError, DigestMismatchError, StorageError
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
+from cafs.model.span import Span
 from cafs.store.blobs import Blobs
 from cafs.store.streams import Streams
 
@@ -47,6 +48,7 @@ class Seal:
         self._metrics = metrics
         self._learned = learned
         self._lock = trio.Lock()
+        self._rejected: DigestMismatchError | None = None
 
     @property
     def algorithms(self) -> tuple[str, ...]:
@@ -61,6 +63,17 @@ class Seal:
                 return found.digest
         stream = self._streams.find(self._key)
         return None if stream is None else stream.digest()
+
+    def compare(self, hasher: Hasher) -> None:
+        """Hold hashes of all bytes that somebody saw against the claims.
+
+        Raises:
+            DigestMismatchError: what was seen is not what it must be. Nothing happens to the store.
+        """
+        for claim in self._claims:
+            actual = hasher.digest(claim.algorithm)
+            if actual != claim:
+                raise DigestMismatchError(self._name, expected=claim, actual=actual)
 
     async def close(self, hasher: Hasher | None, size: int) -> Digest:
         """Pass the gate; a second call returns what the first found.
@@ -82,6 +95,9 @@ class Seal:
             if not size:
                 # Nothing was fetched, so nothing is there yet.
                 await self._streams.open(self._key, 0)
+            elif self._rejected is not None and not self._whole(size):
+                # Whoever had the lock before has put it aside.
+                raise self._rejected.with_traceback(None)
             try:
                 descriptor = await self._blobs.admit(
                     self._key,
@@ -91,6 +107,9 @@ class Seal:
                     name=self._name,
                     hashed=hasher,
                 )
+            except DigestMismatchError as error:
+                self._rejected = error
+                raise
             except StorageError:
                 # Another process may have been faster: then the file has moved, and all is well.
                 known = self.digest()
@@ -100,6 +119,10 @@ class Seal:
             self._metrics.add("fetch.verified", descriptor.size)
             await self._tell(descriptor)
             return descriptor.digest
+
+    def _whole(self, size: int) -> bool:
+        stream = self._streams.find(self._key)
+        return stream is not None and stream.present().covers(Span(0, size))
 
     async def _tell(self, descriptor: Descriptor) -> None:
         if self._learned is None:

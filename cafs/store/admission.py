@@ -21,11 +21,12 @@ from cafs.errors import ContentError, DigestMismatchError, SizeMismatchError, St
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
+from cafs.model.span import Span, SpanSet
 from cafs.store.blob_records import BlobRecords
 from cafs.store.files import storage_error, sync_directory
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
-from cafs.store.streams import Shelf
+from cafs.store.streams import Shelf, Stream
 
 _CHUNK: Final = 1 << 20
 """Bytes hashed between two looks at whether anybody still waits."""
@@ -79,6 +80,35 @@ class Admission:
                     return admitted
         except OSError as error:
             raise storage_error(error, f"{claim.name}: admitting stream {key}") from error
+
+    def salvage(self, key: StreamKey, spans: SpanSet, size: int | None) -> SpanSet:
+        """Write spans of the file that was quarantined last for a stream into the stream again.
+
+        Blocks; for worker threads made by trio. The spans that were there are returned.
+
+        Raises:
+            StorageError: the disk failed.
+
+        Cancellation: between two pieces.
+        """
+        folder = self._layout.quarantine
+        file = next((each for each in folder.glob(f"{key}.*") if each.suffix != ".json"), None)
+        if file is None:
+            return SpanSet()
+        taken: list[Span] = []
+        stream = Stream(self._shelf, key, size)
+        try:
+            with file.open("rb", buffering=0) as opened:
+                for span in spans:
+                    for start in range(span.start, span.stop, _CHUNK):
+                        trio.from_thread.check_cancelled()
+                        opened.seek(start)
+                        data = opened.read(min(_CHUNK, span.stop - start))
+                        stream.write_sync(start, data)
+                        taken.append(Span(start, start + len(data)))
+        except OSError as error:
+            raise storage_error(error, f"taking back stream {key}") from error
+        return SpanSet(taken)
 
     def _admit(
         self, key: StreamKey, record: StreamRecord, claim: Claim, hashed: Hasher | None

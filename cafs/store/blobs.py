@@ -14,6 +14,7 @@ from cafs.errors import NotFoundError
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import EMPTY, Digest, Hasher
 from cafs.model.identity import StreamKey
+from cafs.model.span import SpanSet
 from cafs.store.admission import Admission, Claim
 from cafs.store.blob_records import BlobRecords
 from cafs.store.files import Files, storage_error
@@ -135,6 +136,26 @@ class Blobs:
         claim = Claim(name, media_type or OCTETS, tuple(claims), size)
         return await trio.to_thread.run_sync(
             partial(self._admission.admit, key, claim, hashed), limiter=self._limiter
+        )
+
+    async def salvage(self, key: StreamKey, spans: SpanSet, size: int | None) -> SpanSet:
+        """Take spans of a stream back from where it was put when a claim was wrong.
+
+        Args:
+            key: the stream, which begins anew.
+            spans: what is still worth something.
+            size: of the stream, as far as it is known.
+
+        Returns:
+            What was there to be taken, and is in the stream now.
+
+        Raises:
+            StorageError: the disk failed.
+
+        Cancellation: between two pieces; those that were taken are in the stream.
+        """
+        return await trio.to_thread.run_sync(
+            partial(self._admission.salvage, key, spans, size), limiter=self._limiter
         )
 
     async def create(self, media_type: str = OCTETS) -> BlobWriter:

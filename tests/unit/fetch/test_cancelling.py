@@ -66,7 +66,7 @@ async def test_all_who_wait_for_a_content_are_told_also_who_would_wait_for_ever(
 
 async def test_what_was_cancelled_is_fetched_by_who_asks_later(rig: Rig, origin: Origin) -> None:
     content = await rig.located(origin.put("/x", Generated(4 * MIB, seed=1)))
-    origin.fault("/x", Stall(after_bytes=2 * MIB, times=1))
+    origin.fault("/x", Stall(after_bytes=1000, times=1))
     heard: list[CafsError] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(told, lambda: content.read(3 * MIB, 4096, FOR_EVER), heard)

@@ -125,25 +125,32 @@ def test_nothing_is_advised_beyond_the_end() -> None:
 
 
 def test_sources_take_turns_and_a_round_ends_with_a_pause() -> None:
-    rotation = Rotation(3, 1)
-    assert rotation.current == 1
-    assert not rotation.failed()
-    assert rotation.current == 2
-    assert not rotation.failed()
-    assert rotation.current == 0
-    assert rotation.failed()
-    assert (rotation.current, rotation.rounds) == (1, 1)
+    rotation, order = Rotation(), [1, 2, 0]
+    assert rotation.pick(order) == 1
+    assert not rotation.failed(1, order)
+    assert rotation.pick(order) == 2
+    assert rotation.others(2, order) == [0]
+    assert not rotation.failed(2, order)
+    assert rotation.pick(order) == 0
+    assert rotation.failed(0, order)
+    assert (rotation.pick(order), rotation.rounds) == (1, 1)
     rotation.progressed()
     assert rotation.rounds == 0
 
 
 def test_a_source_that_refused_is_left_out() -> None:
-    rotation = Rotation(2)
-    rotation.refused(NotFoundError("first"))
-    assert rotation.current == 1
-    assert rotation.failed()
+    rotation, order = Rotation(), [0, 1]
+    rotation.refused(0, NotFoundError("first"), order)
+    assert rotation.pick(order) == 1
+    assert rotation.failed(1, order)
     with pytest.raises(NotFoundError, match="first"):
-        rotation.refused(RefusedError("second"))
+        rotation.refused(1, RefusedError("second"), order)
+
+
+def test_a_source_that_is_best_now_is_asked_though_another_was_best_before() -> None:
+    rotation = Rotation()
+    assert rotation.pick([0, 1]) == 0
+    assert rotation.pick([1, 0]) == 1
 
 
 def terms(*, pinned: bool = False, validator: Validator = UNKNOWN_VERSION) -> Terms:

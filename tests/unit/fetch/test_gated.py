@@ -111,6 +111,7 @@ async def test_one_flipped_bit_anywhere_is_found(rig: Rig, origin: Origin) -> No
         await content.read(0, 1, USUAL)
 
 
+@pytest.mark.expects_log("fetch.mirror.wrong")
 async def test_a_mirror_serves_what_the_first_source_spoils(rig: Rig, origin: Origin) -> None:
     urls = [origin.put(path, Generated(3 * MIB, seed=3)) for path in ("/spoiled", "/good")]
     origin.fault("/spoiled", Corrupt(at=5))

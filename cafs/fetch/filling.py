@@ -1,0 +1,129 @@
+"""Filling: writes the body of one response into a stream, for one flight.
+
+What has come is written in batches, so that no reader waits for the disk byte by byte, and as soon
+as somebody waits for it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from cafs.errors import UnreachableError
+from cafs.fetch.blaming import Piece
+from cafs.fetch.budget import Budget
+from cafs.fetch.flight import Flight
+from cafs.store.streams import Stream
+from cafs.transport.interfaces import Response
+
+BATCH: Final = 1 << 20
+"""Bytes that are written at once, and the most that a kill loses of one flight."""
+Leave = Callable[[int], bool]
+"""Whether to leave the body here, when so many bytes of it have not come yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filling:
+    """One body on its way into a stream, from where its flight is.
+
+    ``piece`` is told what is written, None where nobody wants to know. ``name`` is what errors call
+    the content.
+
+    Concurrency: one task.
+    """
+
+    flight: Flight
+    stream: Stream
+    budget: Budget
+    piece: Piece | None
+    name: str
+
+    async def take_until(self, response: Response, stop: int, leave: Leave) -> None:
+        """Write what comes, up to ``stop``; less when ``leave`` says so.
+
+        Raises:
+            UnreachableError: the body ended, or broke, before that.
+            CafsError: as the response, the budget and the store.
+
+        Cancellation: what has come is written.
+        """
+        flight, batch = self.flight, _Batch()
+        left = False
+        try:
+            while not left and flight.position + batch.length < stop:
+                data = await response.receive()
+                if not data:
+                    break
+                data = data[: stop - flight.position - batch.length]
+                await self._keep(batch, data)
+                left = leave(stop - flight.position - batch.length)
+        finally:
+            await self._flush(batch)
+        if flight.position < stop and not left:
+            raise UnreachableError(
+                f"{self.name}: the body ended at {flight.position}, before {stop}"
+            )
+
+    async def take_all(self, response: Response, check: Callable[[int], None]) -> None:
+        """Write all that comes; ``check`` is told up to where it reaches, before it is written.
+
+        Raises:
+            CafsError: as ``take_until``, and as ``check``.
+
+        Cancellation: what has come is written.
+        """
+        flight, batch = self.flight, _Batch()
+        try:
+            while data := await response.receive():
+                check(flight.position + batch.length + len(data))
+                await self._keep(batch, data)
+        finally:
+            await self._flush(batch)
+
+    async def _keep(self, batch: "_Batch", data: bytes) -> None:
+        flight = self.flight
+        reached = flight.position + batch.length + len(data)
+        flight.arrived(len(data), reached)
+        self.budget.take(len(data), self.name)
+        if batch.length + len(data) > BATCH:
+            await self._flush(batch)
+        batch.add(data)
+        due = flight.due()
+        if batch.length >= BATCH or (due is not None and due <= reached):
+            await self._flush(batch)
+
+    async def _flush(self, batch: "_Batch") -> None:
+        """Write what has come, cancelled or not: it would have to be fetched again."""
+        if not batch.length:
+            return
+        flight, piece, data = self.flight, self.piece, batch.take()
+        with trio.CancelScope(shield=True):
+            if piece is not None and piece.hashing:
+                await trio.to_thread.run_sync(piece.add, data)
+            elif piece is not None:
+                piece.add(data)
+            await self.stream.write(flight.position, data)
+        flight.reach(flight.position + len(data))
+
+
+class _Batch:
+    """Bytes that have come and are not written yet. Joined once, and not at all when one piece."""
+
+    __slots__ = ("_pieces", "length")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.length = 0
+
+    def add(self, piece: bytes) -> None:
+        """Put more behind them."""
+        self._pieces.append(piece)
+        self.length += len(piece)
+
+    def take(self) -> bytes:
+        """All of them; none are left."""
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        self.length = 0
+        return taken
