@@ -80,7 +80,7 @@ class HttpLimits:
             stall_s=pacing.stall_s,
             stall_floor_s=pacing.stall_floor_s,
             connections=pacing.connections,
-            idle=pacing.prefetch_connections,
+            idle=max(pacing.per_host, pacing.prefetch_connections),
         )
 
 
