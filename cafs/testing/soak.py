@@ -1,5 +1,7 @@
 """Reads under disturbance for as long as you like: ``scripts/soak [kill|stop|reload|hang|...]``.
 
+First those in which the worker is disturbed:
+
 16 threads read files and blocks at random out of a tree of 20,000 files and a blob of 1 GiB, and
 compare every byte, while the page cache and the dentries are dropped every second (as root) and:
 
@@ -7,6 +9,9 @@ compare every byte, while the page cache and the dentries are dropped every seco
 - hang: the worker hangs, again as soon as another one serves.
 - quiet: nothing else happens.
 - memory: a million questions that no cache answers, instead of reads.
+
+Then the source: silence: it says nothing for 20 s in the middle of a read of the blob, with each
+``on-error``; the deadline is half as long. That has a mount and a store of its own each time.
 
 Prints what it came to. Exit code 1 when a call failed, a byte was wrong, or the keeper grew.
 """
@@ -25,6 +30,7 @@ from typing import Final
 from cafs.testing.command import Cafs, start_programs_by_fork
 from cafs.testing.loading import Reader, compiled
 from cafs.testing.origin import running_origin
+from cafs.testing.silence import fall_silent
 from cafs.testing.soaking import (
     DISTURBANCES,
     KEEPER_LINES,
@@ -36,6 +42,7 @@ from cafs.testing.soaking import (
 )
 
 _SCENARIOS: Final = ("quiet", *DISTURBANCES, "memory")
+_SILENCE: Final = "silence"
 _KEEPER_LIMIT: Final = 4 << 20
 _FLAT: Final = 256 << 10
 """Bytes by which the keeper's memory may differ: the pages of its stack and of the C library."""
@@ -91,6 +98,25 @@ def _ask(scene: Scene, requests: int) -> bool:
     return _slim(sizes[0], max(sizes))
 
 
+def _fall_silent(blob: int, silent_s: float) -> bool:
+    """Let the source be silent, for readers that wait and for others; whether all went well."""
+    well = True
+    for on_error in ("wait", "fail"):
+        with tempfile.TemporaryDirectory(prefix="cafs-soak.") as place, running_origin() as origin:
+            cafs = Cafs(Path(place) / "world")
+            outcome = fall_silent(
+                cafs,
+                origin,
+                on_error=on_error,
+                blob=blob,
+                silent_s=silent_s,
+                deadline_s=silent_s / 2,
+            )
+        _say(str(outcome))
+        well &= outcome.well
+    return well
+
+
 def _slim(before: int, after: int) -> bool:
     return after < _KEEPER_LIMIT and after - before <= _FLAT
 
@@ -103,18 +129,23 @@ def _say(line: str) -> None:
 def main() -> int:
     """Run scenarios, each on a mount of its own of one store."""
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__.split("\n")[0])
-    parser.add_argument("scenario", nargs="?", default="all", choices=("all", *_SCENARIOS))
+    parser.add_argument(
+        "scenario", nargs="?", default="all", choices=("all", *_SCENARIOS, _SILENCE)
+    )
     parser.add_argument("--seconds", type=float, default=60, help="of each scenario (60)")
     parser.add_argument("--threads", type=int, default=16, help="readers (16)")
     parser.add_argument("--files", type=int, default=20_000, help="in the tree (20000)")
     parser.add_argument("--blob", type=int, default=1 << 30, help="bytes of the blob (1 GiB)")
     parser.add_argument("--cold", action="store_true", help="the blob is fetched meanwhile")
+    parser.add_argument("--silent", type=float, default=20, help="seconds of silence (20)")
     parser.add_argument("--requests", type=int, default=1_000_000, help="of memory (1000000)")
     given = parser.parse_args()
     start_programs_by_fork()
     load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
     _say(f"{platform.platform()}, {os.cpu_count()} processors, load average {load}")
-    well = True
+    well = given.scenario not in {_SILENCE, "all"} or _fall_silent(given.blob, given.silent)
+    if given.scenario == _SILENCE:
+        return 0 if well else 1
     with tempfile.TemporaryDirectory(prefix="cafs-soak.") as place, running_origin() as origin:
         scratch = Path(place)
         ground = Ground.make(scratch, origin, files=given.files, blob=given.blob)
