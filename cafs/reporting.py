@@ -14,6 +14,7 @@ import trio
 
 from cafs import __version__
 from cafs.control.fetches import FetchStatus, fetch_status
+from cafs.fetch.rating import Rating
 from cafs.metrics import Metrics
 from cafs.model.address import shown
 from cafs.model.identity import located_stream
@@ -47,6 +48,23 @@ class RefStatus(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
 
 
+class MirrorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One host that bytes were asked of, since the worker started.
+
+    ``state`` is ``ok``, ``slow`` (another host of the same content is much faster), ``failing`` (it
+    failed or refused when it was asked last) or ``wrong`` (its bytes were not what was promised);
+    ``why`` says it of all but ``ok``, and is empty for that. ``bytes`` came from it, ``rate`` is
+    bytes a second, ``latency`` seconds to the head of an answer; both are None until measured.
+    """
+
+    host: str
+    state: str
+    why: str
+    bytes: int
+    rate: float | None
+    latency: float | None
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole. Counters are those of ``cafs.metrics``, since the worker started.
 
@@ -66,6 +84,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     hit_rate: float | None
     refs: tuple[RefStatus, ...]
     inflight: tuple[FetchStatus, ...]
+    mirrors: tuple[MirrorStatus, ...]
     requests: dict[str, int]
     counters: dict[str, int]
 
@@ -123,12 +142,28 @@ def ref_status(
     )
 
 
+def mirror_status(ratings: Iterable[Rating]) -> tuple[MirrorStatus, ...]:
+    """The hosts that were asked."""
+    return tuple(
+        MirrorStatus(
+            host=each.host,
+            state=each.state,
+            why=each.why,
+            bytes=each.received,
+            rate=None if each.rate is None else round(each.rate),
+            latency=None if each.latency_s is None else round(each.latency_s, 6),
+        )
+        for each in ratings
+    )
+
+
 def status(
     store: Store,
     metrics: Metrics,
     refs: Iterable[RefStatus],
     *,
     inflight: tuple[FetchStatus, ...] = (),
+    mirrors: tuple[MirrorStatus, ...] = (),
     mount_point: str | None = None,
     view: str = "/",
     pid: int | None = None,
@@ -149,6 +184,7 @@ def status(
         hit_rate=round(counters["fetch.hits"] / reads, 4) if reads else None,
         refs=tuple(refs),
         inflight=inflight,
+        mirrors=mirrors,
         requests={
             name.removeprefix(_OPERATION): count
             for name, count in counters.items()
@@ -198,6 +234,7 @@ class Reports:
             self._metrics,
             (self._ref(spec) for spec in self._settings.refs),
             inflight=self.inflight(),
+            mirrors=mirror_status(self._fetcher.mirrors()),
             mount_point=self._description,
             view=self._settings.view,
             pid=os.getpid(),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cafs.cli.live import LiveMount
     from cafs.control.keeper import KeeperStatus
     from cafs.errors import MountError
-    from cafs.reporting import RefStatus, Status
+    from cafs.reporting import MirrorStatus, RefStatus, Status
     from cafs.settings.values import Settings
 
 
@@ -252,6 +252,7 @@ def _show(seen: _Seen) -> None:
             f"{found.hit_rate:.0%} of reads found their bytes in the store"
         )
     _show_refs(found.refs)
+    _show_mirrors(found.mirrors)
     for line in _failures(seen.mount_point) if seen.mount_point is not None else ():
         say(f"failed {line}")
     for fetch in found.inflight:
@@ -287,3 +288,17 @@ def _show_refs(refs: "tuple[RefStatus, ...]") -> None:
     name, local, of, state, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     for row in rows:
         say(f"{row[0]:{name}}  {row[1]:>{local}}  {row[2]:>{of}}  {row[3]:{state}}  {row[4]}")
+
+
+def _show_mirrors(mirrors: "tuple[MirrorStatus, ...]") -> None:
+    """One line a host, those that are not as they should be with the reason."""
+    from cafs.cli.sizes import size
+
+    for each in mirrors:
+        facts = [f"{size(each.bytes)}"]
+        if each.rate is not None:
+            facts.append(f"{size(each.rate)}/s")
+        if each.latency is not None:
+            facts.append(f"answers in {1000 * each.latency:.0f} ms")
+        why = f": {each.why}" if each.why else ""
+        say(f"from {each.host}: {', '.join(facts)}; {each.state}{why}")

@@ -21,6 +21,8 @@ _HALF_S: Final = 60.0
 that is not asked any more because of them."""
 _SLOW: Final = 4.0
 """So many times longer than the best: slow. Less is what networks do anyway."""
+_NOTICED_S: Final = 0.25
+"""What a person does not notice is not called slow."""
 _HOPED_LATENCY_S: Final = 0.2
 _HOPED_RATE: Final = float(1 << 20)
 """What is expected of a host of which nothing is known, when the one that answers is slow."""
@@ -184,7 +186,7 @@ class Ratings:
         if len(costs) > 1:
             best = min(costs, key=lambda host: costs[host])
             for host, cost in costs.items():
-                slow = cost > _SLOW * costs[best]
+                slow = cost > max(_NOTICED_S, _SLOW * costs[best])
                 self._host(host).slower_than = best if slow else ""
 
 

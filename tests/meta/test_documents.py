@@ -13,7 +13,7 @@ from cafs.control.fetches import Fetching, FetchStatus
 from cafs.control.keeper import KeeperStatus
 from cafs.errors import SettingsError
 from cafs.fetch.interfaces import Priority
-from cafs.reporting import RefStatus, Status
+from cafs.reporting import MirrorStatus, RefStatus, Status
 from cafs.settings import layers, schema
 from cafs.settings.loading import load_settings
 from cafs.settings.schema import Origin, Voice
@@ -122,7 +122,7 @@ def test_defaults_in_the_reference_are_the_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [Status, RefStatus, Fetching, FetchStatus, LiveMount, KeeperStatus]
+    "kind", [Status, RefStatus, MirrorStatus, Fetching, FetchStatus, LiveMount, KeeperStatus]
 )
 def test_every_field_that_programs_get_is_documented(kind: type[msgspec.Struct]) -> None:
     assert set(kind.__struct_fields__) <= QUOTED

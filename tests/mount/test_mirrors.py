@@ -1,0 +1,115 @@
+"""Mirrors as programs and people meet them: right bytes, and who was wrong."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cafs.testing.bodies import Generated
+from cafs.testing.faults import Corrupt, Latency
+from cafs.testing.origin import Origin, running_origin
+from tests.conftest import Cafs
+
+pytestmark = pytest.mark.fuse
+
+MIB = 1 << 20
+BODY = Generated(20 * MIB, seed=3)
+PATH = "/data.bin"
+
+
+@pytest.fixture
+def other() -> Iterator[Origin]:
+    """A second origin."""
+    with running_origin() as running:
+        yield running
+
+
+def host(origin: Origin) -> str:
+    return f"127.0.0.1:{origin.port}"
+
+
+def project(first: Origin, second: Origin) -> str:
+    """A ref with a digest, at one origin and at another."""
+    return (
+        f'[ref.data]\nfrom = "{first.put(PATH, BODY)}"\nintegrity = "sha256:{BODY.sha256()}"\n'
+        f'mirrors = ["{second.put(PATH, BODY)}"]\n'
+    )
+
+
+def read_through(path: Path, step: int = 128 << 10) -> bytes:
+    """All of a file by read(2)."""
+    pieces = []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        while piece := os.read(descriptor, step):
+            pieces.append(piece)
+    finally:
+        os.close(descriptor)
+    return b"".join(pieces)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("corrupt", [0, 1], ids=["the first", "the second"])
+def test_one_corrupt_byte_from_one_of_two_mirrors_reaches_nobody_and_names_the_mirror(
+    cafs: Cafs, origin: Origin, other: Origin, corrupt: int
+) -> None:
+    cafs.expect_log("fetch.mirror.wrong")
+    places = [origin, other]
+    bad, good = places[corrupt], places[1 - corrupt]
+    with cafs.mount(project(origin, other)) as mounted:
+        bad.fault(PATH, Corrupt(at=0), Corrupt(at=BODY.size // 2), Corrupt(at=BODY.size - 1))
+        good.fault(PATH, Latency(0.05))
+        assert read_through(mounted.ref("data")) == BODY.read(0, BODY.size)
+
+        def states() -> dict[str, str]:
+            told = msgspec.json.decode((mounted.path / ".cafs/status.json").read_bytes())
+            return {each["host"]: each["state"] for each in told["mirrors"]}
+
+        assert bad.requests_for(PATH)
+        until(lambda: states().get(host(bad)) == "wrong")
+        assert states()[host(good)] == "ok"
+        lines = [
+            line for line in cafs.run("status").stdout.splitlines() if line.startswith("from ")
+        ]
+        (line,) = [each for each in lines if "wrong" in each]
+        assert host(bad) in line
+        assert "data" in line
+        log = [line for line in mounted.log().splitlines() if "fetch.mirror.wrong" in line]
+        assert len(log) == 1
+        assert host(bad) in log[0]
+
+
+def test_both_of_two_good_mirrors_bring_the_bytes(
+    cafs: Cafs, origin: Origin, other: Origin
+) -> None:
+    with cafs.mount(project(origin, other)) as mounted:
+        assert read_through(mounted.ref("data")) == BODY.read(0, BODY.size)
+        told = msgspec.json.decode(cafs.run("status", "--json").stdout)
+        facts = {each["host"]: each for each in told["mirrors"]}
+        assert {each["state"] for each in facts.values()} == {"ok"}
+        assert all(facts[host(place)]["bytes"] > MIB for place in (origin, other))
+        assert sum(each["bytes"] for each in facts.values()) == BODY.size
+
+
+def test_a_mirror_that_is_down_holds_nobody_up(cafs: Cafs, origin: Origin, other: Origin) -> None:
+    toml = project(origin, other)
+    origin.stop()
+    with cafs.mount(toml) as mounted:
+        began = time.monotonic()
+        assert read_through(mounted.ref("data")) == BODY.read(0, BODY.size)
+        assert time.monotonic() - began < 10
+        line = next(
+            line
+            for line in cafs.run("status").stdout.splitlines()
+            if line.startswith(f"from {host(origin)}")
+        )
+        assert "failing" in line
