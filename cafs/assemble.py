@@ -36,6 +36,7 @@ from cafs.store.store import Store, open_store
 from cafs.store.tenancy import Tenancy, passing
 from cafs.transport.authenticating import Authenticating, Tried, nobody
 from cafs.transport.choosing import Choosing
+from cafs.transport.credentials.keeping import Credentials
 from cafs.transport.credentials.opening import open_credentials
 from cafs.transport.file import FileTransport
 from cafs.transport.http import HttpLimits, HttpTransport, tls_context
@@ -64,13 +65,23 @@ class System:
     mount: int
 
 
+def credentials_of(settings: Settings) -> Credentials:
+    """What is known of who we are; nothing is read before somebody asks."""
+    return open_credentials(settings.logins, settings.helpers, os.environ)
+
+
 @asynccontextmanager
 async def open_transport(
-    settings: Settings, metrics: Metrics, witness: Callable[[Tried], None] = nobody
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    credentials: Credentials | None = None,
+    witness: Callable[[Tried], None] = nobody,
 ) -> AsyncIterator[Transport]:
     """What every request goes through, from the outside in: credentials, redirects, counting.
 
-    ``witness`` is told of each request that may show who asks.
+    ``credentials`` are what is known of who we are, None for what the settings amount to;
+    ``witness`` is told of each request that may show it.
 
     Content is fetched by it as it is, since a flight knows where a broken body stopped; questions
     are asked with retries around it.
@@ -87,7 +98,7 @@ async def open_transport(
     web = Authenticating(
         Redirecting(Metering(http, metrics), redirects),
         redirects,
-        open_credentials(settings.logins, settings.helpers, os.environ),
+        credentials or credentials_of(settings),
         witness,
     )
     files = Metering(FileTransport(), metrics)

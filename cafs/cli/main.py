@@ -25,6 +25,7 @@ VERBS: Final = (
     "inflight",
     "cancel",
     "reload",
+    "auth",
 )
 """In the order in which a person meets them. Each is a module here with a command ``command``."""
 _HIDDEN: Final = ("worker",)

@@ -131,9 +131,9 @@ class Authenticating(Transport):
         try:
             response = await self._transport.open(asked)
         except CafsError as error:
-            self._witness(Tried(request.url, showing.told, error.line))
+            self._witness(Tried(shown(request.url), showing.told, error.what))
             raise
-        self._witness(Tried(request.url, showing.told, str(response.head.status)))
+        self._witness(Tried(shown(request.url), showing.told, str(response.head.status)))
         return response
 
     async def _first(self, asking: "_Asking") -> Showing:
