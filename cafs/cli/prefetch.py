@@ -1,31 +1,30 @@
 """``cafs prefetch``: fetch refs whole, before anybody reads."""
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-from typing_extensions import override
 
 from cafs.cli import options
 from cafs.cli.failing import expected, report
-from cafs.cli.saying import ReaderGoneError, say
+from cafs.cli.telling import Board, Report, board
 from cafs.errors import BudgetError, CafsError, StorageError
 
 if TYPE_CHECKING:
+    import trio
+
     from cafs.assemble import System
-    from cafs.fetch.interfaces import Patience
     from cafs.model.spec import RefSpec
     from cafs.settings.values import Settings
 
-Report = Callable[[int, int], None]
-"""``fn(downloaded, total)`` in bytes."""
 _REPORT_S: Final = 0.2
 """Between two reports of progress: often enough for a bar to move."""
+_PASSES: Final = 4
+"""Archives that are opened at once: it is work for processors."""
+_RESOLVING: Final = 16
+"""Refs that are looked up while others are fetched."""
 
 
 @click.command("prefetch", short_help="Fetch refs whole, before anybody reads.")
@@ -43,10 +42,11 @@ def command(
     """Fetch REFS whole into the store, and open their archives, so that reading waits for nothing.
 
     REFS are names from cafs.toml (all of them when none is given) or refs written out. A mount
-    that is live sees what has been fetched at once, and readers come first. A ref that fails does
-    not keep the others from coming; the exit code is that of the first failure.
+    that is live sees what has been fetched at once, and readers come first. Several refs are
+    fetched at once, over as many connections as help; --limit bounds the rate. A ref that fails
+    does not keep the others from coming; the exit code is that of the first failure.
 
-    With --json: one object a line, {"ref", "downloaded", "total", "done"}, in bytes.
+    With --json: one object a line, {"ref", "downloaded", "total", "done"}, in bytes; lines of several refs are mixed.
     """
     import trio
 
@@ -54,16 +54,15 @@ def command(
 
 
 async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_json: bool) -> int:
-    """Fetch one ref after the other; a failed one does not keep the others from coming.
+    """Fetch the refs, several at once; a failed one does not keep the others from coming.
 
     Returns:
-        The exit code of the first failure, 0 without one.
+        The exit code of the first failure, in the order of the refs, 0 without one.
     """
     from cafs.assemble import open_system
     from cafs.cli.choosing import chosen
     from cafs.cli.live import find
     from cafs.cli.reaching import PREFETCH, heard
-    from cafs.fetch.interfaces import Patience, Priority
     from cafs.store.tenancy import visiting
 
     specs = chosen(loaded, words)
@@ -72,27 +71,56 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
     tenancy = None
     if live is not None and shared:
         tenancy = partial(visiting, description="prefetch", key=live.key)
-    codes: list[int] = []
     async with (
         open_system(loaded, description="prefetch", tenancy=tenancy) as system,
         heard(system.fetcher, PREFETCH, None),
     ):
-        for spec in specs:
-            patience = Patience(spec.deadline_s, Priority.PREFETCH)
+        with board(len(specs), quiet=quiet, as_json=as_json) as reports:
+            codes = await _fetch_all(system, specs, reports)
+    return codes[min(codes)] if codes else 0
+
+
+async def _fetch_all(
+    system: "System", specs: "Sequence[RefSpec]", reports: Board
+) -> dict[int, int]:
+    """Fetch refs side by side, begun in their order; the exit codes of those that failed.
+
+    Enough are begun to keep as many requests under way as prefetches may make: some ask what a ref
+    is while others fetch.
+
+    Raises:
+        StorageError, BudgetError: the next one would fail likewise.
+
+    Cancellation: what has been fetched stays.
+    """
+    import trio
+
+    codes: dict[int, int] = {}
+    passes = trio.CapacityLimiter(_PASSES)
+    left = iter(enumerate(specs))
+
+    async def work() -> None:
+        for number, spec in left:
             try:
-                with _reporting(spec, quiet=quiet, as_json=as_json) as progress:
-                    await _fetch(system, spec, patience, progress)
+                with reports(spec.name or spec.ref.shown) as progress:
+                    await _fetch(system, spec, progress, passes)
             except (StorageError, BudgetError):
-                raise  # the next one would fail likewise
+                raise
             except (CafsError, BaseExceptionGroup) as error:
                 known = expected(error)
                 if known is None:
                     raise
-                codes.append(report(known))
-    return next(iter(codes), 0)
+                codes[number] = report(known)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(system.settings.pacing.prefetch_connections + _RESOLVING):
+            nursery.start_soon(work)
+    return codes
 
 
-async def _fetch(system: "System", spec: "RefSpec", patience: "Patience", report: Report) -> None:
+async def _fetch(
+    system: "System", spec: "RefSpec", report: Report, passes: "trio.CapacityLimiter"
+) -> None:
     """Fetch a ref whole, and open its tree, with a report a few times a second.
 
     Raises:
@@ -100,98 +128,15 @@ async def _fetch(system: "System", spec: "RefSpec", patience: "Patience", report
 
     Cancellation: what has been fetched stays.
     """
+    from cafs.fetch.interfaces import Patience, Priority
     from cafs.fetch.progress import Progress
     from cafs.model.resolved import Shape
 
-    resolver = system.resolver
+    resolver, patience = system.resolver, Patience(spec.deadline_s, Priority.PREFETCH)
     resolved = await resolver.resolve(spec, patience)
     numbers = range(len(resolved.parts))
     contents = [await resolver.part(spec, number, patience) for number in numbers]
     await system.fetcher.prefetch(contents, Progress(report, _REPORT_S), patience)
     if resolved.shape is Shape.TREE:
-        await resolver.tree(spec, patience)
-
-
-@contextmanager
-def _reporting(spec: "RefSpec", *, quiet: bool, as_json: bool) -> Iterator[Report]:
-    """A report for one ref: JSON lines, a bar on a terminal, else one line at the end."""
-    name = spec.name or spec.ref.shown
-    if as_json:
-        yield from _lines(name)
-    elif quiet:
-        yield lambda _downloaded, _total: None
-    elif sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
-        yield from _bar(name)
-    else:
-        yield from _summary(name)
-
-
-def _lines(name: str) -> Iterator[Report]:
-    import msgspec
-
-    last = (0, 0)
-    heard = True
-
-    def report(downloaded: int, total: int) -> None:
-        nonlocal last, heard
-        last = (downloaded, total)
-        if heard:
-            try:
-                tell(done=False)
-            except (ReaderGoneError, StorageError):
-                heard = False  # the fetch goes on; the last line says it
-
-    def tell(*, done: bool) -> None:
-        facts = {"ref": name, "downloaded": last[0], "total": last[1], "done": done}
-        say(msgspec.json.encode(facts))
-
-    yield report
-    tell(done=True)
-
-
-def _bar(name: str) -> Iterator[Report]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    from cafs.cli.sizes import size
-
-    class RateColumn(ProgressColumn):
-        """Bytes a second, in the units of the column before."""
-
-        @override
-        def render(self, task: Task) -> Text:
-            rate = task.finished_speed or task.speed
-            return Text(f"{size(rate)}/s" if rate is not None else "", style="progress.data.speed")
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        RateColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda downloaded, total: progress.update(task, completed=downloaded, total=total)
-
-
-def _summary(name: str) -> Iterator[Report]:
-    from cafs.cli.sizes import size
-
-    last = (0, 0)
-
-    def report(downloaded: int, total: int) -> None:
-        nonlocal last
-        last = (downloaded, total)
-
-    yield report
-    say(f"{name}: {size(last[0])} of {size(last[1])} local")
+        async with passes:
+            await resolver.tree(spec, patience)

@@ -31,6 +31,8 @@ AHEAD: Final = 2
 """Requests that are under way for a reader that goes forward, before more are seen to help."""
 PREFETCHES: Final = 4
 """Requests of prefetches to one host, before more are seen to help."""
+_BEAT_S: Final = 1.0
+"""How often a prefetch that waits for its turn says so."""
 _ANSWER: Final = 64 << 10
 """What an answer counts beside its bytes, in bytes: small files are work too."""
 
@@ -243,12 +245,20 @@ class Slots:
         self._waiting.append(slot)
         self.give()
         try:
-            await slot.granted.wait()
+            await self._granted(slot)
             await stand_aside(slot)
             slot.ask()
             yield slot
         finally:
             self._leave(slot)
+
+    async def _granted(self, slot: Slot) -> None:
+        while not slot.granted.is_set():
+            with trio.move_on_after(_BEAT_S):
+                await slot.granted.wait()
+            if slot.throttled():
+                # A prefetch that waits for its turn is not stuck: those before it move, or fail.
+                slot.beat()
 
     def give(self) -> None:
         """Give every slot that is free to whoever is next; called again when a priority rose."""
