@@ -46,7 +46,8 @@ def command(
     fetched at once, over as many connections as help; --limit bounds the rate. A ref that fails
     does not keep the others from coming; the exit code is that of the first failure.
 
-    With --json: one object a line, {"ref", "downloaded", "total", "done"}, in bytes; lines of several refs are mixed.
+    With --json: one object a line, {"ref", "downloaded", "total", "done"}, in bytes; lines of
+    several refs are mixed.
     """
     import trio
 
