@@ -6,6 +6,7 @@ as somebody waits for it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -30,7 +31,7 @@ class Filling:
     ``piece`` is told what is written, None where nobody wants to know. ``name`` is what errors call
     the content.
 
-    Concurrency: one task.
+    Concurrency: one task; ``Flight.write`` may be called by others meanwhile.
     """
 
     flight: Flight
@@ -48,7 +49,7 @@ class Filling:
 
         Cancellation: what has come is written.
         """
-        flight, batch = self.flight, _Batch()
+        flight, batch = self.flight, self._begin()
         left = False
         try:
             while not left and flight.position + batch.length < stop:
@@ -59,7 +60,7 @@ class Filling:
                 await self._keep(batch, data)
                 left = leave(stop - flight.position - batch.length)
         finally:
-            await self._flush(batch)
+            await self._end(batch)
         if flight.position < stop and not left:
             raise UnreachableError(
                 f"{self.name}: the body ended at {flight.position}, before {stop}"
@@ -73,13 +74,23 @@ class Filling:
 
         Cancellation: what has come is written.
         """
-        flight, batch = self.flight, _Batch()
+        flight, batch = self.flight, self._begin()
         try:
             while data := await response.receive():
                 check(flight.position + batch.length + len(data))
                 await self._keep(batch, data)
         finally:
-            await self._flush(batch)
+            await self._end(batch)
+
+    def _begin(self) -> "_Batch":
+        batch = _Batch()
+        # Who begins to wait for bytes that are here must not wait for those that follow.
+        self.flight.write = partial(self._flush, batch)
+        return batch
+
+    async def _end(self, batch: "_Batch") -> None:
+        self.flight.write = None
+        await self._flush(batch)
 
     async def _keep(self, batch: "_Batch", data: bytes) -> None:
         flight = self.flight
@@ -97,33 +108,44 @@ class Filling:
         """Write what has come, cancelled or not: it would have to be fetched again."""
         if not batch.length:
             return
-        flight, piece, data = self.flight, self.piece, batch.take()
+        flight, piece = self.flight, self.piece
         with trio.CancelScope(shield=True):
-            if piece is not None and piece.hashing:
-                await trio.to_thread.run_sync(piece.add, data)
-            elif piece is not None:
-                piece.add(data)
-            await self.stream.write(flight.position, data)
-        flight.reach(flight.position + len(data))
+            async with batch.writing:
+                count, data = batch.all()
+                if not count:
+                    return  # another call was faster
+                await self.stream.write(flight.position, data)
+                if piece is not None and piece.hashing:
+                    await trio.to_thread.run_sync(piece.add, data)
+                elif piece is not None:
+                    piece.add(data)
+                batch.drop(count)
+                flight.reach(flight.position + len(data))
 
 
 class _Batch:
-    """Bytes that have come and are not written yet. Joined once, and not at all when one piece."""
+    """Bytes that have come and are not written yet. Joined once, and not at all when one piece.
 
-    __slots__ = ("_pieces", "length")
+    ``writing`` is held while some of them are written; more may be added meanwhile.
+    """
+
+    __slots__ = ("_pieces", "length", "writing")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self.length = 0
+        self.writing = trio.Lock()
 
     def add(self, piece: bytes) -> None:
         """Put more behind them."""
         self._pieces.append(piece)
         self.length += len(piece)
 
-    def take(self) -> bytes:
-        """All of them; none are left."""
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
-        self.length = 0
-        return taken
+    def all(self) -> tuple[int, bytes]:
+        """All of them, and in how many pieces they came."""
+        return len(self._pieces), b"".join(self._pieces)
+
+    def drop(self, count: int) -> None:
+        """Forget so many pieces: they are written."""
+        self.length -= sum(map(len, self._pieces[:count]))
+        del self._pieces[:count]

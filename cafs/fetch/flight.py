@@ -1,6 +1,7 @@
 """Flights: one request's worth of a raw stream on its way, and those who want it."""
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
@@ -34,6 +35,8 @@ class Flight:
         self.error: Exception | None = None
         self.landed = False
         self.seats: set[Seat] = set()
+        self.write: Callable[[], Awaitable[None]] | None = None
+        """Writes what has come and is kept back, while there may be such bytes."""
         self._nudged = trio.Event()
 
     @property
@@ -81,6 +84,11 @@ class Flight:
         """The nearest position beyond the present one that somebody waits for."""
         stops = (seat.awaited(self) for seat in self.seats)
         return min((stop for stop in stops if stop > self.position), default=None)
+
+    def is_owing(self) -> bool:
+        """Whether somebody waits for what has come, and is not in the store yet."""
+        due = self.due()
+        return self.write is not None and due is not None and due <= self.farthest
 
     def land(self) -> None:
         """It is over."""

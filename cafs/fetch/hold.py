@@ -31,6 +31,9 @@ class Flights(Protocol):
     def crowd(self) -> None:
         """The wishes changed: who is next may have changed."""
 
+    def hurry(self, flight: Flight) -> None:
+        """Somebody begins to wait for a flight: what of it has come must not wait any longer."""
+
     def useful(self, priority: Priority) -> int:
         """How many requests at once are of use to one who wants much, and is so urgent."""
 
@@ -98,6 +101,7 @@ class Hold(Waiter, Seat):
 
     async def _reached(self, flight: Flight, stop: int) -> None:
         self._awaited = (flight, stop)
+        self._source.hurry(flight)
         try:
             await self.wait()
         except SourceError as error:

@@ -197,6 +197,21 @@ class Lane(Flights):
     def useful(self, priority: Priority) -> int:
         return self._slots.useful(self._host, priority)
 
+    @override
+    def hurry(self, flight: Flight) -> None:
+        if flight.is_owing():
+            self._nursery.start_soon(self._write, flight)
+
+    async def _write(self, flight: Flight) -> None:
+        """Write what a flight keeps back; not in the task of a reader, who may be killed."""
+        if flight.write is None:
+            return
+        try:
+            await flight.write()
+        except CafsError as error:
+            # The bytes are still the flight's, which fails by them itself.
+            _LOG.info("fetch.flight.unwritten: %s", error.line)
+
     async def _tend(self, ahead: Hold) -> None:
         """Let go of what is fetched ahead once nobody has read, or waited, for a while."""
         while ahead.flying:
