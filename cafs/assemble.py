@@ -29,6 +29,7 @@ from cafs.distribution.trees import Trees
 from cafs.fetch.fetcher import Fetcher, open_fetcher
 from cafs.metrics import Metrics
 from cafs.model.limits import Limits
+from cafs.model.mapping import Route, mapped
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref
 from cafs.reporting import Reports
 from cafs.settings.values import Settings
@@ -183,6 +184,7 @@ async def open_system_in(
             transport,
             metrics,
             policy,
+            route=partial(mapped, rules=settings.mapping),
             fetcher=fetcher,
             store=store,
             trees=trees,
@@ -232,6 +234,7 @@ def _handlers(
     metrics: Metrics,
     policy: HostPolicy,
     *,
+    route: Route,
     fetcher: Fetcher,
     store: Store,
     trees: Trees,
@@ -239,20 +242,26 @@ def _handlers(
 ) -> dict[type[Ref], Handler]:
     """What turns refs into content, by their type.
 
-    Questions go to ``asking``, which retries; content comes by ``transport``.
+    Questions go to ``asking``, which retries; content comes by ``transport``; both go to the URLs
+    that ``route`` says.
     """
-    locator = Locator(asking, store.documents, metrics)
     parts = UrlParts(
-        store=store, fetcher=fetcher, sources=transport, asking=asking, locator=locator
+        store=store,
+        fetcher=fetcher,
+        sources=transport,
+        asking=asking,
+        locator=Locator(asking, store.documents, metrics, route=route),
+        route=route,
     )
     blobs = BlobHandler(parts)
     images = DockerHandler(
-        images=Images(store, Registry(asking)),
+        images=Images(store, Registry(asking, route)),
         merger=Merger(store, fetcher, trees, Limits()),
         trees=trees,
         fetcher=fetcher,
         transport=transport,
         policy=policy,
+        route=route,
     )
     return {
         BlobRef: blobs,

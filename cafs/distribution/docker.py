@@ -19,6 +19,7 @@ from cafs.errors import DigestMismatchError, OfflineError, UnsupportedError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
 from cafs.model.digest import Digest
+from cafs.model.mapping import Route, straight
 from cafs.model.ref import DockerRef
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import RefSpec
@@ -35,6 +36,7 @@ class DockerHandler(Handler):
         fetcher: opens layers.
         transport: what layers are fetched by; it authenticates.
         policy: says which hosts outside the registry a layer may be fetched from.
+        route: says which URLs to ask instead of a layer's. Parts keep their own.
 
     Concurrency: any number of tasks.
     """
@@ -48,6 +50,7 @@ class DockerHandler(Handler):
         fetcher: Fetcher,
         transport: Transport,
         policy: HostPolicy,
+        route: Route = straight,
     ) -> None:
         self._images = images
         self._merger = merger
@@ -55,6 +58,7 @@ class DockerHandler(Handler):
         self._fetcher = fetcher
         self._transport = transport
         self._policy = policy
+        self._route = route
 
     @override
     async def resolve(self, spec: RefSpec, previous: Resolved | None, note: Note) -> Resolved:
@@ -109,7 +113,7 @@ class DockerHandler(Handler):
         layer = resolved.parts[part]
         return await self._fetcher.content(
             layer,
-            [Source(self._transport, url) for url in layer.urls],
+            [Source(self._transport, to) for url in layer.urls for to in self._route(url)],
             name=f"{title(spec)}: layer {part + 1} of {len(resolved.parts)}",
             patience=patience,
         )

@@ -17,6 +17,7 @@ from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest
+from cafs.model.mapping import Route, straight
 from cafs.model.resolved import Part
 from cafs.model.span import Span
 from cafs.model.spec import Pull
@@ -38,6 +39,7 @@ class UrlParts:
         sources: the transport that content is fetched by; the fetcher retries.
         asking: the transport that questions are asked by; it retries.
         locator: finds out what a URL is now.
+        route: says which URLs to ask instead of a URL. Parts keep their own.
 
     Concurrency: any number of tasks.
     """
@@ -50,12 +52,14 @@ class UrlParts:
         sources: Transport,
         asking: Transport,
         locator: Locator,
+        route: Route = straight,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
         self._sources = sources
         self._asking = asking
         self._locator = locator
+        self._route = route
 
     async def pinned(
         self,
@@ -91,24 +95,28 @@ class UrlParts:
                 hint="name mirrors for it in the settings",
             )
 
-        async def probe(url: str, attempts: int | None) -> Part:
-            request = Request(url, span=Span(0, 1), attempts=attempts, failed=note)
-            return await self._probe(pin, request, urls, name)
+        async def probe(place: tuple[str, str], attempts: int | None) -> Part:
+            url, target = place
+            request = Request(target, span=Span(0, 1), attempts=attempts, failed=note)
+            return await self._probe(pin, request, url, urls, name)
 
-        return await first_answer(urls, probe)
+        places = [(url, target) for url in urls for target in self._route(url)]
+        return await first_answer(places, probe)
 
-    async def _probe(self, pin: Digest, request: Request, urls: Sequence[str], name: str) -> Part:
-        """Ask one URL for its size. A pin needs no cache document (R-5)."""
+    async def _probe(
+        self, pin: Digest, request: Request, url: str, urls: Sequence[str], name: str
+    ) -> Part:
+        """Ask one URL, or where it is mapped to, for its size. A pin needs no document (R-5)."""
         response = await self._asking.open(request)
         head = response.head
         part = Part(
             media_type=head.content_type or OCTETS,
             size=head.total,
             digest=pin,
-            urls=(request.url, *(each for each in urls if each != request.url)),
+            urls=(url, *(each for each in urls if each != url)),
             ranges=head.ranges,
         )
-        await self._lend(part, name, response)
+        await self._lend(part, name, response, request.url)
         return part
 
     async def located(self, urls: Sequence[str], *, name: str, pull: Pull, note: Note) -> Part:
@@ -125,7 +133,7 @@ class UrlParts:
         if part.digest is None and not part.validator.text:
             part = replace(part, validator=self._located_at(part.urls[0]))
         if found.head_response is not None:
-            await self._lend(part, name, found.head_response)
+            await self._lend(part, name, found.head_response, part.at or part.urls[0])
         return part
 
     async def content(self, part: Part, patience: Patience, *, name: str) -> Content:
@@ -141,8 +149,10 @@ class UrlParts:
             part, sources, name=name, learned=learned, patience=patience
         )
 
-    async def _lend(self, part: Part, name: str, response: Response) -> None:
+    async def _lend(self, part: Part, name: str, response: Response, target: str) -> None:
+        """Let the content use a response that came from ``target``."""
         sources, learned = self._sources_of(part), self._learned(part)
+        sources.sort(key=lambda source: source.url != target)
         await self._fetcher.lend(part, sources, response, name=name, learned=learned)
 
     def _located_at(self, url: str) -> Validator:
@@ -155,7 +165,11 @@ class UrlParts:
         return Validator(etag=f'{_UNTOLD}{located_s}"')
 
     def _sources_of(self, part: Part) -> list[Source]:
-        return [Source(self._sources, url) for url in part.urls]
+        """Where the part is asked for. Without a digest only where it was located will do."""
+        targets = [target for url in part.urls for target in self._route(url)]
+        if part.digest is None and part.at in targets:
+            targets = [part.at]
+        return [Source(self._sources, target) for target in targets]
 
     def _learned(self, part: Part) -> Callable[[Descriptor], Awaitable[None]] | None:
         if part.digest is not None:

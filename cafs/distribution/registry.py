@@ -6,11 +6,13 @@ digest that the registry says it has. Authentication is the transport's.
 Source: OCI distribution-spec, "Pull".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cafs.distribution.interfaces import Note
 from cafs.distribution.manifests import ACCEPTED, MANIFEST_LIMIT
+from cafs.distribution.trying import first_answer
 from cafs.errors import (
     DigestMismatchError,
     InvalidReferenceError,
@@ -21,6 +23,7 @@ from cafs.errors import (
 )
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest, digest_of
+from cafs.model.mapping import Route, straight
 from cafs.transport.interfaces import Head, Request, Response, Transport
 
 _ACCEPT: Final = (("Accept", ", ".join(ACCEPTED)),)
@@ -61,11 +64,16 @@ class Repository:
 class Registry:
     """Asks registries. Documents are at most ``MANIFEST_LIMIT`` bytes.
 
+    Args:
+        transport: asks; it authenticates and retries.
+        route: says which URLs to ask instead of a URL.
+
     Concurrency: any number of tasks.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, route: Route = straight) -> None:
         self._transport = transport
+        self._route = route
 
     async def tagged(self, repository: Repository, tag: str) -> Document:
         """The manifest that a tag means now.
@@ -78,9 +86,11 @@ class Registry:
         Cancellation: no effect.
         """
         request = Request(repository.manifest_url(tag), headers=_ACCEPT)
-        head, data = await self._get(request, repository)
-        said = _said_digest(head)
-        return _checked(head, data, said, repository.name)
+
+        def check(head: Head, data: bytes) -> Document:
+            return _checked(head, data, _said_digest(head), repository.name)
+
+        return await self._get(request, repository, check)
 
     async def head(self, repository: Repository, tag: str) -> Digest | None:
         """The digest of what a tag means now, without the document.
@@ -94,9 +104,13 @@ class Registry:
         Cancellation: no effect.
         """
         request = Request(repository.manifest_url(tag), headers=_ACCEPT, method="HEAD")
-        try:
-            async with await self._open(request, repository) as response:
+
+        async def ask(url: str, attempts: int | None) -> Digest | None:
+            async with await self._open(request, url, attempts, repository) as response:
                 return _said_digest(response.head)
+
+        try:
+            return await first_answer(self._route(request.url), ask)
         except RefusedError:
             return None  # a GET, which is what is asked next, says why, or answers
 
@@ -111,8 +125,11 @@ class Registry:
         Cancellation: no effect.
         """
         request = Request(repository.manifest_url(str(digest)), headers=_ACCEPT)
-        head, data = await self._get(request, repository)
-        return _checked(head, data, digest, repository.name)
+
+        def check(head: Head, data: bytes) -> Document:
+            return _checked(head, data, digest, repository.name)
+
+        return await self._get(request, repository, check)
 
     async def configuration(self, repository: Repository, descriptor: Descriptor) -> Document:
         """The configuration of an image.
@@ -125,30 +142,44 @@ class Registry:
         Cancellation: no effect.
         """
         request = Request(repository.blob_url(descriptor.digest))
-        head, data = await self._get(request, repository)
-        if len(data) != descriptor.size:
-            raise SizeMismatchError(request.url, expected=descriptor.size, actual=len(data))
-        return _checked(head, data, descriptor.digest, repository.name)
 
-    async def _open(self, request: Request, repository: Repository) -> Response:
+        def check(head: Head, data: bytes) -> Document:
+            if len(data) != descriptor.size:
+                raise SizeMismatchError(request.url, expected=descriptor.size, actual=len(data))
+            return _checked(head, data, descriptor.digest, repository.name)
+
+        return await self._get(request, repository, check)
+
+    async def _open(
+        self, request: Request, url: str, attempts: int | None, repository: Repository
+    ) -> Response:
+        attempts = repository.attempts if attempts is None else attempts
         try:
             return await self._transport.open(
-                replace(request, attempts=repository.attempts, failed=repository.note)
+                replace(request, url=url, attempts=attempts, failed=repository.note)
             )
         except NotFoundError as error:
             raise NotFoundError(f"{repository.name}: the registry has no such image") from error
 
-    async def _get(self, request: Request, repository: Repository) -> tuple[Head, bytes]:
-        async with await self._open(request, repository) as response:
-            head = response.head
-            pieces = bytearray()
-            while piece := await response.receive():
-                pieces += piece
-                if len(pieces) > MANIFEST_LIMIT:
-                    raise MalformedError(
-                        f"{repository.name}: {request.url} is larger than {MANIFEST_LIMIT} bytes"
-                    )
-            return head, bytes(pieces)
+    async def _get(
+        self, request: Request, repository: Repository, check: Callable[[Head, bytes], Document]
+    ) -> Document:
+        """The document that ``check`` finds right, of the first place that has such a one."""
+
+        async def ask(url: str, attempts: int | None) -> Document:
+            async with await self._open(request, url, attempts, repository) as response:
+                return check(response.head, await _body(response, f"{repository.name}: {url}"))
+
+        return await first_answer(self._route(request.url), ask)
+
+
+async def _body(response: Response, name: str) -> bytes:
+    pieces = bytearray()
+    while piece := await response.receive():
+        pieces += piece
+        if len(pieces) > MANIFEST_LIMIT:
+            raise MalformedError(f"{name} is larger than {MANIFEST_LIMIT} bytes")
+    return bytes(pieces)
 
 
 def _said_digest(head: Head) -> Digest | None:

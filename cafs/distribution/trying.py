@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from cafs.errors import CafsError, CredentialsError, NotFoundError, SourceError
+from cafs.errors import AccessError, CafsError, ContentError, NotFoundError, SourceError
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -19,7 +19,7 @@ async def first_answer(places: Sequence[P], ask: Callable[[P, int | None], Await
 
     Raises:
         CafsError: what the first one failed with, when all failed. Failures that another place
-            could not mend (wrong content, no room) are raised at once.
+            could not mend (no room, nothing that could be shown) are raised at once.
 
     Cancellation: as ``ask``.
     """
@@ -27,6 +27,6 @@ async def first_answer(places: Sequence[P], ask: Callable[[P, int | None], Await
     for number, place in enumerate(places, 1):
         try:
             return await ask(place, 1 if number < len(places) else None)
-        except (NotFoundError, CredentialsError, SourceError) as error:
+        except (NotFoundError, AccessError, ContentError, SourceError) as error:
             failures.append(error)
     raise failures[0]

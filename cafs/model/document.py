@@ -14,7 +14,8 @@ class CacheDocument:
     epoch (the answer's arrival), ``max_age_s`` how long it may be used without asking, ``size``
     bytes or None, ``ranges`` whether byte ranges can be asked for. ``plugin`` is what a plugin
     wants to be told when it is asked again: a JSON object as text, which nobody else reads (R-3);
-    empty where there is none.
+    empty where there is none. ``at`` is the URL that was asked, where the settings map the
+    document's own to others; else empty.
 
     Immutable content, which is named by its digest, has no document (R-5).
     """
@@ -27,6 +28,7 @@ class CacheDocument:
     ranges: bool
     media_type: str
     plugin: str = ""
+    at: str = ""
 
     def fresh(self, now_s: float) -> bool:
         """Whether the content may be used without asking (R-12, its comparison turned round).

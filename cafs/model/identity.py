@@ -33,12 +33,14 @@ def raw_stream(digest: Digest) -> StreamKey:
 def located_stream(part: Part) -> StreamKey:
     """The stream of a part: by its pin, else by where it was found and in which version.
 
-    Without a validator every answer of the source is a version of its own.
+    Without a validator every answer of the source is a version of its own. Two servers may call two
+    things by one version: so the one that was asked counts, where it is another than the URL's.
     """
     if part.digest is not None:
         return raw_stream(part.digest)
     version = part.validator.text or str(part.located_ns)
-    return StreamKey(_hashed("located", part.urls[0], version, str(part.size)))
+    at = (part.at,) if part.at else ()
+    return StreamKey(_hashed("located", part.urls[0], version, str(part.size), *at))
 
 
 def decoded_stream(raw: StreamKey, rules: str) -> StreamKey:

@@ -4,8 +4,16 @@ Only the URL of the request changes. What content is called, where it is kept an
 by stay with the URL that the ref names.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+Route = Callable[[str], tuple[str, ...]]
+"""Says which URLs to ask for a URL, best first; there is always one."""
+
+
+def straight(url: str) -> tuple[str, ...]:
+    """The route of who has no rules: to ask the URL itself."""
+    return (url,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ class Part:
     hold no secrets. ``validator`` is the version that was located (of the first URL); it is empty
     for content with a pin. ``ranges`` says that byte ranges can be asked for. ``located_ns`` is,
     where no validator tells versions apart, when this one was located, since the epoch; else 0.
+    ``at`` is the URL that was asked for the first URL, where the settings map that to others; else
+    empty.
     """
 
     media_type: str
@@ -32,6 +34,7 @@ class Part:
     validator: Validator = UNKNOWN_VERSION
     ranges: bool = True
     located_ns: int = 0
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

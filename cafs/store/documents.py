@@ -36,6 +36,8 @@ class _Http(msgspec.Struct, kw_only=True):
     media_type: str = msgspec.field(name="mediaType")
     plugin: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """What a plugin wants to be told again, as it said it (R-3); only it knows what it means."""
+    at: str | msgspec.UnsetType = msgspec.UNSET
+    """The URL that was asked, where it is another than the document's."""
 
 
 class _File(msgspec.Struct, kw_only=True):
@@ -45,19 +47,28 @@ class _File(msgspec.Struct, kw_only=True):
     digest: str | None
     size: int
     mtime: int
+    at: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Mapped(msgspec.Struct, kw_only=True):
+    """What says of which kind a document is: the URL that was asked."""
+
+    at: str = ""
 
 
 def encode(url: str, document: CacheDocument) -> bytes:
     """The document as it is stored: what a file was like, or what another answer said."""
     digest = None if document.digest is None else str(document.digest)
     validator = document.validator
-    if _is_file(url):
+    at = document.at or msgspec.UNSET
+    if _is_file(document.at or url):
         return msgspec.json.encode(
             _File(
                 v=VERSION,
                 digest=digest,
                 size=validator.size or 0,
                 mtime=validator.mtime_ns or 0,
+                at=at,
             )
         )
     return msgspec.json.encode(
@@ -73,6 +84,7 @@ def encode(url: str, document: CacheDocument) -> bytes:
             ranges=document.ranges,
             media_type=document.media_type,
             plugin=msgspec.Raw(document.plugin.encode()) if document.plugin else msgspec.UNSET,
+            at=at,
         )
     )
 
@@ -80,12 +92,13 @@ def encode(url: str, document: CacheDocument) -> bytes:
 def decode(url: str, raw: bytes) -> CacheDocument | None:
     """The document in stored bytes, None when they are none of this version."""
     try:
-        return _decode_file(raw) if _is_file(url) else _decode_http(raw)
+        at = msgspec.json.decode(raw, type=_Mapped).at
+        return _decode_file(raw, at) if _is_file(at or url) else _decode_http(raw, at)
     except (msgspec.MsgspecError, InvalidReferenceError):
         return None
 
 
-def _decode_http(raw: bytes) -> CacheDocument | None:
+def _decode_http(raw: bytes, at: str) -> CacheDocument | None:
     stored = msgspec.json.decode(raw, type=_Http)
     if stored.v != VERSION:
         return None
@@ -100,10 +113,11 @@ def _decode_http(raw: bytes) -> CacheDocument | None:
         ranges=stored.ranges,
         media_type=stored.media_type,
         plugin="" if stored.plugin is msgspec.UNSET else bytes(stored.plugin).decode(),
+        at=at,
     )
 
 
-def _decode_file(raw: bytes) -> CacheDocument | None:
+def _decode_file(raw: bytes, at: str) -> CacheDocument | None:
     stored = msgspec.json.decode(raw, type=_File)
     if stored.v != VERSION:
         return None
@@ -115,6 +129,7 @@ def _decode_file(raw: bytes) -> CacheDocument | None:
         size=stored.size,
         ranges=True,
         media_type=OCTETS,
+        at=at,
     )
 
 

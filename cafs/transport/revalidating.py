@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
-from cafs.errors import CafsError, NotFoundError, OfflineError, RefusedError
+from cafs.errors import AccessError, CafsError, NotFoundError, OfflineError, RefusedError
 from cafs.metrics import Metrics
 from cafs.model.address import shown
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.document import CacheDocument
+from cafs.model.mapping import Route, straight
 from cafs.model.resolved import Part
 from cafs.model.span import Span
 from cafs.model.spec import Pull
@@ -65,6 +66,7 @@ class Locator:
         documents: keeps what they answered.
         metrics: counts what was fresh and what was unchanged.
         clock: seconds since the epoch.
+        route: says which URLs to ask instead of a URL, whose document is kept all the same.
 
     Concurrency: any number of tasks; two that locate the same URL ask twice.
     """
@@ -75,10 +77,13 @@ class Locator:
         documents: DocumentStore,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
+        *,
+        route: Route = straight,
     ) -> None:
         self._transport = transport
         self._documents = documents
         self._metrics = metrics
+        self._route = route
         self._clock = clock
 
     async def locate(
@@ -94,7 +99,8 @@ class Locator:
         ``never`` takes any document and asks nobody. ``new`` takes any document whose content has
         been seen whole; with no other it asks, and is content with an old document when nobody
         answers. ``update`` and ``lock`` ask unless the document is fresh. A mirror is asked
-        when the URLs before it are missing, refuse or fail; all but the last are tried once.
+        when the URLs before it are missing, refuse, want credentials or fail; all but the last are
+        tried once.
 
         Args:
             url: what is asked first.
@@ -157,11 +163,23 @@ class Locator:
     ) -> Located:
         """The first URL that answers."""
         failures: list[CafsError] = []
-        for each in urls:
-            attempts = None if each == urls[-1] else 1
+        asked = [(url, target) for url in urls for target in self._route(url)]
+        for url, target in asked:
+            fresh = self._fresh(url)
+            if fresh is not None:
+                self._metrics.add("transport.fresh")
+                return Located(_part(urls, url, fresh, media_type))
+            attempts = None if (url, target) == asked[-1] else 1
             try:
-                return await self._ask(urls, each, media_type, attempts, failed)
-            except (NotFoundError, RefusedError) as error:
+                return await self._ask(
+                    urls,
+                    url,
+                    target,
+                    media_type=media_type,
+                    attempts=attempts,
+                    failed=failed,
+                )
+            except (NotFoundError, AccessError, RefusedError) as error:
                 failures.append(error)
             except CafsError as error:
                 if not error.transient:
@@ -169,21 +187,29 @@ class Locator:
                 failures.append(error)
         raise _together(failures)
 
+    def _fresh(self, url: str) -> CacheDocument | None:
+        """The URL's document, if it need not be asked about; one from elsewhere tells nothing."""
+        document = self._documents.load(url)
+        if document is None or not document.fresh(self._clock()):
+            return None
+        return document if (document.at or url) in self._route(url) else None
+
     async def _ask(
         self,
         urls: tuple[str, ...],
         url: str,
+        target: str,
+        *,
         media_type: str,
         attempts: int | None,
         failed: Callable[[CafsError], None] | None,
     ) -> Located:
-        old = self._documents.load(url)
-        if old is not None and old.fresh(self._clock()):
-            self._metrics.add("transport.fresh")
-            return Located(_part(urls, url, old, media_type))
+        known = self._documents.load(url)
+        # What another server said of versions means nothing to this one.
+        old = known if known is not None and (known.at or url) == target else None
         version = old.validator if old is not None and old.validator.text else None
         request = Request(
-            url,
+            target,
             _PROBE,
             if_changed=version,
             attempts=attempts,
@@ -195,6 +221,7 @@ class Locator:
             new = self._document(old, response.head)
             if response.document:
                 new = replace(new, plugin=response.document)
+            new = replace(new, at="" if target == url else target)
             await self._documents.save(url, new)
             response = Remembering(response, partial(self._remember, url))
             located = Located(_part(urls, url, new, media_type))
@@ -255,6 +282,7 @@ def _part(urls: tuple[str, ...], url: str, document: CacheDocument, media_type: 
         validator=document.validator,
         ranges=document.ranges,
         located_ns=0 if document.validator.text else int(document.fetched_s * 1e9),
+        at=document.at,
     )
 
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -113,3 +114,22 @@ def test_a_mirror_that_is_down_holds_nobody_up(cafs: Cafs, origin: Origin, other
             if line.startswith(f"from {host(origin)}")
         )
         assert "failing" in line
+
+
+def test_y23_the_users_map_sends_requests_elsewhere_and_the_ref_stays(
+    cafs: Cafs, origin: Origin, other: Origin
+) -> None:
+    url = origin.put(PATH, BODY)
+    other.put(f"/mirror{PATH}", BODY)
+    config = Path(cafs.environment["XDG_CONFIG_HOME"]) / "cafs" / "config.toml"
+    config.parent.mkdir()
+    config.write_text(f'[map]\n"{origin.url("/")}" = "{other.url("/mirror/")}"\n')
+    with cafs.mount(f'[ref.data]\nfrom = "{url}"\n') as mounted:
+        assert read_through(mounted.ref("data")) == BODY.read(0, BODY.size)
+        assert (
+            os.getxattr(mounted.ref("data"), "user.cafs.ref").decode().endswith(quote(url, safe=""))
+        )
+        (ref,) = msgspec.json.decode(cafs.run("status", "--json").stdout)["refs"]
+        assert ref["sources"] == [url]
+    assert not origin.requests
+    assert other.requests

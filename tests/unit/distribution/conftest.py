@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from cafs.fetch.interfaces import Content, Patience
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest
 from cafs.model.limits import Limits
+from cafs.model.mapping import MapRule, Route, mapped
 from cafs.model.member import Kind
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref, parse_ref
 from cafs.model.spec import Platform, Pull, RefSpec
@@ -119,9 +121,16 @@ class OpenWorld(Protocol):
     """Begins a mount over the test's store; several may follow each other."""
 
     def __call__(
-        self, *, offline: bool = False, allowed: tuple[str, ...] = ()
+        self,
+        *,
+        offline: bool = False,
+        allowed: tuple[str, ...] = (),
+        rules: tuple[MapRule, ...] = (),
     ) -> AbstractAsyncContextManager[World]:
-        """``offline``: nobody may be asked. ``allowed``: hosts that settings name."""
+        """``offline``: nobody may be asked. ``allowed``: hosts that settings name.
+
+        ``rules``: where URLs are asked for.
+        """
 
 
 @pytest.fixture
@@ -130,7 +139,10 @@ def mounted(tmp_path: Path) -> OpenWorld:
 
     @asynccontextmanager
     async def open_world(
-        *, offline: bool = False, allowed: tuple[str, ...] = ()
+        *,
+        offline: bool = False,
+        allowed: tuple[str, ...] = (),
+        rules: tuple[MapRule, ...] = (),
     ) -> AsyncIterator[World]:
         metrics = Metrics()
         limits = HttpLimits(connect_s=2.0, head_s=5.0, stall_s=5.0)
@@ -145,7 +157,13 @@ def mounted(tmp_path: Path) -> OpenWorld:
                 open_fetcher(store, metrics, offline=offline, policy=QUICK) as fetcher,
             ):
                 yield await _world(
-                    store, fetcher, metrics, transport, offline=offline, allowed=allowed
+                    store,
+                    fetcher,
+                    metrics,
+                    transport,
+                    offline=offline,
+                    allowed=allowed,
+                    route=partial(mapped, rules=rules),
                 )
         finally:
             await transport.aclose()
@@ -161,6 +179,7 @@ async def _world(
     *,
     offline: bool,
     allowed: tuple[str, ...],
+    route: Route,
 ) -> World:
     asking = Retrying(transport, QUICK, metrics)
     trees = Trees(store, fetcher)
@@ -170,19 +189,21 @@ async def _world(
         fetcher=fetcher,
         sources=transport,
         asking=asking,
-        locator=Locator(asking, store.documents, metrics),
+        locator=Locator(asking, store.documents, metrics, route=route),
+        route=route,
     )
     handlers: dict[type[Ref], Handler] = {
         BlobRef: BlobHandler(parts),
         DigestRef: BlobHandler(parts),
         ArchiveRef: ArchiveHandler(parts, archives, trees),
         DockerRef: DockerHandler(
-            images=Images(store, Registry(asking)),
+            images=Images(store, Registry(asking, route)),
             merger=Merger(store, fetcher, trees, Limits()),
             trees=trees,
             fetcher=fetcher,
             transport=transport,
             policy=HostPolicy(frozenset(allowed)),
+            route=route,
         ),
     }
     mount = await store.mounts.open(new_key(), "test")

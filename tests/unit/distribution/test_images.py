@@ -17,6 +17,7 @@ from cafs.errors import (
     UnsupportedError,
 )
 from cafs.model.digest import digest_of
+from cafs.model.mapping import MapRule
 from cafs.model.ref import DockerRef
 from cafs.model.span import Span
 from cafs.model.spec import Pull
@@ -28,7 +29,7 @@ from cafs.testing.daemons import Logged, Registry
 from cafs.testing.faults import RequireBearer, Status
 from cafs.testing.images import Image, Layer, write_layout
 from cafs.testing.oddities import NoHead
-from cafs.testing.origin import Origin
+from cafs.testing.origin import Origin, running_origin
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
 
 BASE = Layer(
@@ -448,3 +449,30 @@ async def test_an_image_is_no_file_beyond_its_layers(world: World, serve: Serve)
     assert (await world.resolver.part(spec, 0, USUAL)).size > 0
     with pytest.raises(UnsupportedError, match="no layer 2"):
         await world.resolver.part(spec, 1, USUAL)
+
+
+async def test_y23_a_registry_is_asked_where_it_is_mapped_to_and_an_image_stays_what_it_is(
+    mounted: OpenWorld, serve: Serve, origin: Origin
+) -> None:
+    served = serve(Image((BASE,)))
+    rules = (MapRule("http://127.0.0.1:1/", (f"http://127.0.0.1:{origin.port}/",)),)
+    async with mounted(rules=rules) as world:
+        spec = world.spec("docker://127.0.0.1:1/app")
+        assert "bin/tool" in await world.tree(spec)
+        resolved = await world.resolver.resolve(spec, USUAL)
+        assert str(resolved.digest) == served.layout.digest
+        assert all(url.startswith("http://127.0.0.1:1/") for url in resolved.parts[0].urls)
+
+
+async def test_a_mapped_registry_that_is_down_or_lies_is_passed_over(
+    mounted: OpenWorld, serve: Serve, origin: Origin
+) -> None:
+    served = serve(Image((BASE,)))
+    manifest = f"/v2/app/manifests/{served.layout.digest}"
+    with running_origin() as liar:
+        liar.put(manifest, b"{}", content_type="application/vnd.oci.image.manifest.v1+json")
+        places = (f"http://127.0.0.1:{port}/" for port in (2, liar.port, origin.port))
+        async with mounted(rules=(MapRule("http://127.0.0.1:1/", tuple(places)),)) as world:
+            spec = world.spec(f"docker://127.0.0.1:1/app@{served.layout.digest}")
+            assert "bin/tool" in await world.tree(spec)
+        assert liar.requests_for(manifest)

@@ -381,14 +381,26 @@ async def test_the_first_failure_is_raised_and_tells_of_the_others(
     await bench.transport.aclose()
 
 
-async def test_a_mirror_is_not_asked_when_the_first_wants_credentials(
+@pytest.mark.parametrize("code", [401, 403])
+@pytest.mark.parametrize("at", ["/a", "/b"])
+async def test_a_source_that_wants_credentials_does_not_end_the_search(
+    origin: Origin, bench: Bench, code: int, at: str
+) -> None:
+    urls = [origin.put(path, BODY) for path in ("/a", "/b", "/c")]
+    origin.fault("/a", Status(code=503))
+    origin.fault(at, Status(code=code))
+    origin.fault("/b", Status(code=404))
+    assert (await bench.locate(*urls)).part.urls[0] == urls[2]
+    await bench.transport.aclose()
+
+
+async def test_when_nobody_else_answers_it_is_told_that_credentials_are_wanted(
     origin: Origin, bench: Bench
 ) -> None:
-    first, second = origin.put("/a", BODY), origin.put("/b", BODY)
+    first, second = origin.put("/a", BODY), origin.url("/b")
     origin.fault("/a", Status(code=401))
-    with pytest.raises(CredentialsError):
+    with pytest.raises(CredentialsError, match=r"401.*404"):
         await bench.locate(first, second)
-    assert [each.path for each in origin.requests] == ["/a"]
     await bench.transport.aclose()
 
 
