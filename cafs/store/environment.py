@@ -23,6 +23,7 @@ import trio
 from typing_extensions import override
 
 from cafs.errors import StorageError, StorageFullError
+from cafs.store.grouping import Grouping
 
 T = TypeVar("T")
 _LOG: Final = logging.getLogger("cafs.store")
@@ -198,6 +199,7 @@ class Environment:
         self.path = path
         self._make_room = make_room
         self._limiter = trio.CapacityLimiter(1)
+        self._grouping: Grouping[Batch] = Grouping(self.apply, self._limiter)
         try:
             self._environment = lmdb.Environment(
                 str(path),
@@ -307,10 +309,12 @@ class Environment:
             return change(batch)
 
     async def commit(self, change: Callable[[Batch], T], *, urgent: bool = False) -> T:
-        """``apply`` in a thread.
+        """``apply`` in a thread; changes that wait at the same time are committed together.
 
         Cancellation: all or nothing; once begun it is carried through.
         """
+        if not urgent:
+            return await self._grouping.commit(change)
         return await trio.to_thread.run_sync(
             partial(self.apply, change, urgent=urgent), limiter=self._limiter
         )

@@ -8,7 +8,7 @@ its place for ever, and in the end nobody gets another.
 
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 import httpcore
@@ -17,6 +17,8 @@ import trio
 from cafs.transport.connecting import Network
 from cafs.transport.urls import split
 
+_LOOKED_AT: Final = 2
+"""Idle connections that are looked at each time that one more becomes idle."""
 Make: TypeAlias = Callable[[httpcore.Origin], httpcore.AsyncConnectionInterface]
 
 
@@ -83,8 +85,11 @@ class Pool:
         """
         self._used.discard(connection)
         self._places.release()
-        known = [*self._idle, connection]
-        useful = [each for each in known if _useful(each)]
+        # Looking at a connection costs a system call: those that wait longest are looked at here,
+        # a few each time, others when they are wanted.
+        oldest, rest = self._idle[:_LOOKED_AT], self._idle[_LOOKED_AT:]
+        known = [*oldest, *rest, connection]
+        useful = [*filter(_useful, oldest), *rest, *filter(_useful, [connection])]
         self._idle = useful[max(len(useful) - self._most_idle, 0) :]
         await _close([each for each in known if each not in self._idle])
 
