@@ -100,6 +100,9 @@ class Program:
                 stderr=subprocess.PIPE,
                 cwd="/",
                 start_new_session=True,
+                # The group is the one that we have; setting it rules vfork out, during which this
+                # whole process stands still. The program may lie in the mount that we serve.
+                group=os.getegid(),
             )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
