@@ -10,6 +10,7 @@ in the order in which they came, so that some are done before all are.
   to their rate (``throttling``).
 """
 
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
@@ -113,6 +114,8 @@ class Slot(Lull):
         self.share = share
         self.granted = trio.Event()
         self.prefetch = False
+        self.moved = -math.inf
+        """When bytes last came for it."""
         self._slots = slots
         self._beat = beat
         self._asked = 0.0
@@ -132,7 +135,7 @@ class Slot(Lull):
 
     def arrived(self, count: int, more: int = 0) -> None:
         """Bytes have come."""
-        now = trio.current_time()
+        self.moved = now = trio.current_time()
         self._slots.rates.received(self.host, count, now)
         host = self._slots.host(self.host)
         (host.prefetching if self.prefetch else host.reading).done(count + more, now)
@@ -256,9 +259,15 @@ class Slots:
         while not slot.granted.is_set():
             with trio.move_on_after(_BEAT_S):
                 await slot.granted.wait()
-            if slot.throttled():
-                # A prefetch that waits for its turn is not stuck: those before it move, or fail.
+            if slot.throttled() or self._moves(slot.host):
+                # Who waits for a turn is not stuck while those before it move. A prefetch never
+                # is: they move, or fail.
                 slot.beat()
+
+    def _moves(self, host: str) -> bool:
+        """Whether bytes come for those whose end is waited for: of a host, or of all when full."""
+        since, full = trio.current_time() - _BEAT_S, self._busy >= self._total
+        return any(one.moved >= since for one in self._held if full or one.host == host)
 
     def give(self) -> None:
         """Give every slot that is free to whoever is next; called again when a priority rose."""

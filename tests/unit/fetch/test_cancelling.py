@@ -8,16 +8,17 @@ from typing_extensions import override
 
 from cafs.errors import CafsError, CancelledError
 from cafs.fetch.flight import Flight
-from cafs.fetch.hold import Flights, Hold
+from cafs.fetch.hold import Hold
 from cafs.fetch.interfaces import Content, Patience, Priority
 from cafs.fetch.progress import Progress
 from cafs.model.digest import Digest
-from cafs.model.span import Span, SpanSet
+from cafs.model.span import Span
 from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import HangBeforeHead, IgnoreRange, NoValidators, Stall
 from cafs.testing.origin import Origin
 from tests.unit.fetch.conftest import USUAL, Rig, until
+from tests.unit.fetch.test_waiting import Nowhere
 
 MIB = 1 << 20
 FOR_EVER = Patience(None)
@@ -154,7 +155,7 @@ async def test_who_does_not_wait_at_the_moment_is_told_when_he_next_would() -> N
         assert not place.flights
 
 
-class Somewhere(Flights):
+class Somewhere(Nowhere):
     """A place where nothing has come yet."""
 
     def __init__(self) -> None:
@@ -164,26 +165,6 @@ class Somewhere(Flights):
         self.flights.clear()
 
     @override
-    def missing(self, span: Span) -> SpanSet:
-        return SpanSet([span])
-
-    @override
     def book(self, span: Span) -> list[Flight]:
         self.flights.append(Flight(span))
         return list(self.flights)
-
-    @override
-    def check(self, span: Span, patience: Patience) -> None:
-        pass
-
-    @override
-    def abandoned(self, span: Span, error: CafsError, patience: Patience) -> None:
-        pass
-
-    @override
-    def crowd(self) -> None:
-        pass
-
-    @override
-    def useful(self, priority: Priority) -> int:
-        return 4

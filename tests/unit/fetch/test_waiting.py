@@ -57,6 +57,10 @@ class Nowhere(Flights):
         pass
 
     @override
+    def hurry(self, flight: Flight) -> None:
+        pass
+
+    @override
     def useful(self, priority: Priority) -> int:
         return 4
 
