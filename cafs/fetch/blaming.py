@@ -112,7 +112,7 @@ class Blame:
             self._condemn(senders.pop(), error)
         else:
             self._mixed += pieces
-        self._next(pieces)
+        self._next(pieces, senders)
 
     def take_spared(self) -> SpanSet:
         """What of the wrong whole is of the source that is asked alone now; once."""
@@ -150,9 +150,10 @@ class Blame:
         self._guilty[number] = why
         self._sources.condemn(number, why)
 
-    def _next(self, pieces: Iterable[Piece]) -> None:
+    def _next(self, pieces: Iterable[Piece], senders: set[int]) -> None:
         """Let the next source show what it has, or give up until somebody asks again."""
-        if self._sources.only is not None:
+        if self._sources.only is not None and senders <= {self._sources.only}:
+            # Else it only stepped in for another that gave no more, and has not been alone yet.
             self._tried.add(self._sources.only)
         left = [number for number in self._sources.suspects() if number not in self._tried]
         if left:

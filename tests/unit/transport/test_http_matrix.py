@@ -13,8 +13,7 @@ fresh and complete are right under every behaviour. Then the same behaviours at 
 mirrors of content that has a digest: the reader sees none of them.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -24,14 +23,7 @@ import trio
 
 from cafs.errors import CafsError
 from cafs.fetch import fetcher as fetching
-from cafs.fetch.fetcher import Fetcher, open_fetcher
-from cafs.fetch.interfaces import Content, Patience, Source
-from cafs.metrics import Metrics
-from cafs.model.descriptor import Descriptor
-from cafs.model.digest import digest_of
-from cafs.model.resolved import Part
 from cafs.model.spec import Pull
-from cafs.store.store import Store, open_store
 from cafs.testing.answers import Answer, Ask, text_answer
 from cafs.testing.faults import (
     ChangedEtag,
@@ -60,16 +52,12 @@ from cafs.testing.oddities import (
     Unsatisfiable,
 )
 from cafs.testing.origin import AUTO, Origin
-from cafs.transport.http import HttpLimits, HttpTransport
-from cafs.transport.metering import Metering
-from cafs.transport.redirecting import Redirecting, RedirectPolicy
-from cafs.transport.retrying import Retrying, RetryPolicy
-from cafs.transport.revalidating import Locator
+from cafs.transport.http import HttpLimits
+from tests.unit.transport.fetching import CALM, HASTY, HURRY, NOW, opened
 
 BODY: Final = bytes(range(251)) * 2500
 HEAD: Final = 256 << 10
 """What of the content is there in the state "partial"."""
-NOW: Final = 1_800_000_000.0
 AGE: Final = 100
 PLACES: Final = {
     "none": ("nothing",),
@@ -77,10 +65,6 @@ PLACES: Final = {
     "part": ("partial",),
 }
 """The states, by what must be kept for them; those that ask nobody come first."""
-QUICK: Final = RetryPolicy(retries=2, initial_s=0.01, jitter=False, retry_after_cap_s=0.01)
-HURRY: Final = Patience(5.0)
-CALM: Final = HttpLimits(connect_s=5.0, head_s=5.0, stall_s=5.0)
-HASTY: Final = HttpLimits(connect_s=5.0, head_s=0.2, stall_s=0.2)
 
 Arrange: TypeAlias = Callable[[Origin, str], None]
 
@@ -274,55 +258,6 @@ CASES: Final = {
 }
 
 
-class Bench:
-    """A store, and what fetches into it."""
-
-    def __init__(self, store: Store, fetcher: Fetcher, transport: Redirecting, now: float) -> None:
-        metrics = Metrics()
-        self.fetcher = fetcher
-        self.transport = transport
-        self.seen_whole = trio.Event()
-        asking = Retrying(transport, QUICK, metrics)
-        self.locator = Locator(asking, store.documents, metrics, lambda: now)
-
-    async def located(self, url: str, pull: Pull) -> Content:
-        """The content at a URL, without a pin."""
-        found = await self.locator.locate(url, pull=pull)
-        part = found.part
-
-        async def learned(descriptor: Descriptor) -> None:
-            await self.locator.learned(url, descriptor)
-            self.seen_whole.set()
-
-        sources = [Source(self.transport, url)]
-        return await self.fetcher.content(
-            part, sources, name=url, first=found.head_response, learned=learned, patience=HURRY
-        )
-
-    async def pinned(self, *urls: str) -> bytes:
-        """The bytes of content that has a digest and mirrors."""
-        part = Part(
-            media_type="application/x-test", size=len(BODY), digest=digest_of(BODY), urls=urls
-        )
-        sources = [Source(self.transport, url) for url in urls]
-        content = await self.fetcher.content(part, sources, name=urls[0])
-        return await content.read(0, len(BODY), HURRY)
-
-
-@asynccontextmanager
-async def opened(path: Path, now: float = NOW, limits: HttpLimits = CALM) -> AsyncIterator[Bench]:
-    metrics = Metrics()
-    http = Redirecting(Metering(HttpTransport(limits=limits), metrics), RedirectPolicy())
-    try:
-        async with (
-            open_store(path) as store,
-            open_fetcher(store, metrics, policy=QUICK) as fetcher,
-        ):
-            yield Bench(store, fetcher, http, now)
-    finally:
-        await http.aclose()
-
-
 async def prepare(path: Path, url: str, state: str) -> None:
     """Bring the store into a state, as an earlier process would have."""
     if state == "nothing":
@@ -342,8 +277,9 @@ async def outcome(path: Path, url: str, state: str, limits: HttpLimits = CALM) -
     pull: Pull = "new" if state == "complete" else "update"
     async with opened(path, NOW + later, limits) as bench:
         try:
-            content = await bench.located(url, pull)
-            read = await content.read(0, len(BODY) + 1, HURRY)
+            with trio.fail_after(30):
+                content = await bench.located(url, pull)
+                read = await content.read(0, len(BODY) + 1, HURRY)
         except CafsError as error:
             return error.code
         assert read == BODY, f"{state}: other bytes"
@@ -395,7 +331,8 @@ async def test_with_a_digest_the_next_mirror_is_tried_after(
         case.arrange(origin, "/a")
     good = origin.put("/b", BODY)
     async with opened(tmp_path / "store", limits=case.limits) as bench:
-        assert await bench.pinned(url, good) == BODY
+        content = await bench.pinned(BODY, url, good)
+        assert await content.read(0, len(BODY), HURRY) == BODY
 
 
 async def test_a_304_with_another_age_is_fresh_for_that_long(
