@@ -30,6 +30,8 @@ _EXCLUDED_S: Final = (1.0, 300.0)
 """How long a host that failed comes after the others: at first, and at most."""
 _WRONG_S: Final = 600.0
 """The same for one whose bytes were wrong."""
+_HOSTS: Final = 1024
+"""Hosts that are remembered; of more, those that were heard of longest ago are forgotten."""
 USUAL_LENGTH: Final = 1 << 20
 """Bytes for which hosts are compared where nobody says how many are wanted."""
 
@@ -174,7 +176,18 @@ class Ratings:
         return [_told(host, one) for host, one in sorted(self._hosts.items())]
 
     def _host(self, host: str) -> _Host:
-        return self._hosts.setdefault(host, _Host())
+        one = self._hosts.get(host)
+        if one is None:
+            if len(self._hosts) >= _HOSTS:
+                self._forget()
+            one = self._hosts[host] = _Host()
+        return one
+
+    def _forget(self) -> None:
+        """Make room, unless all are in use."""
+        idle = [host for host, one in self._hosts.items() if not one.busy]
+        if idle:
+            del self._hosts[min(idle, key=lambda host: self._hosts[host].measured)]
 
     def _compare(self, hosts: Sequence[str], known: Sequence[_Host]) -> None:
         """Note who is slow beside the best of those that have the same content."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import trio
 from typing_extensions import override
 
-from cafs.errors import AccessError, CafsError
+from cafs.errors import AccessError, CafsError, SizeMismatchError
 from cafs.fetch.interfaces import Source
 from cafs.fetch.rating import USUAL_LENGTH, Ratings
 
@@ -102,7 +102,7 @@ class Sources:
         count = self._refused.get(number, (0.0, 0))[1]
         until = trio.current_time() + min(most, least * 2.0**count)
         self._refused[number] = (until, min(count + 1, 30))
-        if isinstance(error, AccessError):
+        if isinstance(error, AccessError | SizeMismatchError):
             self._ratings.refused(self._hosts[number], error.line)
 
     def accept(self, number: int) -> None:

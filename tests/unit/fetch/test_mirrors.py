@@ -96,6 +96,17 @@ async def test_a_mirror_that_wants_credentials_is_told_and_the_next_one_has_it(
     assert str(code) in rating.why
 
 
+async def test_a_mirror_with_another_size_is_told_and_the_next_one_is_read(
+    rig: Rig, mirrors: list[Origin]
+) -> None:
+    mirrors[0].put(PATH, b"cut off")
+    await bring(rig, mirrors[:2])
+    rating = told(rig, mirrors[0])
+    assert rating is not None
+    assert rating.state == "failing"
+    assert f"expected {SIZE} bytes" in rating.why
+
+
 async def test_when_all_refuse_the_first_one_says_why(rig: Rig, mirrors: list[Origin]) -> None:
     mirrors[0].fault(PATH, Status(403))
     mirrors[1].remove(PATH)

@@ -121,6 +121,16 @@ def test_a_body_that_crawls_is_left_for_one_of_which_nothing_is_known() -> None:
     assert not ratings.worth_leaving("a", ("b",), 8 * MIB, 5 * MIB, 0.0)
 
 
+def test_of_very_many_hosts_those_heard_of_longest_ago_are_forgotten() -> None:
+    ratings = Ratings()
+    with ratings.asking("in use"):
+        for number in range(3000):
+            ratings.answered(f"h{number}", 0.1, float(number))
+        names = {rating.host for rating in ratings.all()}
+    assert len(names) == 1024
+    assert {"in use", "h2999", "h2500"} <= names
+
+
 def test_figures_follow_what_happens() -> None:
     ratings = Ratings()
     assert ratings.figures("a") is None
