@@ -8,17 +8,20 @@ from cafs.transport.interfaces import Head, Response
 
 
 class Remembering(Response):
-    """A response whose document is kept when its body has ended.
+    """A response whose document is kept, as soon as it has come.
 
     Args:
         response: the answer.
-        keep: keeps a document; called once at most.
+        kept: the document that is kept already.
+        keep: keeps a document.
     """
 
-    def __init__(self, response: Response, keep: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, response: Response, kept: str, keep: Callable[[str], Awaitable[None]]
+    ) -> None:
         self._response = response
         self._keep = keep
-        self._kept = response.document
+        self._kept = kept
 
     @property
     @override
@@ -33,8 +36,9 @@ class Remembering(Response):
     @override
     async def receive(self) -> bytes:
         piece = await self._response.receive()
-        if not piece and self._response.document != self._kept:
-            self._kept = self._response.document
+        document = self._response.document
+        if document and document != self._kept:
+            self._kept = document
             await self._keep(self._kept)
         return piece
 

@@ -223,7 +223,7 @@ class Locator:
                 new = replace(new, plugin=response.document)
             new = replace(new, at="" if target == url else target)
             await self._documents.save(url, new)
-            response = Remembering(response, partial(self._remember, url))
+            response = Remembering(response, new.plugin, partial(self._remember, url))
             located = Located(_part(urls, url, new, media_type))
             if response.head.status == _WHOLE and new.digest is None:
                 return replace(located, head_response=response)

@@ -128,6 +128,14 @@ class Exchange:
         self._room.set()
         return piece
 
+    async def wait_over(self) -> None:
+        """Wait until nothing more will come.
+
+        Cancellation: no effect.
+        """
+        while not self.over:
+            await self._news.wait()
+
     def credit(self) -> int:
         """How many more bytes to allow now; 0 when it is too early to speak of it."""
         if not self._credited or self.over or self._taken < WINDOW // 4:

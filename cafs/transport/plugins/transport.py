@@ -21,6 +21,8 @@ T = TypeVar("T")
 _RESTART_S: Final = (0.25, 30.0)
 """How long a program that died is left alone: the first time, and at most. It doubles until a
 request ends well."""
+_END_S: Final = 0.5
+"""How long the end of an answer is waited for, once all its bytes have come."""
 
 
 @asynccontextmanager
@@ -205,14 +207,21 @@ class _PluginResponse(Response):
             program.say(frames.more(exchange.number, granted))
         self._received += len(piece)
         self._check(ended=not piece)
+        if piece and self._complete:
+            # The end follows at once, and has the document; who has all bytes asks for no more.
+            with trio.move_on_after(_END_S):
+                await exchange.wait_over()
         return piece
 
     @override
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
-            complete = self._head.span is not None and self._received == self._head.span.length
-            self._line.program.leave(self._line.exchange, complete=complete)
+            self._line.program.leave(self._line.exchange, complete=self._complete)
+
+    @property
+    def _complete(self) -> bool:
+        return self._head.span is not None and self._received == self._head.span.length
 
     def _check(self, *, ended: bool) -> None:
         span = self._head.span

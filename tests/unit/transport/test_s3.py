@@ -1,10 +1,6 @@
 """S3, against a server process that speaks it: moto, on loopback."""
 
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -25,6 +21,7 @@ from cafs.errors import (
 from cafs.model.pacing import Pacing
 from cafs.model.span import Span
 from cafs.model.validator import Validator
+from cafs.testing.objects import ObjectStore, running_object_store
 from cafs.transport.interfaces import Request
 from cafs.transport.s3 import S3Transport
 from cafs.transport.s3_profile import profile
@@ -35,52 +32,18 @@ KEY = "dir/a%20b%2541.bin"
 """The key ``dir/a b%41.bin``, as a URL spells it."""
 
 
-def put(url: str, body: bytes = b"", **headers: str) -> None:
-    request = urllib.request.Request(url, data=body, headers=headers, method="PUT")
-    urllib.request.urlopen(request).close()
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of an S3 server with some objects in ``s3://bucket``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = str(Path(sys.executable).with_name("moto_server"))
-    command = [program, "-H", "127.0.0.1", "-p", str(port)]
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as moto:
-        try:
-            until = time.monotonic() + 30
-            while not reachable(port):
-                assert moto.poll() is None
-                assert time.monotonic() < until
-                time.sleep(0.02)
-            put(f"{url}/bucket")
-            put(f"{url}/bucket/{KEY}", BODY, **{"Content-Type": "x/y"})
-            put(f"{url}/bucket/empty")
-            yield url
-        finally:
-            moto.terminate()
-
-
-def reachable(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+def server() -> Iterator[ObjectStore]:
+    """An S3 server with some objects in ``s3://bucket``."""
+    with running_object_store() as store:
+        store.put(f"bucket/{KEY}", BODY)
+        store.put("bucket/empty")
+        yield store
 
 
 @pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> S3Transport:
-    environ = {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "me",
-        "AWS_SECRET_ACCESS_KEY": "hunter2",
-        "AWS_REGION": "us-east-1",
-    }
-    return transport(environ, monkeypatch)
+def s3(server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> S3Transport:
+    return transport(server.environment, monkeypatch)
 
 
 def transport(
@@ -131,8 +94,8 @@ async def test_a_span_behind_the_end_tells_the_size(s3: S3Transport) -> None:
     assert caught.value.total == len(BODY)
 
 
-async def test_what_has_not_changed_is_not_sent(s3: S3Transport, server: str) -> None:
-    put(f"{server}/bucket/changing", b"one")
+async def test_what_has_not_changed_is_not_sent(s3: S3Transport, server: ObjectStore) -> None:
+    server.put("bucket/changing", b"one")
     async with await s3.open(Request("s3://bucket/changing")) as response:
         version = response.head.validator
     again = Request("s3://bucket/changing", Span(0, 1), if_changed=version)
@@ -221,12 +184,12 @@ def test_a_profile_is_found_by_its_name(tmp_path: Path) -> None:
 
 
 async def test_the_profile_is_what_is_asked_with(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "credentials").write_text(
         "[default]\naws_access_key_id = D\naws_secret_access_key = hunter2\nregion = eu-west-1\n"
     )
-    environ = {"HOME": str(tmp_path), "AWS_ENDPOINT_URL": server}
+    environ = {"HOME": str(tmp_path), "AWS_ENDPOINT_URL": server.url}
     s3 = transport(environ, monkeypatch)
     assert await read(s3, Request(f"s3://bucket/{KEY}", Span(0, 9))) == BODY[:9]

@@ -1,5 +1,6 @@
 """The example plugins of the documents do what they say: one in sh, one that fetches torrents."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,3 +122,20 @@ async def test_a_torrent_without_peers_is_waited_for_as_long_as_is_set(
     async with open_plugin(impatient) as plugin:
         with pytest.raises(DeadlineError, match="said nothing for 3 s"):
             await read(plugin, f"torrent:{'ab' * 20}/x")
+
+
+def test_the_session_in_the_documents_goes_as_it_is_shown(tmp_path: Path) -> None:
+    """Typed line by line, a plugin says what the page says."""
+    document = (EXAMPLES.parent / "plugins.md").read_text()
+    block = document.partition("<!-- session:")[2].partition("```\n")[2].partition("```")[0]
+    lines = block.splitlines()
+    typed = "".join(f"{line[2:]}\n" for line in lines if line.startswith("> "))
+    shown = "".join(f"{line[2:]}\n" for line in lines if line.startswith("< "))
+    assert shown.count("\n") == 5
+    (tmp_path / "hello.txt").write_text("hello, world")
+    os.utime(tmp_path / "hello.txt", (1_700_000_000, 1_700_000_000))
+    program = str(EXAMPLES / "cafs-transport-shell")
+    command = [program, str(tmp_path)]
+    done = subprocess.run(command, input=typed, capture_output=True, text=True, check=True)
+    assert done.stdout == shown
+    assert done.stderr == ""
