@@ -41,12 +41,14 @@ class Try:
     """One request of a flight: for what, from which source, and who could be next.
 
     ``order`` is all sources that may be asked, ``others`` those that have not failed in this round.
+    ``patient`` says that all have failed before, so that one that is slow to answer is waited for.
     """
 
     gap: Span
     number: int
     order: Sequence[int]
     others: Sequence[int]
+    patient: bool = True
 
 
 class Recovery:
@@ -113,9 +115,15 @@ class Recovery:
             raise error
         self._sources.refuse(number, error)
         if isinstance(error, ContentError) and not isinstance(error, SizeMismatchError):
-            self._sources.condemn(number, error.line)
+            self._denounce(number, error)
         if not self._sources.step_aside(number):
             rotation.refused(number, error, attempt.order)
+
+    def _denounce(self, number: int, error: ContentError) -> None:
+        """Its bytes contradict what it says of them itself: that is proof enough."""
+        if len(self._sources) > 1 and not self._sources.condemned(number):
+            _LOG.warning("fetch.mirror.wrong host=%s: %s", self._sources.host(number), error.line)
+        self._sources.condemn(number, error.line)
 
     def _outside(self, error: RefusedError) -> None:
         """A range outside of the whole means that the whole has another size now."""

@@ -21,6 +21,7 @@ from cafs.testing.faults import (
     Rate,
     Status,
 )
+from cafs.testing.oddities import Digested
 from cafs.testing.origin import Origin, running_origin
 from tests.unit.fetch.conftest import USUAL, Rig, read_all, until
 
@@ -173,6 +174,16 @@ def any_sent(origin: Origin, at: int) -> bool:
         if int(first) <= at <= int(last or SIZE):
             return True
     return False
+
+
+@WRONG
+async def test_a_mirror_whose_bytes_contradict_its_own_digest_is_named_at_once(
+    rig: Rig, mirrors: list[Origin]
+) -> None:
+    mirrors[0].fault(PATH, Digested("Content-Digest"), Corrupt(at=5))
+    await bring(rig, mirrors[:2])
+    assert [state(rig, each) for each in mirrors[:2]] == ["wrong", "ok"]
+    assert mirrors[1].bytes_sent() <= 2 * SIZE
 
 
 @WRONG
