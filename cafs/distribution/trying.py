@@ -1,12 +1,23 @@
 """Trying one place after another."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from cafs.errors import AccessError, CafsError, ContentError, NotFoundError, SourceError
+import trio
+
+from cafs.errors import (
+    AccessError,
+    CafsError,
+    ContentError,
+    NotFoundError,
+    SourceError,
+)
+from cafs.model.pacing import HASTE_S
 
 P = TypeVar("P")
 T = TypeVar("T")
+_MENDABLE: Final = (NotFoundError, AccessError, ContentError, SourceError)
+"""Failures that another place may not have."""
 
 
 async def first_answer(places: Sequence[P], ask: Callable[[P, int | None], Awaitable[T]]) -> T:
@@ -15,7 +26,8 @@ async def first_answer(places: Sequence[P], ask: Callable[[P, int | None], Await
     Args:
         places: where to ask.
         ask: asks a place, at most so many times; None is as often as is usual. All but the last
-            are asked once: retrying a dead one would use up the time that the others need.
+            are asked once, and for a few seconds: to retry a dead one, or to wait for it, would use
+            up the time that the others need. Those that only were slow are asked again at the end.
 
     Raises:
         CafsError: what the first one failed with, when all failed. Failures that another place
@@ -23,10 +35,21 @@ async def first_answer(places: Sequence[P], ask: Callable[[P, int | None], Await
 
     Cancellation: as ``ask``.
     """
-    failures: list[CafsError] = []
-    for number, place in enumerate(places, 1):
+    failures: dict[int, CafsError] = {}
+    last = len(places) - 1
+    hung: list[int] = []
+    for number, place in enumerate(places):
         try:
-            return await ask(place, 1 if number < len(places) else None)
-        except (NotFoundError, AccessError, ContentError, SourceError) as error:
-            failures.append(error)
-    raise failures[0]
+            if number == last:
+                return await ask(place, None)
+            with trio.move_on_after(HASTE_S):
+                return await ask(place, 1)
+            hung.append(number)
+        except _MENDABLE as error:
+            failures[number] = error
+    for number in hung:
+        try:
+            return await ask(places[number], None)
+        except _MENDABLE as error:
+            failures[number] = error
+    raise failures[min(failures)]

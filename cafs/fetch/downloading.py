@@ -6,6 +6,7 @@ with a pin may come from several sources at once: its digest tells whether that 
 ``blaming`` whose fault it was if not.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ import trio
 from cafs.errors import (
     CafsError,
     ContentError,
+    DeadlineError,
     RefusedError,
     SizeMismatchError,
     UnsupportedError,
@@ -31,6 +33,7 @@ from cafs.fetch.scouting import Scouting
 from cafs.fetch.sources import Sources, place_of
 from cafs.fetch.timing import Timed
 from cafs.model.address import shown
+from cafs.model.pacing import HASTE_S
 from cafs.model.span import Span, SpanSet
 from cafs.store.locking import SpanLock
 from cafs.store.streams import Stream
@@ -117,7 +120,8 @@ class Downloader:
         if flight.single and self.first is not None:
             number = self.sources.number(self.first_url)
         others = rotation.others(number, order)
-        return Try(gap=gap, number=number, order=order, others=others)
+        patient = rotation.rounds > 0
+        return Try(gap=gap, number=number, order=order, others=others, patient=patient)
 
     def present(self, around: Span | None = None) -> SpanSet:
         """What is in the store; as ``Stream.present``."""
@@ -202,18 +206,24 @@ class Downloader:
     async def _send(self, flight: Flight, attempt: Try) -> Response:
         source, ranged = self.sources[attempt.number], not flight.single
         began = trio.current_time()
-        response = await source.transport.open(
-            Request(
-                source.url,
-                span=attempt.gap if ranged else None,
-                if_range=self.terms.validator if ranged and self.terms.steady else None,
-                attempts=1,
-                failed=flight.note,
-            )
+        request = Request(
+            source.url,
+            span=attempt.gap if ranged else None,
+            if_range=self.terms.validator if ranged and self.terms.steady else None,
+            attempts=1,
+            failed=flight.note,
         )
+        response = await self._opened(source, request, attempt)
         now = trio.current_time()
         self._means.ratings.answered(self.sources.host(attempt.number), now - began, now)
         return response
+
+    async def _opened(self, source: Source, request: Request, attempt: Try) -> Response:
+        """The answer; while there are others to ask, it must come soon."""
+        limit_s = HASTE_S if attempt.others and not attempt.patient else math.inf
+        with trio.move_on_after(limit_s):
+            return await source.transport.open(request)
+        raise DeadlineError(f"GET {shown(source.url)}: no answer in {limit_s:g} s, and others may")
 
     async def _usable(self, flight: Flight, attempt: Try, response: Response) -> bool:
         whole = judge(response.head, self.terms, self.size)

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
+HASTE_S: Final = 3.0
+"""How long a place may take to answer while there are others to ask, seconds: one that hangs must
+not use up the deadline of those who wait. When all have failed, each has its whole time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pacing:

@@ -6,12 +6,16 @@ has the size, the version and whether ranges work, where a HEAD is often refused
 do not work, it is already the content.
 """
 
+import math
 import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
+
+import trio
 
 from cafs.errors import AccessError, CafsError, NotFoundError, OfflineError, RefusedError
 from cafs.metrics import Metrics
@@ -19,6 +23,7 @@ from cafs.model.address import shown
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.document import CacheDocument
 from cafs.model.mapping import Route, straight
+from cafs.model.pacing import HASTE_S
 from cafs.model.resolved import Part
 from cafs.model.span import Span
 from cafs.model.spec import Pull
@@ -99,8 +104,8 @@ class Locator:
         ``never`` takes any document and asks nobody. ``new`` takes any document whose content has
         been seen whole; with no other it asks, and is content with an old document when nobody
         answers. ``update`` and ``lock`` ask unless the document is fresh. A mirror is asked
-        when the URLs before it are missing, refuse, want credentials or fail; all but the last are
-        tried once.
+        when the URLs before it are missing, refuse, want credentials, fail or hang; all but the
+        last are tried once, and those that only were slow again at the end.
 
         Args:
             url: what is asked first.
@@ -161,31 +166,36 @@ class Locator:
         media_type: str,
         failed: Callable[[CafsError], None] | None,
     ) -> Located:
-        """The first URL that answers."""
-        failures: list[CafsError] = []
+        """The first URL that answers. One that hangs is waited for when the others have failed."""
+        failures: dict[int, CafsError] = {}
         asked = [(url, target) for url in urls for target in self._route(url)]
-        for url, target in asked:
+        last = len(asked) - 1
+        turns = deque((number, number != last) for number in range(len(asked)))
+        while turns:
+            number, hurried = turns.popleft()
+            url, target = asked[number]
             fresh = self._fresh(url)
             if fresh is not None:
                 self._metrics.add("transport.fresh")
                 return Located(_part(urls, url, fresh, media_type))
-            attempts = None if (url, target) == asked[-1] else 1
             try:
-                return await self._ask(
-                    urls,
-                    url,
-                    target,
-                    media_type=media_type,
-                    attempts=attempts,
-                    failed=failed,
-                )
+                with trio.move_on_after(HASTE_S if hurried else math.inf):
+                    return await self._ask(
+                        urls,
+                        url,
+                        target,
+                        media_type=media_type,
+                        attempts=1 if hurried else None,
+                        failed=failed,
+                    )
+                turns.append((number, False))
             except (NotFoundError, AccessError, RefusedError) as error:
-                failures.append(error)
+                failures[number] = error
             except CafsError as error:
                 if not error.transient:
                     raise
-                failures.append(error)
-        raise _together(failures)
+                failures[number] = error
+        raise _together([failures[number] for number in sorted(failures)])
 
     def _fresh(self, url: str) -> CacheDocument | None:
         """The URL's document, if it need not be asked about; one from elsewhere tells nothing."""

@@ -167,6 +167,22 @@ def test_the_deadline_holds_over_several_mirrors_that_hang(
         assert DEADLINE_S - 0.1 <= time.monotonic() - began <= DEADLINE_S + SLACK_S
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_mirror_that_hangs_does_not_use_up_the_deadline(
+    cafs: Cafs, origin: Origin, pinned: bool
+) -> None:
+    body = Generated(MIB, seed=9)
+    urls = [origin.put(f"/{name}", body) for name in "ab"]
+    pin = f'integrity = "sha256:{body.sha256()}"\n' if pinned else ""
+    origin.fault("/a", HangBeforeHead())
+    toml = (
+        f'[mount]\npath = "cafs"\n[ref.x]\nfrom = "{urls[0]}"\nmirrors = ["{urls[1]}"]\n'
+        f'deadline = "8s"\n{pin}'
+    )
+    with cafs.mount(toml) as mounted:
+        assert mounted.ref("x").read_bytes() == body.read(0, MIB)
+
+
 @pytest.mark.parametrize(("compression", "pinned"), [("", False), ("gz", True)])
 def test_a_first_pass_that_takes_longer_than_the_deadline_ends_well(
     cafs: Cafs, origin: Origin, compression: str, pinned: bool
