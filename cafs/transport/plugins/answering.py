@@ -43,6 +43,11 @@ def head_of(request: Request, says: HeadSays) -> Head:
     partial = request.span is not None and says.span is not None
     if says.span is not None and not partial and not whole:
         raise _contradiction(request, says)
+    if partial and request.if_range is not None and not says.validator:
+        # Nothing would tell whether it is of the version that the other parts are of.
+        raise RefusedError(
+            f"GET {shown(request.url)}: the plugin does not tell the version that a part is of"
+        )
     return Head(
         url=request.url,
         status=_PARTIAL if partial else _WHOLE,

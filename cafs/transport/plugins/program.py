@@ -7,9 +7,6 @@ never started again here; who wants it again makes another.
 
 import logging
 import math
-import os
-import signal
-import subprocess
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,14 +32,15 @@ from cafs.transport.plugins.frames import (
 )
 from cafs.transport.plugins.handshake import PROTOCOL, Outcome, Version, compared
 from cafs.transport.plugins.last_words import LastWords
+from cafs.transport.plugins.running import Running, start
 
 _LOG: Final = logging.getLogger("cafs.transport")
 _READ: Final = 256 << 10
-_GRACE_S: Final = 2.0
-"""How long a plugin may take to end once its stdin has ended."""
 _LAST_S: Final = 0.5
 """How long what a plugin said before it ended is waited for: it is in the pipe, or the pipe is held
 by a child that outlives it."""
+_LEFT: Final = 1024
+"""Requests that nobody waits for and that are not ended; more, and cancelling means nothing."""
 
 
 class Program:
@@ -93,27 +91,16 @@ class Program:
 
     async def _run(self) -> None:
         try:
-            process = await trio.lowlevel.open_process(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd="/",
-                start_new_session=True,
-                # The group is the one that we have; setting it rules vfork out, during which this
-                # whole process stands still. The program may lie in the mount that we serve.
-                group=os.getegid(),
-            )
+            running = await start(self._command)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             hint = f"install it, or say where it is: plugins.{self._scheme}.command"
             self._die(Fault(RefusedError, f"cannot be started: {reason}", hint=hint))
             return
         try:
-            await self._serve(process)
+            await self._serve(running)
         finally:
-            with trio.CancelScope(shield=True):
-                await _end(process)
+            await running.end()
 
     async def ask(self, url: str, line: Callable[[int], bytes]) -> Exchange:
         """Send a request, as soon as the plugin takes one more.
@@ -156,6 +143,8 @@ class Program:
         if self._serial:
             # It may be in the middle of sending, and looks at nothing before it has sent all.
             self._stop(Fault(UnreachableError, "was stopped with a request", blame=False))
+        elif sum(each.left for each in self._exchanges.values()) > _LEFT:
+            self._stop(Fault(RefusedError, f"ended none of {_LEFT} requests that were cancelled"))
         else:
             self.say(frames.cancel(exchange.number))
 
@@ -180,21 +169,20 @@ class Program:
         said = redacted(self._words.text, (url,))
         return f"; its last words: {said}" if said else ""
 
-    async def _serve(self, process: trio.Process) -> None:
-        stdin, stdout, stderr = _pipes(process)
+    async def _serve(self, running: Running) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._words.listen, stderr)
-            nursery.start_soon(self._write, stdin)
-            nursery.start_soon(self._watch, process)
+            nursery.start_soon(self._words.listen, running.stderr)
+            nursery.start_soon(self._write, running.stdin)
+            nursery.start_soon(self._watch, running.process)
             with self._talking:
-                fault = await self._talk(stdout)
+                fault = await self._talk(running.stdout)
                 self.fault = self.fault or fault
             fault = self.fault or Fault(UnreachableError, "ended", ended=True)
             with trio.move_on_after(_LAST_S):
                 if fault.ended:
-                    fault = fault.with_code(await process.wait())
+                    fault = fault.with_code(await running.process.wait())
             self.fault = fault
-            _kill(process)
+            running.kill()
             with trio.move_on_after(_LAST_S):
                 await self._words.ended.wait()
             self._die(fault)
@@ -308,30 +296,3 @@ class Program:
         for exchange in list(self._exchanges.values()):
             exchange.failed(self.failure(exchange.url))
             self._forget(exchange)
-
-
-def _pipes(
-    process: trio.Process,
-) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream, trio.abc.ReceiveStream]:
-    if process.stdin is None or process.stdout is None or process.stderr is None:
-        raise ValueError("a plugin is started with three pipes")
-    return process.stdin, process.stdout, process.stderr
-
-
-def _kill(process: trio.Process) -> None:
-    """Kill it with its children; they have a session of their own."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-async def _end(process: trio.Process) -> None:
-    """End it: by the end of its stdin, and if that does not help, by force."""
-    stdin, *outputs = _pipes(process)
-    await stdin.aclose()
-    with trio.move_on_after(_GRACE_S):
-        await process.wait()
-    _kill(process)
-    await process.wait()
-    for stream in outputs:
-        await stream.aclose()

@@ -81,7 +81,7 @@ def whole(plugin: "Plugin", number: int, data: bytes, get: Get) -> None:
     start, stop = get["span"] or (0, len(data))
     stop = min(stop, len(data))
     span = None if get["span"] is None else [start, stop]
-    plugin.say({"id": number, "head": {"total": len(data), "span": span}})
+    plugin.say({"id": number, "head": {"total": len(data), "span": span, "validator": "v1"}})
     plugin.send(number, data[start:stop])
     plugin.say({"id": number, "done": {}})
 

@@ -160,7 +160,21 @@ async def test_a_body_is_neither_shorter_nor_longer_than_announced() -> None:
         assert await read(plugin, f"x:say/{UNSIZED}") == b"abcd"
 
 
-async def test_the_program_has_its_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_part_tells_its_version_when_there_are_others() -> None:
+    part = (
+        '{"id":ID,"head":{"total":9,"span":[0,3]}}%0A{"id":ID,"data":3}%0Aabc{"id":ID,"done":{}}%0A'
+    )
+    async with open_plugin(spec()) as plugin:
+        assert await read(plugin, Request(f"x:say/{part}", Span(0, 3))) == b"abc"
+        with pytest.raises(RefusedError, match="does not tell the version"):
+            await read(plugin, Request(f"x:say/{part}", Span(0, 3), if_range=Validator("v1")))
+
+
+async def test_the_program_has_its_own_environment_without_our_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CAFS_TEST_WORD", "sesame")
+    monkeypatch.setenv("CAFS_LOGIN_EXAMPLE_COM", "me:hunter2")
     async with open_plugin(spec()) as plugin:
         assert await read(plugin, "x:env/CAFS_TEST_WORD") == b"sesame"
+        assert await read(plugin, "x:env/CAFS_LOGIN_EXAMPLE_COM") == b""
