@@ -6,6 +6,8 @@
 - cold: from an empty store, the first byte, a file, a whole blob, a whole archive; seconds beside
   those of curl and tar, and bytes and requests as the origin counted them; the blob without a
   keeper too.
+- network: whole files over lines of 1 Gbit/s and 1 ms, and 100 Mbit/s and 30 ms, beside curl; four
+  at once; many small files prefetched over 30 ms, beside one at a time. ``--blob`` is 1024 here.
 - restart: until a mount is ready, until it answers after its worker was killed, and a reload;
   beside a bare Python.
 - help: ``cafs --help`` beside a bare Python.
@@ -30,11 +32,12 @@ from cafs.testing.command import start_programs_by_fork
 from cafs.testing.cooling import Cold
 from cafs.testing.faults import Latency, Rate
 from cafs.testing.measuring import Measured, alternating, output, seconds, table
+from cafs.testing.networking import Network
 from cafs.testing.origin import running_origin
 from cafs.testing.restarting import Restart
 from cafs.testing.warming import Warm
 
-_SCENARIOS: Final = ("warm", "cold", "restart", "help")
+_SCENARIOS: Final = ("warm", "cold", "network", "restart", "help")
 _MIB: Final = 1 << 20
 
 
@@ -60,7 +63,8 @@ def _scenarios(
 ) -> dict[str, Callable[[], Iterator[Measured]]]:
     return {
         "warm": Warm(site, given.rounds).measure,
-        "cold": Cold(site, given.rounds, given.blob * _MIB).measure,
+        "cold": Cold(site, given.rounds, (given.blob or 256) * _MIB).measure,
+        "network": Network(site, given.rounds, (given.blob or 1024) * _MIB, given.files).measure,
         "restart": Restart(site, given.rounds).measure,
         "help": lambda: _usage(given.rounds),
     }
@@ -73,7 +77,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="medians are of so many (5)")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--rate", type=float, help="bytes/s that the origin sends, in all")
-    parser.add_argument("--blob", type=int, default=256, help="MiB of the large file (256)")
+    parser.add_argument("--blob", type=int, help="MiB of the large file (256, network: 1024)")
+    parser.add_argument("--files", type=int, default=5000, help="small files of network (5000)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
     given = parser.parse_args()
     start_programs_by_fork()
@@ -94,6 +99,7 @@ def main() -> None:
         "latency_s": given.latency,
         "rate": given.rate,
         "blob_mib": given.blob,
+        "files": given.files,
     }
     results = {name: [asdict(one) for one in measured] for name, measured in found.items()}
     given.json.parent.mkdir(parents=True, exist_ok=True)
