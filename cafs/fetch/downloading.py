@@ -26,7 +26,7 @@ from cafs.fetch.flight import Flight
 from cafs.fetch.interfaces import Source
 from cafs.fetch.judging import Terms, judge, wrong_size
 from cafs.fetch.means import Means
-from cafs.fetch.planning import LONGEST, joined
+from cafs.fetch.planning import LONGEST, joined, worth
 from cafs.fetch.recovering import Recovery, Try
 from cafs.fetch.rotation import Rotation
 from cafs.fetch.scouting import Scouting
@@ -127,6 +127,10 @@ class Downloader:
         """What is in the store; as ``Stream.present``."""
         return SpanSet() if self.stream is None else self.stream.present(around)
 
+    def gap(self, host: str) -> int:
+        """The most bytes that cost less than another request to the host."""
+        return worth(self._means.ratings.figures(host))
+
     def _fits(self, flight: Flight) -> bool:
         return flight.single or not self.single
 
@@ -146,8 +150,7 @@ class Downloader:
             flight.span = Span(0, self.size or 0)
         rest = Span(flight.position, flight.span.stop)
         missing = stream.present(rest).missing(rest)
-        near = self._means.slots.rates.gap(place_of(flight.url))
-        gap = next(iter(joined(missing, near)), None)
+        gap = next(iter(joined(missing, self.gap(place_of(flight.url)))), None)
         reached = flight.span.stop if gap is None else gap.start
         if reached > flight.position:
             flight.beat()

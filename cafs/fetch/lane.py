@@ -138,7 +138,7 @@ class Lane(Flights):
     def passed(self, span: Span) -> None:
         """Note that a reader reads the span, and fetch ahead of it when it goes forward."""
         self._touched = trio.current_time()
-        at_once, gap = self.useful(Priority.READAHEAD), self._slots.rates.gap(self._host)
+        at_once, gap = self.useful(Priority.READAHEAD), self.downloader.gap(self._host)
         ahead = self._readahead.advise(span, self.end, at_once=at_once, gap=gap)
         if ahead is None or self.downloader.single or not self.missing(ahead):
             return
@@ -177,7 +177,7 @@ class Lane(Flights):
             return list(self._flights)
         flying = [flight.rest for flight in self._flights]
         present = self.downloader.present(planning.around(span))
-        gap = self._slots.rates.gap(self._host)
+        gap = self.downloader.gap(self._host)
         for each in planning.requests(span, present, flying, self.end, gap):
             self._start(Flight(each))
         wanted = span.clamp(self.end)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from cafs.fetch.rating import Figures
 from cafs.model.span import Span, SpanSet
 
 GRANULE: Final = 256 << 10
@@ -12,6 +13,16 @@ LONGEST: Final = 8 << 20
 """The most that one ranged request fetches, and that one lock covers."""
 AT_ONCE: Final = 4
 """Requests for a long read that are under way at once, where more are not known to help."""
+
+LARGEST_GAP: Final = 8 << 20
+"""A gap that is fetched too is never larger than this, whatever a request costs."""
+
+
+def worth(figures: Figures | None) -> int:
+    """The most bytes that cost less than another request; 0 when nothing is known of the host."""
+    if figures is None:
+        return 0
+    return min(LARGEST_GAP, int(figures.latency_s * figures.rate))
 
 
 def window(first: int, stop: int, at_once: int = AT_ONCE) -> Span:

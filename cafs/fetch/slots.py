@@ -21,7 +21,6 @@ from typing_extensions import override
 
 from cafs.fetch.climbing import Climb
 from cafs.fetch.interfaces import Priority
-from cafs.fetch.rates import Rates
 from cafs.fetch.throttling import Lull, Paced, Throttle, stand_aside
 from cafs.model.pacing import USUAL
 from cafs.transport.interfaces import Response
@@ -118,32 +117,17 @@ class Slot(Lull):
         """When bytes last came for it."""
         self._slots = slots
         self._beat = beat
-        self._asked = 0.0
-        self._answered = False
-
-    def ask(self) -> None:
-        """The request is sent."""
-        self._asked = trio.current_time()
 
     def paced(self, response: Response) -> Response:
         """The head has come: its body, received as fast as this request may."""
-        now = trio.current_time()
-        self._answered = True
-        self._slots.rates.answered(self.host, now - self._asked, now)
         self.arrived(0, _ANSWER)
         return Paced(response, self, self._slots.throttle, self.arrived)
 
     def arrived(self, count: int, more: int = 0) -> None:
         """Bytes have come."""
         self.moved = now = trio.current_time()
-        self._slots.rates.received(self.host, count, now)
         host = self._slots.host(self.host)
         (host.prefetching if self.prefetch else host.reading).done(count + more, now)
-
-    def leave(self) -> None:
-        """It is over."""
-        if self._answered:
-            self._slots.rates.ended(self.host)
 
     @override
     def throttled(self) -> bool:
@@ -191,7 +175,6 @@ class Slots:
         self._held: set[Slot] = set()
         self._claims = False
         self._hosts: dict[str, _Host] = {}
-        self.rates = Rates()
         self.throttle = Throttle(rate)
 
     def host(self, name: str) -> _Host:
@@ -250,7 +233,6 @@ class Slots:
         try:
             await self._granted(slot)
             await stand_aside(slot)
-            slot.ask()
             yield slot
         finally:
             self._leave(slot)
@@ -319,7 +301,6 @@ class Slots:
 
     def _leave(self, slot: Slot) -> None:
         if slot.granted.is_set():
-            slot.leave()
             self._held.discard(slot)
             self._count(slot, -1)
         else:
