@@ -97,6 +97,18 @@ def test_a_plugin_that_is_killed_is_started_again_under_a_reader(cafs: Cafs) -> 
             os.kill(pid, 0)
 
 
+def test_a_plugin_that_fails_gives_way_to_a_mirror(cafs: Cafs) -> None:
+    enable_x(cafs)
+    body = content(0, 3_000_000)
+    pin = hashlib.sha256(body).hexdigest()
+    toml = (
+        PROJECT + '[ref.data]\nfrom = "x:die"\nmirrors = ["x:bytes/3000000"]\n'
+        f'integrity = "sha256:{pin}"\n'
+    )
+    with cafs.mount(toml) as mounted:
+        assert mounted.ref("data").read_bytes() == body
+
+
 def test_why_a_plugin_failed_is_said(cafs: Cafs) -> None:
     enable_x(cafs)
     toml = (
