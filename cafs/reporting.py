@@ -225,7 +225,7 @@ class Reports:
 
     def inflight(self) -> tuple[FetchStatus, ...]:
         """The fetches under way."""
-        return fetch_status(self._fetcher.inflight(), time.time())
+        return fetch_status([*self._resolver.inflight(), *self._fetcher.inflight()], time.time())
 
     def status(self) -> Status:
         """The whole."""

@@ -50,7 +50,10 @@ def _show(told: "Fetching") -> None:
 
     whom = told.mount_point or f"pid {told.pid}"
     for fetch in told.inflight:
-        done = f"{size(fetch.received)} of {size(fetch.stop - fetch.start)} at {fetch.start}"
+        length = fetch.stop - fetch.start
+        done = f"{size(fetch.received)} of {size(length)} at {fetch.start}"
+        if not length:
+            done = "what it means"
         since = duration(fetch.seconds)
-        where = fetch.url or "(waits for its turn)"
-        say(f"{fetch.id}  {fetch.name}: {done}, {fetch.priority}, for {since}, {whom}, {where}")
+        where = f", {fetch.url}" if fetch.url else ""
+        say(f"{fetch.id}  {fetch.name}: {done}, {fetch.priority}, for {since}, {whom}{where}")

@@ -74,7 +74,7 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
         tenancy = partial(visiting, description="prefetch", key=live.key)
     async with (
         open_system(loaded, description="prefetch", tenancy=tenancy) as system,
-        heard(system.fetcher, PREFETCH, None),
+        heard(system, PREFETCH, None),
     ):
         with board(len(specs), quiet=quiet, as_json=as_json) as reports:
             codes = await _fetch_all(system, specs, reports)

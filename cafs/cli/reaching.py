@@ -19,7 +19,8 @@ from cafs.control import fetches as control
 from cafs.errors import MountError
 
 if TYPE_CHECKING:
-    from cafs.control.listening import Fetches
+    from cafs.assemble import System
+    from cafs.fetch.interfaces import Inflight
 
 _LOG: Final = logging.getLogger("cafs")
 PREFETCH: Final = "prefetch"
@@ -35,13 +36,13 @@ class Heard:
 
 
 @asynccontextmanager
-async def heard(fetches: "Fetches", of: str, mount_point: Path | None) -> AsyncIterator[None]:
+async def heard(system: "System", of: str, mount_point: Path | None) -> AsyncIterator[None]:
     """Let what this process fetches be listed and ended by others, in the block.
 
     It works without, so that a directory which cannot be used costs a warning only.
 
     Args:
-        fetches: what is fetched.
+        system: what fetches.
         of: the mount's key, or ``PREFETCH``.
         mount_point: absolute; None for no mount.
     """
@@ -54,8 +55,23 @@ async def heard(fetches: "Fetches", of: str, mount_point: Path | None) -> AsyncI
         yield
         return
     place = None if mount_point is None else str(mount_point)
-    async with listening(directory, of, fetches, mount_point=place):
+    async with listening(directory, of, _Everything(system), mount_point=place):
         yield
+
+
+class _Everything:
+    """Both kinds of what a system asks sources for: what refs mean, and content."""
+
+    def __init__(self, system: "System") -> None:
+        self._system = system
+
+    def inflight(self) -> "list[Inflight]":
+        """What is under way."""
+        return [*self._system.resolver.inflight(), *self._system.fetcher.inflight()]
+
+    def cancel(self, id_: str | None = None) -> list[str]:
+        """End it; the names of what was ended."""
+        return [*self._system.resolver.cancel(id_), *self._system.fetcher.cancel(id_)]
 
 
 def listen_to(mount_point: Path | None) -> Heard:

@@ -105,7 +105,7 @@ async def _serve_alone(loaded: "Settings", mounted: "LiveMount", herald: Herald)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with (
                 open_mounted_session(place, operations, options) as session,
-                heard(system.fetcher, mounted.key, place),
+                heard(system, mounted.key, place),
             ):
                 await _answer(session, signals, begun)
 
@@ -139,7 +139,7 @@ async def _serve_kept(kept: KeptMount, fresh: "Settings | None", herald: Herald)
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 herald.check(kept.mount_point)
                 await adoption.begin()
-                async with heard(system.fetcher, kept.key, kept.mount_point):
+                async with heard(system, kept.key, kept.mount_point):
                     ended = await _serve_requests(system, channel, signals, herald, adoption)
                 if ended:
                     await store.mounts.remove(mount)

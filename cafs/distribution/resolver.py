@@ -13,6 +13,7 @@ import trio
 from cachetools import LRUCache
 
 from cafs.concurrency import Flights
+from cafs.distribution.asking import Questions
 from cafs.distribution.blob import shape_of, title
 from cafs.distribution.failures import Failures
 from cafs.distribution.interfaces import Handler, OpenTree
@@ -25,7 +26,7 @@ from cafs.errors import (
     UnreachableError,
     UnsupportedError,
 )
-from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.interfaces import Content, Inflight, Patience
 from cafs.model.identity import located_stream
 from cafs.model.ref import Ref
 from cafs.model.resolved import Part, Resolved, Shape
@@ -71,6 +72,7 @@ class Resolver:
         self._mount = mount
         self._offline = offline
         self._resolving: Flights[Resolved] = Flights()
+        self._questions = Questions()
         self._failures = Failures()
         self._reasons: LRUCache[str, CafsError] = LRUCache(_REASONS)
         self._trees: LRUCache[str, OpenTree] = LRUCache(_TREES)
@@ -96,6 +98,7 @@ class Resolver:
             OfflineError: nobody may be asked, and the store does not know.
             CrowdedError: too many wait for it already.
             DeadlineError: no answer within the patience.
+            CancelledError: a person ended the question.
             UnsupportedError: nothing here knows such refs.
             CafsError: as the source failed.
 
@@ -106,6 +109,14 @@ class Resolver:
             return settled
         patience.begin()
         return await self._remembering(spec, patience, lambda: self._in_time(spec, patience))
+
+    def inflight(self) -> list[Inflight]:
+        """The questions under way what refs mean; of no bytes."""
+        return self._questions.inflight()
+
+    def cancel(self, id_: str | None = None) -> list[str]:
+        """End a question for everybody who waits, by ``Inflight.id``, or all; their refs' names."""
+        return self._questions.cancel(id_)
 
     async def tree(self, spec: RefSpec, patience: Patience) -> OpenTree:
         """The ref's tree.
@@ -180,10 +191,11 @@ class Resolver:
 
     async def _in_time(self, spec: RefSpec, patience: Patience) -> Resolved:
         """Resolve within the waiter's own deadline; without one, for as long as it lives."""
-        if patience.deadline_s is None:
-            return await self._patiently(spec)
-        with trio.move_on_after(patience.deadline_s):
-            return await self._flight(spec)
+        with self._questions.waiting(spec.source, title(spec), patience.priority):
+            if patience.deadline_s is None:
+                return await self._patiently(spec)
+            with trio.move_on_after(patience.deadline_s):
+                return await self._flight(spec)
         reason = self._reasons.get(spec.source)
         what = f"{title(spec)}: not resolved within {patience.deadline_s:g} s"
         if isinstance(reason, UnreachableError):

@@ -166,6 +166,23 @@ def test_ls_of_an_archive_is_told(cafs: Cafs, origin: Origin) -> None:
         assert len(os.listdir(mounted.ref("tree"))) == 20
 
 
+def test_a_question_what_a_ref_means_is_told_and_ended_too(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/tree.tar", tar_bytes({"a": (0o644, b"a")}))
+    origin.fault("/tree.tar", HangBeforeHead())
+    with cafs.mount(f'{WAITING}[ref.tree]\nfrom = "{url}"\n') as mounted:
+        readers = [Reader(partial(os.listdir, mounted.ref("tree"))) for _ in range(3)]
+        origin.wait_until(bool)
+        (asked,) = inflight(cafs)
+        assert (asked["name"], asked["start"], asked["stop"]) == ("tree", 0, 0)
+        assert "what it means" in cafs.run("inflight").stdout
+        assert cafs.run("cancel", str(asked["id"])).stdout == "cancelled tree\n"
+        assert [reader.outcome() for reader in readers] == [errno.ECANCELED] * 3
+        assert "cancelled" in os.getxattr(mounted.ref("tree"), "user.cafs.error").decode()
+        origin.heal()
+        time.sleep(1.1)
+        assert os.listdir(mounted.ref("tree")) == ["a"]
+
+
 def test_the_next_worker_is_listed_too_and_leaves_nothing(cafs: Cafs, origin: Origin) -> None:
     cafs.expect_log(r"cafs\.keeper")
     with stalled(cafs, origin) as mounted:
@@ -199,8 +216,9 @@ def test_a_prefetch_skips_what_was_cancelled(cafs: Cafs, origin: Origin) -> None
         origin.heal()
     assert prefetch.returncode == 5
     assert "the fetch was cancelled" in err
-    last = json.loads(out.splitlines()[-1])
-    assert (last["ref"], last["done"], last["downloaded"]) == ("b", True, 2 * MIB)
+    lines = [json.loads(line) for line in out.splitlines()]
+    done = {line["ref"]: line["downloaded"] for line in lines if line["done"]}
+    assert done == {"b": 2 * MIB}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses who serves")
