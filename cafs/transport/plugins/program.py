@@ -39,6 +39,8 @@ _READ: Final = 256 << 10
 _LAST_S: Final = 0.5
 """How long what a plugin said before it ended is waited for: it is in the pipe, or the pipe is held
 by a child that outlives it."""
+_RECENT: Final = 256
+"""URLs whose queries are kept out of the log: a plugin may speak of one that it has answered."""
 _LEFT: Final = 1024
 """Requests that nobody waits for and that are not ended; more, and cancelling means nothing."""
 
@@ -72,6 +74,7 @@ class Program:
         self._serial = False
         self._exchanges: dict[int, Exchange] = {}
         self._numbers = 0
+        self._recent: deque[str] = deque(maxlen=_RECENT)
         self._outbox: deque[bytes] = deque()
         self._post = trio.Event()
         self._words = LastWords(scheme, self._urls)
@@ -127,6 +130,8 @@ class Program:
             self._slots.release_on_behalf_of(exchange)
             raise self.failure(url)
         self._exchanges[exchange.number] = exchange
+        if "?" in url:
+            self._recent.append(url)
         self.say(line(exchange.number))
         return exchange
 
@@ -277,7 +282,7 @@ class Program:
         self._stop(Fault(UnreachableError, "ended", ended=True))
 
     def _urls(self) -> tuple[str, ...]:
-        return tuple(each.url for each in self._exchanges.values())
+        return tuple(dict.fromkeys(self._recent))
 
     def _stop(self, fault: Fault) -> None:
         self.fault = self.fault or fault

@@ -140,6 +140,12 @@ def late(plugin: "Plugin", number: int, rest: str, get: Get) -> None:
     whole(plugin, number, b"late", get)
 
 
+def afterword(plugin: "Plugin", number: int, rest: str, get: Get) -> None:
+    whole(plugin, number, b"x", get)
+    time.sleep(0.2)
+    note(f"that was {get['url']}")
+
+
 def say(plugin: "Plugin", number: int, rest: str, get: Get) -> None:
     """Exactly the bytes that the URL says, with ID for the number."""
     with plugin.lock:
@@ -184,6 +190,7 @@ ANSWERS = {
     "silent": silent,
     "stalled": stalled,
     "late": late,
+    "afterword": afterword,
     "say": say,
     "error": error,
     "cached": cached,

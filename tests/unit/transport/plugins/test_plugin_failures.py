@@ -195,6 +195,19 @@ async def test_the_secret_of_a_url_is_in_no_reason_and_no_log(
         assert "transport.plugin.said" in caplog.text
 
 
+async def test_the_secret_of_a_url_is_in_no_log_after_its_answer_either(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    async with open_plugin(spec()) as plugin:
+        assert await read(plugin, "x:afterword?sig=hunter2") == b"x"
+        with trio.fail_after(SOON_S):
+            while "that was" not in caplog.text:
+                await read(plugin, "x:late/0.05")
+    assert "that was x:afterword?…" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
 @pytest.mark.parametrize("flags", [(), ("--deaf",)])
 async def test_a_program_ends_with_its_transport(flags: tuple[str, ...]) -> None:
     async with open_plugin(spec(*flags)) as plugin:
