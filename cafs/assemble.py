@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Final
 
 import msgspec
 import trio
@@ -31,6 +32,7 @@ from cafs.metrics import Metrics
 from cafs.model.limits import Limits
 from cafs.model.mapping import Route, mapped
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref
+from cafs.model.span import Span
 from cafs.reporting import Reports
 from cafs.settings.values import Settings
 from cafs.store.store import Store, open_store
@@ -47,10 +49,13 @@ from cafs.transport.plugins.transport import open_plugins
 from cafs.transport.proxies import Proxies
 from cafs.transport.redirecting import Redirecting, RedirectPolicy
 from cafs.transport.retrying import Retrying, RetryPolicy
-from cafs.transport.revalidating import Locator
+from cafs.transport.revalidating import PROBE, Locator
 from cafs.transport.s3 import S3Transport
 from cafs.vfs.attributes import Appearance
 from cafs.vfs.filesystem import FileSystem
+
+_EAGER: Final = Span(0, 64 << 10)
+"""What is asked for of what will be read anyway: a small file costs one request then, not two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,7 @@ async def open_system(
     *,
     description: str,
     tenancy: Tenancy | None = None,
+    eager: bool = False,
 ) -> AsyncIterator[System]:
     """Put everything together, and take it apart at the end of the block.
 
@@ -128,6 +134,7 @@ async def open_system(
         settings: what the user wants.
         description: the mount point, or what all this is for.
         tenancy: whose records of a mount are used; None makes some for this block.
+        eager: whether what is looked up will be read, so that small content comes with the answer.
 
     Raises:
         CafsError: the store, or the view, cannot be opened.
@@ -136,7 +143,7 @@ async def open_system(
     async with (
         open_store(settings.store) as store,
         tenancy(store) as mount,
-        open_system_in(store, mount, settings, description=description) as system,
+        open_system_in(store, mount, settings, description=description, eager=eager) as system,
     ):
         yield system
 
@@ -149,6 +156,7 @@ async def open_system_in(
     *,
     description: str,
     owner: tuple[int, int] | None = None,
+    eager: bool = False,
 ) -> AsyncIterator[System]:
     """Put everything together round a store that is open, for one of its mounts.
 
@@ -158,6 +166,7 @@ async def open_system_in(
         settings: what the user wants; which store, is settled already.
         description: the mount point, or what all this is for.
         owner: the user and the group, by number, whose the nodes are; None for this process's.
+        eager: as in ``open_system``.
 
     Raises:
         CafsError: the view cannot be opened.
@@ -185,6 +194,7 @@ async def open_system_in(
             metrics,
             policy,
             route=partial(mapped, rules=settings.mapping),
+            probe=_EAGER if eager else PROBE,
             fetcher=fetcher,
             store=store,
             trees=trees,
@@ -235,6 +245,7 @@ def _handlers(
     policy: HostPolicy,
     *,
     route: Route,
+    probe: Span,
     fetcher: Fetcher,
     store: Store,
     trees: Trees,
@@ -250,8 +261,9 @@ def _handlers(
         fetcher=fetcher,
         sources=transport,
         asking=asking,
-        locator=Locator(asking, store.documents, metrics, route=route),
+        locator=Locator(asking, store.documents, metrics, route=route, probe=probe),
         route=route,
+        probe=probe,
     )
     blobs = BlobHandler(parts)
     images = DockerHandler(

@@ -73,7 +73,7 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
     if live is not None and shared:
         tenancy = partial(visiting, description="prefetch", key=live.key)
     async with (
-        open_system(loaded, description="prefetch", tenancy=tenancy) as system,
+        open_system(loaded, description="prefetch", tenancy=tenancy, eager=True) as system,
         heard(system, PREFETCH, None),
     ):
         with board(len(specs), quiet=quiet, as_json=as_json) as reports:

@@ -24,7 +24,7 @@ from cafs.model.spec import Pull
 from cafs.model.validator import Validator
 from cafs.store.store import Store
 from cafs.transport.interfaces import Request, Response, Transport
-from cafs.transport.revalidating import Locator
+from cafs.transport.revalidating import PROBE, Locator
 
 _UNTOLD: Final = 'W/"located at '
 """How the version begins that is made up where a source tells none; weak, so never assembled."""
@@ -40,6 +40,7 @@ class UrlParts:
         asking: the transport that questions are asked by; it retries.
         locator: finds out what a URL is now.
         route: says which URLs to ask instead of a URL. Parts keep their own.
+        probe: what is asked for to learn a size; more than a byte where all will be read anyway.
 
     Concurrency: any number of tasks.
     """
@@ -53,8 +54,10 @@ class UrlParts:
         asking: Transport,
         locator: Locator,
         route: Route = straight,
+        probe: Span = PROBE,
     ) -> None:
         self._store = store
+        self._first = probe
         self._fetcher = fetcher
         self._sources = sources
         self._asking = asking
@@ -97,7 +100,7 @@ class UrlParts:
 
         async def probe(place: tuple[str, str], attempts: int | None) -> Part:
             url, target = place
-            request = Request(target, span=Span(0, 1), attempts=attempts, failed=note)
+            request = Request(target, span=self._first, attempts=attempts, failed=note)
             return await self._probe(pin, request, url, urls, name)
 
         places = [(url, target) for url in urls for target in self._route(url)]

@@ -39,6 +39,7 @@ from cafs.store.locking import SpanLock
 from cafs.store.streams import Stream
 from cafs.transport.interfaces import Request, Response
 
+_PARTIAL: Final = 206
 _POLL_S: Final = (0.002, 0.1)
 """How often a span that another process fetches is looked at: at first, and at last."""
 _PATIENT_S: Final = 1.0
@@ -62,7 +63,8 @@ class Downloader:
         self.size = terms.size
         self.single = not terms.ranges or terms.size is None
         self.first: Response | None = None
-        """A whole response that is open already, for the first flight that can use it."""
+        """A response that is open already, for the first flight that can use it: a whole one while
+        ``single``, else one of the first bytes."""
         self.first_url = ""
         """The URL of the source that it is from."""
         self._means = means
@@ -117,7 +119,7 @@ class Downloader:
     def _next(self, flight: Flight, gap: Span, rotation: Rotation) -> Try:
         order = self.sources.order(gap.length)
         number = rotation.pick(order)
-        if flight.single and self.first is not None:
+        if self._lent(flight, gap):
             number = self.sources.number(self.first_url)
         others = rotation.others(number, order)
         patient = rotation.rounds > 0
@@ -126,6 +128,15 @@ class Downloader:
     def present(self, around: Span | None = None) -> SpanSet:
         """What is in the store; as ``Stream.present``."""
         return SpanSet() if self.stream is None else self.stream.present(around)
+
+    def _lent(self, flight: Flight, gap: Span) -> bool:
+        """Whether a response that is open already has what the flight lacks next."""
+        if self.first is None:
+            return False
+        span = self.first.head.span if self.first.head.status == _PARTIAL else None
+        if flight.single:
+            return span is None
+        return span is not None and span.start == gap.start
 
     def gap(self, host: str) -> int:
         """The most bytes that cost less than another request to the host."""
@@ -193,8 +204,9 @@ class Downloader:
     async def _ask(self, flight: Flight, attempt: Try) -> Response | None:
         if flight.single:
             await self._begin(flight)
-        response, self.first = (self.first, None) if flight.single else (None, self.first)
-        if response is None:
+        if self._lent(flight, attempt.gap) and self.first is not None:
+            response, self.first = self.first, None
+        else:
             response = await self._send(flight, attempt)
         try:
             usable = await self._usable(flight, attempt, response)

@@ -43,7 +43,7 @@ from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
 from cafs.model.span import Span
 from cafs.store.store import Store
-from cafs.transport.interfaces import Response
+from cafs.transport.interfaces import Head, Response
 from cafs.transport.retrying import RetryPolicy
 
 UNSIZED_LIMIT: Final = 1 << 30
@@ -54,6 +54,10 @@ _FIRST_S: Final = 5.0
 """How long a response that is open already waits for its first reader."""
 _KEPT: Final = 256
 """Contents that are kept though nobody holds them: the next read of them is soon."""
+_WHOLE: Final = 200
+_PARTIAL: Final = 206
+_TOLD: Final = 1
+"""Bytes that are asked for to be told a size; they are not worth a request's place."""
 _POLICY: Final = RetryPolicy()
 _LIMITS: Final = Limits()
 _LOG = logging.getLogger(__name__)
@@ -142,7 +146,9 @@ class Fetcher:
         name: str,
         learned: Learned | None = None,
     ) -> None:
-        """Let the content of a part, which will be read soon, use a response with the whole body.
+        """Let the content of a part, which will be read soon, use a response that is open already.
+
+        It is of use when its body is whole, or has the first bytes of what ranges can be had of.
 
         The arguments are those of ``content``. The response is closed when the content has no use
         for it, or nobody reads for a few seconds.
@@ -334,7 +340,7 @@ class Fetcher:
 
     def _lend(self, lane: Lane, first: Response, url: str) -> bool:
         """Keep an open response for the lane's first flight, for a while; whether it is of use."""
-        if not lane.downloader.single or lane.downloader.first is not None:
+        if lane.downloader.first is not None or not _fits(first.head, lane.downloader.single):
             return False
         lane.downloader.first, lane.downloader.first_url = first, url
         self._nursery.start_soon(self._expire, lane, first)
@@ -362,6 +368,14 @@ class Fetcher:
 
     async def _replant(self, raw: Content, making: Making, patience: Patience) -> None:
         await self.plant(raw, name=raw.name, media_type="", patience=patience, making=making)
+
+
+def _fits(head: Head, single: bool) -> bool:
+    """Whether a body is of use: all of it where that is needed, else its first bytes."""
+    if single:
+        return head.status == _WHOLE
+    span = head.span if head.status == _PARTIAL else None
+    return span is not None and not span.start and span.length > _TOLD
 
 
 @asynccontextmanager

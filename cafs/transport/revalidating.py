@@ -31,8 +31,10 @@ from cafs.model.validator import Validator
 from cafs.transport.interfaces import Head, Request, Response, Transport
 from cafs.transport.remembering import Remembering
 
-_PROBE: Final = Span(0, 1)
+PROBE: Final = Span(0, 1)
+"""What is asked for where nobody says that the content is wanted soon."""
 _WHOLE: Final = 200
+_PART: Final = 206
 
 
 class DocumentStore(Protocol):
@@ -55,8 +57,8 @@ class DocumentStore(Protocol):
 class Located:
     """What a URL is now.
 
-    ``head_response`` is the open response of a source that sent all instead of a part: its body is
-    the content, from its start. Whoever gets it closes it.
+    ``head_response`` is the open response of a source that sent all instead of a part, or a part
+    that is worth keeping: its body is the content, from its start. Whoever gets it closes it.
     """
 
     part: Part
@@ -72,6 +74,8 @@ class Locator:
         metrics: counts what was fresh and what was unchanged.
         clock: seconds since the epoch.
         route: says which URLs to ask instead of a URL, whose document is kept all the same.
+        probe: what is asked for to learn the rest; more than a byte where the content will be read
+            anyway, so that small content comes with the answer.
 
     Concurrency: any number of tasks; two that locate the same URL ask twice.
     """
@@ -84,8 +88,10 @@ class Locator:
         clock: Callable[[], float] = time.time,
         *,
         route: Route = straight,
+        probe: Span = PROBE,
     ) -> None:
         self._transport = transport
+        self._probe = probe
         self._documents = documents
         self._metrics = metrics
         self._route = route
@@ -220,7 +226,7 @@ class Locator:
         version = old.validator if old is not None and old.validator.text else None
         request = Request(
             target,
-            _PROBE,
+            self._probe,
             if_changed=version,
             attempts=attempts,
             failed=failed,
@@ -235,11 +241,13 @@ class Locator:
             await self._documents.save(url, new)
             response = Remembering(response, new.plugin, partial(self._remember, url))
             located = Located(_part(urls, url, new, media_type))
-            if response.head.status == _WHOLE and new.digest is None:
+            status = response.head.status
+            worth_keeping = status == _PART and self._probe.length > PROBE.length
+            if new.digest is None and (status == _WHOLE or worth_keeping):
                 return replace(located, head_response=response)
-            if response.head.status != _WHOLE:
+            if status != _WHOLE:
                 while await response.receive():
-                    pass  # one byte at most; the connection is of use to the next request
+                    pass  # a little at most; the connection is of use to the next request
         except BaseException:
             await response.aclose()
             raise
