@@ -5,15 +5,18 @@ version that was located is the one that is read, from the URL where it was loca
 without byte ranges answers the question with everything: that answer is read, not thrown away.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import trio
+
 from cafs.distribution.interfaces import Note
 from cafs.distribution.trying import first_answer
-from cafs.errors import NotFoundError, OfflineError
-from cafs.fetch.fetcher import Fetcher
+from cafs.errors import CafsError, NotFoundError, OfflineError
+from cafs.fetch.fetcher import UNSIZED_LIMIT, Fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest
@@ -26,6 +29,11 @@ from cafs.store.store import Store
 from cafs.transport.interfaces import Request, Response, Transport
 from cafs.transport.revalidating import PROBE, Locator
 
+_LOG = logging.getLogger(__name__)
+Place = tuple[str, str]
+"""A URL, and where it is asked for."""
+_OPINION_S: Final = 1.0
+"""How long a second source may take to tell a size that is known already."""
 _UNTOLD: Final = 'W/"located at '
 """How the version begins that is made up where a source tells none; weak, so never assembled."""
 
@@ -98,29 +106,54 @@ class UrlParts:
                 hint="name mirrors for it in the settings",
             )
 
-        async def probe(place: tuple[str, str], attempts: int | None) -> Part:
-            url, target = place
-            request = Request(target, span=self._first, attempts=attempts, failed=note)
-            return await self._probe(pin, request, url, urls, name)
+        async def probe(place: Place, attempts: int | None) -> tuple[Place, Response]:
+            # A pin needs no document (R-5).
+            request = Request(place[1], span=Span(0, 1), attempts=attempts, failed=note)
+            return place, await self._asking.open(request)
 
         places = [(url, target) for url in urls for target in self._route(url)]
-        return await first_answer(places, probe)
-
-    async def _probe(
-        self, pin: Digest, request: Request, url: str, urls: Sequence[str], name: str
-    ) -> Part:
-        """Ask one URL, or where it is mapped to, for its size. A pin needs no document (R-5)."""
-        response = await self._asking.open(request)
-        head = response.head
+        (url, target), response = await first_answer(places, probe)
+        size = response.head.total
+        try:
+            rest = places[places.index((url, target)) + 1 :]
+            if size is not None and rest:
+                size = await self._agreed(size, rest[0][1], name)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await response.aclose()
+            raise
         part = Part(
-            media_type=head.content_type or OCTETS,
-            size=head.total,
+            media_type=response.head.content_type or OCTETS,
+            size=size,
             digest=pin,
             urls=(url, *(each for each in urls if each != url)),
-            ranges=head.ranges,
+            ranges=response.head.ranges,
         )
-        await self._lend(part, name, response, request.url)
+        await self._lend(part, name, response, target)
         return part
+
+    async def _agreed(self, size: int, target: str, name: str) -> int | None:
+        """The size that one place told, when another does not say otherwise.
+
+        An error page, or half a file, has a size too, and programs are told of it before the digest
+        can tell. Where two places differ the size is not known: all is fetched, and the digest
+        says whose it is. Of what is too much for that the larger size is taken.
+
+        Cancellation: no effect.
+        """
+        other = None
+        try:
+            with trio.move_on_after(_OPINION_S):
+                response = await self._asking.open(Request(target, span=Span(0, 1), attempts=1))
+                other = response.head.total
+                await response.aclose()
+        except CafsError as error:
+            _LOG.debug("parts.opinion.failed: %s", error.line)
+        if other is None or other == size:
+            return size
+        _LOG.info("%s: one source tells %d bytes, and another %d", name, size, other)
+        largest = max(size, other)
+        return largest if largest > UNSIZED_LIMIT else None
 
     async def located(self, urls: Sequence[str], *, name: str, pull: Pull, note: Note) -> Part:
         """What is at the first URL now, or else at the next, as far as ``pull`` asks.

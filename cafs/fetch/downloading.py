@@ -138,6 +138,14 @@ class Downloader:
             return span is None
         return span is not None and span.start == gap.start
 
+    @property
+    def unsure(self) -> bool:
+        """Whether the size may yet turn out to be another: nobody promised one, and a pin decides.
+
+        Without a pin it is known when a whole response has come.
+        """
+        return self.size is None or (self.terms.pinned and self.terms.size is None)
+
     def gap(self, host: str) -> int:
         """The most bytes that cost less than another request to the host."""
         return worth(self._means.ratings.figures(host))
@@ -261,7 +269,12 @@ class Downloader:
     async def _begin(self, flight: Flight) -> None:
         """Begin at 0. What came of another response is forgotten, unless it is of one version."""
         flight.position = 0
-        if not self.terms.steady and self.present():
+        if self.unsure and self.size is not None:
+            # Its size was that of a whole that was wrong, or that another source may contradict.
+            self.size = None
+            flight.span = Span(0, self.terms.limit + 1)
+            await self._forget()
+        elif not self.terms.steady and self.present():
             await self._forget()
 
     async def _forget(self) -> None:

@@ -131,7 +131,8 @@ class Fetcher:
         if first is not None:
             await self.lend(part, sources, first, name=name, learned=learned)
         content, lane = self._known(part, sources, name, learned)
-        if lane is not None and lane.downloader.size is None:
+        if lane is not None and lane.downloader.unsure:
+            # With a pin, the size that a source told at last may be that of an error page.
             await content.ensure(Span(0, lane.end), patience)
         if part.digest is None and learned is not None:
             await self._remind(content, learned)

@@ -133,3 +133,23 @@ def test_y23_the_users_map_sends_requests_elsewhere_and_the_ref_stays(
         assert ref["sources"] == [url]
     assert not origin.requests
     assert other.requests
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [BODY.read(0, MIB + 5), b"<html>gone\n", b"x" * (21 * MIB)],
+    ids=["half a file", "an error page", "a longer file"],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["the first lies", "the second lies"])
+def test_a_mirror_that_lies_about_the_size_of_pinned_content_deceives_nobody(
+    cafs: Cafs, origin: Origin, other: Origin, lie: bytes, first: bool
+) -> None:
+    cafs.expect_log("fetch.mirror.wrong")
+    toml = project(origin, other)
+    (origin if first else other).put(PATH, lie)
+    with cafs.mount(toml) as mounted:
+        path = mounted.ref("data")
+        assert path.stat().st_size == BODY.size
+        assert read_through(path) == BODY.read(0, BODY.size)
+    with cafs.mount(toml) as mounted:
+        assert read_through(mounted.ref("data")) == BODY.read(0, BODY.size)
