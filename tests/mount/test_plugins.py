@@ -18,6 +18,7 @@ from cafs.store.store import open_store
 from cafs.testing.archives import tar_bytes
 from cafs.testing.command import Mount
 from cafs.testing.objects import running_object_store
+from cafs.testing.origin import Origin
 from tests.conftest import Cafs
 from tests.unit.transport.plugins.plugin_world import PROGRAM, content
 
@@ -107,6 +108,17 @@ def test_a_plugin_that_fails_gives_way_to_a_mirror(cafs: Cafs) -> None:
     )
     with cafs.mount(toml) as mounted:
         assert mounted.ref("data").read_bytes() == body
+
+
+def test_a_plugin_that_lies_in_the_mount_is_started_by_who_answers_for_it(
+    cafs: Cafs, origin: Origin
+) -> None:
+    program = f"#!{sys.executable} -IS\n".encode() + PROGRAM.read_bytes()
+    tools = origin.put("/tools.tar", tar_bytes({"plugin": (0o755, program)}))
+    enable(cafs, "x", str(cafs.directory / "cafs" / "ref" / "tools" / "plugin"))
+    toml = PROJECT + f'[ref.tools]\nfrom = "{tools}"\n[ref.data]\nfrom = "x:bytes/1000"\n'
+    with cafs.mount(toml) as mounted:
+        assert mounted.ref("data").read_bytes() == content(0, 1000)
 
 
 def test_why_a_plugin_failed_is_said(cafs: Cafs) -> None:

@@ -67,6 +67,9 @@ async def start(command: tuple[str, ...], environ: Mapping[str, str] = os.enviro
         cwd="/",
         env={name: value for name, value in environ.items() if not name.startswith(_OURS)},
         start_new_session=True,
+        # The group is the one that we have. Setting it rules vfork out, during which this whole
+        # process stands still: the program, or a directory of PATH, may lie in its own mount.
+        group=os.getegid(),
     )
     if process.stdin is None or process.stdout is None or process.stderr is None:
         raise ValueError("a process that was started with three pipes has them")

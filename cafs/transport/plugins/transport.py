@@ -116,15 +116,16 @@ class PluginTransport(Transport):
             if self._closed:
                 raise trio.ClosedResourceError(f"{shown(url)}: the plugin is closed")
             program = self._program
-            if program is not None:
-                if program.fault is None:
-                    return program
+            if program is not None and program.fault is not None:
                 await program.dead.wait()
                 self._count(program)
                 self._refuse_for_now(program, url)
-            program = Program(self._spec.scheme, self._spec.command, self._spec.timeout_s)
-            self._program = program
-            self._nursery.start_soon(program.run)
+                program = None
+            if program is None:
+                program = Program(self._spec.scheme, self._spec.command, self._spec.timeout_s)
+                self._program = program
+                self._nursery.start_soon(program.run)
+            # Also when another began it, who may have gone since: nothing is said before greetings.
             await program.ready.wait()
         if program.fault is not None:
             await program.dead.wait()

@@ -224,3 +224,16 @@ async def test_children_of_a_plugin_that_ended_do_not_keep_it() -> None:
     async with open_plugin(lonely) as plugin:
         error = await failed(plugin, "x:bytes/1")
         assert "exit code 7" in error.what
+
+
+@pytest.mark.parametrize("flags", [(), ("--requests", "1")])
+async def test_nothing_is_said_before_the_greetings_though_who_began_it_has_gone(
+    flags: tuple[str, ...],
+) -> None:
+    async with open_plugin(spec(*flags)) as plugin:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, plugin, "x:bytes/10")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(SOON_S):
+            assert await read(plugin, "x:bytes/3000000") == content(0, 3_000_000)
