@@ -161,7 +161,7 @@ def _ask(path: Path, command: Command) -> Answer:
         return Answer()  # it ended while it was asked
     try:
         answer = msgspec.json.decode(told, type=Answer)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MountError(f"{path} speaks of other things: {error}") from error
     if answer.error is not None:
         raise MountError(f"{path}: {answer.error}")

@@ -106,7 +106,15 @@ async def test_many_may_ask_at_once(tmp_path: Path) -> None:
     assert None not in answers
 
 
-@pytest.mark.parametrize("line", [b"nonsense\n", b'{"ask":"reboot"}\n', b"x" * 10_000 + b"\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense\n",
+        b'{"ask":"reboot"}\n',
+        b'{"ask":"cancel","id":"\xff"}\n',
+        b"x" * 10_000 + b"\n",
+    ],
+)
 async def test_what_is_no_command_is_answered_so_and_ends_nothing(
     tmp_path: Path, line: bytes
 ) -> None:
