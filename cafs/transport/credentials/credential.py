@@ -80,7 +80,9 @@ class Credential:
         """
         if ":" in user:
             raise UnusableError(source, "a user name has no colon")
-        proof = base64.b64encode(f"{user}:{password}".encode()).decode()
+        # What is not UTF-8 where it was found is shown as it is there.
+        login = f"{user}:{password}".encode(errors="surrogateescape")
+        proof = base64.b64encode(login).decode()
         return cls(source=source, lines=(("Authorization", f"Basic {proof}"),))
 
     @classmethod

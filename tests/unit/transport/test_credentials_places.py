@@ -339,6 +339,11 @@ async def test_netrc_is_where_its_variable_says(home: Home) -> None:
     assert shown(await home.credentials().of(SITE)) == basic("a", "b")
 
 
+async def test_a_password_that_is_not_utf_8_is_shown_as_it_is(home: Home) -> None:
+    home.netrc("").write_bytes(b"machine example.com login me password caf\xe9")
+    assert shown(await home.credentials().of(SITE)) == "Basic bWU6Y2Fm6Q=="
+
+
 async def test_a_machine_without_a_password_is_named(home: Home) -> None:
     home.netrc("machine example.com login me")
     assert "no password" in why(await home.credentials().of(SITE))
