@@ -9,7 +9,7 @@
     blobs/sha256/ab/<hex>   complete and verified, mode 0444
     streams/ab/<key>.<id>   sparse files being filled
     quarantine/             what failed verification, each with a note
-    leases/                 files that a holder keeps flocked
+    leases/                 files that a holder keeps flocked; ``readers``: see ``precedence``
     ballast                 space to delete first when the disk is full
 
 Everything here blocks; it belongs in a thread.
