@@ -216,8 +216,11 @@ class HttpTransport(Transport):
 
     async def _retire(self) -> None:
         """Make no more connections with certificates of ours that have been replaced."""
-        for pool in [each for (_, tls), each in self._pools.items() if not self._trust.uses(tls)]:
-            await pool.retire()
+        for key, pool in list(self._pools.items()):
+            if not self._trust.uses(key[1]):
+                await pool.retire()
+                if not pool.busy:
+                    self._pools.pop(key, None)
 
     async def _response(self, request: Request, sent: Reply, head: Head) -> Response:
         if head.unchanged or request.method == "HEAD":

@@ -41,6 +41,11 @@ class Pool:
         self._idle: list[httpcore.AsyncConnectionInterface] = []
         self._used: set[httpcore.AsyncConnectionInterface] = set()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a connection is in use."""
+        return bool(self._used)
+
     async def send(self, message: httpcore.Request) -> "Reply":
         """Send a request, and return once the head of the response has come.
 

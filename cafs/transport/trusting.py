@@ -10,15 +10,20 @@ from time to time.
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
 
+from cafs.concurrency import Flights
+from cafs.errors import DeadlineError
 from cafs.model.login import HostLogin, rule_for
 from cafs.transport.credentials.credential import UnusableError
 
 _FRESH_S: Final = 60.0
 """How long the files of a certificate are not looked at again."""
+_PATIENCE_S: Final = 10.0
+"""A file may lie on a disk that nobody answers for."""
 
 _Stamp = tuple[tuple[int, int, int], ...]
 
@@ -37,7 +42,8 @@ class Trust:
         make: makes one that trusts whom it should; it reads files, and is called in threads.
         logins: of the settings; they name our certificates.
 
-    Concurrency: any number of tasks; one reads files at a time.
+    Concurrency: any number of tasks; those that want the same wait for one that reads files, in a
+        thread of its own, so that a file which cannot be read holds up nobody else.
     """
 
     def __init__(
@@ -46,7 +52,8 @@ class Trust:
         self._make = make
         self._logins = tuple(each for each in logins if each.client_cert is not None)
         self._kept: dict[HostLogin | None, _Kept] = {}
-        self._reading = trio.Lock()
+        self._flights: Flights[_Kept] = Flights()
+        self._threads: dict[HostLogin | None, trio.CapacityLimiter] = {}
 
     async def context(self, url: str = "") -> ssl.SSLContext:
         """The context for the host of a URL; without one, that of those who see no certificate.
@@ -55,23 +62,48 @@ class Trust:
 
         Raises:
             UnusableError: our certificate, or its key, cannot be read.
+            DeadlineError: whom we trust cannot be read, within 10 s.
             SettingsError: as ``make``.
 
         Cancellation: no effect.
         """
         login = rule_for(url, self._logins) if url else None
-        async with self._reading:
-            kept = self._kept.get(login)
-            now = trio.current_time()
-            if kept is None or (login is not None and now > kept.looked_s + _FRESH_S):
-                # A hundred certificates are read: not in this thread, and not for plain HTTP.
-                kept = await trio.to_thread.run_sync(self._looked, login, kept, now)
-                self._kept[login] = kept
+        kept = self._fresh(login)
+        if kept is not None:
             return kept.context
+        try:
+            with trio.fail_after(_PATIENCE_S):
+                return (await self._flights.run(login, partial(self._look, login))).context
+        except trio.TooSlowError as error:
+            reason = f"not read within {_PATIENCE_S:g} s"
+            if login is None:
+                raise DeadlineError(f"the certificates of whom we trust: {reason}") from error
+            raise UnusableError(_place(login), f"the client certificate: {reason}") from error
 
     def uses(self, context: ssl.SSLContext | None) -> bool:
         """Whether a context is still the one that a host gets; None always is."""
         return context is None or any(each.context is context for each in self._kept.values())
+
+    def _fresh(self, login: HostLogin | None) -> _Kept | None:
+        """What needs no look at any file."""
+        kept = self._kept.get(login)
+        old = kept is not None and trio.current_time() > kept.looked_s + _FRESH_S
+        return None if login is not None and old else kept
+
+    async def _look(self, login: HostLogin | None) -> _Kept:
+        found = self._fresh(login)
+        if found is None:
+            # A hundred certificates are read: not in this thread, and not for plain HTTP.
+            found = await trio.to_thread.run_sync(
+                self._looked,
+                login,
+                self._kept.get(login),
+                trio.current_time(),
+                limiter=self._threads.setdefault(login, trio.CapacityLimiter(1)),
+                abandon_on_cancel=True,
+            )
+            self._kept[login] = found
+        return found
 
     def _looked(self, login: HostLogin | None, kept: _Kept | None, now: float) -> _Kept:
         stamp = () if login is None else _stamp(login)

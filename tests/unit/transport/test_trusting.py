@@ -1,5 +1,6 @@
 """Certificates of our own: shown to the host that they are for, and to nobody else."""
 
+import os
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -77,6 +78,11 @@ async def client(
         await transport.aclose()
 
 
+def http_of(transport: Redirecting) -> HttpTransport:
+    assert isinstance(transport._transport, HttpTransport)
+    return transport._transport
+
+
 async def told(transport: Redirecting, url: str) -> str:
     async with await transport.open(Request(url)) as response:
         return (await response.receive()).decode()
@@ -128,13 +134,14 @@ async def test_a_certificate_that_was_replaced_is_shown_from_the_next_connection
             (tmp_path / "next").write_bytes(ours[1].read_bytes())
             (tmp_path / "next").replace(file)
             assert await told(transport, url) == "me-later"
+            assert len(http_of(transport)._pools) == 1, "that of the former one is not kept"
             file.unlink()
             with pytest.raises(CredentialsError, match="No such file"):
                 await told(transport, url)
 
 
 async def test_files_that_are_the_same_are_not_read_again(
-    certificate: Path, ours: tuple[Path, Path], autojump_clock: trio.testing.MockClock
+    certificate: Path, ours: tuple[Path, Path], mock_clock: trio.testing.MockClock
 ) -> None:
     made: list[ssl.SSLContext] = []
 
@@ -146,12 +153,39 @@ async def test_files_that_are_the_same_are_not_read_again(
     first = await trust.context("https://a.example/")
     other = await trust.context("https://b.example/")
     for _ in range(3):
-        autojump_clock.jump(3600)
+        mock_clock.jump(3600)
         assert await trust.context("https://a.example/") is first
         assert await trust.context("https://c.example/") is other
     assert made == [first, other]
     assert trust.uses(first)
     assert not trust.uses(tls_context(certificate))
+
+
+async def test_a_certificate_that_cannot_be_read_holds_up_nobody_else(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cafs.transport.trusting._PATIENCE_S", 1.0)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    logins = [HostLogin(host="a.example", client_cert=pipe)]
+    trust = Trust(partial(tls_context, certificate), logins)
+    errors: list[CafsError] = []
+
+    async def ask() -> None:
+        with pytest.raises(CredentialsError, match="not read within 1 s") as caught:
+            await trust.context("https://a.example/")
+        errors.append(caught.value)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            await trust.context("https://b.example/")
+            assert not errors
+    assert len(errors) == 50
+    with pipe.open("wb"):  # let the thread go
+        pass
 
 
 async def test_a_proxy_is_not_shown_the_certificate_of_the_host_behind_it(
