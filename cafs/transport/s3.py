@@ -45,6 +45,8 @@ _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _SIZE: Final = re.compile(r"<ActualObjectSize>([0-9]{1,18})<")
 _NO_CREDENTIALS: Final = re.compile(r"169\.254\.|/latest/api/token|InstanceCredential")
 """Where credentials are looked for last: in the machine of a cloud. Elsewhere nobody answers."""
+_EXPIRED: Final = re.compile(r"<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)</Code>")
+"""What is said, with 400, of a session that is over."""
 _DENIED: Final = frozenset({401, 403})
 _TOO_MANY: Final = 429
 _UNSATISFIABLE: Final = 416
@@ -112,8 +114,13 @@ class S3Transport(Transport):
         except NotModifiedError:
             version = request.if_changed or Validator()
             return _S3Response(Head(request.url, 304, version, unchanged=True), None, self)
+        except CafsError:
+            raise
         except Exception as error:
             failure = _failure(request.url, error)
+            if isinstance(failure, CredentialsError):
+                # Those of a profile may be others by now: a session's keys last for some hours.
+                self._stores.pop(parts.netloc, None)
             empty = isinstance(failure, RefusedError) and failure.total == 0
             if span is not None and span.start == 0 and empty:
                 # As for http: no part of nothing can be had, all of it can.
@@ -245,7 +252,7 @@ def _failure(url: str, error: Exception) -> CafsError:
     if isinstance(error, ValueError) or kind == "InvalidPathError":
         return InvalidReferenceError(what)
     denied = kind in {"PermissionDeniedError", "UnauthenticatedError"} or status in _DENIED
-    if denied or _NO_CREDENTIALS.search(line):
+    if denied or _EXPIRED.search(text) or _NO_CREDENTIALS.search(line):
         return CredentialsError(
             what, hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )

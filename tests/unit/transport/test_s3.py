@@ -26,6 +26,7 @@ from cafs.transport.interfaces import Request
 from cafs.transport.s3 import S3Transport
 from cafs.transport.s3_profile import profile
 from tests.unit.transport.plugins.plugin_world import read
+from tests.unit.transport.raw_server import HELLO, head_of, serving
 
 BODY = Random(3).randbytes(3_000_001)
 KEY = "dir/a%20b%2541.bin"
@@ -193,3 +194,39 @@ async def test_the_profile_is_what_is_asked_with(
     environ = {"HOME": str(tmp_path), "AWS_ENDPOINT_URL": server.url}
     s3 = transport(environ, monkeypatch)
     assert await read(s3, Request(f"s3://bucket/{KEY}", Span(0, 9))) == BODY[:9]
+
+
+async def test_keys_that_are_over_are_looked_for_in_the_profile_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code></Error>"
+    tail = b"Content-Length: %d\r\n\r\n%s" % (len(over), over)
+    last = b"Last-Modified: Sun, 01 Mar 2026 00:00:00 GMT\r\n"
+
+    async def talk(stream: trio.abc.Stream) -> None:
+        while head := await head_of(stream):
+            renewed = b"Credential=NEW/" in head
+            answer = HELLO.replace(b"OK\r\n", b"OK\r\n" + last)
+            await stream.send_all(answer if renewed else b"HTTP/1.1 400 Bad Request\r\n" + tail)
+
+    def keys(name: str) -> None:
+        lines = f"[default]\naws_access_key_id = {name}\naws_secret_access_key = hunter2\n"
+        (tmp_path / ".aws" / "credentials").write_text(lines)
+
+    (tmp_path / ".aws").mkdir()
+    keys("OLD")
+    async with serving(talk) as port:
+        environ = {"HOME": str(tmp_path), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        s3 = transport(environ, monkeypatch)
+        with pytest.raises(CredentialsError):
+            await read(s3, "s3://bucket/x")
+        keys("NEW")
+        assert await read(s3, "s3://bucket/x") == b"hello"
+
+
+async def test_a_profile_that_is_not_there_is_told_once_and_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3 = transport({"HOME": str(tmp_path), "AWS_PROFILE": "play"}, monkeypatch)
+    with pytest.raises(CredentialsError, match="no such profile"):
+        await read(s3, "s3://bucket/x")
