@@ -262,6 +262,7 @@ class Slots:
             given.add(slot.host)
             slot.granted.set()
         self._tell(given)
+        self._reading()
 
     def _next(self) -> Slot | None:
         """Who gets the next slot; None when nobody can."""
@@ -305,13 +306,11 @@ class Slots:
             self._count(slot, -1)
         else:
             self._waiting.remove(slot)
-        self.give()
+        self.give()  # which tells other processes too
         self._tell({slot.host})
 
     def _tell(self, hosts: set[str]) -> None:
-        """Let others know who is here: those that count connections, and other processes."""
-        if hosts:
-            self._reading()
-            now = trio.current_time()
-            for name in hosts:
-                self.host(name).told(now)
+        """Let those that count connections know that their number changed."""
+        now = trio.current_time()
+        for name in hosts:
+            self.host(name).told(now)

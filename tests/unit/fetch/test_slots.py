@@ -120,6 +120,18 @@ class Elsewhere(Hurry):
         return self.wait
 
 
+async def test_who_reads_what_a_prefetch_brings_is_told_of_elsewhere() -> None:
+    elsewhere = Elsewhere()
+    slots = Slots(hurry=elsewhere)
+    wish = Priority.PREFETCH
+    async with slots.hold("h", lambda: wish):
+        assert elsewhere.told == []
+        wish = Priority.DEMAND
+        slots.give()
+        assert elsewhere.told == [True]
+    assert elsewhere.told == [True, False]
+
+
 async def test_a_prefetch_stands_aside_while_readers_of_another_process_wait(
     autojump_clock: MockClock,
 ) -> None:
