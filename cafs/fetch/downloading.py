@@ -26,11 +26,11 @@ from cafs.fetch.flight import Flight
 from cafs.fetch.interfaces import Source
 from cafs.fetch.judging import Terms, judge, wrong_size
 from cafs.fetch.means import Means
-from cafs.fetch.planning import LONGEST, joined, worth
+from cafs.fetch.planning import LONGEST, worth
 from cafs.fetch.recovering import Recovery, Try
 from cafs.fetch.rotation import Rotation
 from cafs.fetch.scouting import Scouting
-from cafs.fetch.sources import Sources, place_of
+from cafs.fetch.sources import Sources
 from cafs.fetch.timing import Timed
 from cafs.model.address import shown
 from cafs.model.pacing import HASTE_S
@@ -169,7 +169,7 @@ class Downloader:
             flight.span = Span(0, self.size or 0)
         rest = Span(flight.position, flight.span.stop)
         missing = stream.present(rest).missing(rest)
-        gap = next(iter(joined(missing, self.gap(place_of(flight.url)))), None)
+        gap = next(iter(missing), None)
         reached = flight.span.stop if gap is None else gap.start
         if reached > flight.position:
             flight.beat()

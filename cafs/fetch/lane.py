@@ -177,8 +177,7 @@ class Lane(Flights):
             return list(self._flights)
         flying = [flight.rest for flight in self._flights]
         present = self.downloader.present(planning.around(span))
-        gap = self.downloader.gap(self._host)
-        for each in planning.requests(span, present, flying, self.end, gap):
+        for each in planning.requests(span, present, flying, self.end):
             self._start(Flight(each))
         wanted = span.clamp(self.end)
         found = [one for one in self._flights if one.rest.overlaps(wanted)]

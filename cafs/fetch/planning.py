@@ -36,25 +36,12 @@ def window(first: int, stop: int, at_once: int = AT_ONCE) -> Span:
     return Span(first, max(first, min(stop, edge)))
 
 
-def joined(spans: Iterable[Span], gap: int) -> list[Span]:
-    """The spans, in order, with those made one that lie at most ``gap`` bytes apart."""
-    found: list[Span] = []
-    for span in spans:
-        if found and span.start - found[-1].stop <= gap:
-            found[-1] = Span(found[-1].start, span.stop)
-        else:
-            found.append(span)
-    return found
-
-
 def around(span: Span) -> Span:
     """What a fetch of ``span`` may bring at most."""
     return span.align(GRANULE)
 
 
-def requests(
-    span: Span, present: SpanSet, flying: Iterable[Span], size: int, gap: int = 0
-) -> list[Span]:
+def requests(span: Span, present: SpanSet, flying: Iterable[Span], size: int) -> list[Span]:
     """The ranges to ask for, so that with those under way all of ``span`` becomes present.
 
     Args:
@@ -62,29 +49,16 @@ def requests(
         present: what the store has ``around`` it.
         flying: what is under way.
         size: of the stream.
-        gap: bytes between two ranges that cost less than another request.
 
     Returns:
         disjoint spans in order, below ``size``, none longer than ``LONGEST``, none with a byte
-        that is under way, and none with more than ``gap`` present bytes in a row.
+        that is present or under way.
     """
-    flights = SpanSet(flying)
-    covered = present.union(flights)
+    covered = present.union(SpanSet(flying))
     wanted = covered.missing(span.clamp(size))
-    if not wanted:
-        return []
-    gaps = [each for each in covered.missing(around(span).clamp(size)) if wanted.intersection(each)]
     return [
-        Span(start, min(start + LONGEST, each.stop))
-        for each in _bridged(gaps, gap, flights)
-        for start in range(each.start, each.stop, LONGEST)
+        Span(start, min(start + LONGEST, gap.stop))
+        for gap in covered.missing(around(span).clamp(size))
+        if wanted.intersection(gap)
+        for start in range(gap.start, gap.stop, LONGEST)
     ]
-
-
-def _bridged(gaps: list[Span], gap: int, flights: SpanSet) -> Iterable[Span]:
-    """The gaps, joined over what is present between them, never over what is under way."""
-    for each in joined(gaps, gap):
-        if flights.intersection(each):
-            yield from (one for one in gaps if each.start <= one.start < each.stop)
-        else:
-            yield each
