@@ -18,7 +18,7 @@ import msgspec
 from typing_extensions import override
 
 from cafs.transport.credentials.credential import Credential, Finding, Look, UnusableError
-from cafs.transport.credentials.files import content
+from cafs.transport.credentials.files import Files
 from cafs.transport.credentials.interfaces import Asked, Keyring
 from cafs.transport.credentials.running import Runner
 from cafs.transport.urls import Origin
@@ -63,6 +63,7 @@ class DockerConfig(Keyring):
 
     def __init__(self, runner: Runner, environ: Mapping[str, str]) -> None:
         self._runner = runner
+        self._files = Files()
         named = environ.get("DOCKER_CONFIG")
         home = environ.get("HOME")
         directory = Path(named) if named else Path(home) / ".docker" if home else None
@@ -73,7 +74,7 @@ class DockerConfig(Keyring):
         if self._path is None:
             return Finding(None, ())
         place = str(self._path)
-        data = await content(self._path)
+        data = await self._files.content(self._path)
         if data is None:
             return Finding(None, (Look(place, "no such file"),))
         config = _parsed(place, data)

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from cafs.model.login import HostLogin, rule_for
 from cafs.transport.credentials.credential import Credential, Finding, Look, UnusableError
-from cafs.transport.credentials.files import content
+from cafs.transport.credentials.files import Files
 from cafs.transport.credentials.interfaces import Asked, Keyring
 
 _WORD: Final = re.compile(r'"((?:[^"\\]|\\.)*)"?|(\S+)')
@@ -40,6 +40,7 @@ class Netrc(Keyring):
 
     def __init__(self, logins: Sequence[HostLogin], environ: Mapping[str, str]) -> None:
         self._logins = tuple(logins)
+        self._files = Files()
         named = environ.get("NETRC")
         home = environ.get("HOME")
         self._path = Path(named) if named else Path(home) / ".netrc" if home else None
@@ -52,7 +53,7 @@ class Netrc(Keyring):
         place = str(self._path)
         if login is not None and not login.netrc:
             return Finding(None, (Look(place, "not looked at, as settings say"),))
-        data = await content(self._path)
+        data = await self._files.content(self._path)
         if data is None:
             return Finding(None, (Look(place, "no such file"),))
         entry = entries(data.decode(errors="surrogateescape")).get(asked.origin.host)

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from cafs.model.login import HostLogin, rule_for
 from cafs.transport.credentials.credential import Credential, Finding, Look, UnusableError
-from cafs.transport.credentials.files import content
+from cafs.transport.credentials.files import Files
 from cafs.transport.credentials.interfaces import Asked, Keyring
 
 
@@ -22,6 +22,7 @@ class Stated(Keyring):
     def __init__(self, logins: Sequence[HostLogin], environ: Mapping[str, str]) -> None:
         self._logins = tuple(logins)
         self._environ = environ
+        self._files = Files()
 
     @override
     async def look(self, asked: Asked) -> Finding:
@@ -46,24 +47,23 @@ class Stated(Keyring):
         """The text, and where it was."""
         file = login.token_file or login.password_file
         if file is not None:
-            return await _from_file(file, f"{name}, {file}"), str(file)
+            return await self._from_file(file, f"{name}, {file}"), str(file)
         variable = login.token_env or login.password_env or ""
         text = self._environ.get(variable, "")
         if not text:
             raise UnusableError(f"{name}, variable {variable}", "not set")
         return text, f"variable {variable}"
 
-
-async def _from_file(path: Path, name: str) -> str:
-    data = await content(path, name)
-    if data is None:
-        raise UnusableError(name, "there is no such file")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise UnusableError(name, "not UTF-8") from None
-    # Editors and `echo` end a file with a line end, which is no part of any password.
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        raise UnusableError(name, "empty")
-    return text
+    async def _from_file(self, path: Path, name: str) -> str:
+        data = await self._files.content(path, name)
+        if data is None:
+            raise UnusableError(name, "there is no such file")
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            raise UnusableError(name, "not UTF-8") from None
+        # Editors and `echo` end a file with a line end, which is no part of any password.
+        text = text.removesuffix("\n").removesuffix("\r")
+        if not text:
+            raise UnusableError(name, "empty")
+        return text

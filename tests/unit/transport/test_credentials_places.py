@@ -3,11 +3,13 @@
 import base64
 import logging
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from cafs.model.login import HelperRule, HostLogin
 from cafs.testing.guarding import basic
@@ -88,6 +90,24 @@ async def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
     told = why(await home.credentials([HostLogin(host="example.com", token_file=file)]).of(SITE))
     assert "within 10 s" in told
     with file.open("wb"):  # let the thread go
+        pass
+
+
+async def test_files_that_hang_take_no_threads_from_others(
+    home: Home, autojump_clock: object
+) -> None:
+    file = home.path / "secret"
+    os.mkfifo(file)
+    logins = [HostLogin(host="*.example.com", token_file=file)]
+    usual = trio.to_thread.current_default_thread_limiter()
+    credentials = home.credentials(logins)
+    before = threading.active_count()
+    for number in range(20):
+        told = why(await credentials.of(f"https://h{number}.example.com/x"))
+        assert "within 10 s" in told
+    assert usual.borrowed_tokens == 0
+    assert threading.active_count() <= before + 1
+    with file.open("wb"):  # let the threads go
         pass
 
 
