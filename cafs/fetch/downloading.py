@@ -200,7 +200,8 @@ class Downloader:
                     return
                 timed = Timed(response)
                 async with slot.paced(timed) as paced:
-                    await self._receive_checked(flight, attempt, paced, timed)
+                    with self._means.ratings.sending(host):
+                        await self._receive_checked(flight, attempt, paced, timed)
 
     async def _open(self, flight: Flight, attempt: Try) -> Response | None:
         """A response whose body the flight can use; None when it cannot use any."""

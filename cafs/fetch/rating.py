@@ -61,7 +61,9 @@ class _Host:
     latency_s: float | None = None
     rate: float | None = None
     measured: float = 0.0
+    rated: float = 0.0
     busy: int = 0
+    sending: int = 0
     received: int = 0
     streak: int = 0
     until: float = 0.0
@@ -100,6 +102,16 @@ class Ratings:
         finally:
             one.busy -= 1
 
+    @contextmanager
+    def sending(self, host: str) -> Iterator[None]:
+        """The host sends a body."""
+        one = self._host(host)
+        one.sending += 1
+        try:
+            yield
+        finally:
+            one.sending -= 1
+
     def answered(self, host: str, latency_s: float, now: float) -> None:
         """The head of an answer came."""
         one = self._host(host)
@@ -107,12 +119,15 @@ class Ratings:
         one.measured = now
 
     def received(self, host: str, count: int, seconds: float, now: float) -> None:
-        """A body brought so many bytes in so many seconds; others may have come beside it."""
+        """A body brought so many bytes in so many seconds; those beside it are taken to be alike.
+
+        Who only waits for a turn, or for an answer, shares no line with it.
+        """
         one = self._host(host)
         one.received += count
         if count >= _TELLING and seconds > 0:
-            one.rate = _mixed(one.rate, max(one.busy, 1) * count / seconds, now - one.measured)
-            one.measured = now
+            one.rate = _mixed(one.rate, max(one.sending, 1) * count / seconds, now - one.rated)
+            one.measured = one.rated = now
 
     def succeeded(self, host: str) -> None:
         """All came that was asked for: failures before no longer count."""
@@ -185,7 +200,7 @@ class Ratings:
 
     def _forget(self) -> None:
         """Make room, unless all are in use."""
-        idle = [host for host, one in self._hosts.items() if not one.busy]
+        idle = [host for host, one in self._hosts.items() if not one.busy and not one.sending]
         if idle:
             del self._hosts[min(idle, key=lambda host: self._hosts[host].measured)]
 

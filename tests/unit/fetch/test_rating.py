@@ -1,5 +1,7 @@
 """Ratings: the order in which hosts are asked, and what is told of them. Pure."""
 
+import pytest
+
 from cafs.fetch.rating import Ratings
 
 MIB = 1 << 20
@@ -140,3 +142,28 @@ def test_figures_follow_what_happens() -> None:
     assert figures is not None
     assert abs(figures.latency_s - 0.1) < 0.001
     assert abs(figures.rate / MIB - 10) < 0.1
+
+
+def test_who_waits_for_a_turn_does_not_make_a_host_look_faster() -> None:
+    ratings = Ratings()
+    with ratings.asking("a"), ratings.asking("a"), ratings.asking("a"):
+        with ratings.sending("a"):
+            measured(ratings, "a", 0.1, 1 * MIB)
+        figures = ratings.figures("a")
+        assert figures is not None
+        assert figures.rate == pytest.approx(1 * MIB)
+        with ratings.sending("a"), ratings.sending("a"):
+            measured(ratings, "a", 0.1, 1 * MIB)
+        figures = ratings.figures("a")
+        assert figures is not None
+        assert figures.rate == pytest.approx(2 * MIB)
+
+
+def test_a_rate_of_long_ago_counts_for_nothing_though_the_host_has_just_answered() -> None:
+    ratings = Ratings()
+    measured(ratings, "a", 0.1, 1 * MIB)
+    ratings.answered("a", 0.1, 3600.0)
+    ratings.received("a", MIB, 0.02, 3600.0)
+    figures = ratings.figures("a")
+    assert figures is not None
+    assert figures.rate == pytest.approx(50 * MIB)
