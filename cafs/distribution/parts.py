@@ -16,7 +16,8 @@ import trio
 from cafs.distribution.interfaces import Note
 from cafs.distribution.trying import first_answer
 from cafs.errors import CafsError, NotFoundError, OfflineError
-from cafs.fetch.fetcher import UNSIZED_LIMIT, Fetcher
+from cafs.fetch.contents import UNSIZED_LIMIT
+from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest

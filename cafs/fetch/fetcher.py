@@ -9,22 +9,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
-from weakref import WeakValueDictionary
 
 import trio
-from cachetools import LRUCache
 
-from cafs.errors import CafsError, SizeMismatchError
+from cafs.errors import CafsError
 from cafs.fetch.blob import BlobContent
 from cafs.fetch.budget import Account, Budget
+from cafs.fetch.contents import Contents
 from cafs.fetch.decoded import DecodedContent
-from cafs.fetch.downloading import Downloader
 from cafs.fetch.failures import Failures
 from cafs.fetch.first_pass import LINGER_S, PASSES, FirstPass, complete_tree
 from cafs.fetch.gated import GatedContent
 from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Source
-from cafs.fetch.judging import Terms
-from cafs.fetch.lane import Lane
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.fetch.means import Means
 from cafs.fetch.planted import PlantedContent
@@ -32,32 +28,21 @@ from cafs.fetch.prefetching import bring_all
 from cafs.fetch.progress import Progress
 from cafs.fetch.ranged import RangedContent
 from cafs.fetch.rating import Rating
-from cafs.fetch.sealing import Learned, Seal
+from cafs.fetch.sealing import Learned
 from cafs.fetch.slots import Slots
 from cafs.fetch.work import Works
 from cafs.metrics import Metrics
-from cafs.model.identity import StreamKey, located_stream
 from cafs.model.limits import Limits
 from cafs.model.pacing import USUAL as PACING, Pacing
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
 from cafs.model.span import Span
 from cafs.store.store import Store
-from cafs.transport.interfaces import Head, Response
+from cafs.transport.interfaces import Response
 from cafs.transport.retrying import RetryPolicy
 
-UNSIZED_LIMIT: Final = 1 << 30
-"""Bytes that are fetched at most to find out a size that no source tells."""
 USUAL: Final = Patience(60.0)
 """The patience of those who name none."""
-_FIRST_S: Final = 5.0
-"""How long a response that is open already waits for its first reader."""
-_KEPT: Final = 256
-"""Contents that are kept though nobody holds them: the next read of them is soon."""
-_WHOLE: Final = 200
-_PARTIAL: Final = 206
-_TOLD: Final = 1
-"""Bytes that are asked for to be told a size; they are not worth a request's place."""
 _POLICY: Final = RetryPolicy()
 _LIMITS: Final = Limits()
 _LOG = logging.getLogger(__name__)
@@ -79,11 +64,9 @@ class Fetcher:
         *,
         pacing: Pacing,
     ) -> None:
-        self._nursery = nursery
         self._store = store
         self._metrics = metrics
-        self._budget = budget
-        self._slots = Slots(
+        slots = Slots(
             pacing.connections,
             pacing.per_host,
             pacing.prefetch_connections,
@@ -92,14 +75,12 @@ class Fetcher:
         )
         self._threads = trio.CapacityLimiter(PASSES)
         self._means = Means(
-            streams=store.streams, slots=self._slots, budget=budget, policy=policy, metrics=metrics
+            streams=store.streams, slots=slots, budget=budget, policy=policy, metrics=metrics
         )
-        self._failures = Failures()
-        self._works = Works[None](nursery, self._failures, metrics)
-        self._passes = Works[TreeRecord](nursery, self._failures, metrics)
-        self._lanes: WeakValueDictionary[StreamKey, Lane] = WeakValueDictionary()
-        self._contents: WeakValueDictionary[StreamKey, Feed] = WeakValueDictionary()
-        self._kept: LRUCache[StreamKey, Feed] = LRUCache(_KEPT)
+        failures = Failures()
+        self._works = Works[None](nursery, failures, metrics)
+        self._passes = Works[TreeRecord](nursery, failures, metrics)
+        self._contents = Contents(nursery, store, self._means, failures, self._works)
 
     async def content(
         self,
@@ -130,7 +111,7 @@ class Fetcher:
         """
         if first is not None:
             await self.lend(part, sources, first, name=name, learned=learned)
-        content, lane = self._known(part, sources, name, learned)
+        content, lane = self._contents.get(part, sources, name, learned)
         if lane is not None and lane.downloader.unsure:
             # With a pin, the size that a source told at last may be that of an error page.
             await content.ensure(Span(0, lane.end), patience)
@@ -161,9 +142,9 @@ class Fetcher:
         """
         lent = False
         try:
-            content, lane = self._known(part, sources, name, learned)
+            content, lane = self._contents.get(part, sources, name, learned)
             if lane is not None and content.digest() is None:
-                lent = self._lend(lane, first, sources[0].url)
+                lent = self._contents.lend(lane, first, sources[0].url)
         finally:
             if not lent:
                 with trio.CancelScope(shield=True):
@@ -252,7 +233,7 @@ class Fetcher:
 
     def inflight(self) -> list[Inflight]:
         """Every fetch that is under way, oldest first."""
-        flights = [each for lane in self._lanes.values() for each in lane.inflight()]
+        flights = [each for lane in self._contents.lanes() for each in lane.inflight()]
         return sorted(flights, key=lambda flight: flight.since)
 
     def mirrors(self) -> list[Rating]:
@@ -268,93 +249,8 @@ class Fetcher:
         Returns:
             the names of what was cancelled; none when nothing of that is under way.
         """
-        chosen = [lane for lane in self._lanes.values() if id_ in {None, lane.id}]
+        chosen = [lane for lane in self._contents.lanes() if id_ in {None, lane.id}]
         return [lane.terms.name for lane in chosen if lane.cancel()]
-
-    def _known(
-        self, part: Part, sources: Sequence[Source], name: str, learned: Learned | None
-    ) -> tuple[Feed, Lane | None]:
-        """The content and its lane, made where they are not there yet."""
-        key = located_stream(part)
-        content, lane = self._contents.get(key), self._lanes.get(key)
-        if content is None or (lane is None and sources):
-            content, lane = self._make(key, part, sources, name, learned)
-            self._contents[key] = content
-            if lane is not None:
-                self._lanes[key] = lane
-        elif lane is not None and part.digest is not None:
-            lane.downloader.sources.add(sources)
-        self._kept[key] = content
-        return content, lane
-
-    def _make(
-        self,
-        key: StreamKey,
-        part: Part,
-        sources: Sequence[Source],
-        name: str,
-        learned: Learned | None,
-    ) -> tuple[Feed, Lane | None]:
-        blobs, pin = self._store.blobs, part.digest
-        known = None if pin is None else blobs.stat(pin)
-        if known is not None and part.size not in {None, known.size}:
-            raise SizeMismatchError(name, expected=part.size or 0, actual=known.size)
-        if known is not None and not sources:
-            return BlobContent(blobs, known, key, name, self._metrics), None
-        stream = self._store.streams.find(key)
-        found = None if stream is None else stream.size
-        terms = Terms(
-            name=name,
-            key=key,
-            size=part.size if known is None else known.size,
-            validator=part.validator,
-            pinned=pin is not None,
-            ranges=part.ranges and (pin is not None or part.validator.strong),
-            limit=UNSIZED_LIMIT,
-        )
-        lane = self._lane(terms, sources if terms.pinned else sources[:1])
-        if terms.size is None:
-            lane.downloader.size = found
-        seal = Seal(
-            blobs,
-            self._store.streams,
-            key,
-            name=name,
-            media_type=part.media_type,
-            claims=() if pin is None else (pin,),
-            metrics=self._metrics,
-            learned=learned,
-        )
-        if terms.pinned or lane.downloader.single:
-            return GatedContent(blobs, lane, self._works, seal, self._metrics), lane
-        return RangedContent(lane, self._works, seal, self._metrics), lane
-
-    def _lane(self, terms: Terms, sources: Sequence[Source]) -> Lane:
-        return Lane(
-            self._nursery,
-            Downloader(terms, self._means, list(sources)),
-            failures=self._failures,
-            budget=self._budget,
-            slots=self._slots,
-            metrics=self._metrics,
-        )
-
-    def _lend(self, lane: Lane, first: Response, url: str) -> bool:
-        """Keep an open response for the lane's first flight, for a while; whether it is of use."""
-        if lane.downloader.first is not None or not _fits(first.head, lane.downloader.single):
-            return False
-        lane.downloader.first, lane.downloader.first_url = first, url
-        self._nursery.start_soon(self._expire, lane, first)
-        return True
-
-    async def _expire(self, lane: Lane, first: Response) -> None:
-        try:
-            await trio.sleep(_FIRST_S)
-        finally:
-            if lane.downloader.first is first:
-                lane.downloader.first = None
-                with trio.CancelScope(shield=True):
-                    await first.aclose()
 
     async def _remind(self, content: Feed, learned: Learned) -> None:
         """Tell what content is that was whole before; whoever told it then may have failed."""
@@ -369,14 +265,6 @@ class Fetcher:
 
     async def _replant(self, raw: Content, making: Making, patience: Patience) -> None:
         await self.plant(raw, name=raw.name, media_type="", patience=patience, making=making)
-
-
-def _fits(head: Head, single: bool) -> bool:
-    """Whether a body is of use: all of it where that is needed, else its first bytes."""
-    if single:
-        return head.status == _WHOLE
-    span = head.span if head.status == _PARTIAL else None
-    return span is not None and not span.start and span.length > _TOLD
 
 
 @asynccontextmanager

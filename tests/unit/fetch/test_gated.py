@@ -15,7 +15,7 @@ from cafs.errors import (
     SourceChangedError,
     UnsupportedError,
 )
-from cafs.fetch import fetcher as fetcher_module
+from cafs.fetch import contents as contents_module
 from cafs.fetch.interfaces import Patience, Priority
 from cafs.fetch.progress import Progress
 from cafs.model.digest import Digest, digest_of
@@ -286,7 +286,7 @@ async def test_a_pinned_blob_of_unknown_size_is_fetched_to_know_it(
 async def test_what_tells_no_size_and_never_ends_is_refused(
     rig: Rig, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetcher_module, "UNSIZED_LIMIT", 2 * MIB)
+    monkeypatch.setattr(contents_module, "UNSIZED_LIMIT", 2 * MIB)
     url = origin.put("/endless", Generated(64 * MIB, seed=7), ranges=False)
     origin.fault("/endless", NoLength(), NoValidators())
     with pytest.raises(UnsupportedError, match="/endless"):
@@ -411,7 +411,7 @@ async def test_a_weak_validator_that_changes_is_a_changed_source(rig: Rig, origi
 async def test_an_open_response_that_nobody_reads_is_closed(
     rig: Rig, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetcher_module, "_FIRST_S", 0.05)
+    monkeypatch.setattr(contents_module, "_FIRST_S", 0.05)
     url = origin.put("/unread", Generated(64 * MIB, seed=9), ranges=False)
     content = await rig.located(url)
     await until(lambda: origin.requests_for("/unread")[0].ended)

@@ -22,7 +22,7 @@ import pytest
 import trio
 
 from cafs.errors import CafsError
-from cafs.fetch import fetcher as fetching
+from cafs.fetch import contents as fetching
 from cafs.model.spec import Pull
 from cafs.testing.answers import Answer, Ask, text_answer
 from cafs.testing.faults import (

@@ -1,0 +1,174 @@
+"""Contents: one for each part, made when it is first asked for, and the lane that feeds it.
+
+What kind of content a part has is decided here, once (docs/architecture.md has the table).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+from weakref import WeakValueDictionary
+
+import trio
+from cachetools import LRUCache
+
+from cafs.errors import SizeMismatchError
+from cafs.fetch.blob import BlobContent
+from cafs.fetch.downloading import Downloader
+from cafs.fetch.failures import Failures
+from cafs.fetch.gated import GatedContent
+from cafs.fetch.interfaces import Feed, Source
+from cafs.fetch.judging import Terms
+from cafs.fetch.lane import Lane
+from cafs.fetch.means import Means
+from cafs.fetch.ranged import RangedContent
+from cafs.fetch.sealing import Learned, Seal
+from cafs.fetch.work import Works
+from cafs.model.identity import StreamKey, located_stream
+from cafs.model.resolved import Part
+from cafs.store.store import Store
+from cafs.transport.interfaces import Head, Response
+
+UNSIZED_LIMIT: Final = 1 << 30
+"""Bytes that are fetched at most to find out a size that no source tells."""
+_FIRST_S: Final = 5.0
+"""How long a response that is open already waits for its first reader."""
+_KEPT: Final = 256
+"""Contents that are kept though nobody holds them: the next read of them is soon."""
+_WHOLE: Final = 200
+_PARTIAL: Final = 206
+_TOLD: Final = 1
+"""Bytes that are asked for to be told a size; they are not worth a request's place."""
+
+
+class Contents:
+    """The contents of parts, and their lanes, for as long as anybody has them or they were used.
+
+    Args:
+        nursery: where everything is fetched.
+        store: where everything goes.
+        means: what all downloads share.
+        failures: what failed a moment ago.
+        works: where whole contents are checked.
+
+    Concurrency: any number of tasks of one trio run; nothing here awaits.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        store: Store,
+        means: Means,
+        failures: Failures,
+        works: Works[None],
+    ) -> None:
+        self._nursery = nursery
+        self._store = store
+        self._means = means
+        self._failures = failures
+        self._works = works
+        self._lanes: WeakValueDictionary[StreamKey, Lane] = WeakValueDictionary()
+        self._contents: WeakValueDictionary[StreamKey, Feed] = WeakValueDictionary()
+        self._kept: LRUCache[StreamKey, Feed] = LRUCache(_KEPT)
+
+    def lanes(self) -> list[Lane]:
+        """Every lane that somebody may want something of."""
+        return list(self._lanes.values())
+
+    def get(
+        self, part: Part, sources: Sequence[Source], name: str, learned: Learned | None
+    ) -> tuple[Feed, Lane | None]:
+        """The content of a part and its lane, made where they are not there yet.
+
+        The arguments are those of ``Fetcher.content``. There is no lane where the store has all and
+        no source is known.
+
+        Raises:
+            SizeMismatchError: the store has the digest, and it is not of the promised size.
+        """
+        key = located_stream(part)
+        content, lane = self._contents.get(key), self._lanes.get(key)
+        if content is None or (lane is None and sources):
+            content, lane = self._make(key, part, sources, name, learned)
+            self._contents[key] = content
+            if lane is not None:
+                self._lanes[key] = lane
+        elif lane is not None and part.digest is not None:
+            lane.downloader.sources.add(sources)
+        self._kept[key] = content
+        return content, lane
+
+    def _make(
+        self,
+        key: StreamKey,
+        part: Part,
+        sources: Sequence[Source],
+        name: str,
+        learned: Learned | None,
+    ) -> tuple[Feed, Lane | None]:
+        blobs, pin = self._store.blobs, part.digest
+        known = None if pin is None else blobs.stat(pin)
+        if known is not None and part.size not in {None, known.size}:
+            raise SizeMismatchError(name, expected=part.size or 0, actual=known.size)
+        if known is not None and not sources:
+            return BlobContent(blobs, known, key, name, self._means.metrics), None
+        stream = self._store.streams.find(key)
+        found = None if stream is None else stream.size
+        terms = Terms(
+            name=name,
+            key=key,
+            size=part.size if known is None else known.size,
+            validator=part.validator,
+            pinned=pin is not None,
+            ranges=part.ranges and (pin is not None or part.validator.strong),
+            limit=UNSIZED_LIMIT,
+        )
+        lane = self._lane(terms, sources if terms.pinned else sources[:1])
+        if terms.size is None:
+            lane.downloader.size = found
+        seal = Seal(
+            blobs,
+            self._store.streams,
+            key,
+            name=name,
+            media_type=part.media_type,
+            claims=() if pin is None else (pin,),
+            metrics=self._means.metrics,
+            learned=learned,
+        )
+        if terms.pinned or lane.downloader.single:
+            return GatedContent(blobs, lane, self._works, seal, self._means.metrics), lane
+        return RangedContent(lane, self._works, seal, self._means.metrics), lane
+
+    def _lane(self, terms: Terms, sources: Sequence[Source]) -> Lane:
+        return Lane(
+            self._nursery,
+            Downloader(terms, self._means, list(sources)),
+            failures=self._failures,
+            budget=self._means.budget,
+            slots=self._means.slots,
+            metrics=self._means.metrics,
+        )
+
+    def lend(self, lane: Lane, first: Response, url: str) -> bool:
+        """Keep an open response for the lane's first flight, for a while; whether it is of use."""
+        if lane.downloader.first is not None or not _fits(first.head, lane.downloader.single):
+            return False
+        lane.downloader.first, lane.downloader.first_url = first, url
+        self._nursery.start_soon(self._expire, lane, first)
+        return True
+
+    async def _expire(self, lane: Lane, first: Response) -> None:
+        try:
+            await trio.sleep(_FIRST_S)
+        finally:
+            if lane.downloader.first is first:
+                lane.downloader.first = None
+                with trio.CancelScope(shield=True):
+                    await first.aclose()
+
+
+def _fits(head: Head, single: bool) -> bool:
+    """Whether a body is of use: all of it where that is needed, else its first bytes."""
+    if single:
+        return head.status == _WHOLE
+    span = head.span if head.status == _PARTIAL else None
+    return span is not None and not span.start and span.length > _TOLD
