@@ -200,6 +200,10 @@ class PlantedRefs(Refs):
         failure = self.failing.get(_label(spec))
         return failure.line if failure is not None else None
 
+    @override
+    async def doubt(self, spec: RefSpec) -> None:
+        self.asked.append(f"doubt {_label(spec)}")
+
     def _ask(self, spec: RefSpec) -> str:
         label = _label(spec)
         self.asked.append(label)

@@ -20,6 +20,7 @@ from cafs.distribution.interfaces import Handler, OpenTree
 from cafs.distribution.remembered import still_meant
 from cafs.errors import (
     CafsError,
+    ContentError,
     CrowdedError,
     DeadlineError,
     OfflineError,
@@ -28,7 +29,7 @@ from cafs.errors import (
 )
 from cafs.fetch.interfaces import Content, Inflight, Patience
 from cafs.model.identity import located_stream
-from cafs.model.ref import Ref
+from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, Ref
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.span import Span
 from cafs.model.spec import RefSpec
@@ -165,6 +166,24 @@ class Resolver:
         resolved = await self.resolve(spec, patience)
         return await self._handler(spec).open_file(spec, resolved, patience, part=number)
 
+    async def doubt(self, spec: RefSpec) -> None:
+        """What came is not what the ref's digest says: believe no size that only a source told.
+
+        It may have been that of an error page. The next mount asks for it anew, instead of
+        refusing for ever what is right.
+
+        Cancellation: all or nothing.
+        """
+        latest = self._store.references.latest(spec.source)
+        if latest is None or not isinstance(spec.ref, ArchiveRef | BlobRef | DigestRef):
+            return
+        parts = tuple(
+            replace(part, size=None) if self._pinned(part) and not self._whole(part) else part
+            for part in latest.parts
+        )
+        if parts != latest.parts:
+            await self._store.references.record(spec.source, replace(latest, parts=parts))
+
     def _handler(self, spec: RefSpec) -> Handler:
         handler = self._handlers.get(type(spec.ref))
         if handler is None:
@@ -185,6 +204,8 @@ class Resolver:
             raise  # of this caller, not of the ref
         except CafsError as error:
             self._failures.remember(spec.key, error)
+            if isinstance(error, ContentError):
+                await self.doubt(spec)
             raise
         self._failures.forget(spec.key)
         return answer

@@ -49,6 +49,13 @@ class Refs(Protocol):
     def error(self, spec: RefSpec) -> str | None:
         """The last failure to resolve or open the ref, one line; None when there was none."""
 
+    @abstractmethod
+    async def doubt(self, spec: RefSpec) -> None:
+        """What came is not what the ref's digest says: the next mount asks again how long it is.
+
+        Cancellation: all or nothing.
+        """
+
 
 class Digests(Protocol):
     """Opens content by digest: from the store, or from where a ref of the mount says it is.

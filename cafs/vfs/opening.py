@@ -138,6 +138,12 @@ class Opening:
             case _:
                 assert_never(node)
 
+    async def doubt(self, node: Node) -> None:
+        """What came of a ref is not what it must be; see ``Refs.doubt``."""
+        spec = self.spec(node)
+        if spec is not None:
+            await self._refs.doubt(spec)
+
     def peek(self, node: Node) -> Resolved | None:
         """What a ref means in this mount, when that is known; asks nobody."""
         spec = self.spec(node)

@@ -3,7 +3,7 @@
 import os
 from functools import partial
 
-from cafs.errors import NotFoundError, SourceChangedError
+from cafs.errors import ContentError, NotFoundError, SourceChangedError
 from cafs.model.resolved import Shape
 from cafs.vfs.failures import Failures
 from cafs.vfs.opening import Opening, Shown
@@ -119,7 +119,11 @@ class Showing:
             length = min(length, content.size - offset)
             if length <= 0:
                 return b""
-            return await exactly(content, offset, length, patience)
+            try:
+                return await exactly(content, offset, length, patience)
+            except ContentError:
+                await self._opening.doubt(at.node)
+                raise
 
 
 def _another(at: Planted) -> SourceChangedError:

@@ -153,3 +153,16 @@ def test_a_mirror_that_lies_about_the_size_of_pinned_content_deceives_nobody(
         assert read_through(path) == BODY.read(0, BODY.size)
     with cafs.mount(toml) as mounted:
         assert read_through(mounted.ref("data")) == BODY.read(0, BODY.size)
+
+
+def test_an_error_page_in_the_place_of_pinned_content_is_forgotten_by_the_next_mount(
+    cafs: Cafs, origin: Origin
+) -> None:
+    url = origin.put(PATH, b"<html>we are back soon</html>")
+    toml = f'[ref.data]\nfrom = "{url}"\nintegrity = "sha256:{BODY.sha256()}"\n'
+    with cafs.mount(toml) as mounted, pytest.raises(OSError, match="Bad message"):
+        mounted.ref("data").read_bytes()
+    origin.put(PATH, BODY)
+    with cafs.mount(toml) as mounted:
+        assert mounted.ref("data").stat().st_size == BODY.size
+        assert read_through(mounted.ref("data")) == BODY.read(0, BODY.size)
