@@ -80,6 +80,11 @@ class Paced(Response):
     def head(self) -> Head:
         return self._inner.head
 
+    @property
+    @override
+    def document(self) -> str:
+        return self._inner.document
+
     @override
     async def receive(self) -> bytes:
         if not self._lull.throttled():

@@ -237,5 +237,6 @@ def _said(line: object) -> bytes:
 
 
 def _excerpt(line: bytes | bytearray) -> str:
-    shown = bytes(line[:60]).decode("ascii", "backslashreplace")
+    # A careless plugin prints the URL that it fetches, and its query may be a secret.
+    shown = bytes(line[:60]).partition(b"?")[0].decode("ascii", "backslashreplace")
     return repr(shown) + ("…" if len(line) > len(shown) else "")

@@ -123,3 +123,13 @@ def test_what_cafs_says_is_a_line_of_json() -> None:
             "window": frames.WINDOW,
         },
     }
+
+
+def test_babble_is_shown_without_the_query_of_a_url() -> None:
+    line = b"fetching x:dir/file?token=hunter2\n"
+    with pytest.raises(BabbleError, match="x:dir/file") as greeting:
+        Parser().greeting(line)
+    with pytest.raises(BabbleError, match="x:dir/file") as answer:
+        list(Parser().feed(line))
+    for caught in (greeting, answer):
+        assert "hunter2" not in str(caught.value)
