@@ -14,14 +14,14 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 from typing_extensions import override
 
 from cafs.fetch.climbing import Climb
 from cafs.fetch.interfaces import Priority
-from cafs.fetch.throttling import Lull, Paced, Throttle, stand_aside
+from cafs.fetch.throttling import Alone, Hurry, Lull, Paced, Throttle, stand_aside
 from cafs.model.pacing import USUAL
 from cafs.transport.interfaces import Response
 
@@ -39,35 +39,6 @@ _ANSWER: Final = 64 << 10
 
 def _nothing() -> None:
     pass
-
-
-class Hurry(Protocol):
-    """Where readers of one process say to others that they wait."""
-
-    def claim(self) -> None:
-        """Readers wait here."""
-
-    def release(self) -> None:
-        """None wait any more."""
-
-    def claimed(self) -> bool:
-        """Whether readers wait elsewhere."""
-
-
-class Alone(Hurry):
-    """There is no other process."""
-
-    @override
-    def claim(self) -> None:
-        pass
-
-    @override
-    def release(self) -> None:
-        pass
-
-    @override
-    def claimed(self) -> bool:
-        return False
 
 
 class _Host:

@@ -48,6 +48,35 @@ class Throttle:
             self._usual += 0.25 * (actual - self._usual) if actual else 0.0
 
 
+class Hurry(Protocol):
+    """Where readers of one process say to others that they wait."""
+
+    def claim(self) -> None:
+        """Readers wait here."""
+
+    def release(self) -> None:
+        """None wait any more."""
+
+    def claimed(self) -> bool:
+        """Whether readers wait elsewhere."""
+
+
+class Alone(Hurry):
+    """There is no other process."""
+
+    @override
+    def claim(self) -> None:
+        pass
+
+    @override
+    def release(self) -> None:
+        pass
+
+    @override
+    def claimed(self) -> bool:
+        return False
+
+
 class Lull(Protocol):
     """Says when a request is to stand aside."""
 

@@ -8,8 +8,8 @@ from typing_extensions import override
 
 from cafs.fetch.climbing import PERIOD_S, Climb
 from cafs.fetch.interfaces import Priority
-from cafs.fetch.slots import AHEAD, PREFETCHES, Hurry, Slots
-from cafs.fetch.throttling import BURST_S, Throttle
+from cafs.fetch.slots import AHEAD, PREFETCHES, Slots
+from cafs.fetch.throttling import BURST_S, Hurry, Throttle
 from cafs.transport.interfaces import Head, Response
 
 MIB = 1 << 20
