@@ -1,9 +1,9 @@
 """Revalidating: finds out what a URL is now, and remembers it in cache documents.
 
 The one place that makes and reads these documents (R-2). They are keyed by the URL that was asked,
-before any redirect (R-14). One small request tells everything: the first byte, by range. Its answer
-has the size, the version and whether ranges work, where a HEAD is often refused; and where ranges
-do not work, it is already the content.
+before any redirect (R-14). One small request tells everything: the first byte, or as much as will
+be read anyway, by range. Its answer has the size, the version and whether ranges work, where a HEAD
+is often refused; and where ranges do not work, or the content is small, it is already the content.
 """
 
 import math
