@@ -126,7 +126,8 @@ def test_why_a_plugin_failed_is_said(cafs: Cafs) -> None:
     toml = (
         '[mount]\npath = "cafs"\n[defaults]\ndeadline = "1s"\n'
         '[ref.dead]\nfrom = "x:die"\n[ref.no]\nfrom = "x:error/not-found"\n'
-        '[ref.yes]\nfrom = "x:bytes/10"\n'
+        # The program that died is left alone for about as long as the others may wait.
+        '[ref.yes]\nfrom = "x:bytes/10"\ndeadline = "20s"\n'
     )
     with cafs.mount(toml) as mounted:
         with pytest.raises(FileNotFoundError):
