@@ -70,7 +70,7 @@ def changed(terms: Terms, expected: str, actual: str) -> SourceChangedError:
     """The error for another version."""
     return SourceChangedError(
         f"{terms.name}: the source changed: was {expected}, is {actual}",
-        hint="refresh the ref to see the new version; pin it with an integrity to be safe",
+        hint="a new mount shows the new version; an integrity keeps to one",
     )
 
 

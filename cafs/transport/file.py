@@ -133,7 +133,7 @@ class _FileResponse(Response):
             raise _failure(url, error) from error
         if not piece or version != self._version:
             raise SourceChangedError(
-                f"{shown(url)}: changed while it was read", hint="refresh the ref to read it anew"
+                f"{shown(url)}: changed while it was read", hint="a new mount reads it anew"
             )
         return piece
 

@@ -138,8 +138,9 @@ async def test_a_changed_etag_is_a_changed_source(rig: Rig, origin: Origin) -> N
     content = await rig.located(url)
     await content.read(0, 4096, USUAL)
     origin.fault("/changed", ChangedEtag())
-    with pytest.raises(SourceChangedError, match="/changed"):
+    with pytest.raises(SourceChangedError, match="/changed") as caught:
         await content.read(3 * MIB, 4096, USUAL)
+    assert "a new mount" in (caught.value.hint or "")
     assert await content.read(0, 4096, USUAL) == origin.expected("/changed", Span(0, 4096))
 
 
