@@ -22,8 +22,8 @@ MIB = 1 << 20
 SIZE = 24 * MIB
 READERS = 80
 QUESTIONS = (64 << 10) + 16
-"""Bytes beside one download that tell what a file is: a mount asks for one, a prefetch for the first
-64 KiB, and the file may have come meanwhile."""
+"""Bytes beside one download that tell what a file is: a mount asks for one, a prefetch for the
+first 64 KiB, and the file may have come meanwhile."""
 
 
 class Crowd:
