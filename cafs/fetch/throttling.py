@@ -10,7 +10,8 @@ from typing import Final, Protocol
 import trio
 from typing_extensions import override
 
-from cafs.transport.interfaces import Head, Response
+from cafs.transport.interfaces import Response
+from cafs.transport.wrapping import Wrapper
 
 BURST_S: Final = 0.1
 """What a timer oversleeps, and what was not used lately, is made up for within this time."""
@@ -90,7 +91,7 @@ class Lull(Protocol):
         """The one who waits is not stuck."""
 
 
-class Paced(Response):
+class Paced(Wrapper):
     """A response that is received at the pace of its request, each piece told to ``arrived``.
 
     Concurrency: as ``Response``.
@@ -99,20 +100,10 @@ class Paced(Response):
     def __init__(
         self, inner: Response, lull: Lull, throttle: Throttle, arrived: Callable[[int], None]
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._lull = lull
         self._throttle = throttle
         self._arrived = arrived
-
-    @property
-    @override
-    def head(self) -> Head:
-        return self._inner.head
-
-    @property
-    @override
-    def document(self) -> str:
-        return self._inner.document
 
     @override
     async def receive(self) -> bytes:
@@ -131,10 +122,6 @@ class Paced(Response):
             self._throttle.settle(reserved, actual)
         self._arrived(actual)
         return data
-
-    @override
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 async def stand_aside(lull: Lull) -> None:

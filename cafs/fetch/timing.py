@@ -3,29 +3,20 @@
 import trio
 from typing_extensions import override
 
-from cafs.transport.interfaces import Head, Response
+from cafs.transport.interfaces import Response
+from cafs.transport.wrapping import Wrapper
 
 
-class Timed(Response):
+class Timed(Wrapper):
     """A response that counts: ``received`` bytes came in ``waited_s`` seconds of receiving.
 
     Concurrency: as ``Response``.
     """
 
     def __init__(self, inner: Response) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.received = 0
         self.waited_s = 0.0
-
-    @property
-    @override
-    def head(self) -> Head:
-        return self._inner.head
-
-    @property
-    @override
-    def document(self) -> str:
-        return self._inner.document
 
     @override
     async def receive(self) -> bytes:
@@ -36,7 +27,3 @@ class Timed(Response):
             self.waited_s += trio.current_time() - began
         self.received += len(data)
         return data
-
-    @override
-    async def aclose(self) -> None:
-        await self._inner.aclose()

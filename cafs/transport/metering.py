@@ -3,7 +3,8 @@
 from typing_extensions import override
 
 from cafs.metrics import Metrics
-from cafs.transport.interfaces import Head, Request, Response, Transport
+from cafs.transport.interfaces import Request, Response, Transport
+from cafs.transport.wrapping import Wrapper
 
 
 class Metering(Transport):
@@ -26,27 +27,13 @@ class Metering(Transport):
         await self._transport.aclose()
 
 
-class _Metered(Response):
+class _Metered(Wrapper):
     def __init__(self, response: Response, metrics: Metrics) -> None:
-        self._response = response
+        super().__init__(response)
         self._metrics = metrics
-
-    @property
-    @override
-    def head(self) -> Head:
-        return self._response.head
-
-    @property
-    @override
-    def document(self) -> str:
-        return self._response.document
 
     @override
     async def receive(self) -> bytes:
-        piece = await self._response.receive()
+        piece = await self._inner.receive()
         self._metrics.add("fetch.bytes", len(piece))
         return piece
-
-    @override
-    async def aclose(self) -> None:
-        await self._response.aclose()

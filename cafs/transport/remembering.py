@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 
 from typing_extensions import override
 
-from cafs.transport.interfaces import Head, Response
+from cafs.transport.interfaces import Response
+from cafs.transport.wrapping import Wrapper
 
 
-class Remembering(Response):
+class Remembering(Wrapper):
     """A response whose document is kept, as soon as it has come.
 
     Args:
@@ -19,29 +20,15 @@ class Remembering(Response):
     def __init__(
         self, response: Response, kept: str, keep: Callable[[str], Awaitable[None]]
     ) -> None:
-        self._response = response
+        super().__init__(response)
         self._keep = keep
         self._kept = kept
 
-    @property
-    @override
-    def head(self) -> Head:
-        return self._response.head
-
-    @property
-    @override
-    def document(self) -> str:
-        return self._response.document
-
     @override
     async def receive(self) -> bytes:
-        piece = await self._response.receive()
-        document = self._response.document
+        piece = await self._inner.receive()
+        document = self._inner.document
         if document and document != self._kept:
             self._kept = document
             await self._keep(self._kept)
         return piece
-
-    @override
-    async def aclose(self) -> None:
-        await self._response.aclose()
