@@ -24,6 +24,7 @@ from cafs.testing.origin import Origin
 
 _PATH: Final = "/long"
 _PIECE: Final = 1 << 20
+_END_S: Final = 60.0
 _SMALL: Final = 64 << 10
 _RATE: Final = 128 * float(1 << 20)
 """Bytes a second at which it comes before: slow enough to have a middle."""
@@ -66,14 +67,19 @@ class Silence:
         )
 
 
-class _Reading(threading.Thread):
-    """Reads a file front to back, up to its first error."""
+class Reading(threading.Thread):
+    """Reads a file front to back, up to its first error.
+
+    ``position`` is how far it came, ``error`` what it ended with, ``failed_s`` how long after the
+    last whole piece.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)
         self._path = path
         self._hash = hashlib.sha256()
         self.position = 0
+        self.error: OSError | None = None
         self.failed_s: float | None = None
         self.start()
 
@@ -84,7 +90,8 @@ class _Reading(threading.Thread):
             while True:
                 try:
                     piece = opened.read(_PIECE)
-                except OSError:
+                except OSError as error:
+                    self.error = error
                     self.failed_s = time.monotonic() - whole
                     return
                 if not piece:
@@ -95,7 +102,14 @@ class _Reading(threading.Thread):
                 self.position += len(piece)
 
     def digest(self) -> str:
-        """Of what was read."""
+        """Of what was read, once it has ended.
+
+        Raises:
+            TimeoutError: it does not end.
+        """
+        self.join(_END_S)
+        if self.is_alive():
+            raise TimeoutError(f"{self._path} is still read")
         return self._hash.hexdigest()
 
 
@@ -106,7 +120,7 @@ def fall_silent(
     body = Generated(blob, seed=3)
     names = [f"other{number}" for number in range(max(4, int(2 * silent_s)))]
     with _mounted(cafs, origin, body, names, on_error=on_error, deadline_s=deadline_s) as mount:
-        reading = _Reading(mount.ref("long"))
+        reading = Reading(mount.ref("long"))
         while reading.position < blob // 4:
             time.sleep(_POLL_S)
         origin.silence(_PATH)

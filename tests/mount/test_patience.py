@@ -6,19 +6,18 @@
 import errno
 import hashlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typing_extensions import override
 
 from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.command import Mount
 from cafs.testing.faults import HangBeforeHead, Rate
 from cafs.testing.origin import Origin
+from cafs.testing.silence import Reading
 from tests.conftest import Cafs
 
 pytestmark = pytest.mark.fuse
@@ -32,43 +31,7 @@ SLACK_S = 0.2 + 0.2
 """A tenth of the deadline, and what a busy machine needs to say so."""
 
 
-class Whole(threading.Thread):
-    """Reads a file front to back; how far it came, and with which errno it ended how long after."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(daemon=True)
-        self._path = path
-        self._hash = hashlib.sha256()
-        self.position = 0
-        self.errno = 0
-        self.waited_s = 0.0
-        self.start()
-
-    @override
-    def run(self) -> None:
-        whole = time.monotonic()
-        with self._path.open("rb", buffering=0) as opened:
-            while True:
-                try:
-                    piece = opened.read(MIB)
-                except OSError as error:
-                    self.errno = error.errno or -1
-                    self.waited_s = time.monotonic() - whole
-                    return
-                if not piece:
-                    return
-                if len(piece) == MIB:  # what comes before an error may be short, and late
-                    whole = time.monotonic()
-                self._hash.update(piece)
-                self.position += len(piece)
-
-    def digest(self) -> str:
-        self.join(60)
-        assert not self.is_alive()
-        return self._hash.hexdigest()
-
-
-def fall_silent(origin: Origin, reader: Whole) -> None:
+def fall_silent(origin: Origin, reader: Reading) -> None:
     """Send nothing more, from the middle of a read on."""
     limit = time.monotonic() + 20
     while reader.position < SIZE // 4:
@@ -109,7 +72,7 @@ def test_who_waits_sees_no_error_however_long_the_source_is_silent(
     pin = f'integrity = "sha256:{body.sha256()}"\n' if pinned else ""
     with cafs.mount(project(origin, body, "wait", pin)) as mounted:
         origin.fault("/big.bin", SLOW)
-        reader = Whole(mounted.ref("big"))
+        reader = Reading(mounted.ref("big"))
         if pinned:
             origin.wait_until(lambda log: sum(one.bytes_sent for one in log) > SIZE // 4)
             origin.silence("/big.bin")
@@ -120,7 +83,7 @@ def test_who_waits_sees_no_error_however_long_the_source_is_silent(
         assert others_read(mounted) < 1.0
         origin.heal()
         assert reader.digest() == body.sha256()
-        assert reader.errno == 0
+        assert reader.error is None
 
 
 def test_who_does_not_wait_has_an_error_within_the_deadline_and_a_tenth(
@@ -129,18 +92,20 @@ def test_who_does_not_wait_has_an_error_within_the_deadline_and_a_tenth(
     body = Generated(SIZE, seed=6)
     with cafs.mount(project(origin, body, "fail", "")) as mounted:
         origin.fault("/big.bin", SLOW)
-        reader = Whole(mounted.ref("big"))
+        reader = Reading(mounted.ref("big"))
         fall_silent(origin, reader)
         assert others_read(mounted) < 1.0
         reader.join(20)
-        assert reader.errno == errno.ETIMEDOUT
-        assert DEADLINE_S - 0.1 <= reader.waited_s <= DEADLINE_S + SLACK_S
+        assert reader.error is not None
+        assert reader.failed_s is not None
+        assert reader.error.errno == errno.ETIMEDOUT
+        assert DEADLINE_S - 0.1 <= reader.failed_s <= DEADLINE_S + SLACK_S
         assert "2.0 s" in os.getxattr(mounted.ref("big"), "user.cafs.error").decode()
         # What has come stays, and the rest comes when the source is there again.
         origin.heal()
         time.sleep(1.1)
         sent = origin.bytes_sent("/big.bin")
-        again = Whole(mounted.ref("big"))
+        again = Reading(mounted.ref("big"))
         assert again.digest() == body.sha256()
         assert origin.bytes_sent("/big.bin") - sent < SIZE
 
