@@ -15,6 +15,8 @@ from cafs.settings.schema import Origin, Voice, check, table
 T = TypeVar("T")
 _MAX_FILE: Final = 1024 * 1024
 """Bytes. Settings are written by hand; anything larger is another file by mistake."""
+_MOST: Final = (1 << 63) - 1
+"""Numbers are packed in 64 bits."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -88,8 +90,12 @@ class Table:
 
     def one_or_more(self, key: str) -> tuple[str, ...]:
         """The strings of a list, or a string for a list of one; empty when it is absent."""
-        if isinstance(self.value(key), str):
+        value = self.value(key)
+        if isinstance(value, str):
             return (self.text(key) or "",)
+        if value is not None and not isinstance(value, list):
+            hint = '"…" or ["…", "…"]'
+            raise self.wrong(key, "must be a string, or a list of strings", hint=hint)
         return self.texts(key)
 
     def parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
@@ -102,13 +108,15 @@ class Table:
         except ValueError as error:
             raise self.wrong(key, str(error)) from error
 
-    def count(self, key: str) -> int | None:
-        """The number at a key, not negative; None when it is absent."""
+    def count(self, key: str, *, most: int = _MOST) -> int | None:
+        """The number at a key, not negative and at most ``most``; None when it is absent."""
         value = self.value(key)
         if value is None:
             return None
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise self.wrong(key, f"{value!r} must be a whole number, 0 or more")
+        if value > most:
+            raise self.wrong(key, f"{value} is more than {most}, which is the most")
         return value
 
     def number(self, key: str) -> float | None:

@@ -4,7 +4,6 @@ Only the user's and the system's files have them. Of a table that names a URL, a
 the strongest file's is taken whole; numbers are taken one by one.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,22 +17,28 @@ from cafs.model.plugging import PROGRAM, SILENCE_S, PluginSpec
 from cafs.model.ref import BlobRef, parse_ref
 from cafs.settings import units
 from cafs.settings.document import Document, Table
+from cafs.settings.logins import login_of
 from cafs.settings.places import absolute
 
 T = TypeVar("T")
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRETS: Final = ("password-file", "password-env", "token-file", "token-env")
 _COUNTS: Final = {
-    "connections": "connections",
-    "connections-per-host": "per_host",
-    "prefetch-connections": "prefetch_connections",
+    "connections": ("connections", 512),
+    "connections-per-host": ("per_host", 256),
+    "prefetch-connections": ("prefetch_connections", 256),
 }
+"""The field of each number of connections, and the most that may be said. A connection is a
+descriptor, and so is each that is kept for later; a process usually has 1024 of them, and files to
+open too."""
 _WAITS: Final = {
     "connect": "connect_s",
     "first-byte": "first_byte_s",
     "stall": "stall_s",
     "stall-floor": "stall_floor_s",
 }
+_MOST_WAIT_S: Final = 24 * 3600.0
+"""Who waits a day for one answer waits for nobody."""
+_MOST_RETRIES: Final = 1000
+_MOST_MULTIPLIER: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +46,10 @@ class Fetching:
     """What one source says about fetching: rules by prefix, host or scheme, and numbers by field.
 
     ``pacing`` and ``retry`` have the fields of ``Pacing`` and ``RetrySettings`` that are said.
+    ``source`` is the source's name, for messages.
     """
 
+    source: str = ""
     mapping: Mapping[str, MapRule] = field(default_factory=dict)
     logins: Mapping[str, HostLogin] = field(default_factory=dict)
     helpers: Mapping[str, HelperRule] = field(default_factory=dict)
@@ -68,8 +75,9 @@ def fetching(document: Document, environ: Mapping[str, str], schemes: Collection
     """
     logins, helpers = document.below("credentials"), document.below("helpers")
     return Fetching(
+        source=document.origin.name,
         mapping=_mapping(document.below("map"), schemes),
-        logins=_by_host(logins, lambda host, key: _login(logins.below(key), host, environ)),
+        logins=_by_host(logins, lambda host, key: login_of(logins.below(key), host, environ)),
         helpers=_by_host(
             helpers, lambda host, key: HelperRule(host, _command(helpers, key, environ))
         ),
@@ -96,7 +104,7 @@ def plugins(document: Document, environ: Mapping[str, str]) -> dict[str, PluginS
             raise table.wrong(scheme, f"{scheme}: means something already", hint=hint)
         plugin = table.below(scheme)
         command = _command(plugin, "command", environ) if plugin.has("command") else ()
-        timeout_s = plugin.parsed("timeout", units.duration_s) or SILENCE_S
+        timeout_s = _wait_s(plugin, "timeout") or SILENCE_S
         found[scheme] = PluginSpec(scheme, command or (PROGRAM + scheme,), timeout_s)
     return found
 
@@ -154,97 +162,42 @@ def _by_host(table: Table, make: Callable[[str, str], T]) -> dict[str, T]:
     return made
 
 
-def _login(table: Table, host: str, environ: Mapping[str, str]) -> HostLogin:
-    said = [key for key in _SECRETS if table.has(key)]
-    if len(said) > 1:
-        raise table.wrong(said[1], f"there is {said[0]} already", hint="leave one of them out")
-    by_password = bool(said) and said[0].startswith("password")
-    username = table.text("username") or ""
-    if by_password and not username:
-        raise table.wrong(said[0], "needs a username", hint='username = "…"')
-    if username and not by_password:
-        hint = "password-file or password-env; a bearer token has no username"
-        raise table.wrong("username", "needs a password", hint=hint)
-    if ":" in username:
-        raise table.wrong("username", "has no ':' in it", hint="no server could tell what is what")
-    certificate, key = (_file(table, word, environ) for word in ("client-cert", "client-key"))
-    if key and not certificate:
-        raise table.wrong("client-key", "needs a certificate", hint='client-cert = "…"')
-    if certificate:
-        _check_certificate(table, certificate, key)
-    insecure, netrc = table.flag("insecure"), table.flag("netrc")
-    return HostLogin(
-        host=host,
-        username=username,
-        password_file=_file(table, "password-file", environ),
-        password_env=_variable(table, "password-env"),
-        token_file=_file(table, "token-file", environ),
-        token_env=_variable(table, "token-env"),
-        client_cert=certificate,
-        client_key=key,
-        insecure=bool(insecure),
-        netrc=netrc is not False,
-    )
-
-
-def _file(table: Table, key: str, environ: Mapping[str, str]) -> Path | None:
-    text = table.text(key)
-    path = None if text is None else absolute(text, environ)
-    if text is not None and path is None:
-        # It may be the secret itself, by mistake: it is not repeated.
-        raise table.wrong(key, "must be the absolute path of a file", hint="/… or ~/…")
-    return path
-
-
-def _variable(table: Table, key: str) -> str | None:
-    text = table.text(key)
-    if text is not None and not _VARIABLE.fullmatch(text):
-        raise table.wrong(key, "must be the name of a variable", hint="letters, digits, '_'")
-    return text
-
-
-def _check_certificate(table: Table, certificate: Path, key: Path | None) -> None:
-    """Look at it now: when it is used, a server says no, and nothing says why."""
-    import ssl  # noqa: PLC0415 - it costs as much as all the rest of the settings
-
-    def refuse() -> str:
-        raise ValueError("the key is encrypted")
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=refuse)
-    except FileNotFoundError as error:
-        raise table.wrong("client-cert", "it, or its key, does not exist") from error
-    except ssl.SSLError as error:
-        what = f"{certificate}: no certificate in PEM with its key"
-        raise table.wrong("client-cert", what, hint="the key may be in client-key") from error
-    except (OSError, ValueError) as error:
-        raise table.wrong("client-cert", f"cannot be used: {error}") from error
-
-
 def _command(table: Table, key: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     """A program and its arguments: a name to look for in PATH, or where it is."""
     command = table.one_or_more(key)
     if not command or not command[0]:
         raise table.wrong(key, "must name a program", hint='["program", "argument"]')
     program, *arguments = command
+    path = absolute(program, environ)
+    if isinstance(table.value(key), str) and len(program.split()) > 1:
+        _check_blank(table, key, path)
     if "/" not in program:
         return command
-    path = absolute(program, environ)
     if path is None:
         hint = "/…, ~/…, or a name that is found in PATH"
         raise table.wrong(key, f"{program!r} must be an absolute path, or a name", hint=hint)
     return (str(path), *arguments)
 
 
+def _check_blank(table: Table, key: str, path: Path | None) -> None:
+    """Refuse words in one string: no shell will take them apart. What they are is not repeated.
+
+    Only a path is looked for; who has such a program in PATH, or none yet, writes a list.
+    """
+    if path is None or not path.is_file():
+        what = "a string is one program, and there is none whose name has these blanks"
+        raise table.wrong(key, what, hint='["program", "argument"]')
+
+
 def _pacing(table: Table) -> dict[str, Any]:
     said: dict[str, Any] = {}
-    for key, name in _COUNTS.items():
-        count = table.count(key)
+    for key, (name, most) in _COUNTS.items():
+        count = table.count(key, most=most)
         if count == 0:
             raise table.wrong(key, "nothing is fetched over no connection")
         said[name] = count
     for key, name in _WAITS.items():
-        said[name] = table.parsed(key, units.duration_s)
+        said[name] = _wait_s(table, key)
     said = {name: value for name, value in said.items() if value is not None}
     rate = table.parsed("prefetch-rate", units.rate)
     return said if rate is None else said | {"prefetch_rate": rate.limit}
@@ -254,12 +207,22 @@ def _retry(table: Table) -> dict[str, Any]:
     multiplier = table.number("multiplier")
     if multiplier is not None and multiplier < 1:
         raise table.wrong("multiplier", f"{multiplier} would shorten the delays", hint="1 or more")
+    if multiplier is not None and multiplier > _MOST_MULTIPLIER:
+        raise table.wrong("multiplier", f"{multiplier} is more than {_MOST_MULTIPLIER:g}")
     said = {
-        "retries": table.count("retries"),
-        "initial_s": table.parsed("initial-delay", units.duration_s),
+        "retries": table.count("retries", most=_MOST_RETRIES),
+        "initial_s": _wait_s(table, "initial-delay"),
         "multiplier": multiplier,
-        "cap_s": table.parsed("max-delay", units.duration_s),
+        "cap_s": _wait_s(table, "max-delay"),
         "jitter": table.flag("jitter"),
         "fixed": table.flag("fixed"),
     }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _wait_s(table: Table, key: str) -> float | None:
+    """How long something may take, None when it is not said."""
+    wait_s = table.parsed(key, units.duration_s)
+    if wait_s is not None and wait_s > _MOST_WAIT_S:
+        raise table.wrong(key, f"{table.text(key)} is more than {_MOST_WAIT_S / 3600:g}h")
+    return wait_s

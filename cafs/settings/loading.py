@@ -67,7 +67,7 @@ from cafs.model.pacing import USUAL, Pacing
 from cafs.model.spec import Pull, RefSpec
 from cafs.settings import document, layers, places
 from cafs.settings.document import Document
-from cafs.settings.fetching import plugins
+from cafs.settings.fetching import Fetching, plugins
 from cafs.settings.layers import Layer
 from cafs.settings.naming import Terms
 from cafs.settings.schema import Voice
@@ -193,14 +193,27 @@ def _said(tables: Iterable[Mapping[str, T]]) -> dict[str, T]:
 
 
 def _pacing(every: Iterable[Layer]) -> Pacing:
-    pacing = replace(USUAL, **_said(each.fetching.pacing for each in every))
+    tables = [each.fetching for each in every]
+    pacing = replace(USUAL, **_said(each.pacing for each in tables))
     if pacing.stall_floor_s > pacing.stall_s:
-        raise SettingsError(
-            "settings",
-            "limits.stall-floor",
-            f"{pacing.stall_floor_s:g}s is more than limits.stall, {pacing.stall_s:g}s",
-        )
+        raise _stalls(tables, pacing)
     return pacing
+
+
+def _stalls(tables: Sequence[Fetching], pacing: Pacing) -> SettingsError:
+    """The error for a floor above its ceiling, told of the floor if anybody said that."""
+    floor, ceiling = (
+        next((each.source for each in tables if field in each.pacing), "")
+        for field in ("stall_floor_s", "stall_s")
+    )
+    least, most = f"{pacing.stall_floor_s:g}s", f"{pacing.stall_s:g}s"
+    if not floor:
+        what = f"{most} is less than limits.stall-floor, {least} when nobody says another"
+        return SettingsError(ceiling, "limits.stall", what, hint="say limits.stall-floor too")
+    whose = "" if ceiling in {"", floor} else f" of {ceiling}"
+    return SettingsError(
+        floor, "limits.stall-floor", f"{least} is more than limits.stall{whose}, {most}"
+    )
 
 
 def _hosts(refs: Iterable[RefSpec], mapping: Iterable[MapRule]) -> frozenset[str]:

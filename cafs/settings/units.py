@@ -20,6 +20,10 @@ _SIZE_UNITS: Final = {
     **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
     **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)},
 }
+_MOST_BYTES: Final = (1 << 63) - 1
+"""No file system counts further."""
+_MOST_S: Final = 10 * 365 * 24 * 3600
+"""What is meant to be for ever has a word of its own, and clocks that count milliseconds an end."""
 _SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 _PLATFORM_WORD: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -37,7 +41,7 @@ def size(text: str) -> int:
     """Bytes: ``1000``, ``64KiB``, ``1.5 GiB``, ``20GB``; capitals do not matter.
 
     Raises:
-        ValueError: not of that form, or not a whole number of bytes.
+        ValueError: not of that form, not a whole number of bytes, or 8 EiB and more.
     """
     match = _SIZE.fullmatch(text)
     unit = _SIZE_UNITS.get(match[2].lower()) if match else None
@@ -46,6 +50,8 @@ def size(text: str) -> int:
     count = Decimal(match[1]) * unit
     if count != int(count):
         raise ValueError(f"{text!r} is no whole number of bytes")
+    if count > _MOST_BYTES:
+        raise ValueError(f"{text!r} is more than can be counted")
     return int(count)
 
 
@@ -79,7 +85,7 @@ def duration_s(text: str) -> float:
     """Seconds: ``250ms``, ``60s``, ``5m``, ``1h30m``; more than none.
 
     Raises:
-        ValueError: not of that form, or zero.
+        ValueError: not of that form, zero, or more than ten years.
     """
     if not re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
         raise ValueError(f'{text!r} is no duration; durations look like "60s" or "5m"')
@@ -88,6 +94,8 @@ def duration_s(text: str) -> float:
     )
     if not seconds:
         raise ValueError(f"{text!r}: nothing succeeds in no time")
+    if seconds > _MOST_S:
+        raise ValueError(f"{text!r} is more than ten years")
     return float(seconds)
 
 

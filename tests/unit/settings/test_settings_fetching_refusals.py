@@ -1,5 +1,6 @@
 """What the tables about fetching may not say: the file and the key are named, secrets are not."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from cafs.errors import SettingsError
 from cafs.settings.loading import load_settings
-from cafs.settings.values import Overrides
+from cafs.settings.values import Overrides, Settings
 
 SECRET = "hunter2-hunter2"
 HOST = '[credentials."h.example"]\n'
@@ -24,6 +25,11 @@ class World:
         for file in (self.project, self.user):
             file.parent.mkdir(parents=True)
         self.environ = {"HOME": str(top / "home"), "CAFS_SYSTEM_CONFIG": str(top / "system.toml")}
+
+    def accept(self) -> Settings:
+        return load_settings(
+            self.project.parent, project=None, overrides=Overrides(), environ=self.environ
+        )
 
     def refuse(self, limit: str | None = None) -> SettingsError:
         with pytest.raises(SettingsError) as caught:
@@ -43,7 +49,8 @@ def world(tmp_path: Path) -> World:
 
 WRONG = [
     ("map = 1", "map", "must be a table"),
-    (MAP + '"https://a/" = 1', "map.https://a/", "must be a list of strings"),
+    (MAP + '"https://a/" = 1', "map.https://a/", "must be a string, or a list of strings"),
+    (MAP + '"https://a/" = [1]', "map.https://a/", "1 must be a plain string"),
     (MAP + '"https://a/" = []', "map.https://a/", "at least one"),
     (MAP + '"https://a/" = ["b/"]', "map.https://a/", "scheme '' is not known"),
     (MAP + '"a.example/" = "https://b/"', "map.a.example/", "is not known"),
@@ -77,13 +84,14 @@ WRONG = [
     (HOST + 'token-env = "a b"', "credentials.h.example.token-env", "must be the name of a var"),
     (HOST + 'insecure = "yes"', "credentials.h.example.insecure", "must be true or false"),
     (HOST + 'client-key = "/k"', "credentials.h.example.client-key", "needs a certificate"),
-    (HOST + 'client-cert = "/none"', "credentials.h.example.client-cert", "does not exist"),
-    (HOST + 'client-cert = "/dev/null"', "credentials.h.example.client-cert", "no certificate"),
-    (HOST + 'client-cert = "/"', "credentials.h.example.client-cert", "cannot be used"),
+    (HOST + 'client-cert = "/etc/passwd"', "credentials.h.example.client-cert", "no certificate"),
     ("helpers = []", "helpers", "must be a table"),
     ('[helpers]\n"h.example" = []', "helpers.h.example", "must name a program"),
     ('[helpers]\n"h.example" = ""', "helpers.h.example", "must name a program"),
     ('[helpers]\n"h.example" = "bin/x"', "helpers.h.example", "must be an absolute path"),
+    ('[helpers]\n"h.example" = 3', "helpers.h.example", "must be a string, or a list of strings"),
+    ('[helpers]\n"h.example" = "x get"', "helpers.h.example", "a string is one program"),
+    ('[helpers]\n"h.example" = "/none/x -v"', "helpers.h.example", "a string is one program"),
     ('[helpers]\n"https://h" = "x"', "helpers.https://h", "is no host"),
     ('plugins = ["x"]', "plugins", "must be a table"),
     ("[plugins]\ntorrent = true", "plugins.torrent", "must be a table"),
@@ -96,15 +104,31 @@ WRONG = [
     ("[plugins.oci]", "plugins.oci", "means something already"),
     ("[plugins.x]\ncomand = 1", "plugins.x.comand", "unknown key"),
     ("[plugins.x]\ncommand = []", "plugins.x.command", "must name a program"),
+    ('[plugins.x]\ncommand = "a b"', "plugins.x.command", "a string is one program"),
     ('[plugins.x]\ntimeout = "0s"', "plugins.x.timeout", "in no time"),
+    ('[plugins.x]\ntimeout = "25h"', "plugins.x.timeout", "25h is more than 24h"),
     ("[limits]\nmembers = 1", "limits.members", "unknown key"),
     ("[limits]\nconnections = 0", "limits.connections", "over no connection"),
     ("[limits]\nconnections = 1.5", "limits.connections", "whole number"),
+    ("[limits]\nconnections = 513", "limits.connections", "513 is more than 512"),
+    (
+        "[limits]\nconnections-per-host = 100000000",
+        "limits.connections-per-host",
+        "100000000 is more than 256",
+    ),
+    ("[limits]\nprefetch-connections = 257", "limits.prefetch-connections", "more than 256"),
+    ('[limits]\nstall = "1000h"', "limits.stall", "1000h is more than 24h"),
+    ('[limits]\nprefetch-rate = "9999999TiB/s"', "limits.prefetch-rate", "more than can be"),
+    ('[mount]\nbudget = "9999999TiB"', "mount.budget", "more than can be counted"),
+    ('[defaults]\ndeadline = "999999h"', "defaults.deadline", "more than ten years"),
     ('[limits]\nconnect = "10"', "limits.connect", "is no duration"),
     ('[limits]\nprefetch-rate = "50MiB"', "limits.prefetch-rate", "is no rate"),
     ('[limits]\nprefetch-rate = "0B/s"', "limits.prefetch-rate", "nothing comes"),
     ("[limits]\nprefetch-rate = 5", "limits.prefetch-rate", "must be a string"),
     ("[retry]\nretries = -1", "retry.retries", "0 or more"),
+    ("[retry]\nretries = 1001", "retry.retries", "1001 is more than 1000"),
+    ('[retry]\nmax-delay = "25h"', "retry.max-delay", "25h is more than 24h"),
+    ("[retry]\nmultiplier = 1e9", "retry.multiplier", "is more than 100"),
     ("[retry]\nmultiplier = 0.5", "retry.multiplier", "would shorten"),
     ("[retry]\nmultiplier = nan", "retry.multiplier", "must be a number"),
     ("[retry]\nmultiplier = true", "retry.multiplier", "must be a number"),
@@ -167,9 +191,55 @@ def test_a_key_that_is_encrypted_is_refused_and_nobody_is_asked_for_its_password
     assert "the key is encrypted" in error.what
 
 
+@pytest.mark.parametrize("place", ["none", "directory", "pipe", "certificate.pem"])
+def test_a_certificate_that_is_not_to_be_had_is_in_the_way_of_its_host_alone(
+    world: World, place: str, certificate: Path
+) -> None:
+    home = world.user.parent
+    (home / "directory").mkdir()
+    os.mkfifo(home / "pipe")
+    (home / "certificate.pem").write_bytes(certificate.read_bytes())
+    key = '\nclient-key = "/none"' if place == "certificate.pem" else ""
+    world.user.write_text(f'{HOST}client-cert = "{home}/{place}"{key}')
+    (login,) = world.accept().logins
+    assert login.client_cert == home / place
+
+
 def test_the_least_stall_is_not_longer_than_the_longest(world: World) -> None:
     world.user.write_text('[limits]\nstall = "1s"')
-    assert world.refuse().line == ("settings: limits.stall-floor: 2s is more than limits.stall, 1s")
+    error = world.refuse()
+    assert error.line == (
+        f"{world.user}: limits.stall: 1s is less than limits.stall-floor, 2s when nobody says"
+        " another (say limits.stall-floor too)"
+    )
+    world.user.write_text('[limits]\nstall = "1s"\nstall-floor = "3s"')
+    assert world.refuse().line == (
+        f"{world.user}: limits.stall-floor: 3s is more than limits.stall, 1s"
+    )
+
+
+def test_a_stall_that_does_not_fit_what_another_file_says_names_both(world: World) -> None:
+    system = Path(world.environ["CAFS_SYSTEM_CONFIG"])
+    system.write_text('[limits]\nstall = "10s"')
+    world.user.write_text('[limits]\nstall-floor = "15s"')
+    assert world.refuse().line == (
+        f"{world.user}: limits.stall-floor: 15s is more than limits.stall of {system}, 10s"
+    )
+
+
+@pytest.mark.parametrize("where", ['[helpers]\n"h.example" = ', "[plugins.x]\ncommand = "])
+def test_a_program_may_have_a_blank_in_its_name_if_it_is_there(world: World, where: str) -> None:
+    program = world.user.parent / "my program"
+    world.user.write_text(f'{where}"{program}"')
+    error = world.refuse()
+    assert "a string is one program" in error.what
+    assert error.hint == '["program", "argument"]'
+    assert str(program) not in error.line, "its arguments may be secrets"
+    program.touch()
+    world.accept()
+    program.unlink()
+    world.user.write_text(f'{where}["{program}", "-v"]')
+    world.accept()
 
 
 def test_a_wrong_rate_names_the_flag(world: World) -> None:
