@@ -32,6 +32,7 @@ from cafs.model.appc_ref import AppcRef
 from cafs.model.digest import SIZES, Digest
 from cafs.model.docker_ref import DockerRef
 from cafs.model.nearest import nearest_hint
+from cafs.model.schemes import unknown_scheme
 
 __all__ = [
     "AppcRef",
@@ -224,24 +225,6 @@ def parse_ref(text: str, *, base: Path | None = None, schemes: Collection[str] |
             return ArchiveRef(url) if archive_by_name(last_segment(url)) else BlobRef(url)
         case _:
             raise unknown_scheme(text, scheme, schemes or ())
-
-
-def unknown_scheme(text: str, scheme: str, schemes: Collection[str]) -> InvalidReferenceError:
-    """The error for a text whose scheme nothing answers for; it says how to enable it.
-
-    Args:
-        text: the ref.
-        scheme: what stands before its colon, ``archive+`` and ``blob+`` included.
-        schemes: those of plugins that are enabled.
-    """
-    known = ("cimd", "docker", "appc", *SCHEMES, *schemes, *SIZES, "archive+https", "blob+https")
-    hints = [nearest_hint(scheme, known)]
-    plain = scheme.rpartition("+")[2]
-    if SCHEME.fullmatch(plain):
-        hints.append(enabling(plain))
-    return InvalidReferenceError(
-        f"{quoted(text)}: nothing starts with {scheme + ':'!r}", hint="; ".join(filter(None, hints))
-    )
 
 
 def _readable(scheme: str, schemes: Collection[str] | None) -> bool:

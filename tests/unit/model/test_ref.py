@@ -543,3 +543,31 @@ def test_the_url_of_a_plugin_holds_no_credentials() -> None:
     with pytest.raises(InvalidReferenceError, match="do not belong") as caught:
         parse_ref("torrent://me:hunter2@host/x", schemes=None)
     assert "hunter2" not in caught.value.line
+
+
+@pytest.mark.parametrize("text", ["blob+t:x", "archive+torrent:x", "blob+h:x"])
+def test_a_plugins_scheme_behind_blob_is_a_plugin_to_enable_and_nothing_else(text: str) -> None:
+    scheme = text.partition("+")[2].partition(":")[0]
+    with pytest.raises(InvalidReferenceError) as caught:
+        parse_ref(text)
+    assert caught.value.hint.startswith(f"[plugins.{scheme}] in ")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("blob+htps://h/x", "did you mean 'blob+https'?; [plugins.htps] in "),
+        ("blob+torent:x", "did you mean 'blob+torrent'?; [plugins.torent] in "),
+        ("archive+docker://h/x", "what starts with 'docker:' has no 'archive+' before it"),
+    ],
+)
+def test_a_slip_behind_blob_is_told_before_plugins_are(text: str, hint: str) -> None:
+    with pytest.raises(InvalidReferenceError) as caught:
+        parse_ref(text, schemes=("torrent",))
+    assert caught.value.hint.startswith(hint)
+
+
+def test_a_slip_before_a_scheme_that_is_known_names_no_plugin() -> None:
+    with pytest.raises(InvalidReferenceError) as caught:
+        parse_ref("bolb+https://h/x")
+    assert caught.value.hint == "did you mean 'blob+https'?"

@@ -1,0 +1,45 @@
+"""Schemes: what a ref's text may begin with, and what to say of one that nothing answers for."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Final
+
+from cafs.errors import InvalidReferenceError
+from cafs.model.address import SCHEME, SCHEMES, enabling, quoted
+from cafs.model.digest import SIZES
+from cafs.model.nearest import nearest_hint
+
+FORCING: Final = ("archive", "blob")
+"""What may stand before a URL, with a ``+``, and says how it is read."""
+_OWN: Final = ("cimd", "docker", "appc", *SIZES)
+"""What begins refs that are no URLs."""
+
+
+def unknown_scheme(text: str, scheme: str, schemes: Collection[str]) -> InvalidReferenceError:
+    """The error for a text whose scheme nothing answers for; it says how to enable it.
+
+    Args:
+        text: the ref.
+        scheme: what stands before its colon, ``archive+`` and ``blob+`` included.
+        schemes: those of plugins that are enabled.
+    """
+    forced, plus, plain = scheme.partition("+")
+    if plus and forced in FORCING:
+        hints = _for_url(forced, plain, schemes)
+    else:
+        plain = scheme.rpartition("+")[2]
+        forms = [f"{each}+https" for each in FORCING]
+        hints = [nearest_hint(scheme, [*_OWN, *SCHEMES, *schemes, *forms])]
+    if SCHEME.fullmatch(plain) and plain not in (*_OWN, *SCHEMES):
+        hints.append(enabling(plain))
+    return InvalidReferenceError(
+        f"{quoted(text)}: nothing starts with {scheme + ':'!r}", hint="; ".join(hints)
+    )
+
+
+def _for_url(forced: str, plain: str, schemes: Collection[str]) -> list[str]:
+    """What else may be meant: who writes ``archive+`` or ``blob+`` means a URL."""
+    if plain in _OWN:
+        return [f"what starts with {plain + ':'!r} has no {forced + '+'!r} before it"]
+    close = get_close_matches(plain, [*SCHEMES, *schemes], n=1)
+    return [f"did you mean {f'{forced}+{close[0]}'!r}?"] if close else []
