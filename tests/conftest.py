@@ -6,6 +6,9 @@ The rules that keep tests true:
 - Waiting is for a condition, with a limit; never for a time.
 - The origin's bytes travel on the real clock: tests on an autojump clock do not use it.
 - An unexpected warning in a log fails the test (``@pytest.mark.expects_log("pattern")`` allows).
+- Two processes share the run (``scripts/test``), file by file: whatever else the machine does may
+  be another test. What belongs to all of it (its caches, its table of mounts, its processes) is
+  neither changed nor counted, but for one's own part of it.
 - Where CI is set, a missing program or /dev/fuse is a failure; elsewhere the test is skipped.
 """
 

@@ -1,10 +1,11 @@
 /* Readers that trust nothing: threads that read files and blocks at random, and compare every byte.
  *
- * load [-t THREADS] [-s SECONDS | -n OPERATIONS] [-d] [-e] [-b BLOB -p POOL] LIST CONTENTS
+ * load [-t THREADS] [-s SECONDS | -n OPERATIONS] [-d MOUNT] [-e] [-b BLOB -p POOL] LIST CONTENTS
  *
  * LIST has a line for each file: offset and length of its right bytes in CONTENTS, and its path.
- * BLOB is one large file that repeats POOL. -d drops the page cache and the dentries every second,
- * which is root's to do; -e drops the pages of each file before it is read. -n ends each thread
+ * BLOB is one large file that repeats POOL. -d drops what the kernel has cached of the mount, names
+ * and pages, every second, which is root's to do; no other mount loses anything. -e drops the pages
+ * of each file before it is read. -n ends each thread
  * after so many operations, which are the same ones each time. SIGTERM ends it early.
  * Prints one JSON object; exit code 0 says only that it ran: errors and wrong bytes are in it.
  *
@@ -24,7 +25,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -53,6 +56,8 @@ struct reader {
 static struct file *files;
 static size_t file_count, longest_file;
 static const char *contents, *pool, *blob;
+static const char *dropping;         /* the mount that loses its caches; NULL is none */
+static unsigned long mount_options; /* its own, for mount(2) */
 static size_t contents_size, pool_size, blob_size;
 static int evicting; /* set before there are threads */
 static long limit;   /* operations of a thread; 0 is any number */
@@ -274,12 +279,25 @@ static void read_list(const char *path) {
     }
 }
 
-/* Drops page cache, dentries and inodes of the whole machine. */
+/* Keeps the options that a remount must repeat; statvfs(3) and mount(2) have the same bits. */
+static void look_at_mount(void) {
+    struct statvfs status;
+    if (statvfs(dropping, &status))
+        fail(dropping);
+    mount_options = status.f_flag & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
+}
+
+/* Drops what the kernel has cached of the mount. A remount drops the names that nobody uses
+   (fs/super.c, reconfigure_super), and FUSE keeps no inode and no page without a name; otherwise it
+   changes nothing. The blob is always in somebody's use. */
 static void drop_caches(void) {
-    int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, "3", 1) != 1)
-        fail("/proc/sys/vm/drop_caches");
-    close(fd);
+    if (mount(NULL, dropping, NULL, MS_REMOUNT | mount_options, NULL))
+        fail(dropping);
+    int fd = blob ? open(blob, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        close(fd);
+    }
 }
 
 /* Sleeps for a second, or until SIGTERM; whether that came. */
@@ -328,7 +346,7 @@ static void report(const struct counts *all, double took_s) {
 }
 
 /* Runs the readers for so many seconds, or until SIGTERM, and waits for their last operations. */
-static struct counts read_for(struct reader *readers, int threads, int seconds, int dropping) {
+static struct counts read_for(struct reader *readers, int threads, int seconds) {
     atomic_store(&reading, threads);
     for (int i = 0; i < threads; i++) {
         readers[i].random = 88172645463325252ULL + 7919ULL * (uint64_t)i;
@@ -347,21 +365,21 @@ static struct counts read_for(struct reader *readers, int threads, int seconds, 
 
 int main(int argc, char **argv) {
     static struct reader readers[MAX_THREADS];
-    int threads = 16, seconds = 10, dropping = 0, option;
-    while ((option = getopt(argc, argv, "t:s:n:deb:p:")) != -1)
+    int threads = 16, seconds = 10, option;
+    while ((option = getopt(argc, argv, "t:s:n:d:eb:p:")) != -1)
         switch (option) {
         case 't': threads = atoi(optarg); break;
         case 's': seconds = atoi(optarg); break;
         case 'n': limit = atol(optarg); seconds = INT_MAX; break;
-        case 'd': dropping = 1; break;
+        case 'd': dropping = optarg; break;
         case 'e': evicting = 1; break;
         case 'b': blob = optarg; break;
         case 'p': pool = map(optarg, &pool_size); break;
         default: return 2;
         }
     if (argc - optind != 2 || threads < 1 || threads > MAX_THREADS || !blob != !pool) {
-        fprintf(stderr, "usage: load [-t THREADS] [-s SECONDS | -n OPERATIONS] [-d] [-e] "
-                        "[-b BLOB -p POOL] LIST CONTENTS\n");
+        fprintf(stderr, "usage: load [-t THREADS] [-s SECONDS | -n OPERATIONS] [-d MOUNT] "
+                        "[-e] [-b BLOB -p POOL] LIST CONTENTS\n");
         return 2;
     }
     sigset_t ends;
@@ -373,8 +391,10 @@ int main(int argc, char **argv) {
     struct stat status;
     if (blob && (stat(blob, &status) || !(blob_size = (size_t)status.st_size)))
         fail(blob);
+    if (dropping)
+        look_at_mount();
     double start = now();
-    struct counts all = read_for(readers, threads, seconds, dropping);
+    struct counts all = read_for(readers, threads, seconds);
     report(&all, now() - start);
     return 0;
 }

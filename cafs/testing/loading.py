@@ -99,7 +99,8 @@ def compiled(name: str, directory: Path) -> Path:
 class Load:
     """Readers at work, until ``stop`` or the end of the ``with``.
 
-    With ``operations`` each thread ends by itself after so many.
+    With ``operations`` each thread ends by itself after so many. ``dropping`` is a mount of which
+    the kernel drops all that it has cached, every second; root's alone.
 
     Concurrency: one thread.
     """
@@ -112,13 +113,13 @@ class Load:
         *,
         blob: Path,
         threads: int,
-        dropping: bool,
+        dropping: Path | None = None,
         operations: int | None = None,
     ) -> None:
         end = ("-s", _LONG_S) if operations is None else ("-n", operations)
         command = [str(program), "-t", str(threads), *map(str, end)]
-        # Root can empty all of the kernel's caches; others can drop the pages of what they open.
-        command.append("-d" if dropping else "-e")
+        # Whoever is not root can drop the pages of what they open.
+        command += ["-e"] if dropping is None else ["-d", str(dropping)]
         command += ["-b", str(blob), "-p", str(expected.pool)]
         self._process = subprocess.Popen(
             [*command, str(files), str(expected.contents)], stdout=subprocess.PIPE, text=True

@@ -3,7 +3,7 @@
 First those in which the worker is disturbed:
 
 16 threads read files and blocks at random out of a tree of 20,000 files and a blob of 1 GiB, and
-compare every byte, while the page cache and the dentries are dropped every second (as root) and:
+compare every byte, while the mount's caches are dropped every second (as root) and:
 
 - kill, stop, reload: every 2 s the worker is killed, stopped or reloaded.
 - hang: the worker hangs, again as soon as another one serves.

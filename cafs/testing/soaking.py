@@ -117,7 +117,7 @@ class Ground:
             self.expected,
             blob=mount.ref("data"),
             threads=threads,
-            dropping=dropping,
+            dropping=mount.path if dropping else None,
         )
 
 
@@ -180,7 +180,7 @@ class Scene:
         every_s: float = 2.0,
         threads: int = 16,
     ) -> Outcome:
-        """Read at random for so long, and disturb regularly; as root, drop caches each second.
+        """Read at random for so long, and disturb regularly; as root, drop its caches each second.
 
         Raises:
             AssertionError: a reader sticks.

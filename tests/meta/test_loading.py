@@ -35,9 +35,7 @@ def load(program: Path, expected: Expected, tmp_path: Path) -> Figures:
     there = tmp_path / "there"
     files = expected.write_list(tmp_path / "list", there)
     blob = there / "blob"
-    with Load(
-        program, files, expected, blob=blob, threads=4, dropping=False, operations=2000
-    ) as running:
+    with Load(program, files, expected, blob=blob, threads=4, operations=2000) as running:
         figures = running.finish()
     assert figures.operations == 8000
     return figures

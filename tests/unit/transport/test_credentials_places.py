@@ -101,12 +101,14 @@ async def test_files_that_hang_take_no_threads_from_others(
     logins = [HostLogin(host="*.example.com", token_file=file)]
     usual = trio.to_thread.current_default_thread_limiter()
     credentials = home.credentials(logins)
-    before = threading.active_count()
+    held = []
     for number in range(20):
         told = why(await credentials.of(f"https://h{number}.example.com/x"))
         assert "within 10 s" in told
+        held.append(threading.active_count())
     assert usual.borrowed_tokens == 0
-    assert threading.active_count() <= before + 1
+    # trio keeps a thread or two for those to come, unless an earlier test left it some.
+    assert held[-1] <= held[0] + 1
     with file.open("wb"):  # let the threads go
         pass
 
