@@ -411,7 +411,9 @@ async def test_reads_behind_the_end_of_decoded_content_are_empty(
     assert await content.read(content.size + 9, 5, USUAL) == b""
 
 
-@pytest.mark.parametrize("body", [zip_of({}), tar_of({}), gzip.compress(tar_of({}))])
+@pytest.mark.parametrize(
+    "body", [zip_of({}), tar_of({}), gzip.compress(tar_of({}))], ids=["zip", "tar", "tar.gz"]
+)
 async def test_an_archive_without_members_is_an_empty_tree(
     rig: Rig, origin: Origin, body: bytes
 ) -> None:
