@@ -1,7 +1,8 @@
 """What HTTP statuses mean: a response, whose head is checked here, or one of our errors.
 
-Two of the errors are for wrappers: where to go instead, and what proof is wanted. They are
-subclasses of what a caller gets to see when no wrapper knows better.
+Three of the errors are for wrappers: where to go instead, what proof is wanted, and that the
+question itself is no good. They are subclasses of what a caller gets to see when no wrapper knows
+better.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,7 @@ _PARTIAL: Final = 206
 _UNCHANGED: Final = 304
 _GONE: Final = frozenset({404, 410})
 _DENIED: Final = frozenset({401, 403, 407})
+_NO_QUESTION: Final = 400
 _TOO_MANY: Final = 429
 _UNSATISFIABLE: Final = 416
 _SERVER_ERRORS: Final = range(500, 600)
@@ -70,6 +72,13 @@ class ChallengeError(CredentialsError):
         self.status = status
         self.challenge = challenge
         self.peer = peer
+
+
+class BadRequestError(RefusedError):
+    """The answer is 400: the server makes nothing of the URL, perhaps no longer.
+
+    Google's storage says so of a signed URL that has expired (``ExpiredToken``).
+    """
 
 
 def headers_of(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -160,7 +169,7 @@ def failure(method: str, url: str, status: int, headers: Mapping[str, str], peer
         return UnreachableError(what, retry_after_s=retry_after_s(headers))
     if status == _UNSATISFIABLE:
         return RefusedError(what, total=unsatisfied_total(headers.get("content-range", "")))
-    return RefusedError(what)
+    return BadRequestError(what) if status == _NO_QUESTION else RefusedError(what)
 
 
 def _phrase(status: int) -> str:

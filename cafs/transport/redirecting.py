@@ -22,7 +22,7 @@ from typing_extensions import override
 from cafs.errors import InvalidReferenceError, PolicyError, RefusedError
 from cafs.model.address import shown
 from cafs.transport.addresses import Reach, literal, reach_of, resolve
-from cafs.transport.answers import ChallengeError, RedirectError
+from cafs.transport.answers import BadRequestError, ChallengeError, RedirectError
 from cafs.transport.interfaces import Request, Response, Transport
 from cafs.transport.urls import Origin, scheme_of
 
@@ -140,7 +140,7 @@ class Redirecting(Transport):
             redirect = error
         try:
             return await self._follow(request, redirect)
-        except ChallengeError as error:
+        except (ChallengeError, BadRequestError) as error:
             if not _expired(error):
                 raise
         anew = replace(request, headers=(*request.headers, _PAST_CACHES))
@@ -185,8 +185,10 @@ class Redirecting(Transport):
             self._policy.check_address(start, target, peer)
 
 
-def _expired(error: ChallengeError) -> bool:
-    """Whether a target forbids, and names no proof that would help: so does an expired URL."""
+def _expired(error: ChallengeError | BadRequestError) -> bool:
+    """Whether a target refuses, and names no proof that would help: so does an expired URL."""
+    if isinstance(error, BadRequestError):
+        return True
     return error.status == _FORBIDDEN or (error.status == _UNAUTHORIZED and not error.challenge)
 
 

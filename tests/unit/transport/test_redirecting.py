@@ -13,7 +13,7 @@ from cafs.errors import (
     UnreachableError,
 )
 from cafs.model.span import Span
-from cafs.testing.faults import Redirect
+from cafs.testing.faults import Redirect, Status
 from cafs.testing.origin import Origin
 from cafs.transport.answers import ChallengeError, RedirectError
 from cafs.transport.http import HttpTransport
@@ -279,6 +279,24 @@ async def test_a_target_that_has_expired_is_asked_for_anew_past_the_caches(statu
     assert second.headers == (("X", "y"), ("Cache-Control", "no-cache"))
 
 
+@pytest.mark.parametrize("code", [400, 401, 403])
+async def test_a_signed_url_that_a_cache_kept_too_long_is_asked_for_anew(
+    origin: Origin, code: int
+) -> None:
+    origin.put("/a", b"")
+    origin.put("/old", b"")
+    origin.put("/new", b"content")
+    origin.fault("/a", Redirect("/old", times=1), Redirect("/new", skip=1))
+    origin.fault("/old", Status(code=code))
+    transport = Redirecting(HttpTransport(), RedirectPolicy())
+    async with await transport.open(Request(origin.url("/a"), Span(3, 7))) as response:
+        assert await response.receive() == b"tent"
+    await transport.aclose()
+    assert [each.path for each in origin.requests] == ["/a", "/old", "/a", "/new"]
+    told = [each.header("cache-control") for each in origin.requests]
+    assert told == [None, None, "no-cache", "no-cache"]
+
+
 async def test_a_target_is_asked_for_anew_once() -> None:
     script = Scripted([elsewhere(1), forbidding(), elsewhere(2), forbidding()])
     with pytest.raises(CredentialsError):
@@ -291,6 +309,16 @@ async def test_a_target_that_says_what_proof_it_wants_is_not_asked_for_anew() ->
     with pytest.raises(ChallengeError):
         await following(script).open(Request("http://public.example/a"))
     assert len(script.requests) == 2
+
+
+async def test_a_source_that_makes_nothing_of_a_request_is_not_asked_again(origin: Origin) -> None:
+    origin.put("/a", b"")
+    origin.fault("/a", Status(code=400))
+    transport = Redirecting(HttpTransport(), RedirectPolicy())
+    with pytest.raises(RefusedError, match="400"):
+        await transport.open(Request(origin.url("/a")))
+    await transport.aclose()
+    assert len(origin.requests) == 1
 
 
 async def test_a_source_that_forbids_is_not_asked_again() -> None:
