@@ -4,7 +4,8 @@ Whom we trust is one thing for all hosts; a certificate of our own is shown to t
 for, and to no other.
 
 Certificates that live for an hour are replaced while a mount lives: their files are looked at again
-from time to time.
+from time to time. A file that cannot be had is in the way of what goes to its host, and of nothing
+else; where finding that out took long, the next who ask are told at once.
 """
 
 import ssl
@@ -24,6 +25,11 @@ _FRESH_S: Final = 60.0
 """How long the files of a certificate are not looked at again."""
 _PATIENCE_S: Final = 10.0
 """A file may lie on a disk that nobody answers for."""
+_QUICK_S: Final = 1.0
+"""A failure that took no longer is not remembered: looking again costs little, and a file that was
+missing may be there."""
+_REMEMBERED_S: Final = 60.0
+"""How long one that took longer is."""
 
 _Stamp = tuple[tuple[int, int, int], ...]
 
@@ -33,6 +39,14 @@ class _Kept:
     context: ssl.SSLContext
     stamp: _Stamp
     looked_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why there is no context, and until when nobody looks again."""
+
+    reason: str
+    until_s: float
 
 
 class Trust:
@@ -52,6 +66,7 @@ class Trust:
         self._make = make
         self._logins = tuple(each for each in logins if each.client_cert is not None)
         self._kept: dict[HostLogin | None, _Kept] = {}
+        self._failures: dict[HostLogin | None, _Failure] = {}
         self._flights: Flights[_Kept] = Flights()
         self._threads: dict[HostLogin | None, trio.CapacityLimiter] = {}
 
@@ -61,7 +76,7 @@ class Trust:
         The same one as long as the files are the same.
 
         Raises:
-            UnusableError: our certificate, or its key, cannot be read.
+            UnusableError: our certificate, or its key, cannot be read, or not within 10 s.
             DeadlineError: whom we trust cannot be read, within 10 s.
             SettingsError: as ``make``.
 
@@ -71,14 +86,17 @@ class Trust:
         kept = self._fresh(login)
         if kept is not None:
             return kept.context
+        began_s = trio.current_time()
         try:
             with trio.fail_after(_PATIENCE_S):
                 return (await self._flights.run(login, partial(self._look, login))).context
         except trio.TooSlowError as error:
-            reason = f"not read within {_PATIENCE_S:g} s"
-            if login is None:
-                raise DeadlineError(f"the certificates of whom we trust: {reason}") from error
-            raise UnusableError(_place(login), f"the client certificate: {reason}") from error
+            reason = _late(login)
+            self._note(login, reason, began_s)
+            raise _unreadable(login, reason) from error
+        except UnusableError as error:
+            self._note(login, error.reason, began_s)
+            raise
 
     def uses(self, context: ssl.SSLContext | None) -> bool:
         """Whether a context is still the one that a host gets; None always is."""
@@ -90,8 +108,22 @@ class Trust:
         old = kept is not None and trio.current_time() > kept.looked_s + _FRESH_S
         return None if login is not None and old else kept
 
+    def _note(self, login: HostLogin | None, reason: str, began_s: float) -> None:
+        """Remember a failure that took long to find out, unless it is remembered already."""
+        now = trio.current_time()
+        if now - began_s > _QUICK_S and self._failure(login) is None:
+            self._failures[login] = _Failure(reason, now + _REMEMBERED_S)
+
+    def _failure(self, login: HostLogin | None) -> _Failure | None:
+        """The failure that still counts."""
+        failure = self._failures.get(login)
+        return failure if failure is not None and trio.current_time() < failure.until_s else None
+
     async def _look(self, login: HostLogin | None) -> _Kept:
         found = self._fresh(login)
+        failure = self._failure(login)
+        if found is None and failure is not None:
+            raise _unreadable(login, failure.reason)
         if found is None:
             # A hundred certificates are read: not in this thread, and not for plain HTTP.
             found = await trio.to_thread.run_sync(
@@ -115,7 +147,7 @@ class Trust:
                 # An empty password, so that nobody is asked for one on a terminal.
                 context.load_cert_chain(login.client_cert, login.client_key, password=lambda: b"")
             except (OSError, ValueError) as error:
-                raise UnusableError(_place(login), _reason(error)) from None
+                raise UnusableError(_place(login), _reason(login, error)) from None
         return _Kept(context, stamp, now)
 
 
@@ -139,7 +171,25 @@ def _place(login: HostLogin) -> str:
     return f'settings [credentials."{login.host}"]'
 
 
-def _reason(error: OSError | ValueError) -> str:
+def _files(login: HostLogin) -> str:
+    return " and ".join(str(each) for each in (login.client_cert, login.client_key) if each)
+
+
+def _late(login: HostLogin | None) -> str:
+    late = f"not read within {_PATIENCE_S:g} s"
+    return late if login is None else f"the client certificate {_files(login)}: {late}"
+
+
+def _unreadable(login: HostLogin | None, reason: str) -> UnusableError | DeadlineError:
+    """The error for files that nobody has read."""
+    if login is None:
+        return DeadlineError(f"the certificates of whom we trust: {reason}")
+    return UnusableError(_place(login), reason)
+
+
+def _reason(login: HostLogin, error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError):
-        return "no client certificate with its key, both in PEM and without a password"
-    return f"the client certificate cannot be read: {error}"
+        what = "no client certificate with its key, both in PEM and without a password"
+    else:
+        what = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{_files(login)}: {what}"

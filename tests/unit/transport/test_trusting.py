@@ -188,6 +188,69 @@ async def test_a_certificate_that_cannot_be_read_holds_up_nobody_else(
         pass
 
 
+async def test_what_nobody_answers_for_is_waited_for_once(
+    certificate: Path, tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    login = HostLogin(host="a.example", client_cert=pipe)
+    trust = Trust(partial(tls_context, certificate), [login])
+    failed: list[float] = []
+
+    async def ask() -> None:
+        with pytest.raises(CredentialsError, match=f"{pipe}: not read within 10 s"):
+            await trust.context("https://a.example/")
+        failed.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(9)
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(1)
+    assert failed == [10.0, 10.0], "who came late shares the failure of who came first"
+    mock_clock.jump(59)
+    await ask()
+    assert failed[-1] == 69.0, "and for a while everybody is told at once"
+    mock_clock.jump(2)
+    # The thread that opens it goes on when this one does too.
+    with await trio.to_thread.run_sync(pipe.open, "wb"):
+        pipe.unlink()
+    signed(tmp_path, "me").rename(pipe)
+    await trust.context("https://a.example/")
+
+
+async def test_a_certificate_that_is_missing_is_looked_for_by_each(
+    certificate: Path, ours: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "me.pem"
+    trust = Trust(partial(tls_context, certificate), [HostLogin(host="h.test", client_cert=file)])
+    with pytest.raises(CredentialsError, match="No such file") as caught:
+        await trust.context("https://h.test/")
+    assert f'settings [credentials."h.test"]: {file}: ' in caught.value.what
+    await trust.context("https://other.test/")
+    file.write_bytes(ours[0].read_bytes())
+    await trust.context("https://h.test/")
+
+
+async def test_what_is_no_certificate_names_the_file_and_the_host(
+    certificate: Path, tmp_path: Path
+) -> None:
+    file, folder = tmp_path / "me.pem", tmp_path / "folder"
+    file.write_text("not a certificate")
+    folder.mkdir()
+    logins = [
+        HostLogin(host="h.test", client_cert=file),
+        HostLogin(host="i.test", client_cert=folder),
+    ]
+    trust = Trust(partial(tls_context, certificate), logins)
+    for host, path, says in (("h", file, "no client certificate"), ("i", folder, "director")):
+        with pytest.raises(CredentialsError, match=says) as caught:
+            await trust.context(f"https://{host}.test/")
+        assert f'[credentials."{host}.test"]: {path}: ' in caught.value.what
+
+
 async def test_a_proxy_is_not_shown_the_certificate_of_the_host_behind_it(
     certificate: Path, ours: tuple[Path, Path]
 ) -> None:
