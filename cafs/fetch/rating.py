@@ -28,8 +28,10 @@ _HOPED_RATE: Final = float(1 << 20)
 """What is expected of a host of which nothing is known, when the one that answers is slow."""
 _EXCLUDED_S: Final = (1.0, 300.0)
 """How long a host that failed comes after the others: at first, and at most."""
+_ASKED_S: Final = 3600.0
+"""The same at most for one that asked to be left alone: an hour is meant, a year is a slip."""
 _WRONG_S: Final = 600.0
-"""The same for one whose bytes were wrong."""
+"""The same for one whose bytes were wrong (ADR 0013)."""
 _HOSTS: Final = 1024
 """Hosts that are remembered; of more, those that were heard of longest ago are forgotten."""
 USUAL_LENGTH: Final = 1 << 20
@@ -66,10 +68,16 @@ class _Host:
     sending: int = 0
     received: int = 0
     streak: int = 0
-    until: float = 0.0
+    failed_until: float = 0.0
     failure: str = ""
+    wrong_until: float = 0.0
     wrong: str = ""
     slower_than: str = ""
+
+    @property
+    def until(self) -> float:
+        """How long it comes after the others."""
+        return max(self.failed_until, self.wrong_until)
 
     def figures(self) -> Figures | None:
         """Both, once both are known."""
@@ -130,18 +138,21 @@ class Ratings:
             one.measured = one.rated = now
 
     def succeeded(self, host: str) -> None:
-        """All came that was asked for: failures before no longer count."""
+        """All came that was asked for: failures before no longer count.
+
+        Wrong bytes do: that these came says nothing of others, and nobody has checked them yet.
+        """
         one = self._host(host)
         one.streak, one.failure = 0, ""
-        if not one.wrong:
-            one.until = 0.0
+        one.failed_until = 0.0
 
     def failed(self, host: str, why: str, now: float, *, asked_s: float = 0.0) -> None:
         """It did not answer, or broke off; ``asked_s`` is how long it asked to be left alone."""
         one = self._host(host)
-        if one.until <= now:  # else it is another request that was under way at that time
+        if one.failed_until <= now:  # else it is another request that was under way at that time
             least, most = _EXCLUDED_S
-            one.until = now + max(asked_s, min(most, least * 2.0 ** min(one.streak, 30)))
+            own_s = min(most, least * 2.0 ** min(one.streak, 30))
+            one.failed_until = now + max(own_s, min(asked_s, _ASKED_S))
             one.streak += 1
         one.streak = max(one.streak, 1)
         one.failure = why
@@ -152,10 +163,13 @@ class Ratings:
         one.streak, one.failure = max(one.streak, 1), why
 
     def wrong(self, host: str, why: str, now: float) -> None:
-        """Its bytes were not what was promised."""
+        """Its bytes were not what was promised; whatever comes of it later, for a while it is last.
+
+        That it was wrong is told for good.
+        """
         one = self._host(host)
         one.wrong = why
-        one.until = max(one.until, now + _WRONG_S)
+        one.wrong_until = now + _WRONG_S
 
     def order(self, hosts: Sequence[str], length: int, now: float) -> list[int]:
         """The numbers of the hosts, in the order in which they should be asked.

@@ -1,10 +1,11 @@
-"""What the headers of an HTTP response say. Pure functions; no network, no clock.
+"""What the headers of an HTTP response say. Pure functions; no network, and a clock in one alone.
 
 Header names are lower-case throughout.
 """
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,6 +19,9 @@ _CONTENT_RANGE: Final = re.compile(
     r"bytes[ =]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE
 )
 _UNSATISFIED: Final = re.compile(r"bytes[ =]+\*/([0-9]{1,18})", re.IGNORECASE)
+_BY_OUR_CLOCK_S: Final = 300.0
+"""How long is waited, at most, until a date that only our own clock can be compared with: it may be
+wrong by hours."""
 _INTEGER: Final = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)
 _CODED_NAMES: Final = {
     "gzip": (".gz", ".tgz", ".svgz"),
@@ -171,19 +175,24 @@ def check_coding(name: str, path: str, headers: Mapping[str, str]) -> None:
     )
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
+def retry_after_s(
+    headers: Mapping[str, str], clock: Callable[[], float] = time.time
+) -> float | None:
     """How long the server asks to wait, in seconds; None when it does not say.
 
-    A date is compared with the response's own Date, so that our clock does not matter.
+    A date is compared with the response's own Date, so that our clock does not matter. A response
+    without one leaves us our own, and is believed for five minutes at most.
 
-    Source: RFC 9110 §10.2.3.
+    Source: RFC 9110 §10.2.3, §6.6.1.
     """
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}", text, re.ASCII):
         return float(text)
     until, now = _date(text), _date(headers.get("date", ""))
-    if until is None or now is None:
+    if until is None:
         return None
+    if now is None:
+        return min(max(0.0, until.timestamp() - clock()), _BY_OUR_CLOCK_S)
     return max(0.0, (until - now).total_seconds())
 
 

@@ -105,6 +105,39 @@ def test_wrong_bytes_are_told_for_good_and_held_against_it_for_a_while() -> None
     assert (ratings.all()[0].state, ratings.all()[0].why) == ("wrong", "x: its bytes were wrong")
 
 
+def test_what_comes_right_after_wrong_bytes_ends_failures_and_not_the_ten_minutes() -> None:
+    """ADR 0013: once the ten minutes are over, it fails and recovers as any other does."""
+    ratings = Ratings()
+    ratings.wrong("a", "x: its bytes were wrong", 0.0)
+    ratings.failed("a", "503", 590.0, asked_s=60.0)
+    ratings.succeeded("a")
+    assert ratings.order(("a", "b"), MIB, 599.0) == [1, 0]
+    assert ratings.order(("a", "b"), MIB, 601.0) == [0, 1], "no failure counts any more"
+    ratings.failed("a", "503", 700.0)
+    assert ratings.order(("a", "b"), MIB, 700.5) == [1, 0]
+    ratings.succeeded("a")
+    assert ratings.order(("a", "b"), MIB, 700.5) == [0, 1]
+    ratings.wrong("a", "y: its bytes were wrong", 800.0)
+    assert ratings.order(("a", "b"), MIB, 1399.0) == [1, 0], "it begins anew"
+    assert ratings.order(("a", "b"), MIB, 1401.0) == [0, 1]
+
+
+def test_failures_while_it_is_last_for_wrong_bytes_count_as_such() -> None:
+    ratings = Ratings()
+    ratings.wrong("a", "x: its bytes were wrong", 0.0)
+    for now in (595.0, 596.0, 598.0):
+        ratings.failed("a", "503", now)
+    assert ratings.order(("a", "b"), MIB, 601.9) == [1, 0]
+    assert ratings.order(("a", "b"), MIB, 602.0) == [0, 1]
+
+
+def test_nobody_is_left_alone_for_a_year() -> None:
+    ratings = Ratings()
+    ratings.failed("a", "503", 0.0, asked_s=1e9)
+    assert ratings.order(("a", "b"), MIB, 3599.0) == [1, 0]
+    assert ratings.order(("a", "b"), MIB, 3601.0) == [0, 1]
+
+
 def test_a_body_is_left_only_for_one_that_is_much_faster() -> None:
     ratings = Ratings()
     measured(ratings, "a", 0.01, 1 * MIB)

@@ -1,5 +1,7 @@
 """What headers say: tables of good and bad input."""
 
+from email.utils import parsedate_to_datetime
+
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -175,3 +177,13 @@ def test_a_length_is_not_in_force_under_a_transfer_coding() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(text: str, seconds: float | None) -> None:
     assert retry_after_s({"retry-after": text, "date": LATER}) == seconds
+
+
+@pytest.mark.parametrize("date", [{}, {"date": "soon"}])
+@pytest.mark.parametrize(("later_s", "seconds"), [(20, 20.0), (-20, 0.0), (7200, 300.0)])
+def test_a_date_without_another_is_compared_with_our_clock_and_believed_for_minutes(
+    date: dict[str, str], later_s: int, seconds: float
+) -> None:
+    text = "Tue, 15 Nov 1994 12:46:26 GMT"
+    now = parsedate_to_datetime(text).timestamp() - later_s
+    assert retry_after_s({"retry-after": text, **date}, lambda: now) == seconds
