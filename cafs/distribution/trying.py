@@ -11,12 +11,13 @@ from cafs.errors import (
     ContentError,
     NotFoundError,
     SourceError,
+    UnsupportedError,
 )
 from cafs.model.pacing import HASTE_S
 
 P = TypeVar("P")
 T = TypeVar("T")
-_MENDABLE: Final = (NotFoundError, AccessError, ContentError, SourceError)
+_MENDABLE: Final = (NotFoundError, AccessError, ContentError, SourceError, UnsupportedError)
 """Failures that another place may not have."""
 
 

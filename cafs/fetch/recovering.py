@@ -18,6 +18,7 @@ from cafs.errors import (
     SourceChangedError,
     SourceError,
     UnreachableError,
+    UnsupportedError,
 )
 from cafs.fetch.flight import Flight
 from cafs.fetch.judging import Terms, changed
@@ -32,7 +33,14 @@ from cafs.transport.retrying import RetryPolicy
 _ALONE: Final = 2
 """How often one that is asked alone may fail before another takes its place."""
 _LOG = logging.getLogger(__name__)
-_REFUSALS: Final = (NotFoundError, AccessError, RefusedError, ContentError, SourceChangedError)
+_REFUSALS: Final = (
+    NotFoundError,
+    AccessError,
+    RefusedError,
+    ContentError,
+    SourceChangedError,
+    UnsupportedError,
+)
 """What another source of pinned content may not fail with."""
 
 

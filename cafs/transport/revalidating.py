@@ -17,7 +17,14 @@ from typing import Final, Protocol
 
 import trio
 
-from cafs.errors import AccessError, CafsError, NotFoundError, OfflineError, RefusedError
+from cafs.errors import (
+    AccessError,
+    CafsError,
+    NotFoundError,
+    OfflineError,
+    RefusedError,
+    UnsupportedError,
+)
 from cafs.metrics import Metrics
 from cafs.model.address import shown
 from cafs.model.descriptor import OCTETS, Descriptor
@@ -195,7 +202,7 @@ class Locator:
                         failed=failed,
                     )
                 turns.append((number, False))
-            except (NotFoundError, AccessError, RefusedError) as error:
+            except (NotFoundError, AccessError, RefusedError, UnsupportedError) as error:
                 failures[number] = error
             except CafsError as error:
                 if not error.transient:

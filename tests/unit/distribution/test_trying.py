@@ -5,7 +5,7 @@ import trio
 from trio.testing import MockClock
 
 from cafs.distribution.trying import first_answer
-from cafs.errors import BudgetError, CafsError, NotFoundError, UnreachableError
+from cafs.errors import BudgetError, CafsError, NotFoundError, UnreachableError, UnsupportedError
 from cafs.model.pacing import HASTE_S
 
 
@@ -55,6 +55,12 @@ async def test_the_last_is_not_hurried(autojump_clock: MockClock) -> None:
 async def test_what_the_first_failed_with_is_told(autojump_clock: MockClock) -> None:
     with pytest.raises(NotFoundError, match="a"):
         await Places(a=NotFoundError("a"), b=UnreachableError("b")).first()
+
+
+async def test_a_place_that_nothing_here_can_ask_is_passed_over() -> None:
+    assert await Places(a=UnsupportedError("S3 is not installed"), b=0).first() == "b"
+    with pytest.raises(UnsupportedError, match="S3"):
+        await Places(a=UnsupportedError("S3 is not installed"), b=NotFoundError("b")).first()
 
 
 async def test_what_no_other_place_could_mend_is_told_at_once() -> None:

@@ -7,10 +7,11 @@ import pytest
 import trio
 
 from cafs.errors import CredentialsError, DigestMismatchError
-from cafs.fetch.interfaces import Patience
+from cafs.fetch.interfaces import Patience, Source
 from cafs.fetch.progress import Progress
 from cafs.fetch.rating import Rating
 from cafs.model.digest import Digest, digest_of
+from cafs.model.resolved import Part
 from cafs.testing import archives
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import (
@@ -23,6 +24,7 @@ from cafs.testing.faults import (
 )
 from cafs.testing.oddities import Digested
 from cafs.testing.origin import Origin, running_origin
+from cafs.transport.choosing import Choosing
 from tests.unit.fetch.conftest import USUAL, Rig, read_all, until
 
 MIB = 1 << 20
@@ -114,6 +116,16 @@ async def test_when_all_refuse_the_first_one_says_why(rig: Rig, mirrors: list[Or
     content = await rig.pinned(PIN, SIZE, *urls(mirrors[:2]))
     with pytest.raises(CredentialsError, match="403"):
         await content.read(0, 1, USUAL)
+
+
+async def test_a_mirror_that_nothing_here_can_ask_leaves_it_to_the_next_one(
+    rig: Rig, mirrors: list[Origin]
+) -> None:
+    part = Part(media_type="x/y", size=SIZE, digest=PIN, urls=("s3://b/k", mirrors[0].url(PATH)))
+    transport = Choosing({"http": rig.transport})
+    sources = [Source(transport, url) for url in part.urls]
+    content = await rig.fetcher.content(part, sources, name="blob")
+    assert await content.read(5, 9, USUAL) == BODY.read(5, 9)
 
 
 async def test_a_dead_mirror_is_asked_ever_more_seldom(rig: Rig, mirrors: list[Origin]) -> None:

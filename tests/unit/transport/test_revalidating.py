@@ -1,6 +1,6 @@
 """Cache documents: when a source is asked, with what, and what is remembered."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cafs.errors import (
     OfflineError,
     RefusedError,
     UnreachableError,
+    UnsupportedError,
 )
 from cafs.metrics import Metrics
 from cafs.model.descriptor import OCTETS, Descriptor
@@ -99,8 +100,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(origin: Origin) -> Bench:
-    return Bench(origin)
+async def bench(origin: Origin) -> AsyncIterator[Bench]:
+    one = Bench(origin)
+    yield one
+    await one.transport.aclose()
 
 
 async def test_r2_a_new_url_is_asked_for_its_first_byte(origin: Origin, bench: Bench) -> None:
@@ -476,3 +479,11 @@ async def test_a_response_is_closed_when_the_document_cannot_be_kept() -> None:
     with pytest.raises(UnreachableError, match="full"):
         await Locator(script, kept[0], Metrics()).locate("http://a/", pull="update")
     assert script.responses[0].closed
+
+
+async def test_a_url_that_nothing_here_can_ask_leaves_it_to_the_next_one(bench: Bench) -> None:
+    url = bench.origin.put("/a", BODY)
+    located = await bench.locate("s3://bucket/key", url)
+    assert (located.part.urls[0], located.part.size) == (url, len(BODY))
+    with pytest.raises(UnsupportedError, match="s3"):
+        await bench.locate("s3://bucket/key", bench.origin.url("/nothing"))
