@@ -109,7 +109,7 @@ class UrlParts:
 
         async def probe(place: Place, attempts: int | None) -> tuple[Place, Response]:
             # A pin needs no document.
-            request = Request(place[1], span=Span(0, 1), attempts=attempts, failed=note)
+            request = Request(place[1], span=self._first, attempts=attempts, failed=note)
             return place, await self._asking.open(request)
 
         places = [(url, target) for url in urls for target in self._route(url)]

@@ -123,7 +123,7 @@ class Contents:
         )
         lane = self._lane(terms, sources if terms.pinned else sources[:1])
         if terms.size is None:
-            lane.downloader.size = found
+            lane.downloader.deposit.size = found
         seal = Seal(
             blobs,
             self._store.streams,
@@ -134,6 +134,7 @@ class Contents:
             metrics=self._means.metrics,
             learned=learned,
         )
+        lane.downloader.deposit.take = seal.take
         if terms.pinned or lane.downloader.single:
             return GatedContent(blobs, lane, self._works, seal, self._means.metrics), lane
         return RangedContent(lane, self._works, seal, self._means.metrics), lane

@@ -21,12 +21,13 @@ from cafs.errors import (
     UnsupportedError,
 )
 from cafs.fetch.blaming import Blame
+from cafs.fetch.depositing import Deposit
 from cafs.fetch.filling import Filling
 from cafs.fetch.flight import Flight
 from cafs.fetch.interfaces import Source
 from cafs.fetch.judging import Terms, judge, wrong_size
 from cafs.fetch.means import Means
-from cafs.fetch.planning import LONGEST, worth
+from cafs.fetch.planning import worth
 from cafs.fetch.recovering import Recovery, Try
 from cafs.fetch.rotation import Rotation
 from cafs.fetch.scouting import Scouting
@@ -34,9 +35,8 @@ from cafs.fetch.sources import Sources
 from cafs.fetch.timing import Timed
 from cafs.model.address import shown
 from cafs.model.pacing import HASTE_S
-from cafs.model.span import Span, SpanSet
+from cafs.model.span import Span
 from cafs.store.locking import SpanLock
-from cafs.store.streams import Stream
 from cafs.transport.interfaces import Request, Response
 
 _PARTIAL: Final = 206
@@ -49,7 +49,7 @@ _PATIENT_S: Final = 1.0
 class Downloader:
     """Downloads the raw bytes of one stream.
 
-    ``size`` is bytes once it is known. ``single`` says that only whole responses can be had.
+    ``single`` says that only whole responses can be had. ``deposit`` is where the bytes go.
 
     Concurrency: any number of flights of one trio run; the spans of those under way are disjoint.
     """
@@ -58,9 +58,7 @@ class Downloader:
         self.terms = terms
         self.sources = Sources(sources, means.ratings)
         self.blame = Blame(self.sources, terms.name)
-        self.stream = means.streams.find(terms.key)
-        """Where the bytes go; None before the first flight of content that the store has not."""
-        self.size = terms.size
+        self.deposit = Deposit(terms, means.streams)
         self.single = not terms.ranges or terms.size is None
         self.first: Response | None = None
         """A response that is open already, for the first flight that can use it: a whole one while
@@ -93,8 +91,7 @@ class Downloader:
             self._scouting.dismiss(flight)
 
     async def _fly(self, flight: Flight) -> None:
-        if self.stream is None:
-            self.stream = await self._means.streams.open(self.terms.key, self.size)
+        await self.deposit.prepare(flight.span)
         lock = await self._locked(flight)
         if lock is None:
             return
@@ -125,9 +122,10 @@ class Downloader:
         patient = rotation.rounds > 0
         return Try(gap=gap, number=number, order=order, others=others, patient=patient)
 
-    def present(self, around: Span | None = None) -> SpanSet:
-        """What is in the store; as ``Stream.present``."""
-        return SpanSet() if self.stream is None else self.stream.present(around)
+    @property
+    def size(self) -> int | None:
+        """Bytes, once that is known."""
+        return self.deposit.size
 
     def _lent(self, flight: Flight, gap: Span) -> bool:
         """Whether a response that is open already has what the flight lacks next."""
@@ -153,22 +151,16 @@ class Downloader:
     def _fits(self, flight: Flight) -> bool:
         return flight.single or not self.single
 
-    @property
-    def _stream(self) -> Stream:
-        if self.stream is None:
-            raise ValueError(f"{self.terms.name}: nothing flies yet")
-        return self.stream
-
     def _gap(self, flight: Flight) -> Span | None:
         """What the flight lacks next; None when it is complete, by whose work ever."""
-        stream = self._stream
-        if flight.single and stream.digest() is None:
+        stream = self.deposit.stream
+        if flight.single and (stream is None or stream.digest() is None):
             return None if flight.position >= flight.span.stop else flight.span
-        if flight.single:
-            self.size = stream.size
-            flight.span = Span(0, self.size or 0)
+        if flight.single and stream is not None:
+            self.deposit.size = stream.size
+            flight.span = Span(0, stream.size or 0)
         rest = Span(flight.position, flight.span.stop)
-        missing = stream.present(rest).missing(rest)
+        missing = self.deposit.present(rest).missing(rest)
         gap = next(iter(missing), None)
         reached = flight.span.stop if gap is None else gap.start
         if reached > flight.position:
@@ -180,8 +172,7 @@ class Downloader:
         """The lock on the flight's span; None when there is nothing left to fetch."""
         pause_s, longest_s = _POLL_S
         while self._gap(flight) is not None:
-            start = flight.position
-            lock = self._stream.try_lock(Span(start, min(flight.span.stop, start + LONGEST)))
+            lock = self.deposit.try_lock(Span(flight.position, flight.span.stop))
             if lock is not None:
                 return lock
             await trio.sleep(pause_s)
@@ -237,12 +228,12 @@ class Downloader:
             attempts=1,
             failed=flight.note,
         )
-        response = await self._opened(source, request, attempt)
+        response = await self._answered(source, request, attempt)
         now = trio.current_time()
         self._means.ratings.answered(self.sources.host(attempt.number), now - began, now)
         return response
 
-    async def _opened(self, source: Source, request: Request, attempt: Try) -> Response:
+    async def _answered(self, source: Source, request: Request, attempt: Try) -> Response:
         """The answer; while there are others to ask, it must come soon."""
         limit_s = HASTE_S if attempt.others and not attempt.patient else math.inf
         with trio.move_on_after(limit_s):
@@ -272,16 +263,15 @@ class Downloader:
         flight.position = 0
         if self.unsure and self.size is not None:
             # Its size was that of a whole that was wrong, or that another source may contradict.
-            self.size = None
+            self.deposit.size = None
             flight.span = Span(0, self.terms.limit + 1)
             await self._forget()
-        elif not self.terms.steady and self.present():
+        elif not self.terms.steady and self.deposit.present():
             await self._forget()
 
     async def _forget(self) -> None:
-        await self._stream.discard()
+        await self.deposit.forget()
         self.blame.forget()
-        self.stream = await self._means.streams.open(self.terms.key, self.size)
 
     async def _receive_checked(
         self, flight: Flight, attempt: Try, response: Response, timed: Timed
@@ -302,7 +292,7 @@ class Downloader:
         number, pinned = attempt.number, self.terms.pinned
         filling = Filling(
             flight=flight,
-            stream=self._stream,
+            write=self.deposit.write,
             budget=self._means.budget,
             piece=self.blame.begin(number, flight.position) if pinned else None,
             name=self.terms.name,
@@ -317,7 +307,10 @@ class Downloader:
             return self.sources.worth_leaving(number, attempt.others, rest, rate)
 
         try:
-            if flight.single:
+            if self.deposit.awaits(Span(flight.position, stop)):
+                await filling.take_whole(response, self._bound, self.deposit.write_whole)
+                await self._complete(flight)
+            elif flight.single:
                 await filling.take_all(response, self._bound)
                 await self._complete(flight)
             else:
@@ -334,8 +327,7 @@ class Downloader:
         if self.size is not None and flight.position != self.size:
             raise wrong_size(self.terms, self.size, flight.position)
         if self.size is None:
-            await self._stream.set_size(flight.position)
-            self.size = flight.position
+            await self.deposit.set_size(flight.position)
         flight.span = Span(0, flight.position)
 
     def _bound(self, length: int) -> None:

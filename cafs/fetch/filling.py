@@ -4,7 +4,7 @@ What has come is written in batches, so that no reader waits for the disk byte b
 as somebody waits for it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -15,27 +15,28 @@ from cafs.errors import UnreachableError
 from cafs.fetch.blaming import Piece
 from cafs.fetch.budget import Budget
 from cafs.fetch.flight import Flight
-from cafs.store.streams import Stream
 from cafs.transport.interfaces import Response
 
 BATCH: Final = 1 << 20
 """Bytes that are written at once, and the most that a kill loses of one flight."""
+Write = Callable[[int, bytes], Awaitable[None]]
+"""Keeps bytes that begin at an offset."""
 Leave = Callable[[int], bool]
 """Whether to leave the body here, when so many bytes of it have not come yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filling:
-    """One body on its way into a stream, from where its flight is.
+    """One body on its way into the store, from where its flight is.
 
-    ``piece`` is told what is written, None where nobody wants to know. ``name`` is what errors call
-    the content.
+    ``write`` puts it there. ``piece`` is told what is written, None where nobody wants to know.
+    ``name`` is what errors call the content.
 
     Concurrency: one task; ``Flight.write`` may be called by others meanwhile.
     """
 
     flight: Flight
-    stream: Stream
+    write: Write
     budget: Budget
     piece: Piece | None
     name: str
@@ -82,29 +83,56 @@ class Filling:
         finally:
             await self._end(batch)
 
+    async def take_whole(
+        self, response: Response, check: Callable[[int], None], write: Write
+    ) -> None:
+        """Hold all that comes, and ``write`` it when the body has ended; for small ones.
+
+        Of a body that breaks, what has come is written as that of others is.
+
+        Raises:
+            CafsError: as ``take_until``, as ``check`` and as ``write``.
+
+        Cancellation: what has come is written.
+        """
+        batch = _Batch()
+        try:
+            while data := await response.receive():
+                check(self.flight.position + batch.length + len(data))
+                self._count(batch, data)
+                batch.add(data)
+        except BaseException:
+            await self._flush(batch, self.write)
+            raise
+        await self._flush(batch, write)
+
     def _begin(self) -> "_Batch":
         batch = _Batch()
         # Who begins to wait for bytes that are here must not wait for those that follow.
-        self.flight.write = partial(self._flush, batch)
+        self.flight.write = partial(self._flush, batch, self.write)
         return batch
 
     async def _end(self, batch: "_Batch") -> None:
         self.flight.write = None
-        await self._flush(batch)
+        await self._flush(batch, self.write)
 
     async def _keep(self, batch: "_Batch", data: bytes) -> None:
-        flight = self.flight
-        reached = flight.position + batch.length + len(data)
-        flight.arrived(len(data), reached)
-        self.budget.take(len(data), self.name)
+        reached = self._count(batch, data)
         if batch.length + len(data) > BATCH:
-            await self._flush(batch)
+            await self._flush(batch, self.write)
         batch.add(data)
-        due = flight.due()
+        due = self.flight.due()
         if batch.length >= BATCH or (due is not None and due <= reached):
-            await self._flush(batch)
+            await self._flush(batch, self.write)
 
-    async def _flush(self, batch: "_Batch") -> None:
+    def _count(self, batch: "_Batch", data: bytes) -> int:
+        """Tell who counts of bytes that come; up to where they reach."""
+        reached = self.flight.position + batch.length + len(data)
+        self.flight.arrived(len(data), reached)
+        self.budget.take(len(data), self.name)
+        return reached
+
+    async def _flush(self, batch: "_Batch", write: Write) -> None:
         """Write what has come, cancelled or not: it would have to be fetched again."""
         if not batch.length:
             return
@@ -114,7 +142,7 @@ class Filling:
                 count, data = batch.all()
                 if not count:
                     return  # another call was faster
-                await self.stream.write(flight.position, data)
+                await write(flight.position, data)
                 if piece is not None and piece.hashing:
                     await trio.to_thread.run_sync(piece.add, data)
                 elif piece is not None:

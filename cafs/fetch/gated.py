@@ -19,6 +19,7 @@ from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.store.blobs import Blobs
+from cafs.store.intake import LARGEST
 
 _PIECE = 1 << 20
 
@@ -61,7 +62,7 @@ class GatedContent(Feed):
 
     @override
     def present(self) -> int:
-        return self._lane.downloader.present().total if self.digest() is None else self.size
+        return self._lane.downloader.deposit.present().total if self.digest() is None else self.size
 
     @override
     def digest(self) -> Digest | None:
@@ -129,10 +130,12 @@ class GatedContent(Feed):
         hasher: Hasher | None = None
         attempts = self._blame.attempts
         await self._take_over()
-        if lane.terms.pinned and not lane.downloader.single:
+        if lane.terms.pinned and not lane.downloader.single and lane.end > LARGEST:
             hasher = await self._hashed(work)
         else:
             await lane.ensure(Span(0, lane.end), work.patience())
+        if self.digest() is not None:
+            return  # it was small, or another process was faster
         if lane.missing(Span(0, lane.end)):
             return  # another process has removed it, or a pass has found it wrong
         await self._close(hasher if self._blame.attempts == attempts else None)

@@ -86,7 +86,7 @@ class Lane(Flights):
 
         Cancellation: no effect.
         """
-        stream = self.downloader.stream
+        stream = self.downloader.deposit.stream
         if stream is None or not span.length:
             await trio.lowlevel.checkpoint()
             return None if span.length else b""
@@ -157,7 +157,7 @@ class Lane(Flights):
     @override
     def missing(self, span: Span) -> SpanSet:
         wanted = span.clamp(self.end)
-        return self.downloader.present(wanted).missing(wanted)
+        return self.downloader.deposit.present(wanted).missing(wanted)
 
     @override
     def check(self, span: Span, patience: Patience) -> None:
@@ -176,7 +176,7 @@ class Lane(Flights):
                 self._start(Flight(Span(0, self.end), single=True))
             return list(self._flights)
         flying = [flight.rest for flight in self._flights]
-        present = self.downloader.present(planning.around(span))
+        present = self.downloader.deposit.present(planning.around(span))
         for each in planning.requests(span, present, flying, self.end):
             self._start(Flight(each))
         wanted = span.clamp(self.end)

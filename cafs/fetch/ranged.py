@@ -45,7 +45,7 @@ class RangedContent(Feed):
 
     @override
     def present(self) -> int:
-        return self._lane.downloader.present().total
+        return self._lane.downloader.deposit.present().total
 
     @override
     def digest(self) -> Digest | None:

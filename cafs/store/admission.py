@@ -22,7 +22,7 @@ from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
-from cafs.store.blob_records import BlobRecords
+from cafs.store.blob_records import Admitted, BlobRecords
 from cafs.store.files import storage_error, sync_directory
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
@@ -125,14 +125,14 @@ class Admission:
         size = path.stat().st_size
         kept = self._place(key, record, path, digest, size)
         descriptor = Descriptor(claim.media_type, digest, size)
-        former = self._records.admit(descriptor, claim.digests, key, record)
-        if not former:
+        [former] = self._records.admit([Admitted(descriptor, claim.digests, key, record)])
+        if former is None:
             return None
-        self._retire(former)
+        self.retire(former)
         kept.chmod(0o444)
         return descriptor
 
-    def _retire(self, former: Iterable[tuple[StreamKey, StreamRecord]]) -> None:
+    def retire(self, former: Iterable[tuple[StreamKey, StreamRecord]]) -> None:
         """Remove the files of streams that lie in a blob now."""
         for name, old in former:
             self._shelf.ledger.settle(name, old)
@@ -228,7 +228,8 @@ class Admission:
         if unknown:
             self._check(path, Claim(claim.name, claim.media_type, tuple(unknown), None), None)
         descriptor = Descriptor(claim.media_type, digest, known.size)
-        self._retire(self._records.admit(descriptor, claim.digests, key, record))
+        [former] = self._records.admit([Admitted(descriptor, claim.digests, key, record)])
+        self.retire(former or [])
         return descriptor
 
     def _quarantine(

@@ -6,7 +6,7 @@ A blob has one record, under its canonical digest. Other digests of the same byt
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cafs.model.descriptor import OCTETS, Descriptor
@@ -19,6 +19,21 @@ from cafs.store.records import BlobRecord, Packed, StreamRecord, unpack_stream
 
 _PAGE: Final = 1024
 """Digests listed in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A verified blob that is to be recorded.
+
+    ``descriptor`` has the canonical digest. ``claims`` are verified digests of the same bytes; weak
+    ones become no alias, since others might rely on it. ``key`` is the stream that the bytes came
+    as, ``record`` what must be on file of it; None for nothing.
+    """
+
+    descriptor: Descriptor
+    claims: tuple[Digest, ...]
+    key: StreamKey
+    record: StreamRecord | None
 
 
 class BlobRecords:
@@ -63,34 +78,29 @@ class BlobRecords:
             start = page[-1] + b"\0"
 
     def admit(
-        self, descriptor: Descriptor, claims: Iterable[Digest], key: StreamKey, record: StreamRecord
-    ) -> list[tuple[StreamKey, StreamRecord]]:
-        """Record a verified blob, its aliases, and the streams that are it.
-
-        Args:
-            descriptor: with the canonical digest.
-            claims: verified digests of the same bytes. Weak ones become no alias, since others
-                might rely on it.
-            key: the stream that held the bytes.
-            record: that stream's record, which must still be the one on file.
+        self, admitted: Iterable[Admitted]
+    ) -> list[list[tuple[StreamKey, StreamRecord]] | None]:
+        """Record verified blobs, their aliases, and the streams that are them, in one transaction.
 
         Returns:
-            The streams as they were, to remove their files. Empty when the stream has changed; then
-            nothing was recorded.
+            For each, the streams as they were, to remove their files. None when its stream is not
+            on file as it was said to be; then nothing was recorded of it.
         """
-        strong = [claim for claim in claims if not claim.weak]
-        names = {key, raw_stream(descriptor.digest), *map(raw_stream, strong)}
+        todo = tuple(admitted)
+        return self._index.apply(lambda batch: [self._admit(batch, each) for each in todo])
 
-        def change(batch: Batch) -> list[tuple[StreamKey, StreamRecord]]:
-            if batch.get(self._streams, bytes.fromhex(key)) != record.pack():
-                return []
-            former = [
-                each for name in sorted(names) if (each := self._point(batch, name, descriptor))
-            ]
-            self._record(batch, descriptor, strong, names)
-            return former
-
-        return self._index.apply(change)
+    def _admit(
+        self, batch: Batch, admitted: Admitted
+    ) -> list[tuple[StreamKey, StreamRecord]] | None:
+        record = None if admitted.record is None else admitted.record.pack()
+        if batch.get(self._streams, bytes.fromhex(admitted.key)) != record:
+            return None
+        descriptor = admitted.descriptor
+        strong = [claim for claim in admitted.claims if not claim.weak]
+        names = {admitted.key, raw_stream(descriptor.digest), *map(raw_stream, strong)}
+        former = [each for name in sorted(names) if (each := self._point(batch, name, descriptor))]
+        self._record(batch, descriptor, strong, names)
+        return former
 
     def restore(self, descriptor: Descriptor) -> None:
         """Record a blob that was found and verified, with its canonical digest."""

@@ -18,6 +18,7 @@ from cafs.model.span import SpanSet
 from cafs.store.admission import Admission, Claim
 from cafs.store.blob_records import BlobRecords
 from cafs.store.files import Files, storage_error
+from cafs.store.intake import Intake
 from cafs.store.layout import Layout
 from cafs.store.uploads import BlobWriter, Uploads
 
@@ -44,6 +45,7 @@ class Blobs:
         self._records = records
         self._admission = admission
         self._uploads = uploads
+        self._intake = Intake(layout, records, admission.retire)
         self._limiter = trio.CapacityLimiter(ADMISSIONS)
 
     def stat(self, digest: Digest) -> Descriptor | None:
@@ -137,6 +139,27 @@ class Blobs:
         return await trio.to_thread.run_sync(
             partial(self._admission.admit, key, claim, hashed), limiter=self._limiter
         )
+
+    async def take(
+        self, key: StreamKey, data: bytes, *, media_type: str, claims: Sequence[Digest], name: str
+    ) -> Descriptor | None:
+        """Make small content that came whole a blob, through the same gate, without a stream.
+
+        Args:
+            key: the stream that it would be; nobody may have begun it.
+            data: all of it, at most ``intake.LARGEST`` bytes.
+            media_type: as for ``admit``.
+            claims: as for ``admit``.
+            name: as for ``admit``.
+
+        Returns:
+            The canonical descriptor. None when nothing has happened: a claim is wrong, the stream
+            has been begun, or the disk failed; written as a stream and admitted, it tells.
+
+        Cancellation: all or nothing; once begun it is carried through.
+        """
+        claim = Claim(name, media_type or OCTETS, tuple(claims), len(data))
+        return await self._intake.take(key, data, claim)
 
     async def salvage(self, key: StreamKey, spans: SpanSet, size: int | None) -> SpanSet:
         """Take spans of a stream back from where it was put when a claim was wrong.

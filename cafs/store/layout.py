@@ -9,7 +9,8 @@
     blobs/sha256/ab/<hex>   complete and verified, mode 0444
     streams/ab/<key>.<id>   sparse files being filled
     quarantine/             what failed verification, each with a note
-    leases/                 files that a holder keeps flocked; ``readers``: see ``precedence``
+    leases/                 files that a holder keeps flocked; ``readers``: see ``precedence``;
+                            ``arrivals``: see ``Streams.try_lock_new``
     ballast                 space to delete first when the disk is full
 
 Everything here blocks; it belongs in a thread.
@@ -55,6 +56,7 @@ class Layout:
         self.ballast = root / "ballast"
         self.leases = root / "leases"
         self.checkpoint_lock = self.leases / "checkpoint"
+        self.arrivals = self.leases / "arrivals"
 
     def blob(self, digest: Digest) -> Path:
         """Where the blob of a canonical digest lies, if it is there (B-12)."""

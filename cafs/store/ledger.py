@@ -46,6 +46,11 @@ class Ledger:
             return self._layout.blob(record.digest)
         return self._layout.stream(bytes.fromhex(key), record.file)
 
+    @property
+    def arrivals(self) -> Path:
+        """The file in which content that has no stream yet is locked."""
+        return self._layout.arrivals
+
     def record(self, key: StreamKey) -> StreamRecord | None:
         """The stream's record, None when the stream is not known."""
         raw = self._index.get(self._streams, bytes.fromhex(key))

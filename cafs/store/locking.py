@@ -57,16 +57,17 @@ class SpanLock:
         self.release()
 
 
-def try_lock(path: Path, span: Span) -> SpanLock | None:
+def try_lock(path: Path, span: Span, *, create: bool = False) -> SpanLock | None:
     """Lock a span of a file exclusively; None when somebody else holds a part of it.
 
     Raises:
         ValueError: the span is empty or longer than ``LOCK_LENGTH``.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, and none is to be created.
     """
     if not 0 < span.length <= LOCK_LENGTH:
         raise ValueError(f"cannot lock {span}: at most {LOCK_LENGTH} bytes, at least one")
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    descriptor = os.open(path, flags, 0o600)
     try:
         _ofd(descriptor, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, span)
     except OSError as error:

@@ -282,6 +282,24 @@ class Streams:
             return None
         return Stream(self._shelf, key, record.size)
 
+    def try_lock_new(self, key: StreamKey) -> SpanLock | None:
+        """Lock content that has no stream yet, and may never need one, against all who lock it so.
+
+        It says "I am fetching this", as ``Stream.try_lock`` does.
+
+        Returns:
+            The lock, or None when somebody holds it.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        place = int(key[:12], 16)
+        try:
+            path = self._shelf.ledger.arrivals
+            return locking.try_lock(path, Span(place, place + 1), create=True)
+        except OSError as error:
+            raise storage_error(error, f"locking stream {key}") from error
+
     async def open(self, key: StreamKey, size: int | None) -> Stream:
         """The stream, made when it is absent or has lost its file.
 

@@ -23,6 +23,7 @@ from cafs.store.store import Store, open_store
 
 T = TypeVar("T")
 KEY = StreamKey("ab" * 32)
+OTHER = StreamKey("ef" * 32)
 TREE = TreeIdentity("cd" * 32)
 SIZE = 1 << 20
 PIECE = 4096
@@ -103,6 +104,17 @@ async def admit(store: Store, number: int) -> None:
     say("done")
 
 
+async def take(store: Store, number: int) -> None:
+    """Take small content that came whole, with other content, and die at a step on the way."""
+    Deadly(number).lurk()
+    data = content(0, PIECE)
+    async with trio.open_nursery() as nursery:
+        for key, body in ((KEY, data), (OTHER, data[1:])):
+            take_one = partial(store.blobs.take, media_type="", name="x")
+            nursery.start_soon(partial(take_one, key, body, claims=[digest_of(body)]))
+    say("done")
+
+
 async def refuse(store: Store, number: int) -> None:
     """Fill a stream with other bytes than promised, and die while they are put aside."""
     Deadly(number).lurk()
@@ -158,6 +170,7 @@ ROLES = {
     "write": write_forever,
     "admit": admit,
     "refuse": refuse,
+    "take": take,
     "plant": plant,
     "answer": answer,
 }

@@ -177,6 +177,29 @@ def test_killed_at_any_step_of_an_admission_the_store_serves_nothing_wrong(
             trio.run(check, each, boot, "written" in said)
 
 
+def test_killed_at_any_step_of_taking_small_content_it_is_there_or_can_be_taken_again(
+    tmp_path: Path, prepared: Path
+) -> None:
+    data = child.content(0, PIECE)
+
+    async def check(path: Path, boot: str, done: bool) -> None:
+        async with open_store(path, boot_id=boot) as store:
+            for key, body in ((KEY, data), (child.OTHER, data[1:])):
+                digest = digest_of(body)
+                found = store.blobs.stat(digest)
+                assert (found is None) == (store.streams.find(key) is None)
+                assert found is not None or not done
+                if found is None:
+                    assert await store.blobs.take(
+                        key, body, media_type="", claims=[digest], name="x"
+                    )
+                assert await store.blobs.read(digest, 0, PIECE) == body
+
+    for path, said in sweep(tmp_path, "take", prepared):
+        for each, boot in copies(path):
+            trio.run(check, each, boot, "done" in said)
+
+
 def test_killed_at_any_step_of_a_refusal_the_wrong_bytes_are_no_blob(
     tmp_path: Path, prepared: Path
 ) -> None:

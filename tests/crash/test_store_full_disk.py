@@ -74,6 +74,17 @@ async def test_rule_6_a_store_that_is_there_opens_on_a_full_disk(small_disk: Pat
         assert await found.read(0, 5) == b"bytes"
 
 
+async def test_rule_6_small_content_that_finds_no_room_leaves_nothing(small_disk: Path) -> None:
+    async with open_store(small_disk / "store") as store:
+        fill_to_the_last_block(small_disk / "filler")
+        key, body = StreamKey("e" * 64), bytes(range(256)) * 1000
+        assert await store.blobs.take(key, body, media_type="", claims=(), name="x") is None
+        assert list(store.path.glob("streams/*/*")) == []
+        assert store.streams.find(key) is None
+        (small_disk / "filler").unlink()
+        assert await store.blobs.take(key, body, media_type="", claims=(), name="x") is not None
+
+
 def fill_to_the_last_block(path: Path) -> None:
     done = subprocess.run(
         ["dd", "if=/dev/zero", f"of={path}", "bs=4k"], check=False, capture_output=True, text=True

@@ -12,7 +12,7 @@ import pytest
 
 from cafs.model.digest import digest_of
 from cafs.testing.bodies import Generated
-from cafs.testing.faults import Rate, Stall
+from cafs.testing.faults import Latency, Rate, Stall
 from cafs.testing.origin import Origin
 from tests.unit.fetch.test_first_pass import tar_of
 
@@ -69,6 +69,26 @@ def test_processes_that_read_the_same_download_it_once(
         outcomes = [outcome(process) for process in processes]
     assert {found for _, found in outcomes} == {right}
     assert sum(received for received, _ in outcomes) <= 1.05 * size
+
+
+@pytest.mark.parametrize("what", ["pin", "range"])
+def test_processes_that_read_the_same_small_file_download_it_once(
+    origin: Origin, tmp_path: Path, what: str
+) -> None:
+    url = origin.put("/small", Generated(20_000, seed=2), etag='"v1"')
+    origin.fault("/small", Latency(0.3))
+    right = Generated(20_000, seed=2).sha256()
+    tell = '"v1"' if what == "range" else f"sha256:{right}"
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(child(tmp_path / "store", url, tell, 20_000, what))
+            for _ in range(3)
+        ]
+        for process in processes:
+            begin(process)
+        outcomes = [outcome(process) for process in processes]
+    assert {found for _, found in outcomes} == {right}
+    assert sum(received for received, _ in outcomes) == 20_000
 
 
 def test_processes_that_open_the_same_archive_make_one_tree(origin: Origin, tmp_path: Path) -> None:
