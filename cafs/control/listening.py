@@ -157,7 +157,7 @@ async def _line(stream: trio.SocketStream) -> bytes:
 def _answer(said: bytes, fetches: Fetches, mount_point: str | None) -> Answer:
     try:
         command = msgspec.json.decode(said[:_LONGEST], type=Command)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return Answer(error=f"no command: {error}")
     if command.ask == "cancel":
         names = tuple(fetches.cancel(command.id))

@@ -142,7 +142,7 @@ class Images:
             await self._keep(document)
         try:
             said = msgspec.json.decode(document.data, type=_Configuration)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedError(
                 f"{repository.name}: the configuration cannot be read: {error}"
             ) from error

@@ -181,7 +181,7 @@ def _parsed(realm: str, data: bytes) -> _Answer:
     # The bytes may be a token, so neither they nor the parser's message are shown.
     try:
         answer = msgspec.json.decode(data, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RefusedError(f"{shown(realm)}: its answer holds no token") from None
     if not _TOKEN.fullmatch(answer.token or answer.access_token):
         raise RefusedError(f"{shown(realm)}: its answer holds no token")

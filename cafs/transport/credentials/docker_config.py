@@ -106,7 +106,7 @@ class DockerConfig(Keyring):
             raise UnusableError(place, f"its helper failed with exit code {spoken.code}")
         try:
             answer = msgspec.json.decode(spoken.output, type=_Answer)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise UnusableError(place, "its helper's answer cannot be read") from None
         if not answer.secret:
             return None
@@ -119,7 +119,7 @@ def _parsed(place: str, data: bytes) -> _Config:
     # What is wrong may be next to a secret, so the parser's message is not shown.
     try:
         return msgspec.json.decode(data, type=_Config)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise UnusableError(place, "not a Docker configuration") from None
 
 

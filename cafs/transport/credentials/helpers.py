@@ -56,7 +56,7 @@ def _parsed(output: bytes, place: str) -> Credential:
     try:
         answer = msgspec.json.decode(output, type=_Answer)
         expires_s = _time_s(answer.expires)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         raise UnusableError(place, "its answer cannot be read") from None
     lines = [
         (name, value)

@@ -14,6 +14,8 @@ from cafs.transport.plugins.frames import Ended, Get, HeadSays
 _WHOLE: Final = 200
 _PARTIAL: Final = 206
 _UNCHANGED: Final = 304
+_LARGEST: Final = 10**18
+"""Bytes that no content has: the sizes that HTTP tells are taken up to here too."""
 _KEPT: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 """Headers that hold credentials: a plugin gets none but its own."""
 
@@ -82,7 +84,7 @@ def unchanged_of(request: Request, end: Ended) -> Head:
 
 def _part(request: Request, says: HeadSays) -> Span | None:
     """Where the bytes lie that will come; None when that is not known."""
-    if says.total is not None and says.total < 0:
+    if says.total is not None and not 0 <= says.total < _LARGEST:
         raise _contradiction(request, says)
     if says.span is None:
         return None if says.total is None else Span(0, says.total)

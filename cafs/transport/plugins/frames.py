@@ -136,7 +136,7 @@ class Parser:
             return None
         try:
             return msgspec.json.decode(line, type=_Greeting).plugin
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BabbleError(f"{_excerpt(line)} came instead of a greeting: {error}") from error
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -173,7 +173,7 @@ class Parser:
     def _frame(self, line: bytes) -> Frame | None:
         try:
             said = msgspec.json.decode(line, type=_Line)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BabbleError(f"{_excerpt(line)} came instead of an answer: {error}") from error
         kinds = (said.head, said.data, said.done, said.cached, said.error)
         if sum(kind is not None for kind in kinds) != 1:

@@ -113,6 +113,7 @@ async def test_many_may_ask_at_once(tmp_path: Path) -> None:
         b'{"ask":"reboot"}\n',
         b'{"ask":"cancel","id":"\xff"}\n',
         b"x" * 10_000 + b"\n",
+        b'{"ask":' + b"[" * 3000 + b"\n",
     ],
 )
 async def test_what_is_no_command_is_answered_so_and_ends_nothing(

@@ -382,6 +382,24 @@ async def test_a_configuration_of_another_size_is_refused(world: World, serve: S
         await world.tree(world.spec(served.ref, platform="linux/amd64"))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [b'{"a":' + b"[" * 100_000, b'{"os":"\xff"}'],
+    ids=["nested without end", "no UTF-8"],
+)
+async def test_a_configuration_that_cannot_be_read_is_said_so(
+    world: World, serve: Serve, origin: Origin, said: bytes
+) -> None:
+    served = serve(Image((BASE,)))
+    manifest = json.loads(served.blob(served.layout.digest))
+    manifest["config"] |= {"digest": str(digest_of(said)), "size": len(said)}
+    served.spoilt = {"latest": json.dumps(manifest).encode()}
+    served.headers = False
+    origin.put(f"/v2/app/blobs/{digest_of(said)}", said)
+    with pytest.raises(MalformedError, match="the configuration cannot be read"):
+        await world.tree(world.spec(served.ref, platform="linux/amd64"))
+
+
 async def test_a_giant_manifest_is_not_read_to_its_end(
     world: World, serve: Serve, origin: Origin
 ) -> None:

@@ -253,7 +253,16 @@ async def test_a_token_server_that_wants_credentials_names_the_registry(origin: 
 
 
 @pytest.mark.parametrize(
-    "body", ["", "[]", '{"token": 5}', '{"token": ""}', '{"token": "a b"}', '{"token": "a\\r\\nb"}']
+    "body",
+    [
+        "",
+        "[]",
+        '{"token": 5}',
+        '{"token": ""}',
+        '{"token": "a b"}',
+        '{"token": "a\\r\\nb"}',
+        '{"token": "a", "more": ' + "[" * 20_000,
+    ],
 )
 async def test_a_token_server_that_gives_no_token_is_refused(origin: Origin, body: str) -> None:
     served(origin)

@@ -148,6 +148,7 @@ async def test_a_helper_may_have_several_values_and_none(home: Home) -> None:
         '{"headers": {"Range": "bytes=0-1"}}',
         '{"headers": {"transfer-encoding": "chunked"}}',
         "\udcff",
+        '{"more": ' + "[" * 20_000,
     ],
 )
 async def test_an_answer_that_is_none_is_not_repeated(
@@ -254,6 +255,7 @@ async def test_docker_keeps_logins_and_tokens(home: Home) -> None:
         f'{{"auths": ["{SECRET}"]}}',
         f"{SECRET}",
         '{"credHelpers": {"registry.example.com": "../../bin/sh"}}',
+        '{"auths": {}, "more": ' + "[" * 20_000,
     ],
 )
 async def test_a_docker_configuration_that_is_none_is_named_and_not_shown(

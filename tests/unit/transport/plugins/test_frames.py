@@ -66,6 +66,11 @@ def test_a_greeting_may_come_in_two_parts(cut: int) -> None:
     assert (said.name, said.schemes, said.requests) == ("x", ("x",), 3)
 
 
+def test_a_greeting_that_is_nested_without_end_is_babble() -> None:
+    with pytest.raises(BabbleError, match="instead of a greeting"):
+        Parser().greeting(b'{"plugin":' + b"[" * 20_000 + b"\n")
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -85,6 +90,7 @@ def test_a_greeting_may_come_in_two_parts(cut: int) -> None:
         b'{"id":1,"error":{}}',
         b'{"id":1,"done":{}}}',
         b'\xff{"id":1,"done":{}}',
+        b'{"id":1,"done":{"document":{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}}}",
     ],
 )
 def test_what_is_no_frame_is_babble(line: bytes) -> None:

@@ -122,6 +122,8 @@ async def test_r3_what_is_at_hand_may_do() -> None:
 
 NONSENSE = [
     '{"id":ID,"head":{"total":-1}}',
+    '{"id":ID,"head":{"total":9223372036854775813,"span":[0,10]}}',
+    '{"id":ID,"head":{"total":1000000000000000000000000000000}}',
     '{"id":ID,"head":{"total":9,"span":[0,10]}}',
     '{"id":ID,"head":{"total":99,"span":[1,10]}}',
     '{"id":ID,"head":{"total":99,"span":[0,11]}}',

@@ -82,6 +82,7 @@ async def test_a_killed_plugin_is_a_dead_one() -> None:
 
 BABBLE = [
     ("hello%0A", "'hello' came instead of an answer"),
+    (f'{{"id":ID,"head":{"[" * 2000}%0A', "came instead of an answer"),
     ('{"id":99,"done":{}}%0A', "there is no request 99"),
     ('{"id":ID,"data":4}%0A1234', "data before its head"),
     ('{"id":ID,"done":{}}%0A', "an end that does not fit its head"),
