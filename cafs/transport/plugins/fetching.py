@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,14 @@ from cafs import __version__
 _FRAME: Final = 256 << 10
 _AT_ONCE: Final = 8
 """Fetchers that run at once: each may be a whole program with pools of its own."""
-_WORDS: Final = 2000
+_WORDS: Final = 600
+"""Characters of a fetcher's stderr that are told: the last ones, since they say why it ended, and
+as many as cafs shows."""
+_TAIL: Final = 4 * _WORDS
+"""Bytes that are kept for that, whatever it says: a fetcher may talk for hours."""
+_READ: Final = 64 << 10
+_NOT_RUN: Final = 127
+"""What a shell says where there is no such program."""
 
 
 class _Asked(msgspec.Struct):
@@ -119,23 +127,40 @@ class Fetching:
         """Run the fetcher and send what it brought; the end that is to be told."""
         with tempfile.TemporaryDirectory(prefix="cafs-fetch-") as directory:
             file = Path(directory) / "content.tmp"
-            done = await trio.run_process(
-                [*self._fetcher, url, str(file)],
-                check=False,
-                stdin=subprocess.DEVNULL,
-                capture_stdout=False,
-                stdout=subprocess.DEVNULL,
-                capture_stderr=True,
-            )
-            if done.returncode:
-                words = done.stderr.decode(errors="replace").strip()[-_WORDS:]
-                what = words or f"{self._fetcher[0]}: exit code {done.returncode}"
+            code, tail = await self._run(url, file)
+            if code:
+                words = tail.decode(errors="replace").strip()[-_WORDS:]
+                what = words or f"{self._fetcher[0]}: exit code {code}"
                 return {"error": {"kind": "unreachable", "what": what}}
             if not file.is_file():
                 what = f"{self._fetcher[0]} ended well, and there is no {file.name}"
                 return {"error": {"kind": "refused", "what": what}}
             await self._send(number, file, job)
         return {"done": {}}
+
+    async def _run(self, url: str, file: Path) -> tuple[int, bytes]:
+        """Run the fetcher to its end: its exit code, and the end of what it said on stderr."""
+        run = partial(
+            trio.run_process,
+            [*self._fetcher, url, str(file)],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        tail = b""
+        async with trio.open_nursery() as nursery:
+            try:
+                process: trio.Process = await nursery.start(run)
+            except OSError as error:
+                return _NOT_RUN, f"{self._fetcher[0]}: {error.strerror}".encode()
+            if process.stderr is None:
+                raise ValueError("a process that was started with a pipe has it")
+            async with process.stderr as said:
+                while data := await said.receive_some(_READ):
+                    tail = (tail + data)[-_TAIL:]
+            code = await process.wait()
+        return code, tail
 
     async def _send(self, number: int, file: Path, job: _Job) -> None:
         async with await trio.open_file(file, "rb") as content:

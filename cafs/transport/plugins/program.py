@@ -6,7 +6,6 @@ never started again here; who wants it again makes another.
 """
 
 import logging
-import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,20 +18,13 @@ from cafs.errors import CafsError, RefusedError, UnreachableError
 from cafs.model.address import shown
 from cafs.transport.plugins import frames
 from cafs.transport.plugins.exchange import Exchange
-from cafs.transport.plugins.failing import Fault, redacted, translated
-from cafs.transport.plugins.frames import (
-    BabbleError,
-    Data,
-    Ended,
-    Failed,
-    Frame,
-    Headed,
-    Hello,
-    Parser,
-)
+from cafs.transport.plugins.failing import Fault, redacted
+from cafs.transport.plugins.frames import BabbleError, Ended, Hello, Parser
 from cafs.transport.plugins.handshake import PROTOCOL, Outcome, Version, compared
 from cafs.transport.plugins.last_words import LastWords
+from cafs.transport.plugins.requests import Requests
 from cafs.transport.plugins.running import Running, start
+from cafs.transport.plugins.starting import Process
 
 _LOG: Final = logging.getLogger("cafs.transport")
 _READ: Final = 256 << 10
@@ -56,12 +48,19 @@ class Program:
     Args:
         scheme: whom it answers for.
         command: the program and its arguments.
-        timeout_s: how long it may say nothing.
+        timeout_s: how long it may say nothing, and how long starting it may take.
+        threads: for starting it.
 
     Concurrency: any number of tasks may ask; one runs it.
     """
 
-    def __init__(self, scheme: str, command: tuple[str, ...], timeout_s: float) -> None:
+    def __init__(
+        self,
+        scheme: str,
+        command: tuple[str, ...],
+        timeout_s: float,
+        threads: trio.CapacityLimiter,
+    ) -> None:
         self.ready = trio.Event()
         self.dead = trio.Event()
         self.fault: Fault | None = None
@@ -70,10 +69,8 @@ class Program:
         self._scheme = scheme
         self._command = command
         self._timeout_s = timeout_s
-        self._slots = trio.CapacityLimiter(1)
-        self._serial = False
-        self._exchanges: dict[int, Exchange] = {}
-        self._numbers = 0
+        self._threads = threads
+        self._requests = Requests()
         self._recent: deque[str] = deque(maxlen=_RECENT)
         self._outbox: deque[bytes] = deque()
         self._post = trio.Event()
@@ -94,7 +91,11 @@ class Program:
 
     async def _run(self) -> None:
         try:
-            running = await start(self._command)
+            with trio.fail_after(self._timeout_s):
+                running = await start(self._command, self._threads)
+        except trio.TooSlowError:
+            self._die(Fault(UnreachableError, f"was not started within {self._timeout_s:g} s"))
+            return
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             hint = f"install it, or say where it is: plugins.{self._scheme}.command"
@@ -117,19 +118,18 @@ class Program:
 
         Cancellation: no effect.
         """
-        self._numbers += 1
-        exchange = Exchange(self._numbers, url, credited=not self._serial)
+        exchange = self._requests.new(url)
         granted = False
         while not granted:
             with trio.move_on_after(self._timeout_s):
-                await self._slots.acquire_on_behalf_of(exchange)
+                await self._requests.turn(exchange)
                 granted = True
             if not granted:
                 self.suspect()
         if self.fault is not None:
-            self._slots.release_on_behalf_of(exchange)
+            self._requests.withdraw(exchange)
             raise self.failure(url)
-        self._exchanges[exchange.number] = exchange
+        self._requests.begin(exchange)
         if "?" in url:
             self._recent.append(url)
         self.say(line(exchange.number))
@@ -145,10 +145,10 @@ class Program:
         exchange.leave()
         if exchange.over or complete:
             return  # its end is here, or under way
-        if self._serial:
+        if self._requests.serial:
             # It may be in the middle of sending, and looks at nothing before it has sent all.
             self._stop(Fault(UnreachableError, "was stopped with a request", blame=False))
-        elif sum(each.left for each in self._exchanges.values()) > _LEFT:
+        elif self._requests.left > _LEFT:
             self._stop(Fault(RefusedError, f"ended none of {_LEFT} requests that were cancelled"))
         else:
             self.say(frames.cancel(exchange.number))
@@ -226,45 +226,21 @@ class Program:
         if self._scheme not in hello.schemes:
             spoken = ", ".join(hello.schemes) or "nothing"
             return Fault(RefusedError, f"answers for {spoken}, not for {self._scheme}")
-        if hello.requests is not None and hello.requests < 1:
-            raise BabbleError(f"it takes {hello.requests} requests at once")
+        self._requests.allow(hello.requests)
         if verdict.outcome is Outcome.WARN:
             _LOG.warning("transport.plugin.newer %s: %s", self._command[0], verdict.reason)
-        self._serial = hello.requests == 1
-        self._slots.total_tokens = hello.requests or math.inf
         self.ready.set()
         return None
 
     async def _feed(self, parser: Parser, data: bytes) -> None:
         self._heard_s = trio.current_time()
         for frame in parser.feed(data):
-            exchange = self._exchanges.get(frame.number)
-            if exchange is None:
-                raise BabbleError(f"there is no request {frame.number}")
-            self._pass(exchange, frame)
+            exchange = self._requests.take(frame)
+            self.answered = self.answered or isinstance(frame, Ended)
             self._holding = True
             await exchange.room()
             self._holding = False
         self._heard_s = trio.current_time()
-
-    def _pass(self, exchange: Exchange, frame: Frame) -> None:
-        match frame:
-            case Headed(_, head):
-                exchange.headed(head)
-            case Data(_, piece):
-                exchange.feed(piece)
-            case Ended():
-                exchange.ended(frame)
-                self.answered = True
-            case Failed(_, error):
-                exchange.failed(translated(exchange.url, error))
-        if exchange.over:
-            self._forget(exchange)
-
-    def _forget(self, exchange: Exchange) -> None:
-        """Make room for another request; what has come of this one can still be taken."""
-        del self._exchanges[exchange.number]
-        self._slots.release_on_behalf_of(exchange)
 
     async def _write(self, stream: trio.abc.SendStream) -> None:
         """Send what is to be said. A task of its own, since half a line must never be sent."""
@@ -275,7 +251,7 @@ class Program:
                 self._post = trio.Event()
                 await self._post.wait()
 
-    async def _watch(self, process: trio.Process) -> None:
+    async def _watch(self, process: Process) -> None:
         """End with the process, though a child of it may hold its stdout."""
         await process.wait()
         await trio.sleep(_LAST_S)
@@ -294,10 +270,8 @@ class Program:
             return
         self.died_s = trio.current_time()
         # One that ends while nobody wants anything of it may have its reasons.
-        idle = self.ready.is_set() and not self._exchanges
+        idle = self.ready.is_set() and not self._requests
         self.fault = replace(fault, blame=fault.blame and not idle)
         self.ready.set()
         self.dead.set()
-        for exchange in list(self._exchanges.values()):
-            exchange.failed(self.failure(exchange.url))
-            self._forget(exchange)
+        self._requests.fail(self.failure)

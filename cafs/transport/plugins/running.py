@@ -1,39 +1,31 @@
-"""Running a plugin's process: starting it, and ending it with all that it started.
-
-It has a session of its own, so that a signal to the terminal is not for it and one signal reaches
-its children too; and an environment without the credentials that are cafs's own.
-"""
+"""Running a plugin's process: its pipes, and ending it with all that it started."""
 
 import os
-import signal
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import IO, Final
 
 import trio
 
+from cafs.transport.plugins.starting import Process, Start
+
 _GRACE_S: Final = 2.0
 """How long a plugin may take to end once its stdin has ended."""
-_OURS: Final = "CAFS_LOGIN_"
-"""How the variables begin that hold credentials for cafs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
     """A process and its pipes."""
 
-    process: trio.Process
+    process: Process
     stdin: trio.abc.SendStream
     stdout: trio.abc.ReceiveStream
     stderr: trio.abc.ReceiveStream
 
     def kill(self) -> None:
         """Kill it with its children; nothing when it has ended."""
-        if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
 
     async def end(self) -> None:
         """End it: by the end of its stdin, and if that does not help, by force.
@@ -46,31 +38,53 @@ class Running:
                 await self.process.wait()
             self.kill()
             await self.process.wait()
+            self.process.close()
             await self.stdout.aclose()
             await self.stderr.aclose()
 
 
-async def start(command: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> Running:
+async def start(
+    command: tuple[str, ...],
+    threads: trio.CapacityLimiter,
+    environ: Mapping[str, str] = os.environ,
+) -> Running:
     """Start a program.
+
+    Args:
+        command: the program (a path, or a name to look for in PATH) and its arguments.
+        threads: how many starts there may be at once, those included that were given up and hang.
+        environ: our environment.
 
     Raises:
         OSError: it cannot be started.
         ValueError: its command is none: a NUL in it.
 
-    Cancellation: no process is left.
+    Cancellation: at once; no process is left, or none once the start comes to an end.
     """
-    process = await trio.lowlevel.open_process(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env={name: value for name, value in environ.items() if not name.startswith(_OURS)},
-        start_new_session=True,
-        # The group is the one that we have. Setting it rules vfork out, during which this whole
-        # process stands still: the program, or a directory of PATH, may lie in its own mount.
-        group=os.getegid(),
-    )
-    if process.stdin is None or process.stdout is None or process.stderr is None:
+    begun = Start(command, environ)
+    try:
+        made = await trio.to_thread.run_sync(
+            begun.make, limiter=threads, abandon_on_cancel=True, thread_name="plugin start"
+        )
+    except BaseException:
+        late = begun.forget()
+        if late is not None:
+            running = _running(late)
+            running.kill()
+            await running.end()
+        raise
+    if made is None:
+        raise ValueError("who waits for a process gets it")
+    return _running(made)
+
+
+def _running(made: "subprocess.Popen[bytes]") -> Running:
+    stdin, stdout, stderr = map(_stream, (made.stdin, made.stdout, made.stderr))
+    return Running(Process(made), stdin, stdout, stderr)
+
+
+def _stream(pipe: IO[bytes] | None) -> trio.lowlevel.FdStream:
+    if pipe is None:
         raise ValueError("a process that was started with three pipes has them")
-    return Running(process, process.stdin, process.stdout, process.stderr)
+    with pipe:
+        return trio.lowlevel.FdStream(os.dup(pipe.fileno()))

@@ -60,6 +60,8 @@ class PluginTransport(Transport):
         self._spec = spec
         self._nursery = nursery
         self._starting = trio.Lock()
+        # One at a time: of a program that cannot be started, no more than one thread hangs.
+        self._threads = trio.CapacityLimiter(1)
         self._program: Program | None = None
         self._counted: Program | None = None
         self._deaths = 0
@@ -122,7 +124,8 @@ class PluginTransport(Transport):
                 self._refuse_for_now(program, url)
                 program = None
             if program is None:
-                program = Program(self._spec.scheme, self._spec.command, self._spec.timeout_s)
+                spec = self._spec
+                program = Program(spec.scheme, spec.command, spec.timeout_s, self._threads)
                 self._program = program
                 self._nursery.start_soon(program.run)
             # Also when another began it, who may have gone since: nothing is said before greetings.

@@ -12,6 +12,7 @@ from cafs.errors import RefusedError, UnreachableError
 from cafs.model.plugging import PluginSpec
 from cafs.model.span import Span
 from cafs.transport.interfaces import Request
+from cafs.transport.plugins.fetching import Fetching
 from cafs.transport.plugins.frames import WINDOW
 from tests.unit.transport.plugins.plugin_world import open_plugin, read
 
@@ -22,6 +23,7 @@ case $1 in
 */mute) exit 9 ;;
 */none) exit 0 ;;
 */slow) sleep 60 ;;
+*/chatty) head -c 20000000 /dev/zero | tr '\\0' x >&2; echo " and the reason" >&2; exit 4 ;;
 */big) head -c 5000000 /dev/zero >"$2" ;;
 *) printf 'fetched %s' "$1" >"$2" ;;
 esac
@@ -97,3 +99,24 @@ async def test_many_fetchers_and_a_slow_reader(fetcher: PluginSpec) -> None:
                 for number in range(20):
                     nursery.start_soon(one, number)
     assert sorted(got) == sorted(b"fetched sbr:%d" % number for number in range(20))
+
+
+async def test_y4_of_one_that_never_stops_talking_the_end_is_kept(fetcher: PluginSpec) -> None:
+    ours, _ = trio.testing.memory_stream_one_way_pair()
+    kept = Fetching(["sbr"], [fetcher.command[-1]], ours)
+    code, tail = await kept._run("sbr:a/chatty", Path("/none"))
+    assert code == 4
+    assert len(tail) < 10_000
+    assert tail.endswith(b"xxx and the reason\n")
+    async with open_plugin(fetcher) as plugin:
+        with pytest.raises(UnreachableError, match=r"xxx and the reason$") as caught:
+            await read(plugin, "sbr:a/chatty")
+    assert len(caught.value.what) < 1000
+
+
+async def test_y4_a_fetcher_that_is_not_there_is_named(fetcher: PluginSpec) -> None:
+    missing = PluginSpec("sbr", (*fetcher.command[:-1], "/none/fetcher"), 20.0)
+    async with open_plugin(missing) as plugin:
+        for _ in range(2):
+            with pytest.raises(UnreachableError, match=r"/none/fetcher: No such file"):
+                await read(plugin, "sbr:1")

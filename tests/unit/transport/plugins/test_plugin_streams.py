@@ -51,7 +51,7 @@ async def test_what_a_slow_reader_costs_is_bounded() -> None:
     ):
         await slow.receive()
         await read(plugin, "x:late/0.3")
-        (exchange,) = plugin._program._exchanges.values()  # type: ignore[union-attr]
+        (exchange,) = plugin._program._requests._open.values()  # type: ignore[union-attr]
         assert exchange._waiting <= WINDOW + WINDOW // 4
 
 
