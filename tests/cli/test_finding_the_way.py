@@ -112,20 +112,28 @@ def test_status_names_who_held_a_mount_and_died(
     assert "not mounted" in cafs.run("status").stdout
 
 
-@pytest.mark.parametrize("keeping", [(), ("--no-keeper",)], ids=["keeper", "no keeper"])
 def test_status_of_a_mount_whose_holder_is_stopped_is_an_error_and_not_a_hang(
-    fuse: None, cafs: Cafs, origin: Origin, keeping: tuple[str, ...]
+    fuse: None, cafs: Cafs, origin: Origin
 ) -> None:
     url = origin.put("/model.bin", b"model")
     cafs.environment["PYTHONSAFEPATH"] = "1"  # else Python looks for itself in ./cafs, the mount
-    with cafs.mount(f'[ref.model]\nfrom="{url}"\n', *keeping) as mount:
-        os.kill(mount.pid, signal.SIGSTOP)
+    with (
+        cafs.mount(f'[ref.model]\nfrom="{url}"\n') as kept,
+        cafs.mount(None, "second", "--no-keeper") as unkept,
+    ):
+        holders = kept.pid, unkept.pid
         try:
-            done = cafs.run("status", check=False)
+            for pid in holders:
+                os.kill(pid, signal.SIGSTOP)
+            # Each waits for seconds, so both at once.
+            asked = [cafs.popen("status", mount.path) for mount in (kept, unkept)]
+            said = [each.communicate(timeout=60)[1] for each in asked]
         finally:
-            os.kill(mount.pid, signal.SIGCONT)
-        assert done.returncode == 8
-        assert "does not answer" in done.stderr
+            for pid in holders:
+                os.kill(pid, signal.SIGCONT)
+        for process, told in zip(asked, said, strict=True):
+            assert process.returncode == 8, told
+            assert "does not answer" in told
 
 
 def test_a_file_is_no_mount_point(fuse: None, cafs: Cafs) -> None:

@@ -43,7 +43,8 @@ DETACH = 2
 ROOT, FILE = 1, 2
 SIZE = 1 << 20
 CONTENT = bytes(i % 253 for i in range(4096)) * (SIZE // 4096)
-GONE_S = 1.5
+GONE_S = 5.0
+"""A second, and what a busy machine needs; a worker that owes an answer is left alone for ten."""
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 

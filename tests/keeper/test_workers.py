@@ -161,7 +161,7 @@ def test_a_worker_that_served_for_a_while_is_replaced_at_once(
         began = time.monotonic()
         worker = keeper.workers.next()
         worker.take_over()
-        assert time.monotonic() - began < 0.8
+        assert time.monotonic() - began < 2.0
         assert worker.receive() == request
         worker.reply(request)
         keeper.kernel.reply_to(request)

@@ -20,6 +20,7 @@ from cafs.testing.soaking import KEEPER_LINES, Ground, Outcome, Scene, mounted, 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 MIB = 1 << 20
+SECONDS, EVERY_S = 6.5, 1.5
 LONGEST_S = 5.0
 """What no reader may wait for, on a machine that does other things too; scripts/soak measures."""
 SILENT_S = 10.0
@@ -56,14 +57,14 @@ def judge(outcome: Outcome, longest_s: float) -> None:
 def test_16_readers_notice_no_worker_that_dies_or_stops(
     scene: Scene, disturb: Callable[[Scene], None]
 ) -> None:
-    outcome = scene.disturbed(disturb, seconds=9)
+    outcome = scene.disturbed(disturb, seconds=SECONDS, every_s=EVERY_S)
     assert len(outcome.took_s) >= 3
     assert outcome.workers >= len(outcome.took_s)
     judge(outcome, LONGEST_S)
 
 
 def test_16_readers_notice_no_reload(scene: Scene) -> None:
-    outcome = scene.disturbed(Scene.reload, seconds=9)
+    outcome = scene.disturbed(Scene.reload, seconds=SECONDS, every_s=EVERY_S)
     assert len(outcome.took_s) >= 2
     assert outcome.workers == len(outcome.took_s)
     judge(outcome, LONGEST_S)
