@@ -1,5 +1,6 @@
 """``cafs auth``: find out who we are to the sources, and why one refuses us."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cafs.settings.values import Settings
     from cafs.transport.authenticating import Tried
     from cafs.transport.credentials.credential import Look
+    from cafs.transport.credentials.keeping import Credentials
     from cafs.transport.interfaces import Head, Request
 
 
@@ -83,11 +85,22 @@ async def _test(loaded: "Settings", word: str, as_json: bool) -> int:
                 error = failed
                 failures.append(failed)
             url = question.url
-            web = url.startswith(("http:", "https:"))
-            looks = (await credentials.of(url)).looks if web else ()
+            looks = await _looks(loaded, credentials, url)
             trial = _Trial(url, looks, _certificate(loaded, url), tuple(tried), head, error)
             _print(name, trial, as_json=as_json)
     return _code(failures)
+
+
+async def _looks(loaded: "Settings", credentials: "Credentials", url: str) -> "tuple[Look, ...]":
+    """Where credentials for a URL are looked for; a plugin has its own, and a file needs none."""
+    scheme = url.partition(":")[0]
+    if scheme in {"http", "https"}:
+        return (await credentials.of(url)).looks
+    if scheme == "s3" and scheme not in loaded.schemes:
+        from cafs.transport.s3_looks import looks
+
+        return looks(os.environ)
+    return ()
 
 
 def _questions(loaded: "Settings", spec: "RefSpec") -> "list[Request]":
@@ -158,8 +171,12 @@ def _print(name: str, trial: _Trial, *, as_json: bool) -> None:
     say(f"{name}: {shown(trial.url)}")
     for look in trial.looks:
         say(f"  {'found' if look.found else 'looked':<7} {look.place}: {look.what}")
+    if trial.url.startswith("file:"):
+        say(f"  {'looked':<7} nowhere: a local file needs none")
+    elif not trial.looks:
+        say(f"  {'looked':<7} nowhere: a plugin has credentials of its own")
     if trial.certificate:
-        say(f"  {'found':<7} certificate {trial.certificate}")
+        say(f"  {'named':<7} certificate {trial.certificate}")
     for each in trial.tried:
         say(f"  {'showed':<7} {each.showed}: {each.outcome}")
     if trial.error is not None:

@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 _PIECE: Final = 256 << 10
 _MOST: Final = 1 << 20
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
+_STATUSES: Final = frozenset(HTTPStatus)
+_CODE: Final = re.compile(r"<Code>([A-Za-z]{1,40})</Code>")
+"""What is said beside a status: whether the bucket is missing or the key, and why it is denied."""
 _SIZE: Final = re.compile(r"<ActualObjectSize>([0-9]{1,18})<")
 _NO_CREDENTIALS: Final = re.compile(r"169\.254\.|/latest/api/token|InstanceCredential")
 """Where credentials are looked for last: in the machine of a cloud. Elsewhere nobody answers."""
@@ -240,13 +244,13 @@ def _next(pieces: Iterator[object], url: str) -> bytes:
 
 
 def _failure(url: str, error: Exception) -> CafsError:
-    """Our error for one of obstore's; of its text only the first line, which is for people."""
+    """Our error for one of obstore's."""
     text = str(error)
     line = text.split("\n", 1)[0].split(": <?xml", 1)[0]
-    what = f"GET {shown(url)}: {line}"
     kind = type(error).__name__
     found = _STATUS.search(text)
     status = int(found[1]) if found else 0
+    what = f"GET {shown(url)}: {_told(text, line, status)}"
     if isinstance(error, FileNotFoundError):
         return NotFoundError(what)
     if isinstance(error, ValueError) or kind == "InvalidPathError":
@@ -263,3 +267,14 @@ def _failure(url: str, error: Exception) -> CafsError:
         return UnreachableError(what)
     hint = "is AWS_REGION the bucket's region?" if status < 400 else ""  # noqa: PLR2004 - redirects
     return RefusedError(what, hint=hint)
+
+
+def _told(text: str, line: str, status: int) -> str:
+    """What happened, for people: what the server said, or obstore's own first line."""
+    if _NO_CREDENTIALS.search(line):
+        return "no keys in variables or in a profile, and this machine has none"
+    if not status:
+        return line
+    code = _CODE.search(text)
+    phrase = HTTPStatus(status).phrase if status in _STATUSES else ""
+    return f"{status} {phrase}".strip() + (f" ({code[1]})" if code else "")

@@ -154,6 +154,22 @@ def test_a_local_file_needs_no_credentials(cafs: Cafs) -> None:
     (fact,) = facts(cafs, f"file:{file}")
     assert fact["looked"] == fact["tried"] == []
     assert fact["code"] is None
+    told = cafs.run("auth", "test", f"file:{file}").stdout.splitlines()
+    assert told[1:] == ["  looked  nowhere: a local file needs none", "  answers yes"]
+    (fact,) = facts(cafs, f"file:{file}-none", code=3)
+    assert "No such file" in str(fact["error"])
+
+
+def test_a_certificate_that_is_missing_fails_its_host_alone(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/file", b"content")
+    certificate = cafs.directory / "missing.pem"
+    configure(cafs, f'[credentials."localhost:1"]\nclient-cert="{certificate}"\n')
+    facts(cafs, url)
+    assert cafs.run("cat", f"blob+{url}").stdout == "content"
+    (fact,) = facts(cafs, "https://localhost:1/x", code=6)
+    assert fact["certificate"] == str(certificate)
+    place = 'settings [credentials."localhost:1"]'
+    assert fact["error"] == f"{place}: {certificate}: No such file or directory"
 
 
 def test_content_that_only_a_digest_names_has_no_source(cafs: Cafs) -> None:

@@ -11,6 +11,7 @@ import pytest
 from cafs.testing.daemons import Daemon, Registry, free_port
 from cafs.testing.faults import Status
 from cafs.testing.guarding import RequireProof
+from cafs.testing.objects import running_object_store
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs, program
 
@@ -90,3 +91,43 @@ def test_a_source_that_refuses_leaves_the_word_to_the_next(
     assert cafs.run("cat", "a").stdout == "content"
     origin.fault("/third", Status(code=403))
     assert cafs.run("cat", "--store", cafs.directory / "other", "a", check=False).returncode == 6
+
+
+def test_of_objects_it_is_told_where_the_keys_are_from_and_what_the_server_says(
+    cafs: Cafs,
+) -> None:
+    with running_object_store() as objects:
+        objects.put("bucket/file", b"content")
+        cafs.environment.update(objects.environment)
+        told = cafs.run("auth", "test", "s3://bucket/file").stdout.splitlines()
+        assert told[1:] == ["  found   variable AWS_ACCESS_KEY_ID: key", "  answers yes"]
+        for path, code in (("bucket/none", "NoSuchKey"), ("other/file", "NoSuchBucket")):
+            done = cafs.run("auth", "test", f"s3://{path}", check=False)
+            assert done.returncode == 3
+            assert f"failed  GET s3://{path}: 404 Not Found ({code})" in done.stdout
+        cafs.environment["AWS_SKIP_SIGNATURE"] = "true"
+        done = cafs.run("auth", "test", "s3://bucket/file", check=False)
+        assert done.returncode == 6
+        assert "variable AWS_SKIP_SIGNATURE: nothing is signed" in done.stdout
+        assert "refused GET s3://bucket/file: 403 Forbidden" in done.stdout
+        cafs.environment["AWS_PROFILE"] = "nope"
+        done = cafs.run("auth", "test", "s3://bucket/file", check=False)
+        assert done.returncode == 6
+        assert "refused AWS_PROFILE is 'nope'" in done.stdout
+
+
+def test_an_image_that_is_missing_is_told_from_one_that_is_refused(
+    cafs: Cafs, registry: Registry, busybox_image: str, private: str
+) -> None:
+    public = f"docker://{registry.host}"
+    done = cafs.run("auth", "test", f"{public}/{busybox_image}")
+    assert "showed  nothing: 200" in done.stdout
+    done = cafs.run("auth", "test", f"{public}/nothing:1", check=False)
+    assert done.returncode == 3
+    assert "failed  GET http://" in done.stdout
+    assert "404 Not Found" in done.stdout
+    place = private.split("/")[2]
+    docker(cafs, {"credHelpers": {place: "nowhere"}})
+    done = cafs.run("auth", "test", private, check=False)
+    assert done.returncode == 6
+    assert "credHelpers nowhere: cannot be run: No such file" in done.stdout
