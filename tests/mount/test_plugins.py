@@ -124,10 +124,10 @@ def test_a_plugin_that_lies_in_the_mount_is_started_by_who_answers_for_it(
 def test_why_a_plugin_failed_is_said(cafs: Cafs) -> None:
     enable_x(cafs)
     toml = (
-        '[mount]\npath = "cafs"\n[defaults]\ndeadline = "1s"\n'
-        '[ref.dead]\nfrom = "x:die"\n[ref.no]\nfrom = "x:error/not-found"\n'
-        # The program that died is left alone for about as long as the others may wait.
-        '[ref.yes]\nfrom = "x:bytes/10"\ndeadline = "20s"\n'
+        '[mount]\npath = "cafs"\n[defaults]\ndeadline = "20s"\n'
+        '[ref.dead]\nfrom = "x:die"\ndeadline = "1s"\n[ref.no]\nfrom = "x:error/not-found"\n'
+        # The program that died is left alone for about a second.
+        '[ref.yes]\nfrom = "x:bytes/10"\n'
     )
     with cafs.mount(toml) as mounted:
         with pytest.raises(FileNotFoundError):
