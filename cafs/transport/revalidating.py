@@ -1,7 +1,8 @@
 """Revalidating: finds out what a URL is now, and remembers it in cache documents.
 
-The one place that makes and reads these documents (R-2). They are keyed by the URL that was asked,
-before any redirect (R-14). One small request tells everything: the first byte, or as much as will
+The one place that asks by these documents and keeps them (R-2); what they say, and what an answer
+makes of them, is in ``documenting``. They are keyed by the URL that was asked, before any redirect
+(R-14). One small request tells everything: the first byte, or as much as will
 be read anyway, by range. Its answer has the size, the version and whether ranges work, where a HEAD
 is often refused; and where ranges do not work, or the content is small, it is already the content.
 """
@@ -27,7 +28,7 @@ from cafs.errors import (
 )
 from cafs.metrics import Metrics
 from cafs.model.address import shown
-from cafs.model.descriptor import OCTETS, Descriptor
+from cafs.model.descriptor import Descriptor
 from cafs.model.document import CacheDocument
 from cafs.model.mapping import Route, straight
 from cafs.model.pacing import HASTE_S
@@ -35,7 +36,8 @@ from cafs.model.resolved import Part
 from cafs.model.span import Span
 from cafs.model.spec import Pull
 from cafs.model.validator import Validator
-from cafs.transport.interfaces import Head, Request, Response, Transport
+from cafs.transport.documenting import documented, part_of, to_tell
+from cafs.transport.interfaces import Request, Response, Transport
 from cafs.transport.remembering import Remembering
 
 PROBE: Final = Span(0, 1)
@@ -141,7 +143,7 @@ class Locator:
             for each in urls:
                 document = self._documents.load(each)
                 if document is not None and (pull == "never" or document.digest is not None):
-                    return Located(_part(urls, each, document, media_type))
+                    return Located(part_of(urls, each, document, media_type))
         if pull == "never":
             raise OfflineError(
                 f"{shown(url)}: not known here, and nobody may be asked (pull = never)"
@@ -151,7 +153,7 @@ class Locator:
         except CafsError as error:
             document = self._documents.load(url)
             if pull == "new" and error.transient and document is not None:
-                return Located(_part(urls, url, document, media_type))
+                return Located(part_of(urls, url, document, media_type))
             raise
 
     async def learned(
@@ -190,7 +192,7 @@ class Locator:
             fresh = self._fresh(url)
             if fresh is not None:
                 self._metrics.add("transport.fresh")
-                return Located(_part(urls, url, fresh, media_type))
+                return Located(part_of(urls, url, fresh, media_type))
             try:
                 with trio.move_on_after(HASTE_S if hurried else math.inf):
                     return await self._ask(
@@ -237,17 +239,19 @@ class Locator:
             if_changed=version,
             attempts=attempts,
             failed=failed,
-            document=_to_tell(old),
+            document=to_tell(old),
         )
         response = await self._transport.open(request)
         try:
-            new = self._document(old, response.head)
+            if response.head.unchanged and old is not None:
+                self._metrics.add("transport.revalidated")
+            new = documented(old, response.head, self._clock())
             if response.document:
                 new = replace(new, plugin=response.document)
             new = replace(new, at="" if target == url else target)
             await self._documents.save(url, new)
             response = Remembering(response, new.plugin, partial(self._remember, url))
-            located = Located(_part(urls, url, new, media_type))
+            located = Located(part_of(urls, url, new, media_type))
             status = response.head.status
             worth_keeping = status == _PART and self._probe.length > PROBE.length
             if new.digest is None and (status == _WHOLE or worth_keeping):
@@ -266,49 +270,6 @@ class Locator:
         document = self._documents.load(url)
         if document is not None:
             await self._documents.save(url, replace(document, plugin=told))
-
-    def _document(self, old: CacheDocument | None, head: Head) -> CacheDocument:
-        """The document after an answer; it knows the digest when the version is still the same."""
-        now = self._clock()
-        if head.unchanged and old is not None:
-            self._metrics.add("transport.revalidated")
-            # What a 304 does not repeat still holds (RFC 9111 §3.2).
-            age = head.max_age_s if "cache-control" in head.headers else old.max_age_s
-            return old.freshened(now, age, head.validator.etag)
-        same = (
-            old is not None
-            and old.validator.strong
-            and (old.validator.text, old.size) == (head.validator.text, head.total)
-        )
-        return CacheDocument(
-            digest=old.digest if old is not None and same else None,
-            validator=head.validator,
-            fetched_s=now,
-            max_age_s=head.max_age_s,
-            size=head.total,
-            ranges=head.ranges,
-            media_type=head.content_type,
-        )
-
-
-def _to_tell(old: CacheDocument | None) -> str:
-    """What the source wanted to be told, if its content, or a version of it, is at hand."""
-    if old is None or (old.digest is None and not old.validator.text):
-        return ""
-    return old.plugin
-
-
-def _part(urls: tuple[str, ...], url: str, document: CacheDocument, media_type: str) -> Part:
-    return Part(
-        media_type=media_type or document.media_type or OCTETS,
-        size=document.size,
-        digest=document.digest,
-        urls=(url, *(each for each in urls if each != url)),
-        validator=document.validator,
-        ranges=document.ranges,
-        located_ns=0 if document.validator.text else int(document.fetched_s * 1e9),
-        at=document.at,
-    )
 
 
 def _together(failures: list[CafsError]) -> CafsError:
