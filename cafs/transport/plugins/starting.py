@@ -50,6 +50,8 @@ class Start:
             OSError: it cannot be started.
             ValueError: its command is none: a NUL in it.
         """
+        if not self._wanted:
+            return None
         made = subprocess.Popen(
             self._command,
             bufsize=0,

@@ -111,6 +111,13 @@ async def test_a_start_that_is_given_up_as_it_ends_leaves_no_process() -> None:
         pass
 
 
+def test_a_start_that_is_given_up_before_it_begins_runs_nothing(tmp_path: Path) -> None:
+    begun = Start(("/bin/touch", str(tmp_path / "ran")), os.environ)
+    assert begun.forget() is None
+    assert begun.make() is None
+    assert not (tmp_path / "ran").exists()
+
+
 async def test_many_starts_that_are_cancelled_leave_nothing() -> None:
     before = len(os.listdir("/proc/self/fd"))
     threads, others = trio.CapacityLimiter(4), children()
