@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cafs.testing.command import Cafs, start_programs_by_fork
 from cafs.testing.daemons import (
@@ -38,8 +39,12 @@ __all__ = ["Cafs", "Layout", "Nginx", "Origin", "Registry"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker of this file, and let the origin answer while a program starts."""
-    start_programs_by_fork()
+    """Declare the marker of this file, and let nobody be disturbed by what else runs."""
+    start_programs_by_fork()  # so that the origin answers while a program starts
+    # How long an example takes is the machine's matter.
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("any", settings.default, deadline=None, suppress_health_check=slow)
+    settings.load_profile("any")
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         # Under nohup, or in the background of a script, programs would be started deaf to these.
         if signal.getsignal(number) is signal.SIG_IGN:
