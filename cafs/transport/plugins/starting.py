@@ -41,7 +41,7 @@ class Start:
         }
         self._lock = threading.Lock()
         self._made: subprocess.Popen[bytes] | None = None
-        self._wanted = True
+        self._given_up = threading.Event()
 
     def make(self) -> "subprocess.Popen[bytes] | None":
         """Start it; blocks. None when nobody waits any more: then no process is left.
@@ -50,7 +50,7 @@ class Start:
             OSError: it cannot be started.
             ValueError: its command is none: a NUL in it.
         """
-        if not self._wanted:
+        if self._given_up.is_set():
             return None
         made = subprocess.Popen(
             self._command,
@@ -65,7 +65,7 @@ class Start:
             group=os.getegid(),
         )
         with self._lock:
-            if self._wanted:
+            if not self._given_up.is_set():
                 self._made = made
                 return made
         # It may have children, and none of them is of use to anybody.
@@ -76,7 +76,7 @@ class Start:
     def forget(self) -> "subprocess.Popen[bytes] | None":
         """Nobody waits any more; what has been made is the caller's."""
         with self._lock:
-            self._wanted = False
+            self._given_up.set()
             return self._made
 
 
