@@ -46,14 +46,12 @@ def _tell(told: "Fetching") -> None:
 
 def _show(told: "Fetching") -> None:
     """One line a fetch: nothing is wrapped or cut, so that a program may read it too."""
-    from cafs.cli.sizes import duration, size
+    from cafs.cli.sizes import duration, part
 
     whom = told.mount_point or f"pid {told.pid}"
     for fetch in told.inflight:
         length = fetch.stop - fetch.start
-        done = f"{size(fetch.received)} of {size(length)} at {fetch.start}"
-        if not length:
-            done = "what it means"
+        done = part(fetch.received, length) + (f" at {fetch.start}" if length else "")
         since = duration(fetch.seconds)
         where = f", {fetch.url}" if fetch.url else ""
         say(f"{fetch.id}  {fetch.name}: {done}, {fetch.priority}, for {since}, {whom}{where}")

@@ -16,6 +16,11 @@ def size(count: float) -> str:
     return f"{int(value)} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
+def part(count: int, length: int) -> str:
+    """What has come of what a fetch brings; of no length is the question what a ref means."""
+    return f"{size(count)} of {size(length)}" if length else "what it means"
+
+
 def duration(seconds: float) -> str:
     """A time in its two largest units: ``2h 05m``, ``3m 20s``, ``12s``."""
     whole = int(seconds)

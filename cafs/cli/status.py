@@ -229,7 +229,7 @@ def _state(mount: "LiveMount") -> str:
 
 
 def _show(seen: _Seen) -> None:
-    from cafs.cli.sizes import duration, size
+    from cafs.cli.sizes import duration, part, size
     from cafs.reporting import uptime_s
 
     found = seen.status
@@ -256,8 +256,9 @@ def _show(seen: _Seen) -> None:
     for line in _failures(seen.mount_point) if seen.mount_point is not None else ():
         say(f"failed {line}")
     for fetch in found.inflight:
-        done = f"{size(fetch.received)} of {size(fetch.stop - fetch.start)}"
-        say(f"fetching {fetch.name}: {done} from {fetch.url} ({fetch.priority})")
+        where = f" from {fetch.url}" if fetch.url else ""
+        done = part(fetch.received, fetch.stop - fetch.start)
+        say(f"fetching {fetch.name}: {done}{where} ({fetch.priority})")
 
 
 def _show_keeper(kept: "KeeperStatus") -> None:
@@ -301,4 +302,4 @@ def _show_mirrors(mirrors: "tuple[MirrorStatus, ...]") -> None:
         if each.latency is not None:
             facts.append(f"answers in {1000 * each.latency:.0f} ms")
         why = f": {each.why}" if each.why else ""
-        say(f"from {each.host}: {', '.join(facts)}; {each.state}{why}")
+        say(f"from {each.host.removesuffix(':')}: {', '.join(facts)}; {each.state}{why}")

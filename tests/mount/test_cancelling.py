@@ -175,6 +175,7 @@ def test_a_question_what_a_ref_means_is_told_and_ended_too(cafs: Cafs, origin: O
         (asked,) = inflight(cafs)
         assert (asked["name"], asked["start"], asked["stop"]) == ("tree", 0, 0)
         assert "what it means" in cafs.run("inflight").stdout
+        assert "fetching tree: what it means (demand)\n" in cafs.run("status").stdout
         assert cafs.run("cancel", str(asked["id"])).stdout == "cancelled tree\n"
         assert [reader.outcome() for reader in readers] == [errno.ECANCELED] * 3
         assert "cancelled" in os.getxattr(mounted.ref("tree"), "user.cafs.error").decode()

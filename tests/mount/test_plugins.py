@@ -77,6 +77,7 @@ def test_an_archive_and_a_pinned_file_come_by_a_plugin_in_sh(cafs: Cafs, tmp_pat
     with cafs.mount(toml) as mounted:
         assert (mounted.ref("a") / "a").read_bytes() == b"alpha"
         assert mounted.ref("body").read_bytes() == BODY
+        assert "\nfrom dir: " in cafs.run("status").stdout
         with pytest.raises(OSError) as caught:
             os.listdir(mounted.ref("wrong"))
         assert caught.value.errno == errno.EBADMSG
