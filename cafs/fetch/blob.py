@@ -64,7 +64,7 @@ class BlobContent(Feed):
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
         await self.ensure(Span(offset, offset + length), patience)
         self._metrics.add("fetch.hits")
-        return await self._blobs.read(self._descriptor.digest, offset, length)
+        return await self._blobs.read(self._descriptor.digest, offset, length, self._key)
 
     @override
     def lazy(self) -> bool:

@@ -83,7 +83,7 @@ class GatedContent(Feed):
                 digest = self.digest()
                 continue
             try:
-                data = await self._blobs.read(digest, offset, length)
+                data = await self._blobs.read(digest, offset, length, self.key)
             except NotFoundError:
                 # Deleted since: it is fetched again.
                 self._verified = digest = None

@@ -27,6 +27,7 @@ from cafs.store.files import storage_error, sync_directory
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
 from cafs.store.streams import Shelf, Stream
+from cafs.store.sums import Piece, pieces_of
 
 _CHUNK: Final = 1 << 20
 """Bytes hashed between two looks at whether anybody still waits."""
@@ -125,7 +126,8 @@ class Admission:
         size = path.stat().st_size
         kept = self._place(key, record, path, digest, size)
         descriptor = Descriptor(claim.media_type, digest, size)
-        [former] = self._records.admit([Admitted(descriptor, claim.digests, key, record)])
+        pieces = self._shelf.ledger.pieces(key, record)
+        [former] = self._records.admit([Admitted(descriptor, claim.digests, key, record, pieces)])
         if former is None:
             return None
         self.retire(former)
@@ -249,14 +251,20 @@ class Admission:
         path.rename(target)
 
 
-def hash_file(path: Path, claims: Sequence[Digest] = ()) -> Hasher:
+def hash_file(
+    path: Path, claims: Sequence[Digest] = (), pieces: list[Piece] | None = None
+) -> Hasher:
     """Hash a file, also by the algorithms of ``claims``. For worker threads made by trio.
 
-    Cancellation: between two pieces.
+    What its bytes are is added to ``pieces``.
+
+    Cancellation: between two reads.
     """
     hasher = Hasher(claim.algorithm for claim in claims)
     with path.open("rb", buffering=0) as file:
         while data := file.read(_CHUNK):
+            if pieces is not None:
+                pieces += pieces_of(hasher.size, memoryview(data))
             hasher.update(data)
             trio.from_thread.check_cancelled()
     return hasher

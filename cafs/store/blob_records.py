@@ -5,17 +5,18 @@ A blob has one record, under its canonical digest. Other digests of the same byt
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey, raw_stream
-from cafs.store import spans
+from cafs.model.span import Span
 from cafs.store.environment import Batch, Environment
-from cafs.store.ledger import PREFIX
+from cafs.store.presence import Presence, blob_owner, owner_of
 from cafs.store.records import BlobRecord, Packed, StreamRecord, unpack_stream
+from cafs.store.sums import Piece
 
 _PAGE: Final = 1024
 """Digests listed in one transaction."""
@@ -27,13 +28,14 @@ class Admitted:
 
     ``descriptor`` has the canonical digest. ``claims`` are verified digests of the same bytes; weak
     ones become no alias, since others might rely on it. ``key`` is the stream that the bytes came
-    as, ``record`` what must be on file of it; None for nothing.
+    as, ``record`` what must be on file of it; None for nothing. ``pieces`` say what its bytes are.
     """
 
     descriptor: Descriptor
     claims: tuple[Digest, ...]
     key: StreamKey
     record: StreamRecord | None
+    pieces: Sequence[Piece] = ()
 
 
 class BlobRecords:
@@ -47,7 +49,7 @@ class BlobRecords:
         self._blobs = index.table("blobs")
         self._aliases = index.table("aliases")
         self._streams = index.table("streams")
-        self._spans = index.table("spans")
+        self._presence = Presence(index)
         self._packed = Packed(BlobRecord)
 
     def canonical(self, digest: Digest) -> Digest | None:
@@ -97,18 +99,20 @@ class BlobRecords:
             return None
         descriptor = admitted.descriptor
         strong = [claim for claim in admitted.claims if not claim.weak]
-        names = {admitted.key, raw_stream(descriptor.digest), *map(raw_stream, strong)}
-        former = [each for name in sorted(names) if (each := self._point(batch, name, descriptor))]
+        names = [admitted.key, raw_stream(descriptor.digest), *map(raw_stream, strong)]
+        pointed = [self._point(batch, name, descriptor) for name in dict.fromkeys(names)]
         self._record(batch, descriptor, strong, names)
-        return former
+        self._presence.describe(batch, blob_owner(descriptor.digest), admitted.pieces)
+        return [each for each in pointed if each is not None]
 
-    def restore(self, descriptor: Descriptor) -> None:
-        """Record a blob that was found and verified, with its canonical digest."""
+    def restore(self, descriptor: Descriptor, pieces: Sequence[Piece]) -> None:
+        """Record a blob that was found and verified, with its canonical digest and its pieces."""
         name = raw_stream(descriptor.digest)
 
         def change(batch: Batch) -> None:
             self._point(batch, name, descriptor)
             self._record(batch, descriptor, (), (name,))
+            self._presence.describe(batch, blob_owner(descriptor.digest), pieces)
 
         self._index.apply(change)
 
@@ -127,7 +131,7 @@ class BlobRecords:
         batch.put(self._streams, raw_key, new.pack())
         if old is None or old.digest is not None:
             return None
-        spans.clear(batch, self._spans, (raw_key + old.file)[:PREFIX])
+        self._presence.clear(batch, raw_key + old.file)
         return name, old
 
     def _record(
@@ -145,7 +149,7 @@ class BlobRecords:
             old,
             media_type=descriptor.media_type if old.media_type == OCTETS else old.media_type,
             aliases=tuple(sorted({*old.aliases, *others})),
-            streams=tuple(sorted({*old.streams, *names})),
+            streams=tuple(dict.fromkeys((*old.streams, *names))),
         )
         batch.put(self._blobs, descriptor.digest.raw, self._packed.pack(new))
         for text in others:
@@ -153,18 +157,49 @@ class BlobRecords:
 
     def delete(self, digest: Digest) -> bool:
         """Forget a blob, its aliases, and the streams that are it; whether there was one."""
+        return self._index.apply(lambda batch: self._delete(batch, digest), urgent=True)
+
+    def _delete(self, batch: Batch, digest: Digest) -> bool:
+        self._presence.clear(batch, blob_owner(digest))
+        record = self._packed.unpack(batch.get(self._blobs, digest.raw))
+        if record is None:
+            return batch.delete(self._blobs, digest.raw)
+        for text in record.aliases:
+            batch.delete(self._aliases, _alias(Digest.parse(text)))
+        for name in record.streams:
+            raw = batch.get(self._streams, bytes.fromhex(name))
+            if raw is not None and unpack_stream(raw).digest == digest:
+                batch.delete(self._streams, bytes.fromhex(name))
+        return batch.delete(self._blobs, digest.raw)
+
+    def pieces(self, digest: Digest, span: Span) -> list[Piece]:
+        """What the bytes of a canonical blob are that share a piece with a span."""
+        with self._index.read() as snapshot:
+            return self._presence.pieces(snapshot, blob_owner(digest), span)
+
+    def demote(
+        self, digest: Digest, key: StreamKey, record: StreamRecord, lost: Iterable[Span]
+    ) -> bool:
+        """Make a canonical blob a stream, without what it has lost; False when it is none any more.
+
+        Args:
+            digest: the blob's; its aliases, and the other streams that are it, are forgotten.
+            key: the stream.
+            record: what the stream is to be; its file has all the bytes.
+            lost: spans of it that nothing may be read from.
+        """
+        owner = owner_of(key, record)
 
         def change(batch: Batch) -> bool:
-            record = self._packed.unpack(batch.get(self._blobs, digest.raw))
-            if record is None:
-                return batch.delete(self._blobs, digest.raw)
-            for text in record.aliases:
-                batch.delete(self._aliases, _alias(Digest.parse(text)))
-            for name in record.streams:
-                raw = batch.get(self._streams, bytes.fromhex(name))
-                if raw is not None and unpack_stream(raw).digest == digest:
-                    batch.delete(self._streams, bytes.fromhex(name))
-            return batch.delete(self._blobs, digest.raw)
+            pieces = self._presence.pieces(batch, blob_owner(digest))
+            if batch.get(self._blobs, digest.raw) is None or not self._delete(batch, digest):
+                return False
+            whole = Span(0, record.size or 0)
+            batch.put(self._streams, bytes.fromhex(key), record.pack())
+            self._presence.add(batch, owner, [whole], pieces)
+            for span in lost:
+                self._presence.remove(batch, owner, span)
+            return True
 
         return self._index.apply(change, urgent=True)
 

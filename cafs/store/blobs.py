@@ -14,12 +14,15 @@ from cafs.errors import NotFoundError
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import EMPTY, Digest, Hasher
 from cafs.model.identity import StreamKey
-from cafs.model.span import SpanSet
+from cafs.model.span import Span, SpanSet
+from cafs.store import sums
 from cafs.store.admission import Admission, Claim
 from cafs.store.blob_records import BlobRecords
+from cafs.store.demotion import Demotion
 from cafs.store.files import Files, storage_error
 from cafs.store.intake import Intake
 from cafs.store.layout import Layout
+from cafs.store.sums import Piece
 from cafs.store.uploads import BlobWriter, Uploads
 
 ADMISSIONS = 2
@@ -34,17 +37,20 @@ class Blobs:
 
     def __init__(
         self,
+        *,
         layout: Layout,
         files: Files,
         records: BlobRecords,
         admission: Admission,
         uploads: Uploads,
+        demotion: Demotion,
     ) -> None:
         self._layout = layout
         self._files = files
         self._records = records
         self._admission = admission
         self._uploads = uploads
+        self._demotion = demotion
         self._intake = Intake(layout, records, admission.retire)
         self._limiter = trio.CapacityLimiter(ADMISSIONS)
 
@@ -72,11 +78,16 @@ class Blobs:
         """All canonical digests on record, ascending."""
         return self._records.digests()
 
-    async def read(self, digest: Digest, offset: int, length: int) -> bytes:
+    async def read(
+        self, digest: Digest, offset: int, length: int, key: StreamKey | None = None
+    ) -> bytes:
         """Read a span of a blob; short at its end.
 
+        ``key`` is the stream that the reader can fill, if the blob turns out to be damaged.
+
         Raises:
-            NotFoundError: it is not here.
+            NotFoundError: it is not here, or the disk has changed what is read: then it is a stream
+                again, and what is missing of it can be fetched.
             StorageError: the disk failed.
 
         Cancellation: no effect.
@@ -89,18 +100,32 @@ class Blobs:
             await trio.lowlevel.checkpoint_if_cancelled()
             return b""
         path = self._layout.blob(found.digest)
+        pieces = self._records.pieces(found.digest, Span(offset, offset + length))
+        wider = sums.around(Span(offset, offset + length), pieces)
         try:
             if not _has_size(path, found.size):
                 raise NotFoundError(f"{digest}: its file is not in the store any more")
-            data = await self._files.read(path, offset, length)
+            data = await self._files.read(path, wider.start, wider.length)
         except FileNotFoundError as error:
             raise NotFoundError(f"{digest}: not in the store any more") from error
         except OSError as error:
             raise storage_error(error, f"reading {digest}") from error
-        if len(data) < length:
+        if len(data) < wider.length:
             self._files.forget(path)
             raise NotFoundError(f"{digest}: its file was cut short")
-        return data
+        bad = sums.damaged(wider.start, data, pieces)
+        if bad is not None:
+            await self._lose(found.digest, bad, key)
+            raise NotFoundError(f"{digest}: the disk has changed its bytes {bad.span}")
+        return data[offset - wider.start :][:length]
+
+    async def _lose(self, digest: Digest, bad: Piece, key: StreamKey | None) -> None:
+        try:
+            await trio.to_thread.run_sync(
+                self._demotion.demote, digest, [bad.span], key, limiter=self._limiter
+            )
+        except OSError as error:
+            raise storage_error(error, f"{digest}: damaged, and cannot be put aside") from error
 
     async def admit(
         self,

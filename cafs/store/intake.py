@@ -28,6 +28,7 @@ from cafs.store.files import storage_error, sync_directory, write_whole
 from cafs.store.grouping import Grouping
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
+from cafs.store.sums import pieces_of
 
 LARGEST: Final = 256 << 10
 """Bytes of content that is taken so. All that waits is in memory, for as many as are fetched."""
@@ -62,7 +63,8 @@ class _Tray:
             return None
         descriptor = Descriptor(claim.media_type, hasher.digest(), len(data))
         file = None if self._has(descriptor) else self._written(key, data)
-        arrival = _Arrival(Admitted(descriptor, claim.digests, key, None), file)
+        pieces = pieces_of(0, memoryview(data))
+        arrival = _Arrival(Admitted(descriptor, claim.digests, key, None, pieces), file)
         self._arrivals.append(arrival)
         return arrival
 

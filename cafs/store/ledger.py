@@ -11,18 +11,16 @@ names another file, or whose file is gone or too short, has none of them.
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
-from cafs.store import spans
 from cafs.store.environment import Batch, Environment, Snapshot
 from cafs.store.layout import Layout
+from cafs.store.presence import Presence, owner_of
 from cafs.store.records import StreamRecord, unpack_stream
-
-PREFIX: Final = 40
-"""Length of a span's prefix: the stream's key and its file's name."""
+from cafs.store.sums import Piece
 
 
 class Ledger:
@@ -37,8 +35,8 @@ class Ledger:
         self._recent = recent
         self._blobs = index.table("blobs")
         self._streams = index.table("streams")
-        self._durable = index.table("spans")
-        self._fresh = recent.table("spans")
+        self._durable = Presence(index)
+        self._fresh = Presence(recent)
 
     def path(self, key: StreamKey, record: StreamRecord) -> Path:
         """The file in which the stream's bytes lie."""
@@ -56,8 +54,12 @@ class Ledger:
         raw = self._index.get(self._streams, bytes.fromhex(key))
         return None if raw is None else unpack_stream(raw)
 
-    def holding(self, key: StreamKey, span: Span) -> StreamRecord | None:
-        """The record of the stream that holds all of ``span`` (up to its size), else None."""
+    def holding(self, key: StreamKey, span: Span) -> tuple[StreamRecord, list[Piece]] | None:
+        """The record of the stream that holds all of ``span`` (up to its size), else None.
+
+        With it, what its bytes are: the pieces that share a byte with the span. Of what an earlier
+        version wrote there are none.
+        """
         raw_key = bytes.fromhex(key)
         with self._recent.read() as recent, self._index.read() as index:
             raw = index.get(self._streams, raw_key)
@@ -66,15 +68,23 @@ class Ledger:
             record = unpack_stream(raw)
             if record.size is not None:
                 span = span.clamp(record.size)
-            if record.digest is not None:
-                return record
-            prefix = raw_key + record.file
+            owner = owner_of(key, record)
             held = (
-                spans.covers(index, self._durable, prefix, span)
-                or spans.covers(recent, self._fresh, prefix, span)
-                or self._touching(recent, index, prefix, span).covers(span)
+                record.digest is not None
+                or self._durable.covers(index, owner, span)
+                or self._fresh.covers(recent, owner, span)
+                or self._touching(recent, index, owner, span).covers(span)
             )
-            return record if held else None
+            if not held:
+                return None
+            pieces = self._durable.pieces(index, owner, span)
+            return record, [*pieces, *self._fresh.pieces(recent, owner, span)]
+
+    def pieces(self, key: StreamKey, record: StreamRecord) -> list[Piece]:
+        """What all bytes of the stream's file are, as far as that was recorded."""
+        owner = owner_of(key, record)
+        with self._recent.read() as recent, self._index.read() as index:
+            return [*self._durable.pieces(index, owner), *self._fresh.pieces(recent, owner)]
 
     def missing(self, key: StreamKey, record: StreamRecord, span: Span) -> SpanSet:
         """What the stream's file does not hold of ``span``."""
@@ -98,8 +108,8 @@ class Ledger:
             if around is not None:
                 present = self._touching(recent, index, prefix, around)
             else:
-                fresh = spans.recorded(recent, self._fresh, prefix)
-                present = spans.recorded(index, self._durable, prefix).union(fresh)
+                fresh = self._fresh.recorded(recent, prefix)
+                present = self._durable.recorded(index, prefix).union(fresh)
         if record.digest is not None and record.size is not None:
             present = SpanSet([Span(0, record.size)])
         return present if self.intact(key, record, max(present.bounds, default=0)) else SpanSet()
@@ -127,8 +137,8 @@ class Ledger:
         return size is not None and not self.missing(key, record, Span(0, size))
 
     def _touching(self, recent: Snapshot, index: Snapshot, prefix: bytes, span: Span) -> SpanSet:
-        fresh = spans.touching(recent, self._fresh, prefix, span)
-        return SpanSet(fresh + spans.touching(index, self._durable, prefix, span))
+        fresh = self._fresh.touching(recent, prefix, span)
+        return SpanSet(fresh + self._durable.touching(index, prefix, span))
 
     def create(self, key: StreamKey, size: int | None) -> StreamRecord:
         """Make the stream's file and record, unless somebody else has; return the record."""
@@ -165,15 +175,10 @@ class Ledger:
 
         return self._index.apply(change)
 
-    def add(self, key: StreamKey, record: StreamRecord, fresh: Iterable[Span]) -> None:
-        """Record spans whose bytes have been written."""
-        prefix = bytes.fromhex(key) + record.file
-
-        def change(batch: Batch) -> None:
-            for span in fresh:
-                spans.add(batch, self._fresh, prefix, span)
-
-        self._recent.apply(change)
+    def add(self, key: StreamKey, record: StreamRecord, span: Span, pieces: list[Piece]) -> None:
+        """Record a span whose bytes have been written, and what they are."""
+        owner = owner_of(key, record)
+        self._recent.apply(lambda batch: self._fresh.add(batch, owner, [span], pieces))
 
     def remove(self, key: StreamKey, record: StreamRecord) -> bool:
         """Forget the stream as ``record`` has it, spans and all; False when it is another now."""
@@ -183,7 +188,7 @@ class Ledger:
             if batch.get(self._streams, raw_key) != record.pack():
                 return False
             batch.delete(self._streams, raw_key)
-            spans.clear(batch, self._durable, raw_key + record.file)
+            self._durable.clear(batch, raw_key + record.file)
             return True
 
         removed = self._index.apply(change, urgent=True)
@@ -199,7 +204,7 @@ class Ledger:
     def fresh(self) -> dict[tuple[StreamKey, StreamRecord], SpanSet]:
         """The spans that no checkpoint has seen, by stream. Those of former files are dropped."""
         with self._recent.read() as recent:
-            found = spans.by_prefix(recent, self._fresh, PREFIX)
+            found = self._fresh.by_owner(recent)
         pending: dict[tuple[StreamKey, StreamRecord], SpanSet] = {}
         for prefix, each in found.items():
             key = StreamKey(prefix[:32].hex())
@@ -211,26 +216,62 @@ class Ledger:
         return pending
 
     def _clearing(self, prefix: bytes) -> Callable[[Batch], None]:
-        return lambda batch: spans.clear(batch, self._fresh, prefix)
+        return lambda batch: self._fresh.clear(batch, prefix)
 
     def keep(self, synced: dict[tuple[StreamKey, StreamRecord], SpanSet]) -> None:
         """Move spans whose bytes are on the disk from ``recent`` to the index."""
+        with self._recent.read() as recent:
+            known = {
+                (key, record): [
+                    piece
+                    for span in each
+                    for piece in self._fresh.pieces(recent, owner_of(key, record), span)
+                ]
+                for (key, record), each in synced.items()
+            }
 
         def into_index(batch: Batch) -> None:
             for (key, record), each in synced.items():
-                raw_key = bytes.fromhex(key)
-                raw = batch.get(self._streams, raw_key)
+                raw = batch.get(self._streams, bytes.fromhex(key))
                 if raw is not None and _same_bytes(unpack_stream(raw), record):
-                    for span in each:
-                        spans.add(batch, self._durable, raw_key + record.file, span)
+                    self._durable.add(batch, owner_of(key, record), each, known[key, record])
 
         def out_of_recent(batch: Batch) -> None:
             for (key, record), each in synced.items():
                 for span in each:
-                    spans.remove(batch, self._fresh, bytes.fromhex(key) + record.file, span)
+                    self._fresh.hand_on(batch, owner_of(key, record), span)
 
         self._index.apply(into_index)
         self._recent.apply(out_of_recent)
+
+    def take_out(self, key: StreamKey, record: StreamRecord, gone: Iterable[Span]) -> bool:
+        """Take spans away, which nothing may be read from any more; whether that was possible.
+
+        It was not when the stream's record is another by now, or when it has become a blob. The
+        bytes themselves may be removed when this has returned. Call it with the file's gate held,
+        or what is just being written there is removed after it was recorded.
+        """
+        if record.digest is not None:
+            return False
+        raw_key, owner, spans = bytes.fromhex(key), owner_of(key, record), tuple(gone)
+
+        def from_index(batch: Batch) -> bool:
+            if batch.get(self._streams, raw_key) != record.pack():
+                return False
+            next_one = replace(record, generation=record.generation + 1)
+            batch.put(self._streams, raw_key, next_one.pack())
+            for span in spans:
+                self._durable.remove(batch, owner, span)
+            return True
+
+        def from_recent(batch: Batch) -> None:
+            for span in spans:
+                self._fresh.remove(batch, owner, span)
+
+        taken = self._index.apply(from_index, urgent=True)
+        if taken:
+            self._recent.apply(from_recent, urgent=True)
+        return taken
 
     def drop(self, key: StreamKey, record: StreamRecord) -> None:
         """Forget all that no checkpoint has kept: its bytes may not reach the disk any more.
@@ -240,7 +281,7 @@ class Ledger:
         raw_key = bytes.fromhex(key)
         prefix = raw_key + record.file
         with self._recent.read() as recent:
-            lost = spans.recorded(recent, self._fresh, prefix)
+            lost = self._fresh.recorded(recent, prefix)
 
         def from_index(batch: Batch) -> None:
             raw = batch.get(self._streams, raw_key)
@@ -249,7 +290,7 @@ class Ledger:
             next_one = StreamRecord(now.file, now.generation + 1, now.size, now.digest)
             batch.put(self._streams, raw_key, next_one.pack())
             for span in lost:
-                spans.remove(batch, self._durable, prefix, span)
+                self._durable.remove(batch, prefix, span)
 
         self._index.apply(from_index, urgent=True)
         self._recent.apply(self._clearing(prefix), urgent=True)

@@ -83,9 +83,10 @@ def unpack_stream(raw: bytes) -> StreamRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRecord:
-    """A verified blob: ``aliases`` are its other digests as text, ``streams`` the keys that are it.
+    """A verified blob.
 
-    ``admitted_ns`` is when, since the epoch.
+    ``aliases`` are its other digests as text, ``streams`` the keys that are it, the one as which it
+    came first. ``admitted_ns`` is when, since the epoch.
     """
 
     media_type: str

@@ -17,6 +17,7 @@ from cafs.store.admission import hash_file
 from cafs.store.blob_records import BlobRecords
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
+from cafs.store.sums import Piece
 
 _LOG: Final = logging.getLogger("cafs.store")
 
@@ -76,12 +77,13 @@ def restore_blobs(layout: Layout, records: BlobRecords) -> None:
     Cancellation: the rest is not recorded, and is fetched again when it is needed.
     """
     for path in sorted(layout.root.glob("blobs/sha256/*/*")):
-        digest = hash_file(path).digest()
+        pieces: list[Piece] = []
+        digest = hash_file(path, pieces=pieces).digest()
         if digest != _named(path):
             path.rename(layout.quarantine / path.name)
             _LOG.warning("store.blob.quarantined path=%s digest=%s", path, digest)
             continue
-        records.restore(Descriptor(OCTETS, digest, path.stat().st_size))
+        records.restore(Descriptor(OCTETS, digest, path.stat().st_size), pieces)
         _LOG.info("store.blob.restored digest=%s", digest)
 
 

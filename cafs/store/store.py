@@ -19,6 +19,7 @@ from cafs.store.attachments import Attachments
 from cafs.store.blob_records import BlobRecords
 from cafs.store.blobs import Blobs
 from cafs.store.checkpointing import Checkpointer
+from cafs.store.demotion import Demotion
 from cafs.store.documents import Documents
 from cafs.store.environment import BrokenEnvironmentError, Environment
 from cafs.store.files import Files, storage_error
@@ -49,6 +50,7 @@ _INDEX: Final = {
     "segments": 1,
     "spans": 1,
     "streams": 1,
+    "sums": 1,
     "trees": 1,
     "uploads": 1,
 }
@@ -63,6 +65,7 @@ _RECENT: Final = {
     "settings": 1,
     "snapshots": 1,
     "spans": 1,
+    "sums": 1,
 }
 """Tables that outlive the process, not the boot."""
 
@@ -84,14 +87,20 @@ class Store:
         ledger: Ledger,
         checkpointer: Checkpointer,
     ) -> None:
-        shelf = Shelf(ledger, files, checkpointer)
         records = BlobRecords(index)
+        demotion = Demotion(layout, files, records)
+        shelf = Shelf(ledger, files, checkpointer, demotion)
         self._layout = layout
         self._checkpointer = checkpointer
         self.path = layout.root
         self.streams = Streams(shelf)
         self.blobs = Blobs(
-            layout, files, records, Admission(layout, shelf, records), Uploads(index, self.streams)
+            layout=layout,
+            files=files,
+            records=records,
+            admission=Admission(layout, shelf, records),
+            uploads=Uploads(index, self.streams),
+            demotion=demotion,
         )
         self.trees = Trees(TreeTables(index))
         self.references = References(index)

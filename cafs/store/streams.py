@@ -5,6 +5,7 @@ changed between, it starts over. Bytes that are present are never overwritten: a
 missing and leaves the rest, so what was verified stays what it was.
 """
 
+import logging
 import os
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,16 @@ from cafs.errors import SizeMismatchError
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
-from cafs.store import locking
+from cafs.store import locking, sums
 from cafs.store.checkpointing import Checkpointer
+from cafs.store.demotion import Demotion
 from cafs.store.files import Files, storage_error, write_whole
 from cafs.store.ledger import Ledger
 from cafs.store.locking import SpanLock
 from cafs.store.records import StreamRecord
+from cafs.store.sums import Piece
 
+_LOG: Final = logging.getLogger("cafs.store")
 WRITES: Final = 4
 """Writes into stream files at one time; they copy into the page cache, which few threads fill."""
 
@@ -30,8 +34,11 @@ WRITES: Final = 4
 class Shelf:
     """What all streams of one store share. Everything in it may be called in worker threads."""
 
-    def __init__(self, ledger: Ledger, files: Files, checkpointer: Checkpointer) -> None:
+    def __init__(
+        self, ledger: Ledger, files: Files, checkpointer: Checkpointer, demotion: Demotion
+    ) -> None:
         self.ledger = ledger
+        self.demotion = demotion
         self.files = files
         self.checkpointer = checkpointer
         self.limiter = trio.CapacityLimiter(WRITES)
@@ -99,6 +106,8 @@ class Stream:
     async def read(self, offset: int, length: int) -> bytes | None:
         """Read a span; None when any byte of it is absent. Short only at the stream's size.
 
+        What is read is what was written: a piece that the disk has changed is absent from then on.
+
         Raises:
             StorageError: the disk failed.
 
@@ -106,22 +115,26 @@ class Stream:
         """
         shelf = self._shelf
         span = Span(offset, offset + length)
-        while (record := shelf.ledger.holding(self.key, span)) is not None:
+        while (holding := shelf.ledger.holding(self.key, span)) is not None:
+            record, pieces = holding
             wanted = span if record.size is None else span.clamp(record.size)
+            wider = sums.around(wanted, pieces)
             try:
                 path = self._path(record)
-                data = await shelf.files.read(path, wanted.start, wanted.length)
+                data = await shelf.files.read(path, wider.start, wider.length)
             except FileNotFoundError:
                 data = b""
             except OSError as error:
                 raise storage_error(error, f"reading stream {self.key}") from error
             if shelf.ledger.record(self.key) != record:  # no span is taken away without a change
                 continue
-            if len(data) == wanted.length:
-                return data
-            await trio.to_thread.run_sync(
-                self._reconsider, record, wanted.stop, limiter=shelf.limiter
-            )
+            if len(data) < wider.length:
+                change = partial(self._reconsider, record, wider.stop)
+            elif (bad := sums.damaged(wider.start, data, pieces)) is not None:
+                change = partial(self._lose, record, bad)
+            else:
+                return data[wanted.start - wider.start :][: wanted.length]
+            await trio.to_thread.run_sync(change, limiter=shelf.limiter)
         await trio.lowlevel.checkpoint_if_cancelled()
         return None
 
@@ -180,7 +193,7 @@ class Stream:
             for gap in ledger.missing(self.key, record, span):
                 part = data[gap.start - span.start : gap.stop - span.start]
                 write_whole(descriptor, gap.start, part)
-                ledger.add(self.key, record, [gap])
+                ledger.add(self.key, record, gap, sums.pieces_of(gap.start, part))
                 self._shelf.filled(record, gap.length)
             return True
         finally:
@@ -192,6 +205,24 @@ class Stream:
         self._shelf.files.forget(ledger.path(self.key, record))
         if not ledger.intact(self.key, record, stop):
             self._void(record)
+
+    def _lose(self, record: StreamRecord, bad: Piece) -> None:
+        """The disk has changed a piece: it is absent, until the right bytes are written."""
+        shelf = self._shelf
+        _LOG.warning("store.stream.damaged stream=%s span=%s", self.key, bad.span)
+        if record.digest is not None:
+            shelf.demotion.demote(record.digest, [bad.span], self.key)
+            return
+        try:
+            descriptor = os.open(self._path(record), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._void(record)
+            return
+        try:
+            locking.hold_gate(descriptor)
+            shelf.ledger.take_out(self.key, record, [bad.span])
+        finally:
+            os.close(descriptor)
 
     def _void(self, record: StreamRecord) -> None:
         """The file is not as it should be: its records say nothing any more."""
