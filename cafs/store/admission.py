@@ -26,7 +26,8 @@ from cafs.store.blob_records import Admitted, BlobRecords
 from cafs.store.files import storage_error, sync_directory
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
-from cafs.store.streams import Shelf, Stream
+from cafs.store.shelf import Shelf
+from cafs.store.streams import Stream
 from cafs.store.sums import Piece, pieces_of
 
 _CHUNK: Final = 1 << 20

@@ -29,7 +29,8 @@ from cafs.store.ledger import Ledger
 from cafs.store.mounts import Mounts
 from cafs.store.precedence import Precedence
 from cafs.store.references import References
-from cafs.store.streams import Shelf, Streams
+from cafs.store.shelf import Shelf
+from cafs.store.streams import Streams
 from cafs.store.tree_tables import TreeTables
 from cafs.store.trees import Trees
 from cafs.store.uploads import Uploads

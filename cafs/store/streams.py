@@ -18,52 +18,13 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
 from cafs.store import locking, sums
-from cafs.store.checkpointing import Checkpointer
-from cafs.store.demotion import Demotion
-from cafs.store.files import Files, storage_error, write_whole
-from cafs.store.ledger import Ledger
+from cafs.store.files import storage_error, write_whole
 from cafs.store.locking import SpanLock
 from cafs.store.records import StreamRecord
+from cafs.store.shelf import Shelf
 from cafs.store.sums import Piece
 
 _LOG: Final = logging.getLogger("cafs.store")
-WRITES: Final = 4
-"""Writes into stream files at one time; they copy into the page cache, which few threads fill."""
-
-
-class Shelf:
-    """What all streams of one store share. Everything in it may be called in worker threads."""
-
-    def __init__(
-        self, ledger: Ledger, files: Files, checkpointer: Checkpointer, demotion: Demotion
-    ) -> None:
-        self.ledger = ledger
-        self.demotion = demotion
-        self.files = files
-        self.checkpointer = checkpointer
-        self.limiter = trio.CapacityLimiter(WRITES)
-        self._written: dict[bytes, int] = {}
-
-    def filled(self, record: StreamRecord, count: int) -> None:
-        """Count bytes that this process put into a file. Call it with the file's gate held."""
-        self._written[record.file] = self._written.get(record.file, 0) + count
-        self.checkpointer.note(count)
-
-    def filled_alone(self, record: StreamRecord) -> bool:
-        """Whether all bytes of the file came from this process, in its present life."""
-        return record.size is not None and self._written.get(record.file, 0) == record.size
-
-    def forget(self, key: StreamKey, record: StreamRecord) -> None:
-        """Let go of what is held in memory for a file that is no longer the stream's."""
-        self._written.pop(record.file, None)
-        self.files.forget(self.ledger.path(key, record))
-
-    def discard(self, key: StreamKey, record: StreamRecord) -> None:
-        """Forget the stream as the record has it, then remove its file. A blob stays a blob."""
-        if self.ledger.remove(key, record):
-            self.forget(key, record)
-            if record.digest is None:
-                self.ledger.path(key, record).unlink(missing_ok=True)
 
 
 class Stream:
