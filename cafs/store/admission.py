@@ -9,7 +9,7 @@ which the next admission replaces. What does not match goes to ``quarantine/`` w
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -127,7 +127,7 @@ class Admission:
         size = path.stat().st_size
         kept = self._place(key, record, path, digest, size)
         descriptor = Descriptor(claim.media_type, digest, size)
-        pieces = self._shelf.ledger.pieces(key, record)
+        pieces = self._shelf.ledger.fresh_pieces(key, record)
         [former] = self._records.admit([Admitted(descriptor, claim.digests, key, record, pieces)])
         if former is None:
             return None
@@ -253,19 +253,21 @@ class Admission:
 
 
 def hash_file(
-    path: Path, claims: Sequence[Digest] = (), pieces: list[Piece] | None = None
+    path: Path,
+    claims: Sequence[Digest] = (),
+    keep: Callable[[list[Piece]], None] | None = None,
 ) -> Hasher:
     """Hash a file, also by the algorithms of ``claims``. For worker threads made by trio.
 
-    What its bytes are is added to ``pieces``.
+    ``keep`` is told what its bytes are, some pieces at a time.
 
     Cancellation: between two reads.
     """
     hasher = Hasher(claim.algorithm for claim in claims)
     with path.open("rb", buffering=0) as file:
         while data := file.read(_CHUNK):
-            if pieces is not None:
-                pieces += pieces_of(hasher.size, memoryview(data))
+            if keep is not None:
+                keep(pieces_of(hasher.size, memoryview(data)))
             hasher.update(data)
             trio.from_thread.check_cancelled()
     return hasher

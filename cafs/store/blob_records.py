@@ -28,7 +28,8 @@ class Admitted:
 
     ``descriptor`` has the canonical digest. ``claims`` are verified digests of the same bytes; weak
     ones become no alias, since others might rely on it. ``key`` is the stream that the bytes came
-    as, ``record`` what must be on file of it; None for nothing. ``pieces`` say what its bytes are.
+    as, ``record`` what must be on file of it; None for nothing. ``pieces`` say what its bytes are,
+    beside those that the index has of that stream.
     """
 
     descriptor: Descriptor
@@ -100,13 +101,16 @@ class BlobRecords:
         descriptor = admitted.descriptor
         strong = [claim for claim in admitted.claims if not claim.weak]
         names = [admitted.key, raw_stream(descriptor.digest), *map(raw_stream, strong)]
+        if admitted.record is not None:
+            source = owner_of(admitted.key, admitted.record)
+            self._presence.copy(batch, source, blob_owner(descriptor.digest))
         pointed = [self._point(batch, name, descriptor) for name in dict.fromkeys(names)]
         self._record(batch, descriptor, strong, names)
         self._presence.describe(batch, blob_owner(descriptor.digest), admitted.pieces)
         return [each for each in pointed if each is not None]
 
-    def restore(self, descriptor: Descriptor, pieces: Sequence[Piece]) -> None:
-        """Record a blob that was found and verified, with its canonical digest and its pieces."""
+    def restore(self, descriptor: Descriptor, pieces: Iterable[Piece] = ()) -> None:
+        """Record a blob that was found and verified, with its canonical digest, and its pieces."""
         name = raw_stream(descriptor.digest)
 
         def change(batch: Batch) -> None:
@@ -172,6 +176,10 @@ class BlobRecords:
                 batch.delete(self._streams, bytes.fromhex(name))
         return batch.delete(self._blobs, digest.raw)
 
+    def describe(self, digest: Digest, pieces: Iterable[Piece]) -> None:
+        """Record what bytes of a canonical blob are; some at a time."""
+        self._index.apply(lambda batch: self._presence.describe(batch, blob_owner(digest), pieces))
+
     def pieces(self, digest: Digest, span: Span) -> list[Piece]:
         """What the bytes of a canonical blob are that share a piece with a span."""
         with self._index.read() as snapshot:
@@ -191,12 +199,13 @@ class BlobRecords:
         owner = owner_of(key, record)
 
         def change(batch: Batch) -> bool:
-            pieces = self._presence.pieces(batch, blob_owner(digest))
-            if batch.get(self._blobs, digest.raw) is None or not self._delete(batch, digest):
+            if batch.get(self._blobs, digest.raw) is None:
                 return False
+            self._presence.copy(batch, blob_owner(digest), owner)
+            self._delete(batch, digest)
             whole = Span(0, record.size or 0)
             batch.put(self._streams, bytes.fromhex(key), record.pack())
-            self._presence.add(batch, owner, [whole], pieces)
+            self._presence.add(batch, owner, [whole], ())
             for span in lost:
                 self._presence.remove(batch, owner, span)
             return True

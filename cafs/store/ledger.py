@@ -80,11 +80,10 @@ class Ledger:
             pieces = self._durable.pieces(index, owner, span)
             return record, [*pieces, *self._fresh.pieces(recent, owner, span)]
 
-    def pieces(self, key: StreamKey, record: StreamRecord) -> list[Piece]:
-        """What all bytes of the stream's file are, as far as that was recorded."""
-        owner = owner_of(key, record)
-        with self._recent.read() as recent, self._index.read() as index:
-            return [*self._durable.pieces(index, owner), *self._fresh.pieces(recent, owner)]
+    def fresh_pieces(self, key: StreamKey, record: StreamRecord) -> list[Piece]:
+        """What those bytes of the stream's file are that no checkpoint has seen."""
+        with self._recent.read() as recent:
+            return list(self._fresh.all_pieces(recent, owner_of(key, record)))
 
     def missing(self, key: StreamKey, record: StreamRecord, span: Span) -> SpanSet:
         """What the stream's file does not hold of ``span``."""

@@ -4,7 +4,7 @@ Spans say what is there (``spans``), pieces what it was (``sums``); they change 
 there as a whole, so it has pieces alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cafs.model.digest import Digest
@@ -57,11 +57,13 @@ class Presence:
         """All spans that there are."""
         return spans.by_prefix(snapshot, self._spans, _OWNER)
 
-    def pieces(self, snapshot: Snapshot, owner: bytes, span: Span | None = None) -> list[Piece]:
-        """The pieces that share a byte with ``span``, ascending; all when it is None."""
-        if span is None:
-            return list(sums.recorded(snapshot, self._sums, owner))
+    def pieces(self, snapshot: Snapshot, owner: bytes, span: Span) -> list[Piece]:
+        """The pieces that share a byte with ``span``, ascending."""
         return sums.touching(snapshot, self._sums, owner, span)
+
+    def all_pieces(self, snapshot: Snapshot, owner: bytes) -> Iterator[Piece]:
+        """All pieces of an owner, ascending; of a large one there are very many."""
+        return sums.recorded(snapshot, self._sums, owner)
 
     def add(self, batch: Batch, owner: bytes, new: Iterable[Span], pieces: Iterable[Piece]) -> None:
         """Record spans, and what their bytes are."""
@@ -72,6 +74,10 @@ class Presence:
     def describe(self, batch: Batch, owner: bytes, pieces: Iterable[Piece]) -> None:
         """Record what bytes are that are there already."""
         sums.add(batch, self._sums, owner, pieces)
+
+    def copy(self, batch: Batch, source: bytes, target: bytes) -> None:
+        """Record of one owner's bytes what is recorded of another's."""
+        sums.copy(batch, self._sums, source, target)
 
     def remove(self, batch: Batch, owner: bytes, span: Span) -> None:
         """Forget a span, and every piece that shares a byte with it."""

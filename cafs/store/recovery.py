@@ -6,6 +6,7 @@ Only for a process that is alone with the store; everything here blocks.
 import logging
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,8 @@ from cafs.store.ledger import Ledger
 from cafs.store.sums import Piece
 
 _LOG: Final = logging.getLogger("cafs.store")
+_MANY: Final = 1024
+"""Pieces that are recorded in one transaction."""
 
 
 def sweep_streams(layout: Layout, ledger: Ledger) -> None:
@@ -77,14 +80,27 @@ def restore_blobs(layout: Layout, records: BlobRecords) -> None:
     Cancellation: the rest is not recorded, and is fetched again when it is needed.
     """
     for path in sorted(layout.root.glob("blobs/sha256/*/*")):
+        named = _named(path)
         pieces: list[Piece] = []
-        digest = hash_file(path, pieces=pieces).digest()
-        if digest != _named(path):
+        digest = hash_file(path, keep=partial(_keep, records, named, pieces)).digest()
+        if digest != named:
+            if named is not None:
+                records.delete(named)
             path.rename(layout.quarantine / path.name)
             _LOG.warning("store.blob.quarantined path=%s digest=%s", path, digest)
             continue
         records.restore(Descriptor(OCTETS, digest, path.stat().st_size), pieces)
         _LOG.info("store.blob.restored digest=%s", digest)
+
+
+def _keep(
+    records: BlobRecords, digest: Digest | None, pieces: list[Piece], more: list[Piece]
+) -> None:
+    """Gather what a file's bytes are, and record it before it is much."""
+    pieces += more
+    if digest is not None and len(pieces) >= _MANY:
+        records.describe(digest, pieces)
+        pieces.clear()
 
 
 def _named(path: Path) -> Digest | None:

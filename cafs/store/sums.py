@@ -120,6 +120,12 @@ def remove(batch: Batch, table: Table, owner: bytes, span: Span, *, inside: bool
             batch.put(table, key, _packed(_PLACE.unpack(key[-8:])[0], kept))
 
 
+def copy(batch: Batch, table: Table, source: bytes, target: bytes) -> None:
+    """Record of one owner what is recorded of another, record by record: there may be thousands."""
+    for key, raw in list(batch.scan(table, source, after(source))):
+        batch.put(table, target + key[len(source) :], raw)
+
+
 def clear(batch: Batch, table: Table, owner: bytes) -> None:
     """Forget all pieces of an owner."""
     batch.clear(table, owner, after(owner), limit=1 << 62)
