@@ -109,7 +109,8 @@ class Downloader:
                     await self._recovery.recover(flight, rotation, attempt, error)
                 else:
                     rotation.progressed()
-                    if self._fits(flight) and flight.position < gap.stop and attempt.others:
+                    stop = flight.span.stop if flight.single else gap.stop
+                    if self._fits(flight) and flight.position < stop and attempt.others:
                         # It was left half way, being slow: it is not the next to be asked.
                         rotation.failed(attempt.number, attempt.order)
 
@@ -189,7 +190,7 @@ class Downloader:
                 response = await self._open(flight, attempt)
                 if response is None:
                     return
-                timed = Timed(response)
+                timed = Timed(response, _patience_s(attempt))
                 async with slot.paced(timed) as paced:
                     with self._means.ratings.sending(host):
                         await self._receive_checked(flight, attempt, paced, timed)
@@ -235,7 +236,7 @@ class Downloader:
 
     async def _answered(self, source: Source, request: Request, attempt: Try) -> Response:
         """The answer; while there are others to ask, it must come soon."""
-        limit_s = HASTE_S if attempt.others and not attempt.patient else math.inf
+        limit_s = _patience_s(attempt)
         with trio.move_on_after(limit_s):
             return await source.transport.open(request)
         raise DeadlineError(f"GET {shown(source.url)}: no answer in {limit_s:g} s, and others may")
@@ -298,28 +299,37 @@ class Downloader:
             name=self.terms.name,
         )
         answered = response.head.span
-        stop = attempt.gap.stop if answered is None else min(attempt.gap.stop, answered.stop)
+        if flight.single:
+            stop = flight.span.stop if answered is None else answered.stop
+        else:
+            stop = attempt.gap.stop if answered is None else min(attempt.gap.stop, answered.stop)
+        unsized = answered is None and self.size is None
 
-        def leave(rest: int) -> bool:
-            if timed.waited_s < _PATIENT_S or not rest or not pinned:
+        def leave(reached: int) -> bool:
+            rest = stop - reached
+            if timed.waited_s < _PATIENT_S or not rest or not pinned or unsized:
                 return False
             rate = timed.received / timed.waited_s
-            return self.sources.worth_leaving(number, attempt.others, rest, rate)
+            # Of a whole response, another source would have to begin again.
+            anew = stop if flight.single else rest
+            return self.sources.worth_leaving(number, attempt.others, rest, rate, anew)
 
+        complete = False
         try:
             if self.deposit.awaits(Span(flight.position, stop)):
-                await filling.take_whole(response, self._bound, self.deposit.write_whole)
-                await self._complete(flight)
+                write = self.deposit.write_whole
+                complete = await filling.take_whole(response, self._bound, write, leave)
             elif flight.single:
-                await filling.take_all(response, self._bound)
-                await self._complete(flight)
+                complete = await filling.take_all(response, self._bound, leave)
             else:
                 await filling.take_until(response, stop, leave)
         finally:
             self._means.ratings.received(
                 self.sources.host(number), timed.received, timed.waited_s, trio.current_time()
             )
-        if flight.position >= stop or flight.single:
+        if complete:
+            await self._complete(flight)
+        if complete or flight.position >= stop:
             self.sources.accept(number)
 
     async def _complete(self, flight: Flight) -> None:
@@ -338,3 +348,8 @@ class Downloader:
                 f"{self.terms.name}: the source tells no size, and sends more than "
                 f"{self.terms.limit} bytes"
             )
+
+
+def _patience_s(attempt: Try) -> float:
+    """How long a source may be silent, before its answer or in it, while there are others."""
+    return HASTE_S if attempt.others and not attempt.patient else math.inf

@@ -22,7 +22,7 @@ BATCH: Final = 1 << 20
 Write = Callable[[int, bytes], Awaitable[None]]
 """Keeps bytes that begin at an offset."""
 Leave = Callable[[int], bool]
-"""Whether to leave the body here, when so many bytes of it have not come yet."""
+"""Whether to leave the body here, when it has come up to there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Filling:
                     break
                 data = data[: stop - flight.position - batch.length]
                 await self._keep(batch, data)
-                left = leave(stop - flight.position - batch.length)
+                left = leave(flight.position + batch.length)
         finally:
             await self._end(batch)
         if flight.position < stop and not left:
@@ -67,8 +67,13 @@ class Filling:
                 f"{self.name}: the body ended at {flight.position}, before {stop}"
             )
 
-    async def take_all(self, response: Response, check: Callable[[int], None]) -> None:
+    async def take_all(
+        self, response: Response, check: Callable[[int], None], leave: Leave
+    ) -> bool:
         """Write all that comes; ``check`` is told up to where it reaches, before it is written.
+
+        Returns:
+            whether it came to its end, and was not left.
 
         Raises:
             CafsError: as ``take_until``, and as ``check``.
@@ -80,15 +85,21 @@ class Filling:
             while data := await response.receive():
                 check(flight.position + batch.length + len(data))
                 await self._keep(batch, data)
+                if leave(flight.position + batch.length):
+                    return False
         finally:
             await self._end(batch)
+        return True
 
     async def take_whole(
-        self, response: Response, check: Callable[[int], None], write: Write
-    ) -> None:
+        self, response: Response, check: Callable[[int], None], write: Write, leave: Leave
+    ) -> bool:
         """Hold all that comes, and ``write`` it when the body has ended; for small ones.
 
-        Of a body that breaks, what has come is written as that of others is.
+        Of a body that breaks, or is left, what has come is written as that of others is.
+
+        Returns:
+            as ``take_all``.
 
         Raises:
             CafsError: as ``take_until``, as ``check`` and as ``write``.
@@ -101,10 +112,15 @@ class Filling:
                 check(self.flight.position + batch.length + len(data))
                 self._count(batch, data)
                 batch.add(data)
+                if leave(self.flight.position + batch.length):
+                    write = self.write
+                    return False
         except BaseException:
-            await self._flush(batch, self.write)
+            write = self.write
             raise
-        await self._flush(batch, write)
+        finally:
+            await self._flush(batch, write)
+        return True
 
     def _begin(self) -> "_Batch":
         batch = _Batch()

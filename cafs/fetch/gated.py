@@ -107,6 +107,9 @@ class GatedContent(Feed):
 
     @override
     async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
+        if self.digest() is None and self._lane.missing(Span(0, self.size)):
+            # What a pass saw was found to be damaged at its end, and was thrown away.
+            await self.ensure(Span(0, self.size), patience)
         if hasher is not None and (self._blame.attempts or self.digest() is not None):
             # What the pass saw may not be what is there now.
             self._seal.compare(hasher)

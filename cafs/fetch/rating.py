@@ -188,16 +188,27 @@ class Ratings:
         return [number for _, _, number in sorted(keys)]
 
     def worth_leaving(
-        self, host: str, others: Sequence[str], rest: int, rate: float, now: float
+        self,
+        host: str,
+        others: Sequence[str],
+        rest: int,
+        rate: float,
+        now: float,
+        *,
+        anew: int | None = None,
     ) -> bool:
-        """Whether the rest of a body, which comes at ``rate``, would come much sooner elsewhere."""
+        """Whether the rest of a body, which comes at ``rate``, would come much sooner elsewhere.
+
+        ``anew`` is what would have to come from there; without it, the rest.
+        """
+        wanted = rest if anew is None else anew
         hopes = []
         for other in set(others) - {host}:
             one = self._host(other)
             if one.until <= now:
                 hoped = Figures(latency_s=_HOPED_LATENCY_S, rate=_HOPED_RATE)
                 figures = one.figures() or hoped
-                hopes.append(figures.latency_s + rest * (one.busy + 1) / figures.rate)
+                hopes.append(figures.latency_s + wanted * (one.busy + 1) / figures.rate)
         return bool(hopes) and rest > _SLOW * rate * min(hopes)
 
     def all(self) -> list[Rating]:

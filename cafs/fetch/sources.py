@@ -89,11 +89,16 @@ class Sources:
         ordered = [numbers[rank] for rank in ranks]
         return sorted(ordered, key=lambda number: self._refused_until(number) > now)
 
-    def worth_leaving(self, number: int, others: Sequence[int], rest: int, rate: float) -> bool:
-        """Whether the rest of a source's body would come much sooner from one of the others."""
+    def worth_leaving(
+        self, number: int, others: Sequence[int], rest: int, rate: float, anew: int
+    ) -> bool:
+        """Whether the rest of a source's body would come much sooner from one of the others.
+
+        ``anew`` is what another has to send for it: the same, or all, where it must begin again.
+        """
         hosts = [self._hosts[other] for other in others if other != number]
         return self._ratings.worth_leaving(
-            self._hosts[number], hosts, rest, rate, trio.current_time()
+            self._hosts[number], hosts, rest, rate, trio.current_time(), anew=anew
         )
 
     def refuse(self, number: int, error: CafsError) -> None:

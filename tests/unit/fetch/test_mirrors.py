@@ -11,6 +11,7 @@ from cafs.fetch.interfaces import Patience, Source
 from cafs.fetch.progress import Progress
 from cafs.fetch.rating import Rating
 from cafs.model.digest import Digest, digest_of
+from cafs.model.pacing import HASTE_S
 from cafs.model.resolved import Part
 from cafs.testing import archives
 from cafs.testing.bodies import Generated
@@ -20,6 +21,7 @@ from cafs.testing.faults import (
     IgnoreRange,
     Latency,
     Rate,
+    Stall,
     Status,
 )
 from cafs.testing.oddities import Digested
@@ -145,6 +147,47 @@ async def test_a_slow_mirror_is_left_half_way_and_not_asked_for_more(
     assert mirrors[0].bytes_sent() < 8 * MIB
     assert state(rig, mirrors[0]) == "slow"
     assert state(rig, mirrors[1]) == "ok"
+
+
+@pytest.mark.parametrize("rate", [50 << 10, 100], ids=["slow", "drips"])
+@pytest.mark.parametrize("size", [100_000, 5 * MIB], ids=["small", "large"])
+@pytest.mark.parametrize("ranges", [False, True], ids=["whole", "ranges"])
+async def test_a_slow_mirror_is_left_for_another_also_where_that_begins_again(
+    rig: Rig, mirrors: list[Origin], ranges: bool, size: int, rate: int
+) -> None:
+    body = BODY.read(0, size)
+    for each in mirrors[:2]:
+        each.put(PATH, body, ranges=ranges)
+    mirrors[0].fault(PATH, Rate(rate if size > MIB else rate // 10))
+    content = await rig.pinned(digest_of(body), size, *urls(mirrors[:2]))
+    with trio.fail_after(6):  # of the slow one, it takes between 20 s and hours
+        assert await content.read(0, size, USUAL) == body
+    assert mirrors[0].requests
+    assert mirrors[0].bytes_sent() < size
+
+
+@pytest.mark.parametrize("ranges", [False, True], ids=["whole", "ranges"])
+async def test_a_mirror_that_falls_silent_in_the_middle_is_left_as_soon_as_one_that_does_not_answer(
+    rig: Rig, mirrors: list[Origin], ranges: bool
+) -> None:
+    for each in mirrors[:2]:
+        each.put(PATH, BODY, ranges=ranges)
+    mirrors[0].fault(PATH, Stall(after_bytes=MIB))
+    content = await rig.pinned(PIN, SIZE, *urls(mirrors[:2]))
+    with trio.fail_after(HASTE_S + 3):
+        assert await content.read(MIB, 9, USUAL) == BODY.read(MIB, 9)
+
+
+async def test_two_slow_mirrors_do_not_send_a_reader_to_and_fro(
+    rig: Rig, mirrors: list[Origin]
+) -> None:
+    body = BODY.read(0, 400_000)
+    for each in mirrors[:2]:
+        each.put(PATH, body, ranges=False)
+        each.fault(PATH, Rate(100_000))
+    content = await rig.pinned(digest_of(body), len(body), *urls(mirrors[:2]))
+    assert await content.read(0, 9, USUAL) == body[:9]
+    assert max(len(each.requests) for each in mirrors[:2]) == 1
 
 
 async def test_a_mirror_that_breaks_off_is_continued_elsewhere(
@@ -278,3 +321,21 @@ async def test_a_second_ref_to_the_same_content_adds_its_mirrors(
         await until(lambda: rig.metrics["fetch.retries"] > 0)
         await rig.pinned(PIN, SIZE, *urls(mirrors[1:2]))
     assert first.digest() == PIN
+
+
+@WRONG
+@pytest.mark.parametrize("right", [True, False], ids=["a lying header", "damaged bytes"])
+async def test_an_archive_whose_bytes_contradict_their_header_at_the_end_is_opened_right(
+    rig: Rig, mirrors: list[Origin], right: bool
+) -> None:
+    """The pass has taken nearly all of them by then, and they are thrown away."""
+    data = archives.tar((archives.file("big", Generated(3 * MIB, seed=4).read(0, 3 * MIB)),))
+    for each in mirrors[:2]:
+        each.put("/a.tar", data)
+    lie = [Digested("Content-Digest", wrong=True)] if right else [Digested("Content-Digest")]
+    mirrors[0].fault("/a.tar", *lie, *([] if right else [Corrupt(at=2 * MIB)]))
+    mirrors[1].fault("/a.tar", Latency(0.1))
+    raw = await rig.pinned(digest_of(data), len(data), *(m.url("/a.tar") for m in mirrors[:2]))
+    await rig.plant(raw)
+    assert raw.digest() == digest_of(data)
+    assert state(rig, mirrors[0]) == "wrong"
