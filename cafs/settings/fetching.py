@@ -46,10 +46,10 @@ class Fetching:
     """What one source says about fetching: rules by prefix, host or scheme, and numbers by field.
 
     ``pacing`` and ``retry`` have the fields of ``Pacing`` and ``RetrySettings`` that are said.
-    ``source`` is the source's name, for messages.
+    ``source`` is the source's name, for messages; what says the same elsewhere is the same.
     """
 
-    source: str = ""
+    source: str = field(default="", compare=False)
     mapping: Mapping[str, MapRule] = field(default_factory=dict)
     logins: Mapping[str, HostLogin] = field(default_factory=dict)
     helpers: Mapping[str, HelperRule] = field(default_factory=dict)
