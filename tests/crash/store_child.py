@@ -51,6 +51,20 @@ async def write_forever(store: Store, seed: int) -> None:
     await trio.sleep_forever()
 
 
+async def checkpoint_forever(store: Store, seed: int) -> None:
+    """Write pieces in random order, with a checkpoint after every seventh, saying each."""
+    stream = await store.streams.open(KEY, SIZE)
+    offsets = list(range(0, SIZE, PIECE))
+    random.Random(seed).shuffle(offsets)
+    for number, offset in enumerate(offsets, 1):
+        await stream.write(offset, content(offset, PIECE))
+        say(offset)
+        if not number % 7:
+            await store.checkpoint()
+            say("kept")
+    await trio.sleep_forever()
+
+
 class Deadly:
     """Kills this process at the nth step, before or after it is done."""
 
@@ -168,6 +182,7 @@ async def answer(store: Store, _: int) -> None:
 
 ROLES = {
     "write": write_forever,
+    "checkpoint": checkpoint_forever,
     "admit": admit,
     "refuse": refuse,
     "take": take,

@@ -100,6 +100,45 @@ def test_a_power_cut_loses_only_what_was_not_checkpointed(tmp_path: Path) -> Non
     trio.run(after)
 
 
+@pytest.mark.parametrize("lines", [8, 30, 100, 255])
+def test_a_power_cut_that_leaves_zeros_for_what_was_not_synced_serves_none(
+    tmp_path: Path, lines: int
+) -> None:
+    """What no checkpoint has seen is zeros afterwards, in a file that has its whole length."""
+    process = start(tmp_path / "s", "checkpoint", str(lines))
+    assert process.stdout is not None
+    said = [process.stdout.readline().strip() for _ in range(lines)]
+    kill(process)
+    last = max((at for at, line in enumerate(said) if line == "kept"), default=0)
+    kept = [int(line) for line in said[:last] if line != "kept"]
+
+    async def zeroed() -> SpanSet:
+        """Lose what may be lost: on another boot nothing else is present."""
+        shutil.copytree(tmp_path / "s", tmp_path / "look")
+        async with open_store(tmp_path / "look", boot_id="second") as store:
+            stream = store.streams.find(KEY)
+            assert stream is not None
+            synced = stream.present()
+        for path in stream_files(tmp_path / "s"):
+            with path.open("r+b") as file:
+                for gap in synced.missing(Span(0, SIZE)):
+                    file.seek(gap.start)
+                    file.write(bytes(gap.length))
+        return synced
+
+    async def check(synced: SpanSet) -> None:
+        async with open_store(tmp_path / "s", boot_id="second") as store:
+            stream = store.streams.find(KEY)
+            assert stream is not None
+            assert stream.present() == synced
+            for offset in range(0, SIZE, PIECE):
+                data = await stream.read(offset, PIECE)
+                assert data in {None, child.content(offset, PIECE)}
+                assert data is not None or offset not in kept
+
+    trio.run(check, trio.run(zeroed))
+
+
 async def only_right_bytes(store: Store) -> None:
     """Whatever is present is what was written."""
     stream = store.streams.find(KEY)
