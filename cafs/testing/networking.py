@@ -1,12 +1,14 @@
 """The network scenario of ``scripts/bench``: sources that are far away, or slow, from empty stores.
 
 What the origin limits is what a line does: bytes a second of all connections together, and time
-before each answer. Connections are made at once.
+before each answer. Connections are made at once. Small files come from nginx over a line in C
+(``line.c``): an origin in Python would take as much of the processors as what is measured.
 """
 
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,7 +16,9 @@ from typing import Final
 
 from cafs.testing.benching import Site, toml
 from cafs.testing.bodies import Generated
+from cafs.testing.daemons import find_program, running_nginx
 from cafs.testing.faults import Latency, Rate
+from cafs.testing.loading import compiled
 from cafs.testing.measuring import Measured, in_turn, seconds
 
 _MIB: Final = 1 << 20
@@ -123,12 +127,29 @@ class Network:
 
     def _many(self) -> Iterator[Measured]:
         """Small files 30 ms away: prefetched; read one at a time; by curl over one connection."""
-        origin = self._site.origin
-        origin.fault("/many/*", Latency(SLOW.latency_s))
-        urls = [
-            origin.put(f"/many/{number}", Generated(_SMALL - 500 + number % 1000, seed=number))
-            for number in range(self._files)
-        ]
+        with self._far_away() as base:
+            yield from self._many_at([f"{base}/{number}" for number in range(self._files)])
+
+    @contextmanager
+    def _far_away(self) -> Iterator[str]:
+        """Small files, 0, 1, and so on, at the end of a long line; their URL but for the number."""
+        scratch = self._site.scratch
+        with running_nginx(scratch / "nginx", find_program("nginx") or "nginx") as nginx:
+            many = nginx.files / "many"
+            many.mkdir()
+            for number in range(self._files):
+                body = Generated(_SMALL - 500 + number % 1000, seed=number)
+                (many / str(number)).write_bytes(body.read(0, body.size))
+            delay_us = int(1e6 * SLOW.latency_s)
+            command = [str(compiled("line", scratch)), str(nginx.port), str(delay_us)]
+            pipe = subprocess.PIPE
+            with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as line:
+                if line.stdout is None:
+                    raise AssertionError("a pipe was asked for")
+                yield f"http://127.0.0.1:{line.stdout.readline().strip()}/many"
+                line.communicate()
+
+    def _many_at(self, urls: Sequence[str]) -> Iterator[Measured]:
         project = "".join(toml(f"f{number}", url) for number, url in enumerate(urls))
         sample = min(_SAMPLE, self._files)
         scale = self._files / sample
