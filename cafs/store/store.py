@@ -5,15 +5,13 @@ power cut after the next checkpoint. See ``layout`` for what lies where.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from cafs.errors import StorageFullError
 from cafs.model.digest import Digest
-from cafs.store import recovery
 from cafs.store.admission import Admission
 from cafs.store.attachments import Attachments
 from cafs.store.blob_records import BlobRecords
@@ -21,12 +19,13 @@ from cafs.store.blobs import Blobs
 from cafs.store.checkpointing import Checkpointer
 from cafs.store.demotion import Demotion
 from cafs.store.documents import Documents
-from cafs.store.environment import BrokenEnvironmentError, Environment
-from cafs.store.files import Files, storage_error
-from cafs.store.layout import Layout, Usage
+from cafs.store.environment import Environment
+from cafs.store.files import Files
+from cafs.store.layout import Layout
 from cafs.store.leases import Leases
 from cafs.store.ledger import Ledger
 from cafs.store.mounts import Mounts
+from cafs.store.opening import enter, open_environments, put_in_order, read_boot_id
 from cafs.store.precedence import Precedence
 from cafs.store.references import References
 from cafs.store.shelf import Shelf
@@ -37,38 +36,6 @@ from cafs.store.uploads import Uploads
 
 CHECKPOINT_BYTES: Final = 64 << 20
 CHECKPOINT_S: Final = 5.0
-_RESERVE: Final = 1 << 20
-"""Bytes in which mounts go on to hand out inodes when the disk is full: thousands."""
-_INDEX: Final = {
-    "aliases": 1,
-    "blobs": 1,
-    "counters": 1,
-    "documents": 1,
-    "drafts": 1,
-    "entries": 1,
-    "names": 1,
-    "references": 1,
-    "segments": 1,
-    "spans": 1,
-    "streams": 1,
-    "sums": 1,
-    "trees": 1,
-    "uploads": 1,
-}
-"""Tables that outlive a power cut, with the versions of their records."""
-_RECENT: Final = {
-    "attachments": 1,
-    "below": 1,
-    "counters": 1,
-    "mounts": 1,
-    "paths": 1,
-    "resolved": 1,
-    "settings": 1,
-    "snapshots": 1,
-    "spans": 1,
-    "sums": 1,
-}
-"""Tables that outlive the process, not the boot."""
 
 
 class Store:
@@ -153,11 +120,11 @@ async def open_store(
     failure: BaseException | None = None
     with ExitStack() as held:
         if boot_id is None:
-            boot_id = await trio.to_thread.run_sync(_read_boot_id)
+            boot_id = await trio.to_thread.run_sync(read_boot_id)
         layout = Layout(path, boot_id)
-        usage = await trio.to_thread.run_sync(_enter, layout)
+        usage = await trio.to_thread.run_sync(enter, layout)
         held.callback(usage.close)
-        index, recent = await trio.to_thread.run_sync(_open_environments, layout, usage, held)
+        index, recent = await trio.to_thread.run_sync(open_environments, layout, usage, held)
         ledger = Ledger(layout, index, recent)
         files = Files()
         held.callback(files.close)
@@ -174,7 +141,9 @@ async def open_store(
         held.callback(store.precedence.close)
         unused: list[int] = []
         if usage.alone:
-            unused = await trio.to_thread.run_sync(_put_in_order, layout, usage, ledger, store)
+            unused = await trio.to_thread.run_sync(
+                put_in_order, layout, usage, ledger, store.trees, store.attachments
+            )
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(checkpointer.run)
@@ -192,89 +161,3 @@ async def open_store(
             failure = group.exceptions[0]
     if failure is not None:
         raise failure
-
-
-def _read_boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
-def _enter(layout: Layout) -> Usage:
-    with ExitStack() as undo:
-        try:
-            layout.prepare()
-            usage = Usage(layout, str(Path("/proc/self/ns/pid").readlink()))
-            undo.callback(usage.close)
-            if usage.alone:
-                layout.fill()
-            layout.join()
-        except OSError as error:
-            raise storage_error(error, f"{layout.root}: cannot be entered") from error
-        undo.pop_all()
-    return usage
-
-
-def _open_environments(
-    layout: Layout, usage: Usage, held: ExitStack
-) -> tuple[Environment, Environment]:
-    try:
-        index = _open_index(layout)
-    except BrokenEnvironmentError:
-        if not usage.alone:
-            raise
-        index = _remade_index(layout)
-    held.callback(index.close)
-    try:
-        recent = _open_recent(layout)
-    except BrokenEnvironmentError:
-        if not usage.alone:
-            raise
-        recent = _remade_recent(layout)
-    held.callback(recent.close)
-    return index, recent
-
-
-def _open_recent(layout: Layout) -> Environment:
-    recent = Environment(layout.recent, _RECENT, synced=False, make_room=layout.make_room)
-    with suppress(StorageFullError):  # then it is too late for that, and what is here is read
-        recent.reserve("snapshots", _RESERVE)
-    return recent
-
-
-def _remade_recent(layout: Layout) -> Environment:
-    try:
-        recovery.drop_recent(layout)
-    except OSError as error:
-        raise storage_error(error, f"{layout.recent}: cannot be made anew") from error
-    return _open_recent(layout)
-
-
-def _open_index(layout: Layout) -> Environment:
-    return Environment(layout.index, _INDEX, synced=True, make_room=layout.make_room)
-
-
-def _remade_index(layout: Layout) -> Environment:
-    try:
-        recovery.set_aside_index(layout)
-        index = _open_index(layout)
-        recovery.restore_blobs(layout, BlobRecords(index))
-    except OSError as error:
-        raise storage_error(error, f"{layout.index}: cannot be made anew") from error
-    return index
-
-
-def _put_in_order(layout: Layout, usage: Usage, ledger: Ledger, store: Store) -> list[int]:
-    """Do what only who is alone may do, and let others in.
-
-    Returns:
-        The trees that nobody can come to use any more.
-    """
-    try:
-        recovery.sweep_streams(layout, ledger)
-        unused = store.trees.unpublished()
-        if unused:
-            # A mount outlives its workers: what it has shown is in use though nobody else is here.
-            unused -= store.attachments.trees()
-        usage.share()
-    except OSError as error:
-        raise storage_error(error, f"{layout.root}: cannot be put in order") from error
-    return sorted(unused)

@@ -1,0 +1,157 @@
+"""Opening a store: entering its directory, its environments, and putting both in order.
+
+Everything here blocks; it belongs in a thread.
+"""
+
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+from cafs.errors import StorageFullError
+from cafs.store import recovery
+from cafs.store.attachments import Attachments
+from cafs.store.blob_records import BlobRecords
+from cafs.store.environment import BrokenEnvironmentError, Environment
+from cafs.store.files import storage_error
+from cafs.store.layout import Layout, Usage
+from cafs.store.ledger import Ledger
+from cafs.store.trees import Trees
+
+_RESERVE: Final = 1 << 20
+"""Bytes in which mounts go on to hand out inodes when the disk is full: thousands."""
+INDEX: Final = {
+    "aliases": 1,
+    "blobs": 1,
+    "counters": 1,
+    "documents": 1,
+    "drafts": 1,
+    "entries": 1,
+    "names": 1,
+    "pins": 1,
+    "references": 1,
+    "segments": 1,
+    "spans": 1,
+    "streams": 1,
+    "sums": 1,
+    "trees": 1,
+    "uploads": 1,
+}
+"""Tables that outlive a power cut, with the versions of their records."""
+RECENT: Final = {
+    "attachments": 1,
+    "below": 1,
+    "counters": 1,
+    "mounts": 1,
+    "paths": 1,
+    "resolved": 1,
+    "settings": 1,
+    "snapshots": 1,
+    "spans": 1,
+    "sums": 1,
+}
+"""Tables that outlive the process, not the boot."""
+
+
+def read_boot_id() -> str:
+    """The name of this boot of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def enter(layout: Layout) -> Usage:
+    """Enter a store's directory, which is made if it is missing.
+
+    Raises:
+        StorageError: it cannot be used, and why.
+    """
+    with ExitStack() as undo:
+        try:
+            layout.prepare()
+            usage = Usage(layout, str(Path("/proc/self/ns/pid").readlink()))
+            undo.callback(usage.close)
+            if usage.alone:
+                layout.fill()
+            layout.join()
+        except OSError as error:
+            raise storage_error(error, f"{layout.root}: cannot be entered") from error
+        undo.pop_all()
+    return usage
+
+
+def open_environments(
+    layout: Layout, usage: Usage, held: ExitStack
+) -> tuple[Environment, Environment]:
+    """The environments ``index`` and ``recent``, closed with ``held``.
+
+    Who is alone makes anew what is broken.
+
+    Raises:
+        BrokenEnvironmentError: one of them is, and others use the store.
+        StorageError: one cannot be opened.
+    """
+    try:
+        index = _open_index(layout)
+    except BrokenEnvironmentError:
+        if not usage.alone:
+            raise
+        index = _remade_index(layout)
+    held.callback(index.close)
+    try:
+        recent = _open_recent(layout)
+    except BrokenEnvironmentError:
+        if not usage.alone:
+            raise
+        recent = _remade_recent(layout)
+    held.callback(recent.close)
+    return index, recent
+
+
+def _open_recent(layout: Layout) -> Environment:
+    recent = Environment(layout.recent, RECENT, synced=False, make_room=layout.make_room)
+    with suppress(StorageFullError):  # then it is too late for that, and what is here is read
+        recent.reserve("snapshots", _RESERVE)
+    return recent
+
+
+def _remade_recent(layout: Layout) -> Environment:
+    try:
+        recovery.drop_recent(layout)
+    except OSError as error:
+        raise storage_error(error, f"{layout.recent}: cannot be made anew") from error
+    return _open_recent(layout)
+
+
+def _open_index(layout: Layout) -> Environment:
+    return Environment(layout.index, INDEX, synced=True, make_room=layout.make_room)
+
+
+def _remade_index(layout: Layout) -> Environment:
+    try:
+        recovery.set_aside_index(layout)
+        index = _open_index(layout)
+        recovery.restore_blobs(layout, BlobRecords(index))
+    except OSError as error:
+        raise storage_error(error, f"{layout.index}: cannot be made anew") from error
+    return index
+
+
+def put_in_order(
+    layout: Layout, usage: Usage, ledger: Ledger, trees: Trees, attachments: Attachments
+) -> list[int]:
+    """Do what only who is alone may do, and let others in.
+
+    Returns:
+        The trees that nobody can come to use any more.
+
+    Raises:
+        StorageError: the disk failed.
+    """
+    try:
+        recovery.sweep_streams(layout, ledger)
+        unused = trees.unpublished()
+        if unused:
+            # A mount outlives its workers: what it has shown is in use though nobody else is here.
+            unused -= attachments.trees()
+        usage.share()
+    except OSError as error:
+        raise storage_error(error, f"{layout.root}: cannot be put in order") from error
+    return sorted(unused)
