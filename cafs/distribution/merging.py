@@ -8,23 +8,18 @@ from typing import Final
 import trio
 
 from cafs.distribution.layers import LayerPlanter
-from cafs.distribution.recording import LAYER, layer_record, replay
+from cafs.distribution.recording import LAYER, replay
 from cafs.distribution.trees import Trees
 from cafs.errors import CafsError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
-from cafs.model.identity import StreamKey, TreeIdentity, derived_tree
+from cafs.model.identity import TreeIdentity, image_tree
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.store.store import Store
 
 _AT_ONCE: Final = 3
 """Layers that are fetched and recorded at once: each is several requests and a thread already."""
-
-
-def image_tree(layers: Sequence[StreamKey]) -> TreeIdentity:
-    """The identity of the tree of an image, by the raw streams of its layers, lowest first."""
-    return derived_tree(tuple(layer_record(key) for key in layers), "layers")
 
 
 class Merger:

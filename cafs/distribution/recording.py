@@ -14,7 +14,7 @@ from typing import Final
 from cafs.codec.naming import label
 from cafs.errors import MalformedError
 from cafs.fetch.making import Making
-from cafs.model.identity import StreamKey, TreeIdentity, archive_tree, derived_tree
+from cafs.model.identity import layer_record
 from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Entry, Kind, Member
 from cafs.model.record import TreeRecord
@@ -24,11 +24,6 @@ from cafs.store.trees import Trees
 _NAME_BYTES: Final = 255
 _REMEMBERED: Final = 4096
 """Heads of paths whose numbers, or texts, are known by heart; then all are forgotten."""
-
-
-def layer_record(raw: StreamKey) -> TreeIdentity:
-    """The identity of the record of a layer with those raw bytes."""
-    return derived_tree((archive_tree(raw),), "members")
 
 
 class LayerRecorder:

@@ -6,6 +6,7 @@ other bytes. A tree belongs to what it was built from, and how.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import NewType
 
 from cafs.model.digest import Digest
@@ -56,3 +57,13 @@ def archive_tree(raw: StreamKey) -> TreeIdentity:
 def derived_tree(sources: tuple[TreeIdentity, ...], rules: str) -> TreeIdentity:
     """The tree that ``rules`` ("layers", "strip=1", …) make of other trees, in order."""
     return TreeIdentity(_hashed("derived", *sources, rules, str(INDEX_VERSION)))
+
+
+def layer_record(raw: StreamKey) -> TreeIdentity:
+    """The record of an image layer with those raw bytes: its members, applied to nothing yet."""
+    return derived_tree((archive_tree(raw),), "members")
+
+
+def image_tree(layers: Sequence[StreamKey]) -> TreeIdentity:
+    """The tree of an image, by the raw streams of its layers, lowest first."""
+    return derived_tree(tuple(layer_record(key) for key in layers), "layers")

@@ -32,6 +32,8 @@ MAP_SIZE: Final = 1 << 40
 """Address space of one environment. Reserved, not used: the file grows with its content."""
 READERS: Final = 4096
 """Read transactions at one time, over all processes."""
+_PAGE: Final = 1024
+"""Records of a page: about a millisecond."""
 _ROOM: Final = b"\0room"
 """The key of what only takes room, for a moment."""
 _MARK: Final = "broken"
@@ -281,6 +283,31 @@ class Environment:
         """The value at a key, in a transaction of its own."""
         with self.read() as snapshot:
             return snapshot.get(table, key)
+
+    def version(self) -> int:
+        """A number that rises with every commit, of whichever process."""
+        return int(self._environment.info()["last_txnid"])
+
+    def pages(
+        self, table: Table, start: bytes = b"", stop: bytes = b"\xff" * 512
+    ) -> Iterator[list[tuple[bytes, bytes]]]:
+        """The records with ``start <= key < stop``, ascending, some at a time.
+
+        Each page is as the table is when it is read, in a transaction of its own: a walk over a
+        million records keeps nobody's pages from being used again.
+        """
+        while True:
+            page: list[tuple[bytes, bytes]] = []
+            with self.read() as snapshot:
+                for record in snapshot.scan(table, start, stop):
+                    page.append(record)
+                    if len(page) == _PAGE:
+                        break
+            if page:
+                yield page
+            if len(page) < _PAGE:
+                return
+            start = page[-1][0] + b"\0"
 
     def apply(self, change: Callable[[Batch], T], *, urgent: bool = False) -> T:
         """Run a change in a write transaction. Blocks; for code in worker threads.

@@ -10,7 +10,7 @@ names another file, or whose file is gone or too short, has none of them.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +53,12 @@ class Ledger:
         """The stream's record, None when the stream is not known."""
         raw = self._index.get(self._streams, bytes.fromhex(key))
         return None if raw is None else unpack_stream(raw)
+
+    def all(self) -> Iterator[tuple[StreamKey, StreamRecord]]:
+        """All streams, those that have become blobs too, by key."""
+        for page in self._index.pages(self._streams):
+            for raw_key, raw in page:
+                yield StreamKey(raw_key.hex()), unpack_stream(raw)
 
     def holding(self, key: StreamKey, span: Span) -> tuple[StreamRecord, list[Piece]] | None:
         """The record of the stream that holds all of ``span`` (up to its size), else None.

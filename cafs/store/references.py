@@ -1,6 +1,7 @@
 """References: what each ref meant, and when (R-6); apart from what URLs answered."""
 
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -26,8 +27,12 @@ class References:
 
     def latest(self, key: str) -> Resolved | None:
         """What the ref meant last, None when it has never been resolved."""
+        return self.latest_of(hashed(key))
+
+    def latest_of(self, source: bytes) -> Resolved | None:
+        """``latest``, by the hash of the key."""
         with self._index.read() as snapshot:
-            last = self._last(snapshot, hashed(key))
+            last = self._last(snapshot, source)
         return None if last is None else self._packed.unpack(last[1])
 
     def _last(self, snapshot: Snapshot, prefix: bytes) -> tuple[bytes, bytes] | None:
@@ -40,6 +45,30 @@ class References:
         with self._index.read() as snapshot:
             raws = [raw for _, raw in snapshot.scan(self._table, prefix, after(prefix))]
         return [each for raw in raws if (each := self._packed.unpack(raw)) is not None]
+
+    def all(self) -> Iterator[tuple[bytes, Resolved]]:
+        """Every meaning on record with its place, of which ``source_of`` says whose it is.
+
+        Refs come in any order, the meanings of one from the oldest to the latest.
+        """
+        for page in self._index.pages(self._table):
+            for place, raw in page:
+                resolved = self._packed.unpack(raw)
+                if resolved is not None:
+                    yield place, resolved
+
+    async def forget(self, places: Iterable[bytes]) -> None:
+        """Forget meanings by their places, as ``all`` tells them.
+
+        Cancellation: all or nothing.
+        """
+        gone = tuple(places)
+
+        def change(batch: Batch) -> None:
+            for place in gone:
+                batch.delete(self._table, place)
+
+        await self._index.commit(change, urgent=True)
 
     async def record(self, key: str, resolved: Resolved) -> None:
         """Record what the ref means now. The same meaning again only moves its time on.
@@ -64,3 +93,8 @@ class References:
             batch.clear(self._table, prefix, oldest, KEPT)
 
         await self._index.commit(change)
+
+
+def source_of(place: bytes) -> bytes:
+    """Whose meaning lies at a place: the hash of the spec's key."""
+    return place[: -_SERIAL.size]

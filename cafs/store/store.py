@@ -14,6 +14,7 @@ import trio
 from cafs.model.digest import Digest
 from cafs.store.admission import Admission
 from cafs.store.attachments import Attachments
+from cafs.store.belonging import Belongings
 from cafs.store.blob_records import BlobRecords
 from cafs.store.blobs import Blobs
 from cafs.store.checkpointing import Checkpointer
@@ -26,6 +27,7 @@ from cafs.store.leases import Leases
 from cafs.store.ledger import Ledger
 from cafs.store.mounts import Mounts
 from cafs.store.opening import enter, open_environments, put_in_order, read_boot_id
+from cafs.store.pinning import Pins
 from cafs.store.precedence import Precedence
 from cafs.store.references import References
 from cafs.store.shelf import Shelf
@@ -72,6 +74,8 @@ class Store:
         )
         self.trees = Trees(TreeTables(index))
         self.references = References(index)
+        self.belongings = Belongings(layout, ledger, records, self.trees)
+        self.pins = Pins(index, self.references, self.belongings)
         self.documents = Documents(index, self._has)
         self.mounts = Mounts(recent, Leases(layout.leases))
         self.attachments = Attachments(recent)
