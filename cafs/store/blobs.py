@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import trio
+from typing_extensions import override
 
 from cafs.errors import NotFoundError
 from cafs.model.descriptor import OCTETS, Descriptor
@@ -21,16 +22,18 @@ from cafs.store.blob_records import BlobRecords
 from cafs.store.demotion import Demotion
 from cafs.store.files import Files, storage_error
 from cafs.store.intake import Intake
+from cafs.store.interfaces import BlobStore
 from cafs.store.layout import Layout
 from cafs.store.sums import Piece
-from cafs.store.uploads import BlobWriter, Uploads
+from cafs.store.uploads import Uploads
+from cafs.store.writing import BlobWriter
 
 ADMISSIONS = 2
 """Streams hashed at one time; more would only slow each other and the reads."""
 
 
-class Blobs:
-    """The blobs of a store (B-3).
+class Blobs(BlobStore):
+    """The blobs of a store.
 
     Concurrency: any number of tasks and processes.
     """
@@ -54,11 +57,8 @@ class Blobs:
         self._intake = Intake(layout, records, admission.retire)
         self._limiter = trio.CapacityLimiter(ADMISSIONS)
 
+    @override
     def stat(self, digest: Digest) -> Descriptor | None:
-        """The blob's descriptor, under its canonical digest; None when it is not here.
-
-        The empty blob is always here (B-17).
-        """
         found = self._recorded(digest)
         if found is None or found.digest == EMPTY:
             return found
@@ -74,10 +74,12 @@ class Blobs:
             return Descriptor(OCTETS, EMPTY, 0) if canonical == EMPTY else None
         return Descriptor(record.media_type, canonical, record.size)
 
+    @override
     def digests(self) -> Iterator[Digest]:
-        """All canonical digests on record, ascending."""
+        """The canonical digests on record, ascending; also of blobs whose files have gone."""
         return self._records.digests()
 
+    @override
     async def read(
         self, digest: Digest, offset: int, length: int, key: StreamKey | None = None
     ) -> bytes:
@@ -206,28 +208,23 @@ class Blobs:
             partial(self._admission.salvage, key, spans, size), limiter=self._limiter
         )
 
+    @override
     async def create(self, media_type: str = OCTETS) -> BlobWriter:
-        """Begin a new blob (B-14).
+        return BlobWriter(await self._uploads.create(media_type or OCTETS), self)
 
-        Cancellation: an empty upload may remain.
-        """
-        return await self._uploads.create(self, media_type or OCTETS)
-
+    @override
     async def resume(self, identity: str) -> BlobWriter:
-        """Go on with an upload that was closed, or whose process died, where its bytes end.
+        upload = await self._uploads.resume(identity)
+        writer = BlobWriter(upload, self)
+        try:
+            await writer.catch_up()
+        except BaseException:
+            upload.release()
+            raise
+        return writer
 
-        Raises:
-            NotFoundError: no such upload, or it was committed or cancelled.
-
-        Cancellation: no effect.
-        """
-        return await self._uploads.resume(self, identity)
-
+    @override
     async def delete(self, digest: Digest) -> None:
-        """Remove a blob and all its names. Nothing happens when it is not here.
-
-        Cancellation: all or nothing; once begun it is carried through.
-        """
         await trio.to_thread.run_sync(self._delete, digest, limiter=self._limiter)
 
     def _delete(self, digest: Digest) -> None:

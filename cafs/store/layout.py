@@ -10,7 +10,7 @@
     streams/ab/<key>.<id>   sparse files being filled
     quarantine/             what failed verification, each with a note
     leases/                 files that a holder keeps flocked; ``readers``: see ``precedence``;
-                            ``arrivals``: see ``Streams.try_lock_new``
+                            ``arrivals``: see ``Streams.try_lock_new``; ``uploads``: see ``uploads``
     ballast                 space to delete first when the disk is full
 
 Everything here blocks; it belongs in a thread.

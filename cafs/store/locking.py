@@ -86,6 +86,13 @@ def hold_gate(descriptor: int) -> None:
     _ofd(descriptor, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, _GATE)
 
 
+def is_locked(descriptor: int, span: Span) -> bool:
+    """Whether anybody else has locked a byte of a span of an open file."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, span.start, span.length, 0)
+    kind: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0]
+    return kind != fcntl.F_UNLCK
+
+
 def flock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
     """Lock a whole file, or change the lock; whether it was to be had (always, with ``wait``)."""
     operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH

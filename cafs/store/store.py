@@ -64,12 +64,13 @@ class Store:
         self._checkpointer = checkpointer
         self.path = layout.root
         self.streams = Streams(shelf)
+        self.uploads = Uploads(index, self.streams, layout.leases / "uploads")
         self.blobs = Blobs(
             layout=layout,
             files=files,
             records=records,
             admission=Admission(layout, shelf, records),
-            uploads=Uploads(index, self.streams),
+            uploads=self.uploads,
             demotion=demotion,
         )
         self.trees = Trees(TreeTables(index))

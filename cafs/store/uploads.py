@@ -2,179 +2,99 @@
 
 An upload is a stream under a key of its own, and a record that says since when (B-14). What is
 written survives the process; what a power cut took is gone from the end, and a resumed writer says
-how much there is.
+how much there is. A writer holds a byte of a file of locks: so nobody else writes, or throws away
+what is being written, and a process that dies holds nothing.
 """
 
-import enum
 import time
 import uuid
-from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from pathlib import Path
 
 import trio
 
-from cafs.errors import DigestMismatchError, NotFoundError, SizeMismatchError
-from cafs.model.descriptor import Descriptor
-from cafs.model.digest import Digest, Hasher
+from cafs.errors import NotFoundError
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
-from cafs.store.environment import Environment
+from cafs.store import locking
+from cafs.store.environment import Environment, after
+from cafs.store.files import storage_error
+from cafs.store.locking import SpanLock
 from cafs.store.records import Packed, hashed
 from cafs.store.streams import Stream, Streams
-
-_CHUNK: Final = 1 << 20
-"""Bytes read at once when a partial is hashed again."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadRecord:
     """Since when an upload exists, in ns since the epoch, and what it is going to be."""
 
+    id: str
     started_ns: int
     media_type: str
 
 
-class Gate(Protocol):
-    """What a writer hands its stream to."""
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that is under way, or was left.
 
-    @abstractmethod
-    async def admit(
-        self,
-        key: StreamKey,
-        *,
-        media_type: str,
-        claims: Sequence[Digest] = (),
-        size: int | None = None,
-        name: str,
-        hashed: Hasher | None = None,
-    ) -> Descriptor:
-        """Verify a whole stream and make it a blob."""
+    ``key`` is the stream that holds its bytes, ``size`` how many there are, ``started_ns`` since
+    when it exists, since the epoch. ``active`` says that a writer has it, in whichever process.
+    """
 
-
-class _State(enum.Enum):
-    OPEN = enum.auto()
-    CLOSED = enum.auto()
-    COMMITTED = enum.auto()
-    CANCELLED = enum.auto()
+    id: str
+    key: StreamKey
+    started_ns: int
+    media_type: str
+    size: int
+    active: bool
 
 
-class BlobWriter:
-    """Writes one blob from front to back (B-4).
+class Held:
+    """An upload that this process alone has, until ``release``.
 
-    Close it, commit it or cancel it. A closed one can be resumed by its ``id``.
+    ``stream`` holds its bytes.
 
     Concurrency: one task at a time.
     """
 
     def __init__(
-        self, uploads: "Uploads", gate: Gate, identity: str, record: UploadRecord, stream: Stream
+        self, uploads: "Uploads", record: UploadRecord, stream: Stream, lock: SpanLock
     ) -> None:
-        self.id = identity
+        self.id = record.id
         self.started_ns = record.started_ns
+        self.media_type = record.media_type
+        self.stream = stream
         self._uploads = uploads
-        self._gate = gate
-        self._media_type = record.media_type
-        self._stream = stream
-        self._hasher = Hasher()
-        self._state = _State.OPEN
+        self._lock = lock
 
-    @property
-    def size(self) -> int:
-        """Bytes written so far, by all writers of this upload."""
-        return self._hasher.size
+    def release(self) -> None:
+        """Let others have it; a second call does nothing."""
+        self._lock.release()
 
-    async def catch_up(self, size: int) -> None:
-        """Hash what an earlier writer wrote (B-15): hashes cannot be put down and taken up again.
+    async def forget(self) -> None:
+        """Remove its record, when something has become of its bytes.
 
-        Cancellation: the writer is useless.
+        Cancellation: no effect; it is carried through.
         """
-        while self.size < size:
-            data = await self._stream.read(self.size, min(_CHUNK, size - self.size))
-            if not data:
-                raise NotFoundError(f"upload {self.id}: its bytes have vanished")
-            await trio.to_thread.run_sync(self._hasher.update, data)
-
-    async def write(self, data: bytes) -> None:
-        """Append bytes.
-
-        Raises:
-            trio.ClosedResourceError: closed, committed or cancelled.
-            StorageFullError: the disk is full; close the writer, and resume it later.
-
-        Cancellation: all or nothing.
-        """
-        self._check_open()
-        await trio.to_thread.run_sync(self._write, data)
-
-    def _write(self, data: bytes) -> None:
-        self._stream.write_sync(self.size, data)
-        self._hasher.update(data)
-
-    async def close(self) -> None:
-        """Let go of the upload, which stays resumable. Twice is once.
-
-        Raises:
-            trio.ClosedResourceError: it was committed.
-
-        Cancellation: no effect.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._state is _State.COMMITTED:
-            raise trio.ClosedResourceError(f"upload {self.id} is committed")
-        if self._state is _State.OPEN:
-            self._state = _State.CLOSED
-
-    async def commit(self, digest: Digest | None, size: int | None) -> Descriptor:
-        """Verify what was written, and make it a blob (B-5, B-16).
-
-        Args:
-            digest: what it must be, of any algorithm; None when nobody said.
-            size: bytes that there must be; None when nobody said.
-
-        Raises:
-            SizeMismatchError: there are more or fewer; the upload goes on.
-            DigestMismatchError: other bytes; they are in quarantine, the upload is gone.
-            trio.ClosedResourceError: closed, committed or cancelled.
-
-        Cancellation: all or nothing; an upload that remains can be committed again.
-        """
-        self._check_open()
-        if size is not None and size != self.size:
-            raise SizeMismatchError(f"upload {self.id}", expected=size, actual=self.size)
-        await self._stream.set_size(self.size)
-        try:
-            descriptor = await self._gate.admit(
-                self._stream.key,
-                media_type=self._media_type,
-                claims=() if digest is None else (digest,),
-                name=f"upload {self.id}",
-                hashed=self._hasher,
-            )
-        except DigestMismatchError:
-            self._state = _State.CANCELLED
-            await self._uploads.forget(self.id)
-            raise
-        self._state = _State.COMMITTED
-        await self._uploads.forget(self.id)
-        return descriptor
-
-    async def cancel(self) -> None:
-        """Throw the upload away; what was committed stays. Any number of times.
-
-        Cancellation: no effect; it is carried through, so that it can clean up after one.
-        """
-        if self._state in {_State.COMMITTED, _State.CANCELLED}:
-            return
         with trio.CancelScope(shield=True):
-            await self._stream.discard()
             await self._uploads.forget(self.id)
-        self._state = _State.CANCELLED
 
-    def _check_open(self) -> None:
-        if self._state is not _State.OPEN:
-            raise trio.ClosedResourceError(f"upload {self.id} is {self._state.name.lower()}")
+    async def remove(self) -> None:
+        """Remove its bytes, then its record.
+
+        Cancellation: no effect; it is carried through.
+        """
+        with trio.CancelScope(shield=True):
+            await self.stream.discard()
+            await self._uploads.forget(self.id)
+
+    async def remove_unheld(self) -> None:
+        """Remove it after ``release``, unless somebody else has it now.
+
+        Cancellation: no effect; it is carried through.
+        """
+        with trio.CancelScope(shield=True):
+            await self._uploads.discard(self.id)
 
 
 class Uploads:
@@ -183,49 +103,127 @@ class Uploads:
     Concurrency: any number of tasks and processes; one writer an upload.
     """
 
-    def __init__(self, index: Environment, streams: Streams) -> None:
+    def __init__(self, index: Environment, streams: Streams, locks: Path) -> None:
         self._index = index
         self._streams = streams
+        self._locks = locks
         self._table = index.table("uploads")
         self._packed = Packed(UploadRecord)
 
-    async def create(self, gate: Gate, media_type: str) -> BlobWriter:
+    async def create(self, media_type: str) -> Held:
         """Begin an upload: its record comes before its bytes."""
-        identity = str(uuid.uuid4())
-        record = UploadRecord(time.time_ns(), media_type)
+        record = UploadRecord(str(uuid.uuid4()), time.time_ns(), media_type)
         value = self._packed.pack(record)
-        await self._index.commit(lambda batch: batch.put(self._table, _key(identity), value))
-        stream = await self._streams.open(_stream(identity), None)
-        return BlobWriter(self, gate, identity, record, stream)
+        lock = self._hold(record.id)
+        try:
+            await self._index.commit(lambda batch: batch.put(self._table, _key(record.id), value))
+            stream = await self._streams.open(_stream(record.id), None)
+            return Held(self, record, stream, lock)
+        except BaseException:
+            lock.release()
+            raise
 
-    async def resume(self, gate: Gate, identity: str) -> BlobWriter:
-        """Go on with an upload where its bytes end.
+    async def resume(self, identity: str) -> Held:
+        """An upload that was left.
 
         Raises:
             NotFoundError: no such upload.
+            trio.BusyResourceError: somebody else is writing it.
         """
+        lock = self._hold(identity)
+        try:
+            record = self._record(identity)
+            stream = await self._streams.open(_stream(identity), None)
+            return Held(self, record, stream, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def _record(self, identity: str) -> UploadRecord:
         record = self._packed.unpack(self._index.get(self._table, _key(identity)))
         if record is None:
             raise NotFoundError(f"no upload {identity}")
-        stream = await self._streams.open(_stream(identity), None)
-        writer = BlobWriter(self, gate, identity, record, stream)
-        first = next(iter(stream.present()), Span(0, 0))
-        await writer.catch_up(first.stop if first.start == 0 else 0)
-        return writer
+        return record
+
+    def all(self) -> list[Upload]:
+        """The uploads that there are, oldest first. Reads the disk; for worker threads.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        with self._index.read() as snapshot:
+            rows = [raw for _, raw in snapshot.scan(self._table, b"", after(b""))]
+        records = [record for raw in rows if (record := self._packed.unpack(raw)) is not None]
+        return [self._told(each) for each in sorted(records, key=lambda each: each.started_ns)]
+
+    def _told(self, record: UploadRecord) -> Upload:
+        key = _stream(record.id)
+        stream = self._streams.find(key)
+        size = 0 if stream is None else sum(span.length for span in stream.present())
+        active = self._is_held(record.id)
+        return Upload(record.id, key, record.started_ns, record.media_type, size, active)
+
+    def _is_held(self, identity: str) -> bool:
+        try:
+            with self._locks.open("r+b", buffering=0) as file:
+                return locking.is_locked(file.fileno(), _place(identity))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise storage_error(error, f"looking after upload {identity}") from error
+
+    async def discard(self, identity: str) -> bool:
+        """Throw away an upload that was left; whether there was one, and nobody is writing it.
+
+        Raises:
+            StorageError: the disk failed.
+
+        Cancellation: all or nothing; once begun it is carried through.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        lock = self._try_hold(identity)
+        if lock is None:
+            return False
+        removed = False
+        with lock, trio.CancelScope(shield=True):
+            if self._index.get(self._table, _key(identity)) is not None:
+                stream = self._streams.find(_stream(identity))
+                if stream is not None:
+                    await stream.discard()
+                await self.forget(identity)
+                removed = True
+        return removed
 
     async def forget(self, identity: str) -> None:
         """Remove the record of an upload that is over.
 
-        Cancellation: no effect; it is carried through.
+        Cancellation: all or nothing; once begun it is carried through.
         """
-        with trio.CancelScope(shield=True):
-            await self._index.commit(
-                lambda batch: batch.delete(self._table, _key(identity)), urgent=True
-            )
+        await self._index.commit(
+            lambda batch: batch.delete(self._table, _key(identity)), urgent=True
+        )
+
+    def _hold(self, identity: str) -> SpanLock:
+        lock = self._try_hold(identity)
+        if lock is None:
+            raise trio.BusyResourceError(f"upload {identity} is being written")
+        return lock
+
+    def _try_hold(self, identity: str) -> SpanLock | None:
+        try:
+            return locking.try_lock(self._locks, _place(identity), create=True)
+        except OSError as error:
+            raise storage_error(error, f"locking upload {identity}") from error
 
 
 def _key(identity: str) -> bytes:
     return hashed(identity)
+
+
+def _place(identity: str) -> Span:
+    """The byte of the file of locks that is an upload's."""
+    place = int.from_bytes(_key(identity)[:6], "big")
+    return Span(place, place + 1)
 
 
 def _stream(identity: str) -> StreamKey:
