@@ -21,6 +21,8 @@ VERBS: Final = (
     "resolve",
     "ls",
     "cat",
+    "pin",
+    "unpin",
     "status",
     "inflight",
     "cancel",

@@ -69,16 +69,19 @@ class Pins:
 
     def _items(self) -> Iterator[Item]:
         for pin in self.all():
-            if pin.item is None:
-                latest = self._references.latest_of(pin.source)
-                if latest is not None:
-                    also = [Digest.parse(text) for text in pin.record.digests]
-                    yield from self._belongings.items(latest, also)
-                continue
-            yield pin.item
-            if pin.item.digest is not None:
+            yield from self.of(pin)
+            if pin.item is not None and pin.item.digest is not None:
                 # A blob in which the disk changed a byte is a stream until it is whole again.
                 yield Item.stream(raw_stream(pin.item.digest))
+
+    def of(self, pin: Pin) -> set[Item]:
+        """What a pin is on, as far as it is in the store."""
+        if pin.item is not None:
+            return {pin.item}
+        latest = self._references.latest_of(pin.source)
+        if latest is None:
+            return set()
+        return self._belongings.items(latest, [Digest.parse(each) for each in pin.record.digests])
 
     def all(self) -> list[Pin]:
         """Every pin, in the order in which they were made."""
@@ -129,6 +132,13 @@ class Pins:
         Cancellation: all or nothing.
         """
         return await self._delete(_REF + hashed(source))
+
+    async def end(self, pin: Pin) -> bool:
+        """End a pin, as ``all`` tells it; whether it was there.
+
+        Cancellation: all or nothing.
+        """
+        return await self._delete(_REF + pin.source if pin.item is None else _ITEM + pin.item.key)
 
     async def _put(self, key: bytes, record: PinRecord) -> None:
         value = self._packed.pack(record)
