@@ -12,20 +12,13 @@ from typing import Final
 
 import trio
 
-from cafs.errors import (
-    CafsError,
-    ContentError,
-    DeadlineError,
-    RefusedError,
-    SizeMismatchError,
-    UnsupportedError,
-)
+from cafs.errors import CafsError, DeadlineError, RefusedError
 from cafs.fetch.blaming import Blame
 from cafs.fetch.depositing import Deposit
-from cafs.fetch.filling import Filling
 from cafs.fetch.flight import Flight
 from cafs.fetch.interfaces import Source
-from cafs.fetch.judging import Terms, judge, wrong_size
+from cafs.fetch.judging import Terms, judge
+from cafs.fetch.landing import Landing
 from cafs.fetch.means import Means
 from cafs.fetch.planning import worth
 from cafs.fetch.recovering import Recovery, Try
@@ -42,8 +35,6 @@ from cafs.transport.interfaces import Request, Response
 _PARTIAL: Final = 206
 _POLL_S: Final = (0.002, 0.1)
 """How often a span that another process fetches is looked at: at first, and at last."""
-_PATIENT_S: Final = 1.0
-"""How long a body may come before it is asked whether another source would be much faster."""
 
 
 class Downloader:
@@ -66,6 +57,7 @@ class Downloader:
         self.first_url = ""
         """The URL of the source that it is from."""
         self._means = means
+        self._landing = Landing(terms, self.deposit, self.sources, self.blame, means=means)
         self._scouting = Scouting()
         self._recovery = Recovery(
             terms, self.sources, ratings=means.ratings, policy=means.policy, metrics=means.metrics
@@ -139,11 +131,8 @@ class Downloader:
 
     @property
     def unsure(self) -> bool:
-        """Whether the size may yet turn out to be another: nobody promised one, and a pin decides.
-
-        Without a pin it is known when a whole response has come.
-        """
-        return self.size is None or (self.terms.pinned and self.terms.size is None)
+        """Whether the size may yet turn out to be another; as ``Landing.unsure``."""
+        return self._landing.unsure
 
     def gap(self, host: str) -> int:
         """The most bytes that cost less than another request to the host."""
@@ -193,7 +182,7 @@ class Downloader:
                 timed = Timed(response, _patience_s(attempt))
                 async with slot.paced(timed) as paced:
                     with self._means.ratings.sending(host):
-                        await self._receive_checked(flight, attempt, paced, timed)
+                        await self._landing.receive(flight, attempt, paced, timed)
 
     async def _open(self, flight: Flight, attempt: Try) -> Response | None:
         """A response whose body the flight can use; None when it cannot use any."""
@@ -204,7 +193,7 @@ class Downloader:
 
     async def _ask(self, flight: Flight, attempt: Try) -> Response | None:
         if flight.single:
-            await self._begin(flight)
+            await self._landing.begin(flight)
         if self._lent(flight, attempt.gap) and self.first is not None:
             response, self.first = self.first, None
         else:
@@ -256,98 +245,8 @@ class Downloader:
         # The whole came, and nothing else is under way: it is used, not thrown away.
         flight.single = True
         flight.span = Span(0, self.size or 0)
-        await self._begin(flight)
+        await self._landing.begin(flight)
         return True
-
-    async def _begin(self, flight: Flight) -> None:
-        """Begin at 0. What came of another response is forgotten, unless it is of one version."""
-        flight.position = 0
-        if self.unsure and self.size is not None:
-            # Its size was that of a whole that was wrong, or that another source may contradict.
-            self.deposit.size = None
-            flight.span = Span(0, self.terms.limit + 1)
-            await self._forget()
-        elif not self.terms.steady and self.deposit.present():
-            await self._forget()
-
-    async def _forget(self) -> None:
-        await self.deposit.forget()
-        self.blame.forget()
-
-    async def _receive_checked(
-        self, flight: Flight, attempt: Try, response: Response, timed: Timed
-    ) -> None:
-        try:
-            await self._receive(flight, attempt, response, timed)
-        except SizeMismatchError:
-            raise
-        except ContentError:
-            # What came is known to be damaged, and nobody will check it again.
-            await self._forget()
-            raise
-
-    async def _receive(
-        self, flight: Flight, attempt: Try, response: Response, timed: Timed
-    ) -> None:
-        """Bring what the response has of the gap: it may be less, which is no failure."""
-        number, pinned = attempt.number, self.terms.pinned
-        filling = Filling(
-            flight=flight,
-            write=self.deposit.write,
-            budget=self._means.budget,
-            piece=self.blame.begin(number, flight.position) if pinned else None,
-            name=self.terms.name,
-        )
-        answered = response.head.span
-        if flight.single:
-            stop = flight.span.stop if answered is None else answered.stop
-        else:
-            stop = attempt.gap.stop if answered is None else min(attempt.gap.stop, answered.stop)
-        unsized = answered is None and self.size is None
-
-        def leave(reached: int) -> bool:
-            rest = stop - reached
-            if timed.waited_s < _PATIENT_S or not rest or not pinned or unsized:
-                return False
-            rate = timed.received / timed.waited_s
-            # Of a whole response, another source would have to begin again.
-            anew = stop if flight.single else rest
-            return self.sources.worth_leaving(number, attempt.others, rest, rate, anew)
-
-        complete = False
-        try:
-            if self.deposit.awaits(Span(flight.position, stop)):
-                write = self.deposit.write_whole
-                complete = await filling.take_whole(response, self._bound, write, leave)
-            elif flight.single:
-                complete = await filling.take_all(response, self._bound, leave)
-            else:
-                await filling.take_until(response, stop, leave)
-        finally:
-            self._means.ratings.received(
-                self.sources.host(number), timed.received, timed.waited_s, trio.current_time()
-            )
-        if complete:
-            await self._complete(flight)
-        if complete or flight.position >= stop:
-            self.sources.accept(number)
-
-    async def _complete(self, flight: Flight) -> None:
-        """The whole response has come: the size is known, or confirmed."""
-        if self.size is not None and flight.position != self.size:
-            raise wrong_size(self.terms, self.size, flight.position)
-        if self.size is None:
-            await self.deposit.set_size(flight.position)
-        flight.span = Span(0, flight.position)
-
-    def _bound(self, length: int) -> None:
-        if self.size is not None and length > self.size:
-            raise wrong_size(self.terms, self.size, length)
-        if length > self.terms.limit:
-            raise UnsupportedError(
-                f"{self.terms.name}: the source tells no size, and sends more than "
-                f"{self.terms.limit} bytes"
-            )
 
 
 def _patience_s(attempt: Try) -> float:
