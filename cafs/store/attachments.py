@@ -115,7 +115,8 @@ class Attachments:
         if known is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
             return known
-        return await self._recent.commit(change)
+        # Without it nothing that is new to the kernel can be looked up, be it all here.
+        return await self._recent.commit(change, urgent=True)
 
     def _allocate(self, batch: Batch, mount: int, count: int) -> int:
         record = self._tables.get(batch, mount)

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from cafs.errors import StorageError
+from cafs.errors import StorageError, StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.span import SpanSet
 from cafs.store.files import storage_error
@@ -72,6 +72,22 @@ class Checkpointer:
                 await self.checkpoint()
             except StorageError as error:
                 _LOG.warning("store.checkpoint.failed error=%s", error.line)
+
+    async def end(self) -> None:
+        """Checkpoint for the last time; a full disk keeps nobody from ending.
+
+        What it then has no room to record only a power cut loses, and the next checkpoint of any
+        process records it.
+
+        Raises:
+            StorageError: the disk failed; what may be lost is forgotten.
+
+        Cancellation: as ``checkpoint``.
+        """
+        try:
+            await self.checkpoint()
+        except StorageFullError as error:
+            _LOG.info("store.checkpoint.failed error=%s", error.line)
 
     async def checkpoint(self) -> None:
         """Make all that is recorded outlive a power cut.

@@ -23,6 +23,8 @@ import trio
 from typing_extensions import override
 
 from cafs.errors import StorageError, StorageFullError
+from cafs.store import reader_slots
+from cafs.store.files import storage_error
 from cafs.store.grouping import Grouping
 
 T = TypeVar("T")
@@ -183,7 +185,13 @@ class Environment:
     """
 
     def __init__(
-        self, path: Path, tables: Mapping[str, int], *, synced: bool, make_room: Callable[[], bool]
+        self,
+        path: Path,
+        tables: Mapping[str, int],
+        *,
+        synced: bool,
+        make_room: Callable[[], bool],
+        full: Callable[[], bool] = lambda: False,
     ) -> None:
         """Open, creating what is missing. Blocks; belongs in a thread.
 
@@ -192,6 +200,7 @@ class Environment:
             tables: the version of the records of each table, by name.
             synced: whether a commit outlives a power cut. Without, it outlives the process.
             make_room: frees some disk space; whether there was anything to free.
+            full: whether the disk is taken for full, so that only urgent changes are made.
 
         Raises:
             BrokenEnvironmentError: damaged.
@@ -200,8 +209,13 @@ class Environment:
         """
         self.path = path
         self._make_room = make_room
+        self._full = full
         self._limiter = trio.CapacityLimiter(1)
         self._grouping: Grouping[Batch] = Grouping(self.apply, self._limiter)
+        try:
+            reader_slots.settle(path / "lock.mdb", READERS, make_room)
+        except OSError as error:
+            raise storage_error(error, f"{path}: its readers have no room") from error
         try:
             self._environment = lmdb.Environment(
                 str(path),
@@ -264,8 +278,14 @@ class Environment:
         """
         if (self.path / "data.mdb").stat().st_size >= length:
             return
+        self.grow(name, length)
+
+    def grow(self, name: str, length: int) -> None:
+        """Let the file grow by room for small changes; as ``reserve``."""
         table = self._tables[name]
-        self._apply(lambda batch: batch.put(table, _ROOM, bytes(length)))
+        # What one change lets go of only the next but one may use.
+        for value in (bytes(length), b""):
+            self._apply(partial(_put, table=table, value=value))
         self._apply(lambda batch: batch.delete(table, _ROOM))
 
     def table(self, name: str) -> Table:
@@ -314,12 +334,17 @@ class Environment:
 
         Args:
             change: called once, or once more after room was made; short, without I/O of its own.
-            urgent: removes things, so it is worth the ballast when the disk is full.
+            urgent: removes things, or a mount cannot go on without it: it is worth the ballast when
+                the disk is full.
 
         Raises:
             StorageFullError: the disk is full; nothing has changed.
             StorageError: the commit failed; nothing has changed.
         """
+        if not urgent and self._full():
+            raise StorageFullError(
+                f"{self.path}: the disk is full", hint="free space on the store's disk"
+            )
         try:
             return self._apply(change)
         except StorageFullError:
@@ -340,8 +365,11 @@ class Environment:
 
         Cancellation: all or nothing; once begun it is carried through.
         """
-        if not urgent:
+        try:
             return await self._grouping.commit(change)
+        except StorageFullError:
+            if not urgent:
+                raise
         return await trio.to_thread.run_sync(
             partial(self.apply, change, urgent=urgent), limiter=self._limiter
         )
@@ -364,6 +392,10 @@ def _no_space(code: int, path: Path) -> bool:
         return code in {errno.ENOSPC, errno.EDQUOT}
     info = os.statvfs(path)
     return info.f_bavail * info.f_frsize < _CUT_SHORT
+
+
+def _put(batch: Batch, table: Table, value: bytes) -> None:
+    batch.put(table, _ROOM, value)
 
 
 def after(prefix: bytes) -> bytes:

@@ -11,7 +11,7 @@
     quarantine/             what failed verification, each with a note
     leases/                 files that a holder keeps flocked; ``readers``: see ``precedence``;
                             ``arrivals``: see ``Streams.try_lock_new``; ``uploads``: see ``uploads``
-    ballast                 space to delete first when the disk is full
+    ballast                 space to let go of first when the disk is full; see ``ballast``
 
 Everything here blocks; it belongs in a thread.
 """
@@ -24,13 +24,12 @@ from typing import Final
 
 from cafs.errors import StorageError
 from cafs.model.digest import Digest
+from cafs.store.ballast import Ballast
 from cafs.store.files import storage_error, sync_directory
 from cafs.store.locking import flock
 
 VERSION: Final = 1
 """Version of this layout. A store of a newer one is refused."""
-BALLAST: Final = 16 << 20
-"""Bytes kept back, so that removing things from a full disk can write what it must."""
 _SHARED: Final = 64
 """Bytes of the file ``users``, which hold the name of a namespace or nothing."""
 _FOLDERS: Final = ("blobs/sha256", "streams", "quarantine", "leases", "index")
@@ -53,7 +52,7 @@ class Layout:
         self.index = root / "index"
         self.recent = root / f"recent-{boot_id}"
         self.quarantine = root / "quarantine"
-        self.ballast = root / "ballast"
+        self.ballast = Ballast(root / "ballast")
         self.leases = root / "leases"
         self.checkpoint_lock = self.leases / "checkpoint"
         self.arrivals = self.leases / "arrivals"
@@ -66,14 +65,6 @@ class Layout:
         """Where one incarnation of a stream lies; the random ``file`` is never used again."""
         name = key.hex()
         return self.root / "streams" / name[:2] / f"{name}.{file.hex()}"
-
-    def make_room(self) -> bool:
-        """Delete the ballast; whether it was there."""
-        try:
-            self.ballast.unlink()
-        except FileNotFoundError:
-            return False
-        return True
 
     def free_bytes(self) -> int:
         """Bytes that this user may still write on the store's disk.
@@ -123,7 +114,7 @@ class Layout:
             for other in self.root.glob("recent-*"):
                 if other != self.recent:
                     shutil.rmtree(other)
-            self._fill_ballast()
+            self.ballast.fill()
         except OSError as error:
             raise storage_error(error, f"{self.root}: cannot be prepared") from error
 
@@ -149,15 +140,6 @@ class Layout:
                 f"{self.root}: written by a newer cafs (layout {text}, known up to {VERSION})",
                 hint="upgrade cafs, or choose another store",
             )
-
-    def _fill_ballast(self) -> None:
-        if self.ballast.exists() or self.free_bytes() < 4 * BALLAST:
-            return
-        descriptor = os.open(self.ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(descriptor, 0, BALLAST)
-        finally:
-            os.close(descriptor)
 
 
 def _write_new(path: Path, data: bytes) -> None:

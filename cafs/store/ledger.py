@@ -49,6 +49,10 @@ class Ledger:
         """The file in which content that has no stream yet is locked."""
         return self._layout.arrivals
 
+    def full(self) -> bool:
+        """Whether the disk is taken for full: what is left is for other things than bytes."""
+        return self._layout.ballast.full()
+
     def record(self, key: StreamKey) -> StreamRecord | None:
         """The stream's record, None when the stream is not known."""
         raw = self._index.get(self._streams, bytes.fromhex(key))

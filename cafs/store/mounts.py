@@ -81,7 +81,8 @@ class Mounts:
                     mount = self._recent.apply(
                         lambda batch: self._find_or_make(
                             batch, MountRecord(description, _FIRST, key, view), made=lease is None
-                        )
+                        ),
+                        urgent=True,
                     )
                     undo.pop_all()
         except OSError as error:
@@ -243,7 +244,7 @@ class Mounts:
             if self._tables.get(batch, mount) is not None:
                 batch.put(self._tables.settings, pack_number(mount), settings)
 
-        await self._recent.commit(change)
+        await self._recent.commit(change, urgent=True)
 
     def resolved(self, mount: int, key: str) -> Resolved | None:
         """What a ref means for the life of a mount, None when it has not been resolved in it."""
@@ -268,7 +269,7 @@ class Mounts:
                 batch.put(self._tables.resolved, place, value)
             return resolved
 
-        return await self._recent.commit(change)
+        return await self._recent.commit(change, urgent=True)
 
     def close(self) -> None:
         """Let go of the leases that this process took."""

@@ -3,7 +3,9 @@
 Everything here blocks; it belongs in a thread.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,8 @@ from cafs.store.trees import Trees
 
 _RESERVE: Final = 1 << 20
 """Bytes in which mounts go on to hand out inodes when the disk is full: thousands."""
+_HERITAGE: Final = 1 << 19
+"""Bytes of the ballast that become room in an environment when it is let go of."""
 INDEX: Final = {
     "aliases": 1,
     "blobs": 1,
@@ -102,11 +106,34 @@ def open_environments(
             raise
         recent = _remade_recent(layout)
     held.callback(recent.close)
+    # Where other programs fill the disk too, what the ballast was is theirs in a moment.
+    for environment, table in ((index, "documents"), (recent, "snapshots")):
+        layout.ballast.heirs.append(partial(_inherit, environment, table))
     return index, recent
 
 
+def _inherit(environment: Environment, table: str) -> None:
+    with suppress(StorageFullError):  # then it is what there was before
+        environment.grow(table, _HERITAGE)
+
+
+def _open(layout: Layout, path: Path, tables: Mapping[str, int], *, synced: bool) -> Environment:
+    """Open an environment, at the price of the ballast if there is no room for a new table."""
+
+    def opened() -> Environment:
+        make_room, full = layout.ballast.drop, layout.ballast.full
+        return Environment(path, tables, synced=synced, make_room=make_room, full=full)
+
+    try:
+        return opened()
+    except StorageFullError:
+        if not layout.ballast.drop():
+            raise
+        return opened()
+
+
 def _open_recent(layout: Layout) -> Environment:
-    recent = Environment(layout.recent, RECENT, synced=False, make_room=layout.make_room)
+    recent = _open(layout, layout.recent, RECENT, synced=False)
     with suppress(StorageFullError):  # then it is too late for that, and what is here is read
         recent.reserve("snapshots", _RESERVE)
     return recent
@@ -121,7 +148,7 @@ def _remade_recent(layout: Layout) -> Environment:
 
 
 def _open_index(layout: Layout) -> Environment:
-    return Environment(layout.index, INDEX, synced=True, make_room=layout.make_room)
+    return _open(layout, layout.index, INDEX, synced=True)
 
 
 def _remade_index(layout: Layout) -> Environment:

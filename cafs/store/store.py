@@ -152,13 +152,14 @@ async def open_store(
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(checkpointer.run)
+                nursery.start_soon(layout.ballast.keep)
                 nursery.start_soon(store.trees.purge, unused)
                 try:
                     yield store
                 finally:
                     nursery.cancel_scope.cancel()
                     with trio.CancelScope(shield=True):
-                        await checkpointer.checkpoint()
+                        await checkpointer.end()
         except BaseExceptionGroup as group:
             if len(group.exceptions) != 1:
                 raise

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from cafs.errors import SizeMismatchError
+from cafs.errors import SizeMismatchError, StorageFullError
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
@@ -124,6 +124,11 @@ class Stream:
         size = self.size
         if size is not None and span.stop > size:
             raise ValueError(f"stream {self.key}: {span} lies beyond its {size} bytes")
+        if self._shelf.ledger.full():
+            raise StorageFullError(
+                f"writing stream {self.key}: the disk is full",
+                hint="free space on the store's disk",
+            )
         try:
             while not self._fill(span, memoryview(data)):
                 pass

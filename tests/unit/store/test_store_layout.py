@@ -11,7 +11,8 @@ import pytest
 
 from cafs.errors import StorageError
 from cafs.model.digest import EMPTY
-from cafs.store.layout import BALLAST, Layout, Usage, check_type, file_system_type
+from cafs.store.ballast import LARGEST as BALLAST
+from cafs.store.layout import Layout, Usage, check_type, file_system_type
 from cafs.store.store import Store, open_store
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "store"
@@ -170,10 +171,11 @@ async def test_the_ballast_is_made_when_there_is_room(store: Store) -> None:
 
 async def test_the_ballast_is_made_again_after_it_was_used(tmp_path: Path) -> None:
     async with open_store(tmp_path):
-        assert Layout(tmp_path, "x").make_room()
-        assert not Layout(tmp_path, "x").make_room()
+        assert Layout(tmp_path, "x").ballast.drop()
+        assert not Layout(tmp_path, "x").ballast.drop()
+        assert Layout(tmp_path, "x").ballast.spent()
     async with open_store(tmp_path):
-        assert (tmp_path / "ballast").exists()
+        assert (tmp_path / "ballast").stat().st_size == BALLAST
 
 
 async def test_records_of_another_boot_are_deleted(tmp_path: Path) -> None:
