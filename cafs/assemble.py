@@ -183,6 +183,7 @@ async def open_system_in(
             offline=settings.offline,
             policy=retries,
             pacing=settings.pacing,
+            look_in=settings.look_in,
         ) as fetcher,
     ):
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)

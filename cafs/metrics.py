@@ -9,6 +9,7 @@ from typing import Final
 
 DECLARED: Final = {
     "fetch.bytes": "bytes received from sources",
+    "fetch.found": "bytes copied from other stores on this machine, and not fetched",
     "fetch.requests": "requests sent to sources",
     "fetch.retries": "requests sent again after a failure",
     "fetch.joined": "reads that waited for a fetch that was under way",

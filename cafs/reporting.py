@@ -68,6 +68,7 @@ class MirrorStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole. Counters are those of ``cafs.metrics``, since the worker started.
 
+    ``fetched`` bytes came from sources, ``found`` ones from other stores on this machine.
     ``hit_rate`` is the part of reads that found their bytes in the store, None before the first.
     ``requests`` counts what the kernel asked the worker, by operation: what is answered from the
     kernel's caches is not among them.
@@ -81,6 +82,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     store: str
     store_free: int
     fetched: int
+    found: int
     hit_rate: float | None
     refs: tuple[RefStatus, ...]
     inflight: tuple[FetchStatus, ...]
@@ -181,6 +183,7 @@ def status(
         store=str(store.path),
         store_free=store.free_bytes(),
         fetched=counters["fetch.bytes"],
+        found=counters["fetch.found"],
         hit_rate=round(counters["fetch.hits"] / reads, 4) if reads else None,
         refs=tuple(refs),
         inflight=inflight,

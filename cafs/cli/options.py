@@ -30,6 +30,12 @@ _FLAGS: Final[dict[str, click.Option]] = {
             type=_PATH(file_okay=False),
             help="Directory of the local store.  [default: cafs/store in the user's cache]",
         ),
+        click.Option(
+            ["--look-in"],
+            type=_PATH(file_okay=False),
+            multiple=True,
+            help="Look in this store or OCI layout before anything is fetched.",
+        ),
         click.Option(["--offline"], is_flag=True, help="Use what is local; ask no source."),
         click.Option(
             ["--deadline"],
@@ -63,7 +69,7 @@ _FLAGS: Final[dict[str, click.Option]] = {
         click.Option(["--dev"], is_flag=True, help="Show device nodes."),
     )
 }
-SOURCES: Final = ("config", "store", "offline", "deadline", "pull", "ca_bundle")
+SOURCES: Final = ("config", "store", "look_in", "offline", "deadline", "pull", "ca_bundle")
 """Flags of every verb that may fetch."""
 HOSTS: Final = ("dynamic", "allow_hosts")
 """Flags of verbs that take refs by path."""

@@ -251,6 +251,8 @@ def _show(seen: _Seen) -> None:
             f"fetched {size(found.fetched)} in {requests} requests; "
             f"{found.hit_rate:.0%} of reads found their bytes in the store"
         )
+    if found.found:
+        say(f"found {size(found.found)} in other stores on this machine")
     _show_refs(found.refs)
     _show_mirrors(found.mirrors)
     for line in _failures(seen.mount_point) if seen.mount_point is not None else ():

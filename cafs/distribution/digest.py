@@ -60,7 +60,7 @@ class Digests:
 
         Cancellation: what has been fetched stays.
         """
-        known = self._store.blobs.stat(digest)
+        known = await self._fetcher.find(digest, patience)
         if known is not None:
             part = Part(media_type=known.media_type, size=known.size, digest=known.digest, urls=())
             return await self._fetcher.content(part, (), name=str(digest))

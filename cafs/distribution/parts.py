@@ -92,7 +92,7 @@ class UrlParts:
 
         Cancellation: no effect.
         """
-        known = self._store.blobs.stat(pin)
+        known = await self._fetcher.find(pin)
         if known is not None:
             return Part(media_type=known.media_type, size=known.size, digest=pin, urls=tuple(urls))
         if previous is not None and previous.digest == pin and previous.size is not None:

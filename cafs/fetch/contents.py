@@ -14,6 +14,7 @@ from cafs.errors import SizeMismatchError
 from cafs.fetch.blob import BlobContent
 from cafs.fetch.downloading import Downloader
 from cafs.fetch.failures import Failures
+from cafs.fetch.finding import Finding
 from cafs.fetch.gated import GatedContent
 from cafs.fetch.interfaces import Feed, Source
 from cafs.fetch.judging import Terms
@@ -48,6 +49,7 @@ class Contents:
         means: what all downloads share.
         failures: what failed a moment ago.
         works: where whole contents are checked.
+        finding: looks for content on this machine before it is fetched.
 
     Concurrency: any number of tasks of one trio run; nothing here awaits.
     """
@@ -59,12 +61,15 @@ class Contents:
         means: Means,
         failures: Failures,
         works: Works[None],
+        *,
+        finding: Finding,
     ) -> None:
         self._nursery = nursery
         self._store = store
         self._means = means
         self._failures = failures
         self._works = works
+        self._finding = finding
         self._lanes: WeakValueDictionary[StreamKey, Lane] = WeakValueDictionary()
         self._contents: WeakValueDictionary[StreamKey, Feed] = WeakValueDictionary()
         self._kept: LRUCache[StreamKey, Feed] = LRUCache(_KEPT)
@@ -136,7 +141,10 @@ class Contents:
         )
         lane.downloader.deposit.take = seal.take
         if terms.pinned or lane.downloader.single:
-            return GatedContent(blobs, lane, self._works, seal, self._means.metrics), lane
+            gated = GatedContent(
+                blobs, lane, self._works, seal, self._means.metrics, finding=self._finding
+            )
+            return gated, lane
         return RangedContent(lane, self._works, seal, self._means.metrics), lane
 
     def _lane(self, terms: Terms, sources: Sequence[Source]) -> Lane:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -18,6 +19,7 @@ from cafs.fetch.budget import Account, Budget
 from cafs.fetch.contents import Contents
 from cafs.fetch.decoded import DecodedContent
 from cafs.fetch.failures import Failures
+from cafs.fetch.finding import Finding
 from cafs.fetch.first_pass import LINGER_S, PASSES, FirstPass, complete_tree
 from cafs.fetch.gated import GatedContent
 from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Source
@@ -32,6 +34,8 @@ from cafs.fetch.sealing import Learned
 from cafs.fetch.slots import Slots
 from cafs.fetch.work import Works
 from cafs.metrics import Metrics
+from cafs.model.descriptor import Descriptor
+from cafs.model.digest import Digest
 from cafs.model.limits import Limits
 from cafs.model.pacing import USUAL as PACING, Pacing
 from cafs.model.record import TreeRecord
@@ -63,6 +67,7 @@ class Fetcher:
         policy: RetryPolicy,
         *,
         pacing: Pacing,
+        look_in: Sequence[Path] = (),
     ) -> None:
         self._store = store
         self._metrics = metrics
@@ -80,7 +85,10 @@ class Fetcher:
         failures = Failures()
         self._works = Works[None](nursery, failures, metrics)
         self._passes = Works[TreeRecord](nursery, failures, metrics)
-        self._contents = Contents(nursery, store, self._means, failures, self._works)
+        self._finding = Finding(store, look_in, self._works, metrics)
+        self._contents = Contents(
+            nursery, store, self._means, failures, self._works, finding=self._finding
+        )
 
     async def content(
         self,
@@ -149,6 +157,16 @@ class Fetcher:
             if not lent:
                 with trio.CancelScope(shield=True):
                     await first.aclose()
+
+    async def find(self, digest: Digest, patience: Patience = USUAL) -> Descriptor | None:
+        """Content by its digest, from the store or from another one on this machine; fetches none.
+
+        Raises:
+            CafsError: as ``Finding.find``.
+
+        Cancellation: a copy that was begun goes on for a while.
+        """
+        return await self._finding.find(digest, patience)
 
     def decoded(
         self, record: TreeRecord, stream: int, raw: Content, making: Making = ARCHIVE
@@ -277,6 +295,7 @@ async def open_fetcher(
     offline: bool = False,
     policy: RetryPolicy = _POLICY,
     pacing: Pacing = PACING,
+    look_in: Sequence[Path] = (),
 ) -> AsyncIterator[Fetcher]:
     """Open a fetcher over a store.
 
@@ -289,6 +308,7 @@ async def open_fetcher(
         policy: how failed requests are made again. Its transports should not retry by themselves:
             here it is known who waits for how long, and which source comes next.
         pacing: how many requests are made at once, and how much prefetches receive.
+        look_in: other stores and OCI layouts, where content is looked for before it is fetched.
 
     Cancellation: everything under way ends; what has come stays.
     """
@@ -298,7 +318,9 @@ async def open_fetcher(
         async with trio.open_nursery() as nursery:
             if account is not None:
                 nursery.start_soon(allowance.keep)
-            yield Fetcher(nursery, store, metrics, allowance, policy, pacing=pacing)
+            yield Fetcher(
+                nursery, store, metrics, allowance, policy, pacing=pacing, look_in=look_in
+            )
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # Nothing in the nursery raises but its body: what that raised goes out as it was.

@@ -154,6 +154,7 @@ class FirstPass:
                 work.beat()
 
     async def _make(self, work: Work[TreeRecord]) -> TreeRecord:
+        await self._raw.look_around(work.patience())
         feeder = self._raw.feed()
         try:
             kind = await self._kind(work, feeder)

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from cafs.errors import DigestMismatchError, NotFoundError
 from cafs.fetch.feeding import Forward, Reading
+from cafs.fetch.finding import Finding
 from cafs.fetch.interfaces import Feed, Feeder, Patience
 from cafs.fetch.lane import Lane
 from cafs.fetch.sealing import Seal
@@ -34,13 +35,21 @@ class GatedContent(Feed):
     """
 
     def __init__(
-        self, blobs: Blobs, lane: Lane, works: Works[None], seal: Seal, metrics: Metrics
+        self,
+        blobs: Blobs,
+        lane: Lane,
+        works: Works[None],
+        seal: Seal,
+        metrics: Metrics,
+        *,
+        finding: Finding,
     ) -> None:
         self._blobs = blobs
         self._lane = lane
         self._works = works
         self._seal = seal
         self._metrics = metrics
+        self._finding = finding
         self._blame = lane.downloader.blame
         self._verified: Digest | None = None
 
@@ -120,7 +129,16 @@ class GatedContent(Feed):
     def hopeful(self) -> bool:
         return self._blame.hopeful or self.digest() is not None
 
+    @override
+    async def look_around(self, patience: Patience) -> None:
+        if self.digest() is None and self._seal.claims:
+            terms = self._lane.terms
+            await self._finding.find(
+                self._seal.claims[0], patience, size=terms.size, media_type=self._seal.media_type
+            )
+
     async def _admit(self, work: Work[None]) -> None:
+        await self.look_around(work.patience())
         while self.digest() is None:
             try:
                 await self._once(work)

@@ -5,6 +5,8 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import trio
+
 from cafs.fetch.pulse import Pulse
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
@@ -199,6 +201,17 @@ class Feed(Content, Protocol):
 
         Cancellation: nothing is visible, or all.
         """
+
+    async def look_around(self, patience: Patience) -> None:
+        """Have it copied from elsewhere on this machine, if it is there; else do nothing.
+
+        Raises:
+            CrowdedError, DeadlineError: as ``Content.ensure``.
+
+        Cancellation: the copy goes on for a while.
+        """
+        del patience  # nothing is looked for
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def hopeful(self) -> bool:
         """Whether it was wrong, and fetching it again may bring, or has brought, the right."""

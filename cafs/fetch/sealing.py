@@ -43,8 +43,8 @@ class Seal:
         self._streams = streams
         self._key = key
         self._name = name
-        self._media_type = media_type
-        self._claims = tuple(claims)
+        self.media_type = media_type
+        self.claims = tuple(claims)
         self._metrics = metrics
         self._learned = learned
         self._lock = trio.Lock()
@@ -53,11 +53,11 @@ class Seal:
     @property
     def algorithms(self) -> tuple[str, ...]:
         """Of the claims."""
-        return tuple(claim.algorithm for claim in self._claims)
+        return tuple(claim.algorithm for claim in self.claims)
 
     def digest(self) -> Digest | None:
         """The canonical digest, when the content is in the store and was checked."""
-        for claim in self._claims:
+        for claim in self.claims:
             found = self._blobs.stat(claim)
             if found is not None:
                 return found.digest
@@ -70,7 +70,7 @@ class Seal:
         Raises:
             DigestMismatchError: what was seen is not what it must be. Nothing happens to the store.
         """
-        for claim in self._claims:
+        for claim in self.claims:
             actual = hasher.digest(claim.algorithm)
             if actual != claim:
                 raise DigestMismatchError(self._name, expected=claim, actual=actual)
@@ -101,8 +101,8 @@ class Seal:
             try:
                 descriptor = await self._blobs.admit(
                     self._key,
-                    media_type=self._media_type,
-                    claims=self._claims,
+                    media_type=self.media_type,
+                    claims=self.claims,
                     size=size,
                     name=self._name,
                     hashed=hasher,
@@ -132,8 +132,8 @@ class Seal:
             descriptor = await self._blobs.take(
                 self._key,
                 data,
-                media_type=self._media_type,
-                claims=self._claims,
+                media_type=self.media_type,
+                claims=self.claims,
                 name=self._name,
             )
             if descriptor is None:

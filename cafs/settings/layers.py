@@ -1,7 +1,9 @@
 """One source of settings at a time: a file, the environment, or the flags."""
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -38,6 +40,7 @@ class Layer:
     dev: bool | None = None
     offline: bool | None = None
     ca_bundle: Path | None = None
+    look_in: tuple[Path, ...] | None = None
     fetching: Fetching = UNSAID
 
 
@@ -72,6 +75,7 @@ def of_file(document: Document, environ: Mapping[str, str], schemes: Collection[
             "network.ca-bundle",
             _absolute(document, "network.ca-bundle", environ),
         ),
+        look_in=_folders(document, "store.look-in", environ),
         fetching=fetching(document, environ, schemes),
     )
 
@@ -110,6 +114,7 @@ def of_environment(environ: Mapping[str, str], start: Path) -> Layer:
         dev=said("CAFS_DEV", units.switch),
         offline=said("CAFS_OFFLINE", units.switch),
         ca_bundle=_bundle(ENVIRONMENT, "CAFS_CA_BUNDLE", said("CAFS_CA_BUNDLE", start.joinpath)),
+        look_in=said("CAFS_LOOK_IN", partial(_search_path, start)),
     )
 
 
@@ -145,6 +150,7 @@ def of_flags(overrides: Overrides, start: Path) -> Layer:
         ca_bundle=_bundle(
             COMMAND_LINE, "--ca-bundle", start / ca_bundle if ca_bundle is not None else None
         ),
+        look_in=tuple(start / folder for folder in overrides.look_in) or None,
         fetching=Fetching(pacing={} if limit is None else {"prefetch_rate": limit.limit}),
     )
 
@@ -189,6 +195,22 @@ def _absolute(document: Document, key: str, environ: Mapping[str, str]) -> Path 
     if text is not None and path is None:
         raise document.wrong(key, f"{text!r} must be an absolute path", hint="/… or ~/…")
     return path
+
+
+def _folders(document: Document, key: str, environ: Mapping[str, str]) -> tuple[Path, ...] | None:
+    """Several absolute paths, or such below the user's home; None when nothing is said."""
+    if not document.has(key):
+        return None
+    found = [(text, absolute(text, environ)) for text in document.texts(key)]
+    for text, path in found:
+        if path is None:
+            raise document.wrong(key, f"{text!r} must be an absolute path", hint="/… or ~/…")
+    return tuple(path for _, path in found if path is not None)
+
+
+def _search_path(start: Path, text: str) -> tuple[Path, ...]:
+    """Paths with colons between them, as in PATH; empty ones mean nothing."""
+    return tuple(start / each for each in text.split(os.pathsep) if each)
 
 
 def _bundle(source: str, key: str, path: Path | None) -> Path | None:

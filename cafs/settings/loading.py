@@ -28,6 +28,7 @@ defaults.deadline       CAFS_DEADLINE            --deadline              "60s"
 defaults.on-error       CAFS_ON_ERROR            --on-error              "fail"
 defaults.pull           CAFS_PULL                --pull                  "lock"
 store.path              CAFS_STORE               --store                 user's cache
+store.look-in           CAFS_LOOK_IN             --look-in               []
 hosts.allow             CAFS_ALLOW_HOSTS         --allow-host            []
 hosts.dynamic           CAFS_DYNAMIC             --dynamic               false
 network.offline         CAFS_OFFLINE             --offline               false
@@ -143,6 +144,7 @@ def _merged(
         dev=_first((each.dev for each in every), False),
         offline=_first((each.offline for each in every), False),
         ca_bundle=_first((each.ca_bundle for each in every), None),
+        look_in=_first((each.look_in for each in every), ()),
         mapping=mapping,
         logins=_united(each.fetching.logins for each in every),
         helpers=_united(each.fetching.helpers for each in every),

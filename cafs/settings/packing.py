@@ -80,6 +80,7 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     dev: bool
     offline: bool
     ca_bundle: bytes | None
+    look_in: tuple[bytes, ...] = ()
     mapping: tuple[MapRule, ...] = ()
     logins: tuple[_Login, ...] = ()
     helpers: tuple[HelperRule, ...] = ()
@@ -99,6 +100,7 @@ def pack(settings: Settings) -> bytes:
     values["logins"] = tuple(
         _Login(**_as_bytes(asdict(each), _LOGIN_PATHS)) for each in settings.logins
     )
+    values["look_in"] = tuple(map(os.fsencode, settings.look_in))
     return _ENCODE(_Settings(**_as_bytes(values, _PATHS)))
 
 
@@ -117,7 +119,12 @@ def unpack(raw: bytes) -> Settings:
     logins = tuple(
         HostLogin(**_as_paths(msgspec.structs.asdict(each), _LOGIN_PATHS)) for each in packed.logins
     )
-    values = msgspec.structs.asdict(packed) | {"refs": refs, "logins": logins}
+    folders = tuple(Path(os.fsdecode(each)) for each in packed.look_in)
+    values = msgspec.structs.asdict(packed) | {
+        "refs": refs,
+        "logins": logins,
+        "look_in": folders,
+    }
     return Settings(**_as_paths(values, _PATHS))
 
 

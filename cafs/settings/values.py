@@ -49,8 +49,8 @@ class Settings:
     their own. ``deadline_s`` bounds time without progress and is None exactly when ``on_error`` is
     "wait". ``store`` is absolute. ``allowed_hosts`` are the authorities (``host`` or ``host:port``)
     that may be named by path: those of refs, of mirrors, those that URLs are mapped to, and those
-    that the user's or the system's settings allow. ``ca_bundle`` is an absolute path, None for the
-    system's certificates.
+    that the user's or the system's settings allow. ``look_in`` are absolute paths of other stores
+    and OCI layouts. ``ca_bundle`` is an absolute path, None for the system's certificates.
 
     ``mapping``, ``logins``, ``helpers`` and ``plugins`` are sorted by prefix, host or scheme, which
     are unique. No secret is among them: files and variables are named, and read by who needs them.
@@ -73,6 +73,7 @@ class Settings:
     dev: bool
     offline: bool
     ca_bundle: Path | None
+    look_in: tuple[Path, ...] = ()
     mapping: tuple[MapRule, ...] = ()
     logins: tuple[HostLogin, ...] = ()
     helpers: tuple[HelperRule, ...] = ()
@@ -95,7 +96,7 @@ class Overrides:
     """What flags say; None is not said. Texts as they were typed ("20GiB", "5m").
 
     Relative paths start from the working directory. ``allow_hosts`` are added to what is allowed.
-    ``limit`` is the rate of prefetches ("50MiB/s").
+    ``look_in`` replaces what the settings say. ``limit`` is the rate of prefetches ("50MiB/s").
     """
 
     mount_point: Path | None = None
@@ -113,4 +114,5 @@ class Overrides:
     dev: bool | None = None
     offline: bool | None = None
     ca_bundle: Path | None = None
+    look_in: tuple[Path, ...] = ()
     limit: str | None = None

@@ -26,6 +26,7 @@ from cafs.store.layout import Layout
 from cafs.store.leases import Leases
 from cafs.store.ledger import Ledger
 from cafs.store.mounts import Mounts
+from cafs.store.neighbours import Neighbours
 from cafs.store.opening import enter, open_environments, put_in_order, read_boot_id
 from cafs.store.pinning import Pins
 from cafs.store.precedence import Precedence
@@ -65,14 +66,16 @@ class Store:
         self.path = layout.root
         self.streams = Streams(shelf)
         self.uploads = Uploads(index, self.streams, layout.leases / "uploads")
+        admission = Admission(layout, shelf, records)
         self.blobs = Blobs(
             layout=layout,
             files=files,
             records=records,
-            admission=Admission(layout, shelf, records),
+            admission=admission,
             uploads=self.uploads,
             demotion=demotion,
         )
+        self.neighbours = Neighbours(layout, shelf, records, admission.retire)
         self.trees = Trees(TreeTables(index))
         self.references = References(index)
         self.belongings = Belongings(layout, ledger, records, self.trees)

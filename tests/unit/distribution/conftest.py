@@ -126,10 +126,11 @@ class OpenWorld(Protocol):
         offline: bool = False,
         allowed: tuple[str, ...] = (),
         rules: tuple[MapRule, ...] = (),
+        look_in: tuple[Path, ...] = (),
     ) -> AbstractAsyncContextManager[World]:
         """``offline``: nobody may be asked. ``allowed``: hosts that settings name.
 
-        ``rules``: where URLs are asked for.
+        ``rules``: where URLs are asked for. ``look_in``: where content is looked for first.
         """
 
 
@@ -143,6 +144,7 @@ def mounted(tmp_path: Path) -> OpenWorld:
         offline: bool = False,
         allowed: tuple[str, ...] = (),
         rules: tuple[MapRule, ...] = (),
+        look_in: tuple[Path, ...] = (),
     ) -> AsyncIterator[World]:
         metrics = Metrics()
         limits = HttpLimits(connect_s=2.0, head_s=5.0, stall_s=5.0)
@@ -154,7 +156,9 @@ def mounted(tmp_path: Path) -> OpenWorld:
         try:
             async with (
                 open_store(tmp_path / "store") as store,
-                open_fetcher(store, metrics, offline=offline, policy=QUICK) as fetcher,
+                open_fetcher(
+                    store, metrics, offline=offline, policy=QUICK, look_in=look_in
+                ) as fetcher,
             ):
                 yield await _world(
                     store,

@@ -1,6 +1,7 @@
 """Content by digest: only what is checked against it is ever opened."""
 
 import gzip
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,29 @@ async def test_a_blob_that_is_no_archive_is_unsupported(world: World, origin: Or
     await world.file(world.spec(origin.put("/data", DATA), integrity=str(digest_of(DATA))))
     with pytest.raises(UnsupportedError, match="is no archive"):
         await world.digests.blob_tree(digest_of(DATA), USUAL)
+
+
+async def test_what_another_store_has_is_opened_by_its_digest_though_nothing_names_it(
+    mounted: OpenWorld, tmp_path: Path
+) -> None:
+    blobs = tmp_path / "layout" / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    digest = digest_of(TAR)
+    (blobs / digest.hex).write_bytes(TAR)
+    async with mounted(offline=True, look_in=(tmp_path / "layout",)) as world:
+        opened = await world.digests.blob_tree(digest, USUAL)
+        assert await world.paths(opened) == {"a": "/", "a/b": "content"}
+        assert await world.read(await world.digests.blob_content(digest, USUAL)) == TAR
+
+
+async def test_what_another_store_has_is_resolved_without_asking_a_source(
+    mounted: OpenWorld, origin: Origin, tmp_path: Path
+) -> None:
+    blobs = tmp_path / "layout" / "blobs" / "sha512"
+    blobs.mkdir(parents=True)
+    digest = digest_of(DATA, "sha512")
+    (blobs / digest.hex).write_bytes(DATA)
+    async with mounted(look_in=(tmp_path / "layout",)) as world:
+        spec = world.spec(origin.put("/data", DATA), integrity=str(digest))
+        assert await world.file(spec) == DATA
+        assert origin.requests == ()

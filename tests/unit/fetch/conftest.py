@@ -1,6 +1,6 @@
 """A fetcher over a real store, and content at a real origin."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,7 @@ async def open_rig(
     offline: bool = False,
     stall_s: float = 20.0,
     policy: RetryPolicy = QUICK,
+    look_in: Sequence[Path] = (),
 ) -> AsyncIterator[Rig]:
     """A rig over the store at a path."""
     metrics = Metrics()
@@ -86,7 +87,9 @@ async def open_rig(
     try:
         async with (
             open_store(path) as store,
-            open_fetcher(store, metrics, budget=budget, offline=offline, policy=policy) as fetcher,
+            open_fetcher(
+                store, metrics, budget=budget, offline=offline, policy=policy, look_in=look_in
+            ) as fetcher,
         ):
             locator = Locator(transport, store.documents, metrics)
             yield Rig(origin, store, metrics, fetcher, transport, locator)

@@ -50,6 +50,20 @@ def place(tmp_path: Path) -> Place:
     return Place(Path(os.path.realpath(tmp_path)))
 
 
+def test_other_stores_are_named_by_the_user_and_what_is_said_aloud_replaces_it(
+    place: Place,
+) -> None:
+    place.user.write_text('[store]\nlook-in = ["~/other", "/layout"]\n')
+    place.system.write_text('[store]\nlook-in = ["/system"]\n')
+    home = place.top / "home"
+    assert place.load().look_in == (home / "other", Path("/layout"))
+    assert place.load(CAFS_LOOK_IN="/a::b").look_in == (Path("/a"), place.project / "b")
+    flags = Overrides(look_in=(Path("/x"), Path("y")))
+    assert place.load(flags, CAFS_LOOK_IN="/a").look_in == (Path("/x"), place.project / "y")
+    place.user.write_text("[store]\nlook-in = []\n")
+    assert place.load().look_in == ()
+
+
 def test_the_defaults(place: Place) -> None:
     assert place.load() == Settings(
         project_file=None,

@@ -66,6 +66,7 @@ FULL = Settings(
     dev=True,
     offline=True,
     ca_bundle=Path("/ca.pem"),
+    look_in=(Path("/other/ü"), Path("/layout/\udcff")),
     mapping=(MapRule("https://a.example/", ("https://b.example/a/", "file:///m/")),),
     logins=(
         HostLogin(

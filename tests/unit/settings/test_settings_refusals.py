@@ -56,6 +56,7 @@ PROJECT_MAY_NOT = [
     ('[store]\npath = "/x"', "store.path"),
     ('[store]\nquota = "1GiB"', "store.quota"),
     ('[store]\nmin-free = "1GiB"', "store.min-free"),
+    ('[store]\nlook-in = ["/x"]', "store.look-in"),
     ('[store]\nwhatever = "1GiB"', "store"),
     ('[map]\n"https://a/" = "https://b/"', "map"),
     ('[credentials]\nx = "y"', "credentials"),
@@ -223,6 +224,8 @@ def test_a_wrong_value_names_file_and_key(world: World, text: str, key: str, say
     ("text", "key", "says"),
     [
         ('[store]\npath = "relative"', "store.path", "must be an absolute path"),
+        ('[store]\nlook-in = ["/x", "y"]', "store.look-in", "must be an absolute path"),
+        ('[store]\nlook-in = "/x"', "store.look-in", "must be a list of strings"),
         ('[mount]\npath = "relative"', "mount.path", "must be an absolute path"),
         ("[mount]\nsuid = 1", "mount.suid", "must be true or false"),
         ('[hosts]\ndynamic = "yes"', "hosts.dynamic", "must be true or false"),
