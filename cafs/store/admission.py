@@ -38,13 +38,15 @@ _CHUNK: Final = 1 << 20
 class Claim:
     """What is said of a stream's bytes, to be checked: digests, and a size in bytes.
 
-    ``name`` says what they are, in errors and notes.
+    ``name`` says what they are, in errors and notes. ``lasting`` says that the stream's key will be
+    asked for again; an upload's will not.
     """
 
     name: str
     media_type: str
     digests: tuple[Digest, ...]
     size: int | None
+    lasting: bool = True
 
 
 class Admission:
@@ -128,7 +130,8 @@ class Admission:
         kept = self._place(key, record, path, digest, size)
         descriptor = Descriptor(claim.media_type, digest, size)
         pieces = self._shelf.ledger.fresh_pieces(key, record)
-        [former] = self._records.admit([Admitted(descriptor, claim.digests, key, record, pieces)])
+        admitted = Admitted(descriptor, claim.digests, key, record, pieces, claim.lasting)
+        [former] = self._records.admit([admitted])
         if former is None:
             return None
         self.retire(former)
@@ -231,7 +234,8 @@ class Admission:
         if unknown:
             self._check(path, Claim(claim.name, claim.media_type, tuple(unknown), None), None)
         descriptor = Descriptor(claim.media_type, digest, known.size)
-        [former] = self._records.admit([Admitted(descriptor, claim.digests, key, record)])
+        admitted = Admitted(descriptor, claim.digests, key, record, lasting=claim.lasting)
+        [former] = self._records.admit([admitted])
         self.retire(former or [])
         return descriptor
 

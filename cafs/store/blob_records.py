@@ -29,7 +29,8 @@ class Admitted:
     ``descriptor`` has the canonical digest. ``claims`` are verified digests of the same bytes; weak
     ones become no alias, since others might rely on it. ``key`` is the stream that the bytes came
     as, ``record`` what must be on file of it; None for nothing. ``pieces`` say what its bytes are,
-    beside those that the index has of that stream.
+    beside those that the index has of that stream. ``lasting`` says that the stream is to be the
+    blob; one that is not is gone.
     """
 
     descriptor: Descriptor
@@ -37,6 +38,7 @@ class Admitted:
     key: StreamKey
     record: StreamRecord | None
     pieces: Sequence[Piece] = ()
+    lasting: bool = True
 
 
 class BlobRecords:
@@ -100,11 +102,15 @@ class BlobRecords:
             return None
         descriptor = admitted.descriptor
         strong = [claim for claim in admitted.claims if not claim.weak]
-        names = [admitted.key, raw_stream(descriptor.digest), *map(raw_stream, strong)]
+        names = [raw_stream(descriptor.digest), *map(raw_stream, strong)]
+        if admitted.lasting:
+            names.insert(0, admitted.key)
         if admitted.record is not None:
             source = owner_of(admitted.key, admitted.record)
             self._presence.copy(batch, source, blob_owner(descriptor.digest))
         pointed = [self._point(batch, name, descriptor) for name in dict.fromkeys(names)]
+        if not admitted.lasting:
+            pointed.append(self._drop(batch, admitted.key))
         self._record(batch, descriptor, strong, names)
         self._presence.describe(batch, blob_owner(descriptor.digest), admitted.pieces)
         return [each for each in pointed if each is not None]
@@ -133,6 +139,17 @@ class BlobRecords:
         generation = 0 if old is None else old.generation + 1
         new = StreamRecord(file, generation, descriptor.size, descriptor.digest)
         batch.put(self._streams, raw_key, new.pack())
+        if old is None or old.digest is not None:
+            return None
+        self._presence.clear(batch, raw_key + old.file)
+        return name, old
+
+    def _drop(self, batch: Batch, name: StreamKey) -> tuple[StreamKey, StreamRecord] | None:
+        """Forget a stream; what it was, None when it was nothing or a blob."""
+        raw_key = bytes.fromhex(name)
+        raw = batch.get(self._streams, raw_key)
+        old = None if raw is None else unpack_stream(raw)
+        batch.delete(self._streams, raw_key)
         if old is None or old.digest is not None:
             return None
         self._presence.clear(batch, raw_key + old.file)

@@ -4,6 +4,7 @@ Nothing gets here but through the gate of ``admission``. A blob whose file has g
 whatever its record says.
 """
 
+import stat
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -138,6 +139,7 @@ class Blobs(BlobStore):
         size: int | None = None,
         name: str,
         hashed: Hasher | None = None,
+        lasting: bool = True,
     ) -> Descriptor:
         """Verify a whole stream and make it a blob: the one gate for bytes.
 
@@ -149,6 +151,7 @@ class Blobs(BlobStore):
             name: what the content is, for errors.
             hashed: hashes of all bytes of the stream, in order, by a caller who saw them go in;
                 used instead of another reading when this process wrote all of the stream.
+            lasting: whether the stream's key is a name of the bytes from now on; else it is gone.
 
         Returns:
             The canonical descriptor (B-5).
@@ -162,7 +165,7 @@ class Blobs(BlobStore):
 
         Cancellation: all or nothing.
         """
-        claim = Claim(name, media_type or OCTETS, tuple(claims), size)
+        claim = Claim(name, media_type or OCTETS, tuple(claims), size, lasting)
         return await trio.to_thread.run_sync(
             partial(self._admission.admit, key, claim, hashed), limiter=self._limiter
         )
@@ -238,7 +241,9 @@ class Blobs(BlobStore):
 
 
 def _has_size(path: Path, size: int) -> bool:
+    """Whether it is a file of that size; a directory is none (B-13)."""
     try:
-        return path.stat().st_size == size
+        found = path.stat()
     except FileNotFoundError:
         return False
+    return found.st_size == size and stat.S_ISREG(found.st_mode)

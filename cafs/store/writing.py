@@ -33,6 +33,7 @@ class Gate(Statter, Protocol):
         size: int | None = None,
         name: str,
         hashed: Hasher | None = None,
+        lasting: bool = True,
     ) -> Descriptor:
         """Verify a whole stream and make it a blob."""
 
@@ -113,6 +114,7 @@ class BlobWriter(Writer):
                 claims=() if digest is None else (digest,),
                 name=self._life.name,
                 hashed=self._hasher,
+                lasting=False,
             )
         except DigestMismatchError:
             self._life.cancel()

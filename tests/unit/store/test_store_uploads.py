@@ -1,163 +1,236 @@
-"""Uploads: written from the front, resumed where they ended, committed as what they are."""
+"""Uploads on disk: what is left of them by processes and power cuts, and who may throw them away.
+
+What every writer promises is in ``contract``.
+"""
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
 
-from cafs.errors import DigestMismatchError, NotFoundError, SizeMismatchError
-from cafs.model.descriptor import OCTETS, Descriptor
-from cafs.model.digest import EMPTY, digest_of
-from cafs.store.store import Store
+from cafs.errors import NotFoundError, StorageError
+from cafs.model.descriptor import Descriptor
+from cafs.model.digest import digest_of
+from cafs.store.store import Store, open_store
+from cafs.store.uploads import Upload
 
 DATA = b"some bytes that are written in pieces"
 DIGEST = digest_of(DATA)
+HOLDER = """
+import sys, trio
+from pathlib import Path
+from cafs.store.store import open_store
+
+async def main():
+    async with open_store(Path(sys.argv[1]), boot_id="first") as store:
+        writer = await store.blobs.create("text/plain")
+        await writer.write(b"some bytes")
+        print(writer.id, flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
 
 
-async def test_a_blob_is_written_and_read(store: Store) -> None:
+async def uploads(store: Store) -> list[Upload]:
+    return await trio.to_thread.run_sync(store.uploads.all)
+
+
+async def test_b14_an_upload_is_on_record_before_its_first_byte(store: Store) -> None:
     writer = await store.blobs.create("text/plain")
+    [upload] = await uploads(store)
+    assert (upload.id, upload.started_ns) == (writer.id, writer.started_ns)
+    assert (upload.media_type, upload.size, upload.active) == ("text/plain", 0, True)
+
+
+async def test_uploads_are_listed_oldest_first_with_what_they_have(store: Store) -> None:
+    writers = [await store.blobs.create() for _ in range(5)]
+    for number, writer in enumerate(writers):
+        await writer.write(b"x" * number)
+    await writers[1].close()
+    found = await uploads(store)
+    assert [each.id for each in found] == [each.id for each in writers]
+    assert [each.size for each in found] == [0, 1, 2, 3, 4]
+    assert [each.active for each in found] == [True, False, True, True, True]
+    stream = store.streams.find(found[4].key)
+    assert stream is not None
+    assert await stream.read(0, 4) == b"xxxx"
+
+
+async def test_b16_nothing_is_left_of_an_upload_that_was_committed(store: Store) -> None:
+    """Not even its stream, under a name that nobody would ever ask for."""
+    for claim in (DIGEST, digest_of(DATA, "sha512"), DIGEST):
+        writer = await store.blobs.create()
+        await writer.write(DATA)
+        [upload] = await uploads(store)
+        await writer.commit(claim, None)
+        assert store.streams.find(upload.key) is None
+    assert await uploads(store) == []
+    assert list(store.path.glob("streams/*/*")) == []
+    await store.blobs.delete(DIGEST)
+    index = store.uploads._index
+    with index.read() as snapshot:
+        assert list(snapshot.scan(index.table("streams"), b"", b"\xff" * 33)) == []
+
+
+async def test_b16_an_upload_that_a_crash_left_committed_is_committed_again(
+    store: Store, frozen: Callable[[Store], Path]
+) -> None:
+    """The blob is on record before the upload is forgotten: here, nothing was forgotten yet."""
+    writer = await store.blobs.create("text/plain")
+    await writer.write(DATA)
+    await store.blobs.put("", DATA)
+    async with open_store(frozen(store), boot_id="first") as copy:
+        resumed = await copy.blobs.resume(writer.id)
+        descriptor = await resumed.commit(DIGEST, len(DATA))
+        assert descriptor == Descriptor("text/plain", DIGEST, len(DATA))
+        assert await uploads(copy) == []
+
+
+@pytest.mark.parametrize("boot_id", ["first", "second"])
+async def test_b15_a_killed_upload_goes_on_behind_what_is_left_of_it(
+    store: Store, frozen: Callable[[Store], Path], boot_id: str
+) -> None:
+    """Of a power cut, that is what was checkpointed."""
+    writer = await store.blobs.create()
     await writer.write(DATA[:10])
-    await writer.write(DATA[10:])
-    assert writer.size == len(DATA)
-    descriptor = await writer.commit(DIGEST, len(DATA))
-    assert descriptor == Descriptor("text/plain", DIGEST, len(DATA))
-    assert await store.blobs.read(DIGEST, 0, 100) == DATA
+    await store.checkpoint()
+    await writer.write(DATA[10:20])
+    async with open_store(frozen(store), boot_id=boot_id) as copy:
+        resumed = await copy.blobs.resume(writer.id)
+        assert resumed.size == (20 if boot_id == "first" else 10)
+        await resumed.write(DATA[resumed.size :])
+        assert (await resumed.commit(DIGEST, len(DATA))).digest == DIGEST
+        assert await copy.blobs.get(DIGEST) == DATA
 
 
-async def test_b18_the_media_type_is_octets_unless_said(store: Store) -> None:
+async def test_an_upload_whose_file_has_gone_begins_anew(store: Store) -> None:
     writer = await store.blobs.create()
     await writer.write(DATA)
-    assert (await writer.commit(None, None)).media_type == OCTETS
+    await writer.close()
+    for path in store.path.glob("streams/*/*"):
+        path.unlink()
+    assert [each.size for each in await uploads(store)] == [0]
+    resumed = await store.blobs.resume(writer.id)
+    assert resumed.size == 0
+    await resumed.write(DATA)
+    assert (await resumed.commit(DIGEST, None)).digest == DIGEST
 
 
-async def test_b14_an_upload_knows_since_when(store: Store) -> None:
+async def test_b24_a_left_upload_can_be_thrown_away_and_an_active_one_cannot(store: Store) -> None:
+    left, active = await store.blobs.create(), await store.blobs.create()
+    for writer in (left, active):
+        await writer.write(DATA[:10])
+    await left.close()
+    assert await store.uploads.discard(left.id)
+    assert not await store.uploads.discard(left.id)
+    assert not await store.uploads.discard("nonsense")
+    assert not await store.uploads.discard(active.id)
+    with pytest.raises(NotFoundError):
+        await store.blobs.resume(left.id)
+    assert [each.id for each in await uploads(store)] == [active.id]
+    assert len(list(store.path.glob("streams/*/*"))) == 1
+    await active.write(DATA[10:])
+    assert (await active.commit(DIGEST, None)).digest == DIGEST
+
+
+async def test_b24_an_upload_is_its_processs_until_that_dies(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    child = await trio.lowlevel.open_process(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE
+    )
+    try:
+        assert child.stdout is not None
+        identity = (await child.stdout.receive_some()).decode().strip()
+        async with open_store(path, boot_id="first") as store:
+            assert [(each.id, each.active) for each in await uploads(store)] == [(identity, True)]
+            assert not await store.uploads.discard(identity)
+            with pytest.raises(trio.BusyResourceError):
+                await store.blobs.resume(identity)
+            child.kill()
+            await child.wait()
+            assert [each.active for each in await uploads(store)] == [False]
+            resumed = await store.blobs.resume(identity)
+            assert resumed.size == len(b"some bytes")
+            await resumed.cancel()
+            assert await uploads(store) == []
+    finally:
+        child.kill()
+        await child.wait()
+
+
+async def test_a_commit_that_was_begun_is_the_end_of_writing(store: Store) -> None:
     writer = await store.blobs.create()
+    await writer.write(DATA)
+    limiter = store.blobs._limiter
+    others = [object() for _ in range(int(limiter.total_tokens))]
+    for each in others:
+        limiter.acquire_on_behalf_of_nowait(each)
+    with trio.move_on_after(0.2) as scope:
+        await writer.commit(DIGEST, len(DATA))
+    assert scope.cancelled_caught
+    for each in others:
+        limiter.release_on_behalf_of(each)
+    with pytest.raises(trio.ClosedResourceError, match="being committed"):
+        await writer.write(b"more")
     await writer.close()
     resumed = await store.blobs.resume(writer.id)
-    assert resumed.id == writer.id
-    assert resumed.started_ns == writer.started_ns > 0
-
-
-async def test_b15_a_resumed_upload_hashes_what_was_there(store: Store) -> None:
-    writer = await store.blobs.create()
-    await writer.write(DATA[:10])
-    await writer.close()
-    resumed = await store.blobs.resume(writer.id)
-    assert resumed.size == 10
-    await resumed.write(DATA[10:])
+    with pytest.raises(trio.ClosedResourceError, match="being committed"):
+        await resumed.write(b"more")
     assert (await resumed.commit(DIGEST, len(DATA))).digest == DIGEST
 
 
-async def test_b14_an_unknown_upload_cannot_be_resumed(store: Store) -> None:
-    with pytest.raises(NotFoundError, match="no upload nonsense"):
-        await store.blobs.resume("nonsense")
-
-
-async def test_b16_a_committed_upload_is_over(store: Store) -> None:
+async def test_a_disk_that_fails_a_commit_leaves_an_upload_that_says_what_is_left(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the disk could not write once is not there any more, whatever is in memory."""
     writer = await store.blobs.create()
     await writer.write(DATA)
-    await writer.commit(None, None)
-    with pytest.raises(NotFoundError):
-        await store.blobs.resume(writer.id)
-    with pytest.raises(trio.ClosedResourceError, match="committed"):
-        await writer.write(b"x")
-    with pytest.raises(trio.ClosedResourceError, match="committed"):
-        await writer.commit(None, None)
 
+    def failing(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-async def test_b4_close_after_commit_is_an_error(store: Store) -> None:
-    writer = await store.blobs.create()
-    await writer.commit(None, None)
-    with pytest.raises(trio.ClosedResourceError, match="committed"):
-        await writer.close()
-
-
-async def test_b4_a_cancelled_task_can_cancel_its_upload(store: Store) -> None:
-    writer = await store.blobs.create()
-    await writer.write(DATA)
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await writer.cancel()
-    with pytest.raises(NotFoundError):
-        await store.blobs.resume(writer.id)
-    assert not list(store.path.glob("streams/*/*"))
-
-
-async def test_b4_cancel_may_be_called_again_and_after_commit(store: Store) -> None:
-    writer = await store.blobs.create()
-    await writer.write(DATA)
-    await writer.commit(DIGEST, None)
-    await writer.cancel()
-    await writer.cancel()
-    assert store.blobs.stat(DIGEST) is not None
-
-
-async def test_b4_a_cancelled_upload_is_gone(store: Store) -> None:
-    writer = await store.blobs.create()
-    await writer.write(DATA)
-    await writer.cancel()
-    await writer.cancel()
-    assert list(store.path.glob("streams/*/*")) == []
-    with pytest.raises(NotFoundError):
-        await store.blobs.resume(writer.id)
-    with pytest.raises(trio.ClosedResourceError, match="cancelled"):
-        await writer.write(b"x")
-
-
-async def test_close_twice_is_once_and_ends_writing(store: Store) -> None:
-    writer = await store.blobs.create()
-    await writer.close()
-    await writer.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(StorageError):
+            await writer.commit(DIGEST, None)
     with pytest.raises(trio.ClosedResourceError, match="closed"):
-        await writer.write(b"x")
-    with pytest.raises(trio.ClosedResourceError, match="closed"):
-        await writer.commit(None, None)
-
-
-async def test_b16_a_wrong_size_leaves_the_upload_going_on(store: Store) -> None:
-    writer = await store.blobs.create()
-    await writer.write(DATA[:10])
-    with pytest.raises(SizeMismatchError) as caught:
-        await writer.commit(DIGEST, len(DATA))
-    assert (caught.value.expected, caught.value.actual) == (len(DATA), 10)
-    await writer.write(DATA[10:])
-    assert (await writer.commit(DIGEST, len(DATA))).digest == DIGEST
-
-
-async def test_a_wrong_digest_ends_the_upload(store: Store) -> None:
-    writer = await store.blobs.create()
-    await writer.write(DATA)
-    with pytest.raises(DigestMismatchError):
-        await writer.commit(digest_of(b"other"), None)
-    assert store.blobs.stat(DIGEST) is None
-    with pytest.raises(NotFoundError):
-        await store.blobs.resume(writer.id)
-    await writer.cancel()
-
-
-async def test_b16_another_algorithm_is_checked_and_resolves(store: Store) -> None:
-    sha512 = digest_of(DATA, "sha512")
-    writer = await store.blobs.create()
-    await writer.write(DATA)
-    assert (await writer.commit(sha512, None)).digest == DIGEST
-    assert store.blobs.stat(sha512) == store.blobs.stat(DIGEST)
-
-
-async def test_b17_nothing_written_is_the_empty_blob(store: Store) -> None:
-    writer = await store.blobs.create()
-    assert await writer.commit(EMPTY, 0) == Descriptor(OCTETS, EMPTY, 0)
-
-
-async def test_the_same_bytes_may_be_uploaded_again(store: Store) -> None:
-    for _ in range(2):
-        writer = await store.blobs.create()
-        await writer.write(DATA)
-        assert (await writer.commit(DIGEST, None)).digest == DIGEST
-    assert list(store.blobs.digests()) == [DIGEST]
-
-
-async def test_after_deletion_the_bytes_can_be_put_again(store: Store) -> None:
-    for _ in range(2):
-        writer = await store.blobs.create()
-        await writer.write(DATA)
         await writer.commit(DIGEST, None)
-        await store.blobs.delete(DIGEST)
-        assert store.blobs.stat(DIGEST) is None
+    resumed = await store.blobs.resume(writer.id)
+    assert resumed.size == 0
+    await resumed.write(DATA)
+    assert (await resumed.commit(DIGEST, None)).digest == DIGEST
+
+
+async def test_b13_a_directory_in_place_of_a_blob_is_none(store: Store) -> None:
+    data = b"x" * os.stat(store.path / "blobs").st_size
+    digest = (await store.blobs.put("", data)).digest
+    path = store.path / "blobs" / "sha256" / digest.hex[:2] / digest.hex
+    path.unlink()
+    path.mkdir()
+    assert path.stat().st_size == len(data)
+    assert store.blobs.stat(digest) is None
+    with pytest.raises(NotFoundError):
+        await store.blobs.read(digest, 0, 5)
+
+
+@pytest.mark.parametrize("left", [None, 0, 5])
+async def test_b19_a_reader_of_a_blob_without_all_of_its_file_gets_an_error_and_no_end(
+    store: Store, left: int | None
+) -> None:
+    await store.blobs.put("", DATA)
+    reader = store.blobs.open(DIGEST)
+    path = store.path / "blobs" / "sha256" / DIGEST.hex[:2] / DIGEST.hex
+    path.unlink()
+    if left is not None:
+        path.write_bytes(DATA[:left])
+    with pytest.raises(NotFoundError):
+        await reader.read(3)
+    assert reader.offset == 0
