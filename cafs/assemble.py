@@ -268,7 +268,7 @@ def _handlers(
     )
     blobs = BlobHandler(parts)
     images = DockerHandler(
-        images=Images(store, Registry(asking, route)),
+        images=Images(store.blobs, Registry(asking, route)),
         merger=Merger(store, fetcher, trees, Limits()),
         trees=trees,
         fetcher=fetcher,

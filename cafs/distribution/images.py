@@ -18,10 +18,10 @@ from cafs.distribution.manifests import (
 from cafs.distribution.platforms import choose, own_platform
 from cafs.distribution.registry import Document, Registry, Repository
 from cafs.errors import MalformedError, OfflineError, UnsupportedError
-from cafs.model.descriptor import Descriptor
+from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest
 from cafs.model.spec import Platform
-from cafs.store.store import Store
+from cafs.store.interfaces import BlobStore
 
 _NESTED: Final = 4
 """Indexes inside indexes at most."""
@@ -47,8 +47,8 @@ class Images:
     Concurrency: any number of tasks.
     """
 
-    def __init__(self, store: Store, registry: Registry) -> None:
-        self._store = store
+    def __init__(self, blobs: BlobStore, registry: Registry) -> None:
+        self._blobs = blobs
         self._registry = registry
 
     async def tag(self, repository: Repository, tag: str, *, known: bool) -> Digest:
@@ -67,9 +67,10 @@ class Images:
         """
         if known:
             digest = await self._registry.head(repository, tag)
-            if digest is not None and self._store.blobs.stat(digest) is not None:
+            if digest is not None and self._blobs.stat(digest) is not None:
                 return digest
         document = await self._registry.tagged(repository, tag)
+        _parsed(document, repository)
         await self._keep(document)
         return document.descriptor.digest
 
@@ -101,9 +102,7 @@ class Images:
         chosen = False
         for _ in range(_NESTED):
             document = await self._document(repository, digest, offline=offline)
-            parsed = parse_manifest(
-                document.data, document.descriptor.media_type, name=repository.name
-            )
+            parsed = _parsed(document, repository)
             if isinstance(parsed, ImageManifest):
                 if platform is not None and not chosen:
                     await self._check(repository, parsed.config, platform, offline=offline)
@@ -120,6 +119,7 @@ class Images:
                     "and no registry may be asked"
                 )
             document = await self._registry.manifest(repository, digest)
+            _parsed(document, repository)
             await self._keep(document)
         return document
 
@@ -151,24 +151,24 @@ class Images:
             choose([offered], platform, name=repository.name)
 
     async def _stored(self, digest: Digest) -> Document | None:
-        descriptor = self._store.blobs.stat(digest)
-        if descriptor is None:
+        found = self._blobs.stat(digest)
+        if found is None:
             return None
-        if descriptor.size > MANIFEST_LIMIT:
-            raise MalformedError(f"{digest}: too large for a manifest: {descriptor.size} bytes")
-        data = await self._store.blobs.read(descriptor.digest, 0, descriptor.size)
-        return Document(descriptor, data)
+        if found.size > MANIFEST_LIMIT:
+            raise MalformedError(f"{digest}: too large for a manifest: {found.size} bytes")
+        data = await self._blobs.get(found.digest)
+        # Who brought these bytes first said of which type they are. That may have been another
+        # project, or its registry, and binds nobody here (B-10): the document says it itself.
+        return Document(Descriptor(OCTETS, found.digest, found.size), data)
 
     async def _keep(self, document: Document) -> None:
         descriptor = document.descriptor
-        if self._store.blobs.stat(descriptor.digest) is not None:
-            return
-        writer = await self._store.blobs.create(descriptor.media_type)
-        try:
-            await writer.write(document.data)
-            await writer.commit(descriptor.digest, descriptor.size)
-        finally:
-            await writer.cancel()
+        if self._blobs.stat(descriptor.digest) is None:
+            await self._blobs.put(descriptor.media_type, document.data, descriptor.digest)
+
+
+def _parsed(document: Document, repository: Repository) -> ImageIndex | ImageManifest:
+    return parse_manifest(document.data, document.descriptor.media_type, name=repository.name)
 
 
 def _choose(index: ImageIndex, platform: Platform | None, name: str) -> Digest:

@@ -180,10 +180,19 @@ class Ingester(Protocol):
         Cancellation: no effect.
         """
 
-    async def put(self, media_type: str, data: bytes) -> Descriptor:
-        """Make bytes in memory a blob; its canonical descriptor.
+    async def put(self, media_type: str, data: bytes, digest: Digest | None = None) -> Descriptor:
+        """Make bytes in memory a blob.
+
+        Args:
+            media_type: as for ``create``.
+            data: all of it.
+            digest: as for ``Writer.commit``.
+
+        Returns:
+            Its canonical descriptor.
 
         Raises:
+            DigestMismatchError: other bytes.
             StorageError: the disk failed, or is full.
 
         Cancellation: all or nothing.
@@ -191,7 +200,7 @@ class Ingester(Protocol):
         writer = await self.create(media_type)
         try:
             await writer.write(data)
-            return await writer.commit(None, len(data))
+            return await writer.commit(digest, len(data))
         finally:
             await writer.cancel()
 

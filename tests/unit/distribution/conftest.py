@@ -201,7 +201,7 @@ async def _world(
         DigestRef: BlobHandler(parts),
         ArchiveRef: ArchiveHandler(parts, archives, trees),
         DockerRef: DockerHandler(
-            images=Images(store, Registry(asking, route)),
+            images=Images(store.blobs, Registry(asking, route)),
             merger=Merger(store, fetcher, trees, Limits()),
             trees=trees,
             fetcher=fetcher,

@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
+from cafs.distribution.images import Images
+from cafs.distribution.manifests import DOCKER_LIST, OCI_INDEX
 from cafs.distribution.platforms import own_platform
+from cafs.distribution.registry import Registry as Client, Repository
 from cafs.errors import (
     CredentialsError,
     DigestMismatchError,
@@ -16,11 +20,13 @@ from cafs.errors import (
     SizeMismatchError,
     UnsupportedError,
 )
+from cafs.model.descriptor import OCTETS
 from cafs.model.digest import digest_of
 from cafs.model.mapping import MapRule
 from cafs.model.ref import DockerRef
 from cafs.model.span import Span
 from cafs.model.spec import Pull
+from cafs.store.memory import MemoryBlobs
 from cafs.testing import archives
 from cafs.testing.answers import Answer, Ask
 from cafs.testing.archives import Compression
@@ -30,6 +36,7 @@ from cafs.testing.faults import RequireBearer, Status
 from cafs.testing.images import Image, Layer, write_layout
 from cafs.testing.oddities import NoHead
 from cafs.testing.origin import Origin, running_origin
+from cafs.transport.http import HttpLimits, HttpTransport
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
 
 BASE = Layer(
@@ -271,6 +278,7 @@ class Served:
         self.layout = write_layout(tmp_path / "served", [image, *others])
         self.spoilt: dict[str, bytes] = {}
         self.headers = True
+        self.kind = ""
         for blob in (self.layout.path / "blobs" / "sha256").iterdir():
             for kind in ("manifests", "blobs"):
                 self.origin.serve(f"/v2/app/{kind}/sha256:{blob.name}", self._answer)
@@ -294,6 +302,7 @@ class Served:
         kind = "application/octet-stream"
         if "/manifests/" in ask.path:
             kind = json.loads(self.blob(digest)).get("mediaType", kind)
+        kind = self.kind or kind
         said = (("Docker-Content-Digest", digest),) if self.headers else ()
         headers = (("Content-Type", kind), ("Content-Length", str(len(data))), *said)
         return Answer(200, headers, Literal(data), Span(0, len(data)))
@@ -442,6 +451,40 @@ async def test_layers_outside_the_registry_need_a_host_that_settings_name(
         assert origin.requests_for("/elsewhere/layer") == ()
     async with mounted(allowed=(f"127.0.0.1:{origin.port}",)) as world:
         assert "bin/tool" in await world.tree(world.spec(served.ref))
+
+
+@pytest.mark.parametrize("kind", [OCI_INDEX, DOCKER_LIST, "text/plain", OCTETS])
+async def test_b10_what_another_project_calls_a_manifest_binds_nobody_here(
+    world: World, serve: Serve, kind: str
+) -> None:
+    served = serve(Image((BASE,)))
+    await world.store.blobs.put(kind, served.blob(served.layout.digest))
+    assert "bin/tool" in await world.tree(world.spec(served.ref))
+
+
+async def test_b10_a_registry_that_contradicts_its_manifest_is_refused_and_leaves_nothing(
+    world: World, serve: Serve
+) -> None:
+    served = serve(Image((BASE,)))
+    served.kind = OCI_INDEX
+    for _ in range(2):
+        with pytest.raises(MalformedError, match="sent as"):
+            await world.tree(world.spec(served.ref))
+    assert list(world.store.blobs.digests()) == []
+
+
+async def test_images_are_found_in_any_store_of_blobs(serve: Serve, origin: Origin) -> None:
+    served = serve(Image((BASE,)))
+    blobs = MemoryBlobs()
+    repository = Repository(f"http://127.0.0.1:{origin.port}", "app", "app")
+    async with aclosing(HttpTransport(limits=HttpLimits())) as transport:
+        images = Images(blobs, Client(transport))
+        digest = await images.tag(repository, "latest", known=False)
+        assert [str(each) for each in blobs.digests()] == [served.layout.digest]
+        found = await images.image(repository, digest, platform=None, offline=True)
+        assert len(found.manifest.layers) == 1
+        with pytest.raises(OfflineError, match="configuration"):
+            await images.image(repository, digest, platform=own_platform(), offline=True)
 
 
 async def test_schema_1_is_refused_by_its_name(world: World, serve: Serve) -> None:
