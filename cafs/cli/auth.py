@@ -41,6 +41,9 @@ def test(*, ref: str, loaded: "Settings", as_json: bool) -> int:
     """
     import trio
 
+    from cafs.cli.completing import complete
+
+    (ref,) = complete(loaded, [ref])
     return trio.run(_test, loaded, ref, as_json)
 
 

@@ -20,12 +20,15 @@ _PIECE: Final = 1 << 20
 def command(*, loaded: "Settings", path: str) -> int:
     """Print the content of PATH, a file of the mount, without mounting.
 
-    PATH is written as for cafs ls. What is fetched stays in the store.
+    PATH is written as for cafs ls; a digest in it may be cut short. What is fetched stays in the
+    store.
     """
     import trio
 
     from cafs.cli.choosing import to_look_at
+    from cafs.cli.completing import complete
 
+    (path,) = complete(loaded, [path])
     trio.run(_print, to_look_at(loaded, path), path)
     return 0
 

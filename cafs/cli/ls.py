@@ -37,11 +37,14 @@ def command(
         toolchain/bin                  below a ref of cafs.toml
         ref/toolchain/bin              as the mount shows it
         docker://localhost:5000/app    a ref, whose host is allowed by naming it here
+        tree/sha256/1f3a/bin           a blob opened as an archive; digests may be cut short
     """
     import trio
 
     from cafs.cli.choosing import to_look_at
+    from cafs.cli.completing import complete
 
+    (path,) = complete(loaded, [path])
     trio.run(_list, to_look_at(loaded, path), path, long, as_json)
     return 0
 

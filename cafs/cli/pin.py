@@ -31,7 +31,9 @@ def command(
     """
     import trio
 
-    trio.run(_pin if refs else _list, loaded, refs, as_json)
+    from cafs.cli.completing import complete
+
+    trio.run(_pin if refs else _list, loaded, complete(loaded, refs), as_json)
     return 0
 
 

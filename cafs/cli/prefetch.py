@@ -51,7 +51,9 @@ def command(
     """
     import trio
 
-    return trio.run(_prefetch, loaded, refs, quiet, as_json)
+    from cafs.cli.completing import complete
+
+    return trio.run(_prefetch, loaded, complete(loaded, refs), quiet, as_json)
 
 
 async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_json: bool) -> int:

@@ -30,7 +30,9 @@ def command(
     """
     import trio
 
-    trio.run(_unpin, loaded, refs, as_json)
+    from cafs.cli.completing import complete
+
+    trio.run(_unpin, loaded, complete(loaded, refs), as_json)
     return 0
 
 

@@ -4,7 +4,7 @@ Any number of processes use one store at once. What is written outlives this pro
 power cut after the next checkpoint. See ``layout`` for what lies where.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -30,6 +30,7 @@ from cafs.store.neighbours import Neighbours
 from cafs.store.opening import enter, open_environments, put_in_order, read_boot_id
 from cafs.store.pinning import Pins
 from cafs.store.precedence import Precedence
+from cafs.store.prefixes import Prefixes
 from cafs.store.references import References
 from cafs.store.shelf import Shelf
 from cafs.store.streams import Streams
@@ -75,6 +76,7 @@ class Store:
             uploads=self.uploads,
             demotion=demotion,
         )
+        self._prefixes = Prefixes(index)
         self.neighbours = Neighbours(layout, shelf, records, admission.retire)
         self.trees = Trees(TreeTables(index))
         self.references = References(index)
@@ -87,6 +89,10 @@ class Store:
 
     def _has(self, digest: Digest) -> bool:
         return self.blobs.stat(digest) is not None
+
+    def beginning(self, algorithm: str, digits: str) -> Iterator[Digest]:
+        """The digests of what is here that begin with some hex digits, ascending (R-23)."""
+        return filter(self._has, self._prefixes.blobs(algorithm, digits))
 
     async def checkpoint(self) -> None:
         """Make all that was written outlive a power cut.
