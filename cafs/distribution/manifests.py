@@ -81,7 +81,8 @@ class _PlatformJson(msgspec.Struct):
 class _DescriptorJson(msgspec.Struct, rename="camel"):
     media_type: str
     digest: str
-    size: int
+    size: int | None = None
+    length: int | None = None  # what size was called before there was OCI (B-1)
     urls: list[str] | None = None
     annotations: dict[str, str] | None = None
     platform: _PlatformJson | None = None
@@ -182,7 +183,10 @@ def _layer(said: _DescriptorJson, name: str) -> Layer:
 
 
 def _descriptor(said: _DescriptorJson, name: str) -> Descriptor:
+    size = said.length if said.size is None else said.size
+    if size is None or said.length not in {None, size}:
+        raise MalformedError(f"{name}: the size of {said.digest} is missing, or is two")
     try:
-        return Descriptor(said.media_type, Digest.parse(said.digest), said.size)
+        return Descriptor(said.media_type, Digest.parse(said.digest), size)
     except InvalidReferenceError as error:
         raise MalformedError(f"{name}: a descriptor of the manifest is wrong") from error

@@ -14,6 +14,7 @@ from cafs.distribution.manifests import (
     parse_manifest,
 )
 from cafs.errors import MalformedError, UnsupportedError
+from cafs.model.descriptor import Descriptor
 from cafs.model.digest import digest_of
 from cafs.model.spec import Platform
 
@@ -172,6 +173,21 @@ def test_a_document_that_contradicts_its_media_type_is_refused() -> None:
 def test_broken_documents_are_malformed(data: bytes) -> None:
     with pytest.raises(MalformedError, match="app"):
         parse_manifest(data, OCI_MANIFEST, name="app")
+
+
+def test_b1_a_size_may_be_called_length_as_it_was_before_oci() -> None:
+    said = {"mediaType": GZIP, "digest": str(digest_of(b"layer")), "length": 10}
+    for layers in ([said], [{**said, "size": 10}]):
+        parsed = parse_manifest(image(layers=layers), OCI_MANIFEST, name="app")
+        assert isinstance(parsed, ImageManifest)
+        assert parsed.layers[0].descriptor == Descriptor(GZIP, digest_of(b"layer"), 10)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"size": 10, "length": 11}, {"length": -1}])
+def test_b1_no_size_and_two_sizes_are_malformed(sizes: dict[str, int]) -> None:
+    said = {"mediaType": GZIP, "digest": str(digest_of(b"layer")), **sizes}
+    with pytest.raises(MalformedError, match="app"):
+        parse_manifest(image(layers=[said]), OCI_MANIFEST, name="app")
 
 
 def test_a_document_of_another_kind_is_unsupported() -> None:

@@ -68,6 +68,13 @@ def test_y19_integrity_is_strict(text: str) -> None:
         Digest.parse_integrity(text)
 
 
+def test_b2_sha256_is_canonical_and_the_longer_ones_are_claims() -> None:
+    for algorithm, length in (("sha256", 64), ("sha384", 96), ("sha512", 128)):
+        digest = Digest.parse(f"{algorithm}:{'0a' * (length // 2)}")
+        assert (digest.canonical, digest.weak) == (algorithm == "sha256", False)
+        assert str(digest) == f"{algorithm}:{'0a' * (length // 2)}"
+
+
 def test_weak_algorithms_are_marked() -> None:
     assert [name for name in SIZES if digest_of(b"", name).weak] == ["sha1", "md5"]
     assert [name for name in SIZES if digest_of(b"", name).canonical] == ["sha256"]
