@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,8 @@ _ROOM: Final = b"\0room"
 """The key of what only takes room, for a moment."""
 _MARK: Final = "broken"
 """The file that marks a damaged environment."""
+_GROWTH: Final = 1 << 30
+"""Address space for what others write while a commit is pinned."""
 _CUT_SHORT: Final = 1 << 20
 """Bytes left on a disk on which a commit's write may have been cut short: more than it writes."""
 _BROKEN: Final = (
@@ -126,6 +128,11 @@ class Snapshot:
         value = table.unseal(at, record)
         return None if value is None else (at, value)
 
+    def last_key(self, table: Table) -> bytes:
+        """The greatest key of a table, whatever its record is; empty when the table is."""
+        cursor = self._transaction.cursor(table.handle)
+        return cursor.key() if cursor.last() else b""
+
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The records with ``start <= key < stop``, ascending. Broken ones are left out."""
         cursor = self._transaction.cursor(table.handle)
@@ -166,6 +173,13 @@ class Batch(Snapshot):
     def delete(self, table: Table, key: bytes) -> bool:
         """Remove a record; whether there was one."""
         return self._transaction.delete(key, db=table.handle)
+
+    def delete_broken(self, table: Table, key: bytes) -> bool:
+        """Remove a record if it is not what was written; whether it was so."""
+        record = self._transaction.get(key, db=table.handle)
+        if record is None or table.unseal(key, record) is not None:
+            return False
+        return self.delete(table, key)
 
     def clear(self, table: Table, start: bytes, stop: bytes, limit: int) -> int:
         """Remove at most ``limit`` records with ``start <= key < stop``; how many it were."""
@@ -248,7 +262,7 @@ class Environment:
         Raises:
             BrokenEnvironmentError: it is so.
         """
-        if (self.path / _MARK).exists():
+        if is_marked(self.path):
             reason = "was found damaged before"
         else:
             needed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
@@ -375,13 +389,52 @@ class Environment:
         )
 
 
+@contextmanager
+def pinned(path: Path) -> Iterator[int]:
+    """Keep what the last commit has written from being written over; gives the commit's number.
+
+    Nothing is read through LMDB. It may kill the process all the same when the file is damaged, so
+    it is for a process of its own.
+
+    Raises:
+        StorageError: it cannot be opened, or grows too fast.
+    """
+    size = (path / "data.mdb").stat().st_size
+    try:
+        with (
+            closing(
+                lmdb.Environment(
+                    str(path), map_size=2 * size + _GROWTH, max_readers=READERS, readonly=True
+                )
+            ) as environment,
+            environment.begin() as transaction,
+        ):
+            yield transaction.id()
+    except lmdb.Error as error:
+        raise StorageError(f"{path}: {error}") from error
+
+
+def mark_broken(path: Path) -> None:
+    """Say that an environment is damaged: nobody opens it any more, and it is made anew.
+
+    Raises:
+        OSError: the disk failed, or is full.
+    """
+    (path / _MARK).touch()
+
+
+def is_marked(path: Path) -> bool:
+    """Whether somebody has said so."""
+    return (path / _MARK).exists()
+
+
 def _translated(error: lmdb.Error, path: Path) -> StorageError:
     if isinstance(error, lmdb.MapFullError) or _no_space(error.code, path):
         return StorageFullError(f"{path}: {error}", hint="free space on the store's disk")
     if isinstance(error, _BROKEN):
         # On a full disk there is no mark; then whoever meets the damage next makes it.
         with suppress(OSError):
-            (path / _MARK).touch()
+            mark_broken(path)
         return BrokenEnvironmentError(f"{path}: {error}")
     return StorageError(f"{path}: {error}")
 

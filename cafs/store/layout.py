@@ -2,7 +2,7 @@
 
 ::
 
-    VERSION                 layout version
+    VERSION                 layout version; ``migrating``, ``backups/``: see ``migrating``
     users                   a file that every process using the store keeps flocked
     index/                  records that outlive a power cut
     recent-<boot id>/       records that outlive the process; other boots' are deleted unread
@@ -28,8 +28,8 @@ from cafs.store.ballast import Ballast
 from cafs.store.files import storage_error, sync_directory
 from cafs.store.locking import flock
 
-VERSION: Final = 1
-"""Version of this layout. A store of a newer one is refused."""
+VERSION: Final = 2
+"""Version of this layout. A store of a newer one is refused, an older one migrated."""
 _SHARED: Final = 64
 """Bytes of the file ``users``, which hold the name of a namespace or nothing."""
 _FOLDERS: Final = ("blobs/sha256", "streams", "quarantine", "leases", "index")
@@ -108,7 +108,8 @@ class Layout:
             StorageError: the layout is of a newer version, or cannot be made.
         """
         try:
-            self._check_version()
+            if self.version() is None:
+                self.set_version()
             for folder in _FOLDERS:
                 (self.root / folder).mkdir(mode=_MODE, parents=True, exist_ok=True)
             for other in self.root.glob("recent-*"):
@@ -126,13 +127,18 @@ class Layout:
         """
         self.recent.mkdir(mode=_MODE, exist_ok=True)
 
-    def _check_version(self) -> None:
+    def version(self) -> int | None:
+        """The version that the store has; None when it has just been begun.
+
+        Raises:
+            StorageError: it is newer than what is known here, or no version.
+            OSError: the disk failed.
+        """
         path = self.root / "VERSION"
         try:
             text = path.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
-            _write_new(path, f"{VERSION}\n".encode())
-            return
+            return None
         if not text.isdecimal() or int(text) == 0:
             raise StorageError(f"{path}: {text[:40]!r} is no layout version")
         if int(text) > VERSION:
@@ -140,9 +146,18 @@ class Layout:
                 f"{self.root}: written by a newer cafs (layout {text}, known up to {VERSION})",
                 hint="upgrade cafs, or choose another store",
             )
+        return int(text)
+
+    def set_version(self) -> None:
+        """Say that the store has this layout now.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        write_new(self.root / "VERSION", f"{VERSION}\n".encode())
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes) -> None:
     """Make a file that is there with all of its content, or not at all, also after a power cut."""
     temporary = path.with_name(f"{path.name}.new")
     with temporary.open("wb") as file:

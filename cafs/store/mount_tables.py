@@ -66,10 +66,15 @@ class MountTables:
     def allocate(self, batch: Batch, record: MountRecord) -> int:
         """Write a new mount's record; returns its number, which no other gets."""
         last = batch.get(self._counters, _COUNTER)
-        mount = 1 if last is None else number_in(last) + 1
+        mount = 1 + (self._highest(batch) if last is None else number_in(last))
         batch.put(self._counters, _COUNTER, pack_number(mount))
         self.put(batch, mount, record)
         return mount
+
+    def _highest(self, batch: Batch) -> int:
+        """The highest number that any record has: the counter may be what a disk has damaged."""
+        found = (batch.last_key(table) for table in (self._mounts, self.attachments, self.paths))
+        return max(int(_ID.unpack(key[: _ID.size])[0]) if key else 0 for key in found)
 
     def get(self, snapshot: Snapshot, mount: int) -> MountRecord | None:
         """The record of a mount; None when it is not known, or has ended."""

@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from cafs.errors import StorageFullError
+from cafs.errors import StorageError, StorageFullError
 from cafs.store import recovery
 from cafs.store.attachments import Attachments
 from cafs.store.blob_records import BlobRecords
 from cafs.store.environment import BrokenEnvironmentError, Environment
 from cafs.store.files import storage_error
-from cafs.store.layout import Layout, Usage
+from cafs.store.layout import VERSION, Layout, Usage
 from cafs.store.ledger import Ledger
+from cafs.store.migrating import migrate
 from cafs.store.trees import Trees
 
 _RESERVE: Final = 1 << 20
@@ -56,6 +57,11 @@ RECENT: Final = {
 """Tables that outlive the process, not the boot."""
 
 
+def pid_namespace() -> str:
+    """The name of the namespace of processes that this one is in."""
+    return str(Path("/proc/self/ns/pid").readlink())
+
+
 def read_boot_id() -> str:
     """The name of this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -70,10 +76,16 @@ def enter(layout: Layout) -> Usage:
     with ExitStack() as undo:
         try:
             layout.prepare()
-            usage = Usage(layout, str(Path("/proc/self/ns/pid").readlink()))
+            usage = Usage(layout, pid_namespace())
             undo.callback(usage.close)
             if usage.alone:
                 layout.fill()
+                migrate(layout)
+            elif layout.version() != VERSION:
+                raise StorageError(
+                    f"{layout.root}: in use by an older cafs, of layout {layout.version()}",
+                    hint="unmount what is mounted with it; the next to open the store migrates it",
+                )
             layout.join()
         except OSError as error:
             raise storage_error(error, f"{layout.root}: cannot be entered") from error
@@ -99,6 +111,8 @@ def open_environments(
             raise
         index = _remade_index(layout)
     held.callback(index.close)
+    if usage.alone and recovery.unfinished(layout):
+        _restore(layout, index)
     try:
         recent = _open_recent(layout)
     except BrokenEnvironmentError:
@@ -154,11 +168,16 @@ def _open_index(layout: Layout) -> Environment:
 def _remade_index(layout: Layout) -> Environment:
     try:
         recovery.set_aside_index(layout)
-        index = _open_index(layout)
+    except OSError as error:
+        raise storage_error(error, f"{layout.index}: cannot be made anew") from error
+    return _open_index(layout)
+
+
+def _restore(layout: Layout, index: Environment) -> None:
+    try:
         recovery.restore_blobs(layout, BlobRecords(index))
     except OSError as error:
         raise storage_error(error, f"{layout.index}: cannot be made anew") from error
-    return index
 
 
 def put_in_order(

@@ -53,6 +53,7 @@ def set_aside_index(layout: Layout) -> None:
     shutil.rmtree(layout.recent)
     layout.join()
     target = layout.quarantine / f"index-{time.time_ns()}"
+    _rebuilding(layout).touch()
     layout.index.rename(target)
     layout.index.mkdir(mode=0o700)
     _LOG.warning("store.index.broken moved_to=%s", target)
@@ -69,28 +70,57 @@ def drop_recent(layout: Layout) -> None:
     _LOG.warning("store.recent.broken path=%s", layout.recent)
 
 
+def unfinished(layout: Layout) -> bool:
+    """Whether somebody has died who was making the index anew."""
+    return _rebuilding(layout).exists()
+
+
+def _rebuilding(layout: Layout) -> Path:
+    return layout.root / "rebuilding"
+
+
 def restore_blobs(layout: Layout, records: BlobRecords) -> None:
     """Record the blobs that are there, each after hashing it; what is not its name is quarantined.
 
-    For worker threads made by trio.
+    What somebody has recorded who died over it is not hashed again. For worker threads made by
+    trio.
 
     Raises:
         OSError: the disk failed.
 
     Cancellation: the rest is not recorded, and is fetched again when it is needed.
     """
-    for path in sorted(layout.root.glob("blobs/sha256/*/*")):
-        named = _named(path)
-        pieces: list[Piece] = []
-        digest = hash_file(path, keep=partial(_keep, records, named, pieces)).digest()
-        if digest != named:
-            if named is not None:
-                records.delete(named)
-            path.rename(layout.quarantine / path.name)
-            _LOG.warning("store.blob.quarantined path=%s digest=%s", path, digest)
-            continue
-        records.restore(Descriptor(OCTETS, digest, path.stat().st_size), pieces)
-        _LOG.info("store.blob.restored digest=%s", digest)
+    for folder in sorted(layout.root.glob("blobs/sha256/*")):
+        for path in sorted(folder.iterdir()):
+            restore_blob(layout, records, path)
+    _rebuilding(layout).unlink(missing_ok=True)
+
+
+def restore_blob(layout: Layout, records: BlobRecords, path: Path) -> bool:
+    """Record the blob in a file, after hashing it; whether it is what the file's name says.
+
+    What it is not is quarantined; nothing happens when it is on record. For worker threads made by
+    trio.
+
+    Raises:
+        OSError: the disk failed.
+
+    Cancellation: it is not recorded.
+    """
+    name = named(path)
+    if name is not None and records.get(name) is not None:
+        return True
+    pieces: list[Piece] = []
+    digest = hash_file(path, keep=partial(_keep, records, name, pieces)).digest()
+    if digest != name:
+        if name is not None:
+            records.delete(name)
+        path.rename(layout.quarantine / path.name)
+        _LOG.warning("store.blob.quarantined path=%s digest=%s", path, digest)
+        return False
+    records.restore(Descriptor(OCTETS, digest, path.stat().st_size), pieces)
+    _LOG.info("store.blob.restored digest=%s", digest)
+    return True
 
 
 def _keep(
@@ -103,7 +133,8 @@ def _keep(
         pieces.clear()
 
 
-def _named(path: Path) -> Digest | None:
+def named(path: Path) -> Digest | None:
+    """The digest that a blob's file is called by; None when that is no name of a blob."""
     try:
         return Digest.parse(f"{CANONICAL}:{path.name}")
     except InvalidReferenceError:

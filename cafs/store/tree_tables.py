@@ -41,10 +41,15 @@ class TreeTables:
     def allocate(self, batch: Batch) -> int:
         """Take the next tree number, and note it as a draft."""
         last = batch.get(self._counters, _COUNTER)
-        number = 1 if last is None else _TREE.unpack(last)[0] + 1
+        number = 1 + (self._highest(batch) if last is None else int(_TREE.unpack(last)[0]))
         batch.put(self._counters, _COUNTER, _TREE.pack(number))
         batch.put(self.drafts, _TREE.pack(number), b"")
         return number
+
+    def _highest(self, batch: Batch) -> int:
+        """The highest number that any record has: the counter may be what a disk has damaged."""
+        found = (batch.last_key(table) for table in (self.entries, self.names, self.drafts))
+        return max(int(_TREE.unpack(key[: _TREE.size])[0]) if key else 0 for key in found)
 
     def clearing(self, tree: int, limit: int) -> list[Callable[[Batch], bool]]:
         """What removes a draft: each step is to be applied until it says that nothing is left.

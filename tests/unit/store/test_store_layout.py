@@ -12,7 +12,7 @@ import pytest
 from cafs.errors import StorageError
 from cafs.model.digest import EMPTY
 from cafs.store.ballast import LARGEST as BALLAST
-from cafs.store.layout import Layout, Usage, check_type, file_system_type
+from cafs.store.layout import VERSION, Layout, Usage, check_type, file_system_type
 from cafs.store.store import Store, open_store
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "store"
@@ -23,7 +23,7 @@ async def test_the_version_file_is_the_golden_one(store: Store) -> None:
 
 
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "VERSION").write_text("2\n")
+    (tmp_path / "VERSION").write_text(f"{VERSION + 1}\n")
     with pytest.raises(StorageError, match="written by a newer cafs") as caught:
         async with open_store(tmp_path):
             pass

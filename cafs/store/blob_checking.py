@@ -1,0 +1,188 @@
+"""Checking blobs: by their digest, and to find out where they are wrong, by their sums.
+
+A blob with wrong bytes becomes the stream again that it came as, without them (``demotion``). One
+of which nothing says where it is wrong goes to quarantine.
+"""
+
+import logging
+import os
+import time
+from contextlib import closing
+from typing import Final
+
+import msgspec
+
+from cafs.model.digest import EMPTY, Digest, Hasher
+from cafs.model.identity import StreamKey
+from cafs.model.item import Item
+from cafs.model.span import Span, SpanSet
+from cafs.store.blob_records import BlobRecords
+from cafs.store.checking import Choose, Found, Look, changed, covers, joined, wrong
+from cafs.store.layout import Layout
+from cafs.store.records import BlobRecord
+from cafs.store.shelf import Shelf
+from cafs.store.sums import GROUP, Piece, pieces_of
+
+_LOG: Final = logging.getLogger("cafs.store")
+_TOGETHER: Final = 1024
+"""Pieces that are recorded in one transaction."""
+
+
+class BlobChecker:
+    """Checks blobs. Everything is looked up anew: others may remove and add meanwhile.
+
+    Concurrency: any number of threads, each with a look of its own.
+    """
+
+    def __init__(self, layout: Layout, shelf: Shelf, records: BlobRecords) -> None:
+        self._layout = layout
+        self._shelf = shelf
+        self._records = records
+
+    def check(self, digest: Digest, look: Look) -> Found | None:
+        """Check a blob: all of it by its digest, or what is chosen by its sums. Blocks.
+
+        Raises:
+            OSError: the disk failed.
+            StorageError: the records cannot be read or written.
+        """
+        record = self._records.get(digest)
+        if record is None or digest == EMPTY:
+            return None
+        try:
+            descriptor = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return self._missing(digest, record)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size != record.size:
+                return self._put_aside(digest, record, descriptor, f"its file has {size} bytes")
+            lost = self._sampled(digest, size, descriptor, look)
+            if lost is None or lost:
+                lost = self._hashed(digest, size, descriptor, look)
+            if lost is None:
+                what = "its bytes do not have its digest"
+                return self._put_aside(digest, record, descriptor, what)
+        finally:
+            os.close(descriptor)
+        return self._demote(digest, record, lost, look) if lost else None
+
+    def _sampled(self, digest: Digest, size: int, descriptor: int, look: Look) -> SpanSet | None:
+        """What of the chosen parts is wrong; None where all is to be hashed."""
+        if look.choose is None:
+            return None
+        chosen = _chosen(digest, size, look.choose)
+        if size <= GROUP:
+            return None if chosen else SpanSet()
+        bad: list[Span] = []
+        with closing(look.leafer.read(descriptor, chosen)) as pieces:
+            for offset, data in pieces:
+                span = Span(offset, offset + len(data))
+                known = self._records.pieces(digest, span)
+                if not covers(known, span):
+                    return None
+                joined(bad, wrong(offset, data, known))
+                look.seen(len(data))
+        return SpanSet(bad)
+
+    def _hashed(self, digest: Digest, size: int, descriptor: int, look: Look) -> SpanSet | None:
+        """What is wrong; None when nothing says what. Sums that are missing are made."""
+        hasher, bad, unsure = Hasher(), list[Span](), False
+        with closing(look.leafer.read(descriptor, [Span(0, size)])) as pieces:
+            for offset, data in pieces:
+                hasher.update(data)
+                span = Span(offset, offset + len(data))
+                known = self._records.pieces(digest, span)
+                joined(bad, wrong(offset, data, known))
+                unsure = unsure or not covers(known, span)
+                look.seen(len(data))
+        if hasher.digest() != digest:
+            return SpanSet(bad) or None
+        if bad or unsure:
+            self._sum(digest, size, descriptor, look)
+        return SpanSet()
+
+    def _sum(self, digest: Digest, size: int, descriptor: int, look: Look) -> None:
+        """The bytes are right: record anew what they are."""
+        found: list[Piece] = []
+
+        with closing(look.leafer.read(descriptor, [Span(0, size)])) as pieces:
+            for offset, data in pieces:
+                found += pieces_of(offset, data)
+                if len(found) >= _TOGETHER:
+                    self._records.describe(digest, found)
+                    found.clear()
+        self._records.describe(digest, found)
+        _LOG.info("store.blob.summed digest=%s", digest)
+
+    def _demote(
+        self, digest: Digest, record: BlobRecord, lost: SpanSet, look: Look
+    ) -> Found | None:
+        if self._records.get(digest) is None:
+            return None  # removed, or found out by a reader
+        streams = _streams(record)
+        key = look.prefer(digest, streams) or next(iter(streams), None)
+        self._shelf.demotion.demote(digest, list(lost), key)
+        self._note(digest, changed(lost), lost)
+        return _found(digest, record, changed(lost), lost, key)
+
+    def _missing(self, digest: Digest, record: BlobRecord) -> Found | None:
+        if self._layout.blob(digest).exists() or not self._records.delete(digest):
+            return None
+        _LOG.warning("store.blob.missing digest=%s", digest)
+        lost = SpanSet([Span(0, record.size)])
+        return _found(digest, record, "its file is not there", lost, None)
+
+    def _put_aside(
+        self, digest: Digest, record: BlobRecord, descriptor: int, what: str
+    ) -> Found | None:
+        """Nothing of the file is of use. A record without a file is read by nobody."""
+        path = self._layout.blob(digest)
+        try:
+            if not os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return None  # somebody has brought it anew
+        except FileNotFoundError:
+            return None
+        path.rename(self._layout.quarantine / path.name)
+        self._shelf.files.forget(path)
+        if not path.exists():
+            self._records.delete(digest)
+        lost = SpanSet([Span(0, record.size)])
+        self._note(digest, what, lost)
+        _LOG.warning("store.blob.quarantined digest=%s: %s", digest, what)
+        return _found(digest, record, what, lost, None)
+
+    def _note(self, digest: Digest, what: str, lost: SpanSet) -> None:
+        """Say in the quarantine what was wrong, for who looks for a pattern."""
+        note = {
+            "name": str(digest),
+            "error": what,
+            "lost": [(span.start, span.stop) for span in lost],
+            "time_ns": time.time_ns(),
+            "v": 1,
+        }
+        path = self._layout.quarantine / f"{digest.hex}.json"
+        path.write_bytes(msgspec.json.encode(note) + b"\n")
+
+
+def _chosen(digest: Digest, size: int, choose: Choose) -> list[Span]:
+    item, starts = Item.blob(digest), range(0, max(size, 1), GROUP)
+    return [Span(at, min(at + GROUP, size)) for at in starts if choose(item, at)]
+
+
+def _streams(record: BlobRecord) -> tuple[StreamKey, ...]:
+    return tuple(StreamKey(each) for each in record.streams)
+
+
+def _found(
+    digest: Digest, record: BlobRecord, what: str, lost: SpanSet, key: StreamKey | None
+) -> Found:
+    return Found(
+        item=Item.blob(digest),
+        what=what,
+        lost=lost,
+        size=record.size,
+        key=key,
+        streams=_streams(record),
+        whole=True,
+    )
