@@ -22,7 +22,6 @@ from cafs.store.files import storage_error, write_whole
 from cafs.store.locking import SpanLock
 from cafs.store.records import StreamRecord
 from cafs.store.shelf import Shelf
-from cafs.store.sums import Piece
 
 _LOG: Final = logging.getLogger("cafs.store")
 
@@ -92,7 +91,9 @@ class Stream:
             if len(data) < wider.length:
                 change = partial(self._reconsider, record, wider.stop)
             elif (bad := sums.damaged(wider.start, data, pieces)) is not None:
-                change = partial(self._lose, record, bad)
+                change = partial(self._lose, record, bad.span)
+            elif record.digest is None and (gap := sums.unsummed(wanted, pieces)) is not None:
+                change = partial(self._lose, record, gap)
             else:
                 return data[wanted.start - wider.start :][: wanted.length]
             await trio.to_thread.run_sync(change, limiter=shelf.limiter)
@@ -172,12 +173,12 @@ class Stream:
         if not ledger.intact(self.key, record, stop):
             self._void(record)
 
-    def _lose(self, record: StreamRecord, bad: Piece) -> None:
-        """The disk has changed a piece: it is absent, until the right bytes are written."""
+    def _lose(self, record: StreamRecord, bad: Span) -> None:
+        """The disk has changed bytes, or what says what they were: they are absent from now on."""
         shelf = self._shelf
-        _LOG.warning("store.stream.damaged stream=%s span=%s", self.key, bad.span)
+        _LOG.warning("store.stream.damaged stream=%s span=%s", self.key, bad)
         if record.digest is not None:
-            shelf.demotion.demote(record.digest, [bad.span], self.key)
+            shelf.demotion.demote(record.digest, [bad], self.key)
             return
         try:
             descriptor = os.open(self._path(record), os.O_RDWR | os.O_CLOEXEC)
@@ -186,7 +187,7 @@ class Stream:
             return
         try:
             locking.hold_gate(descriptor)
-            shelf.ledger.take_out(self.key, record, [bad.span])
+            shelf.ledger.take_out(self.key, record, [bad])
         finally:
             os.close(descriptor)
 

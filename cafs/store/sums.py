@@ -79,6 +79,18 @@ def damaged(offset: int, data: bytes, pieces: Iterable[Piece]) -> Piece | None:
     return None
 
 
+def unsummed(span: Span, pieces: Iterable[Piece]) -> Span | None:
+    """The first bytes of a span of which no piece says what they were; None when all are known."""
+    at = span.start
+    for piece in sorted(pieces):
+        if piece.start > at:
+            return Span(at, min(piece.start, span.stop))
+        at = max(at, piece.stop)
+        if at >= span.stop:
+            return None
+    return Span(at, span.stop) if at < span.stop else None
+
+
 def touching(snapshot: Snapshot, table: Table, owner: bytes, span: Span) -> list[Piece]:
     """The pieces that share a byte with a span, ascending."""
     start = owner + _PLACE.pack(span.start - span.start % GROUP)
