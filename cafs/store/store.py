@@ -37,6 +37,7 @@ from cafs.store.streams import Streams
 from cafs.store.tree_tables import TreeTables
 from cafs.store.trees import Trees
 from cafs.store.uploads import Uploads
+from cafs.store.verifying import Verifier
 
 CHECKPOINT_BYTES: Final = 64 << 20
 CHECKPOINT_S: Final = 5.0
@@ -86,6 +87,7 @@ class Store:
         self.mounts = Mounts(recent, Leases(layout.leases))
         self.attachments = Attachments(recent)
         self.precedence = Precedence(layout.leases / "readers")
+        self.verifier = Verifier(layout, index, recent, shelf=shelf, records=records)
 
     def _has(self, digest: Digest) -> bool:
         return self.blobs.stat(digest) is not None
