@@ -124,12 +124,11 @@ async def open_transport(
 
 
 def _collect_less() -> None:
-    """Look for cycles less often, and not among what was imported.
+    """Look for cycles less often.
 
     A request makes some hundred objects that are gone with it, and hardly a cycle: to look after
     every 700 of them takes a tenth of the time of fetching small files.
     """
-    gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
