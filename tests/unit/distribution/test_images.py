@@ -487,6 +487,17 @@ async def test_images_are_found_in_any_store_of_blobs(serve: Serve, origin: Orig
             await images.image(repository, digest, platform=own_platform(), offline=True)
 
 
+async def test_b6_a_digest_and_a_layer_that_a_registry_has_not_are_not_found(
+    world: World, serve: Serve, origin: Origin
+) -> None:
+    served = serve(Image((BASE,)))
+    with pytest.raises(NotFoundError):
+        await world.tree(world.spec(f"{served.ref}@{digest_of(b'?')}"))
+    origin.fault(f"/v2/app/blobs/{served.manifest()['layers'][0]['digest']}", Status(404))
+    with pytest.raises(NotFoundError):
+        await world.tree(world.spec(served.ref))
+
+
 async def test_schema_1_is_refused_by_its_name(world: World, serve: Serve) -> None:
     served = serve(Image((BASE,)))
     served.headers = False

@@ -63,6 +63,25 @@ async def test_uploads_are_listed_oldest_first_with_what_they_have(store: Store)
     assert await stream.read(0, 4) == b"xxxx"
 
 
+async def test_b_s6_looking_at_uploads_ends_none_of_them(store: Store) -> None:
+    writer = await store.blobs.create()
+    for number, byte in enumerate(DATA):
+        assert [each.size for each in await uploads(store)] == [number]
+        await writer.write(bytes([byte]))
+    assert (await writer.commit(DIGEST, len(DATA))).digest == DIGEST
+
+
+async def test_r36_a_blob_whose_file_has_gone_is_removed_with_all_its_names(store: Store) -> None:
+    await store.blobs.put("", DATA, digest_of(DATA, "sha512"))
+    path = store.path / "blobs" / "sha256" / DIGEST.hex[:2] / DIGEST.hex
+    path.unlink()
+    assert list(store.blobs.digests()) == [DIGEST]
+    await store.blobs.delete(digest_of(DATA, "sha512"))
+    assert list(store.blobs.digests()) == []
+    path.write_bytes(DATA)
+    assert store.blobs.stat(DIGEST) is None
+
+
 async def test_b16_nothing_is_left_of_an_upload_that_was_committed(store: Store) -> None:
     """Not even its stream, under a name that nobody would ever ask for."""
     for claim in (DIGEST, digest_of(DATA, "sha512"), DIGEST):
