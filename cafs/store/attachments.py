@@ -1,5 +1,6 @@
 """What a mount has shown so far: which inodes stand for what, kept for the mount's life."""
 
+from collections.abc import Container
 from dataclasses import replace
 from typing import Final
 
@@ -59,12 +60,17 @@ class Attachments:
             found = [self._at(snapshot, mount, path) for path in sorted(paths)]
         return [each for each in found if each is not None]
 
-    def trees(self) -> set[int]:
-        """The numbers of all trees that are attached anywhere, or were."""
-        with self._recent.read() as snapshot:
-            records = snapshot.scan(self._tables.attachments, b"", after(b""))
-            found = (self._tables.attachment.unpack(raw) for _, raw in records)
-            return {each.tree for each in found if each is not None and each.tree is not None}
+    def trees(self, mounts: Container[int] | None = None) -> set[int]:
+        """The numbers of all trees that are attached in mounts, or were; None for all mounts."""
+        found: set[int] = set()
+        for page in self._recent.pages(self._tables.attachments):
+            for key, raw in page:
+                each = self._tables.attachment.unpack(raw)
+                if each is None or each.tree is None:
+                    continue
+                if mounts is None or number_in(key[: -len(pack_number(0))]) in mounts:
+                    found.add(each.tree)
+        return found
 
     async def attach(
         self,

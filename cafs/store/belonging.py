@@ -140,3 +140,11 @@ def _said(resolved: Resolved) -> Digest | None:
     except CafsError:
         return None
     return ref.digest if isinstance(ref, DockerRef) else None
+
+
+def shown(resolved: Resolved) -> str:
+    """The ref of a meaning for people; its query may hold secrets."""
+    try:
+        return parse_ref(resolved.ref, schemes=None).shown
+    except CafsError:
+        return "a ref that cannot be read"

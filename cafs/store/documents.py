@@ -4,8 +4,8 @@ A document that cannot be read, or is of another version, is none: it costs a re
 blob has gone keeps what it knows of the URL, without the digest (R-2b).
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -15,7 +15,7 @@ from cafs.model.descriptor import OCTETS
 from cafs.model.digest import Digest
 from cafs.model.document import CacheDocument
 from cafs.model.validator import Validator
-from cafs.store.environment import Environment
+from cafs.store.environment import Batch, Environment
 from cafs.store.records import hashed
 
 VERSION: Final = 1
@@ -54,6 +54,24 @@ class _Mapped(msgspec.Struct, kw_only=True):
     """What says of which kind a document is: the URL that was asked."""
 
     at: str = ""
+
+
+class _Any(msgspec.Struct):
+    """What a document of either kind has."""
+
+    digest: str | None
+    fetch_time: float = msgspec.field(name="fetchTime", default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Of which content a document is, None where that is not known; and since when, in seconds.
+
+    Of a file, and of what cannot be read, the time is 0.
+    """
+
+    digest: Digest | None
+    fetched_s: float
 
 
 def encode(url: str, document: CacheDocument) -> bytes:
@@ -174,3 +192,42 @@ class Documents:
         Cancellation: all or nothing.
         """
         await self._index.commit(lambda batch: batch.delete(self._table, hashed(url)), urgent=True)
+
+    def all(self) -> Iterator[tuple[bytes, Remembered]]:
+        """Every document by its place, which ``place_of`` tells of a URL; also what is none."""
+        for page in self._index.pages(self._table):
+            for place, raw in page:
+                yield place, _remembered(raw)
+
+    def forget(self, places: Iterable[bytes], before_s: float) -> set[bytes]:
+        """Forget documents by their places, but those that were saved again later. Blocks.
+
+        Returns:
+            The places of those that stay.
+        """
+        gone = tuple(places)
+
+        def change(batch: Batch) -> set[bytes]:
+            kept: set[bytes] = set()
+            for place in gone:
+                raw = batch.get(self._table, place)
+                if raw is None or _remembered(raw).fetched_s <= before_s:
+                    batch.delete(self._table, place)
+                else:
+                    kept.add(place)
+            return kept
+
+        return self._index.apply(change, urgent=True)
+
+
+def place_of(url: str) -> bytes:
+    """Where the document of a URL lies."""
+    return hashed(url)
+
+
+def _remembered(raw: bytes) -> Remembered:
+    try:
+        stored = msgspec.json.decode(raw, type=_Any)
+        return Remembered(_digest(stored.digest), stored.fetch_time)
+    except (msgspec.MsgspecError, InvalidReferenceError):
+        return Remembered(None, 0.0)

@@ -8,6 +8,7 @@ neither.
 
 import re
 import secrets
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
@@ -161,17 +162,38 @@ class Mounts:
             await self._purge(mount)
         return len(dead)
 
+    def live(self) -> set[int]:
+        """The numbers of the mounts that somebody keeps. Blocks, while others decide.
+
+        Raises:
+            StorageError: the leases cannot be looked at.
+        """
+        try:
+            with self._leases.deciding():
+                with self._recent.read() as snapshot:
+                    known = self._tables.all(snapshot)
+                return {mount for mount, record in known if self._kept(record)}
+        except OSError as error:
+            raise storage_error(error, "leases of mounts cannot be looked at") from error
+
+    def _kept(self, record: MountRecord) -> bool:
+        return not record.ended and (not record.key or self._leases.held(record.key))
+
+    def meanings(self) -> Iterator[Resolved]:
+        """What refs mean in the mounts that there are."""
+        for page in self._recent.pages(self._tables.resolved):
+            for _, raw in page:
+                resolved = self._tables.meaning.unpack(raw)
+                if resolved is not None:
+                    yield resolved
+
     def _condemn(self) -> list[int]:
         """Mark as ended what nobody keeps, and return all that is to be removed."""
         try:
             with self._leases.deciding():
                 with self._recent.read() as snapshot:
                     known = dict(self._tables.all(snapshot))
-                kept = {
-                    mount: record
-                    for mount, record in known.items()
-                    if not record.ended and (not record.key or self._leases.held(record.key))
-                }
+                kept = {mount: record for mount, record in known.items() if self._kept(record)}
                 dead = {mount: known[mount] for mount in known.keys() - kept.keys()}
                 self._mark({mount: each for mount, each in dead.items() if not each.ended})
                 used = {record.key for record in kept.values()}

@@ -95,9 +95,9 @@ class Pins:
                     found.append(Pin(record, source=key[1:]))
         return sorted(found, key=lambda pin: pin.record.since_ns)
 
-    def has_ref(self, source: str) -> bool:
-        """Whether the ref of a source key is pinned."""
-        return self._index.get(self._table, _REF + hashed(source)) is not None
+    def has_ref(self, source: bytes) -> bool:
+        """Whether a ref is pinned, by the hash of its source key."""
+        return self._index.get(self._table, _REF + source) is not None
 
     async def pin(self, item: Item, name: str) -> None:
         """Pin an item; once pinned it stays so. ``name`` is for people.

@@ -57,18 +57,31 @@ class References:
                 if resolved is not None:
                     yield place, resolved
 
-    async def forget(self, places: Iterable[bytes]) -> None:
-        """Forget meanings by their places, as ``all`` tells them.
+    def forget(self, places: Iterable[bytes], before_ns: int) -> set[bytes]:
+        """Forget meanings by their places, but those that were found again later. Blocks.
 
-        Cancellation: all or nothing.
+        Returns:
+            The places of those that stay.
         """
         gone = tuple(places)
 
-        def change(batch: Batch) -> None:
+        def change(batch: Batch) -> set[bytes]:
+            kept: set[bytes] = set()
             for place in gone:
-                batch.delete(self._table, place)
+                known = self._packed.unpack(batch.get(self._table, place))
+                if known is None or known.resolved_ns <= before_ns:
+                    batch.delete(self._table, place)
+                else:
+                    kept.add(place)
+            return kept
 
-        await self._index.commit(change, urgent=True)
+        return self._index.apply(change, urgent=True)
+
+    def places(self, source: bytes) -> list[tuple[bytes, Resolved]]:
+        """What a ref meant, by the hash of its key, with the places; the latest last."""
+        with self._index.read() as snapshot:
+            found = list(snapshot.scan(self._table, source, after(source)))
+        return [(at, each) for at, raw in found if (each := self._packed.unpack(raw)) is not None]
 
     async def record(self, key: str, resolved: Resolved) -> None:
         """Record what the ref means now. The same meaning again only moves its time on.

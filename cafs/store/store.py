@@ -79,7 +79,7 @@ class Store:
         )
         self._prefixes = Prefixes(index)
         self.neighbours = Neighbours(layout, shelf, records, admission.retire)
-        self.trees = Trees(TreeTables(index))
+        self.trees = Trees(TreeTables(index, layout.leases / "drafts"))
         self.references = References(index)
         self.belongings = Belongings(layout, ledger, records, self.trees)
         self.pins = Pins(index, self.references, self.belongings)

@@ -9,10 +9,14 @@ has the number of the last tree.
 
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from cafs.model.record import TreeRecord
+from cafs.model.span import Span
+from cafs.store import locking
 from cafs.store.environment import Batch, Environment, Table, after
+from cafs.store.locking import SpanLock
 from cafs.store.records import Packed
 
 _TREE: Final = struct.Struct(">Q")
@@ -28,8 +32,10 @@ class TreeTables:
     Concurrency: any number of threads and processes.
     """
 
-    def __init__(self, index: Environment) -> None:
+    def __init__(self, index: Environment, drafts: Path | None = None) -> None:
+        """``drafts`` is the file whose bytes are locked by who writes trees; None for no file."""
         self.index = index
+        self._locks = drafts
         self.entries = index.table("entries")
         self.names = index.table("names")
         self.segments = index.table("segments")
@@ -75,12 +81,47 @@ class TreeTables:
             while self.index.apply(step, urgent=True):
                 pass
 
+    def is_draft(self, tree: int) -> bool:
+        """Whether a tree's records are of no published tree."""
+        return self.index.get(self.drafts, _TREE.pack(tree)) is not None
+
     def draft_numbers(self) -> list[int]:
         """The trees that ``purge`` is for, once nobody can be using them."""
         with self.index.read() as snapshot:
             return [
                 int(_TREE.unpack(key)[0]) for key, _ in snapshot.scan(self.drafts, b"", b"\xff" * 9)
             ]
+
+    def hold(self, tree: int) -> SpanLock:
+        """Say that a draft is being written, until the lock is released.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        if self._locks is None:
+            return SpanLock(None)
+        lock = locking.try_lock(self._locks, _byte(tree), create=True)
+        if lock is None:
+            raise AssertionError(f"tree {tree} is new, and being written")
+        return lock
+
+    def is_held(self, tree: int) -> bool:
+        """Whether somebody, in whichever process, writes a draft.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        if self._locks is None:
+            return False
+        try:
+            with self._locks.open("r+b", buffering=0) as file:
+                return locking.is_locked(file.fileno(), _byte(tree))
+        except FileNotFoundError:
+            return False
+
+
+def _byte(tree: int) -> Span:
+    return Span(tree, tree + 1)
 
 
 def _clearing(table: Table, prefix: bytes, limit: int) -> Callable[[Batch], bool]:

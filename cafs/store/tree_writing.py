@@ -11,6 +11,8 @@ from cafs.model.identity import TreeIdentity
 from cafs.model.member import ROOT, Entry
 from cafs.model.record import Segment, TreeRecord, TreeStream
 from cafs.store.environment import Batch, after
+from cafs.store.files import storage_error
+from cafs.store.locking import SpanLock
 from cafs.store.records import pack_entry, pack_segment, unpack_entry
 from cafs.store.tree_tables import (
     TreeTables,
@@ -49,6 +51,7 @@ class TreeWriter:
         self._tables = tables
         self._identity = identity
         self._tree = 0
+        self._lock = SpanLock(None)
         self._published = False
         self._entries: dict[int, Entry] = {}
         self._weight = 0
@@ -63,8 +66,18 @@ class TreeWriter:
         Raises:
             StorageError: the store cannot be written.
         """
-        self._tree = self._tables.index.apply(self._tables.allocate)
+        try:
+            self._tree = self._tables.index.apply(self._begin)
+        except OSError as error:
+            raise storage_error(error, "a new tree") from error
         return self
+
+    def _begin(self, batch: Batch) -> int:
+        """Take a number, and its lock before anybody can see it."""
+        self._lock.release()
+        number = self._tables.allocate(batch)
+        self._lock = self._tables.hold(number)
+        return number
 
     def __exit__(
         self,
@@ -72,13 +85,14 @@ class TreeWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._published:
-            return
         try:
-            self._tables.purge(self._tree, PURGE)
+            if not self._published:
+                self._tables.purge(self._tree, PURGE)
         except StorageError as failure:
-            # The number stays marked as a draft, and is purged by whoever opens the store alone.
+            # The number stays marked as a draft, and is purged by gc, or who opens the store alone.
             _LOG.warning("store.tree.abandoned tree=%d error=%s", self._tree, failure.line)
+        finally:
+            self._lock.release()
 
     def add(self, entry: Entry) -> int:
         """Add an entry, and bind it to its name in its parent; returns its number.

@@ -5,7 +5,7 @@ short read transaction, of a few microseconds.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cafs.errors import StorageError
@@ -155,6 +155,52 @@ class Trees:
             batch.delete(tables.trees, key)
 
         await self._index.commit(change, urgent=True)
+
+    def all(self) -> Iterator[TreeRecord]:
+        """Every published tree, by identity."""
+        for page in self._index.pages(self._tables.trees):
+            for _, raw in page:
+                record = self._tables.records.unpack(raw)
+                if record is not None:
+                    yield record
+
+    def left(self) -> list[int]:
+        """The numbers of trees that no identity means, and that nobody is writing.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        tables = self._tables
+        free = [tree for tree in tables.draft_numbers() if not tables.is_held(tree)]
+        # In this order: who published one between the two looks has taken its mark away.
+        return [tree for tree in free if tables.is_draft(tree)]
+
+    def withdraw(self, record: TreeRecord) -> bool:
+        """Let an identity mean nothing, if it still means this tree; whether it did. Blocks.
+
+        The tree's own records stay until it is purged, for those who have its number.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        tables, key = self._tables, bytes.fromhex(record.identity)
+
+        def change(batch: Batch) -> bool:
+            now = tables.records.unpack(batch.get(tables.trees, key))
+            if now is None or now.number != record.number:
+                return False
+            batch.put(tables.drafts, draft_key(now.number), b"")
+            return batch.delete(tables.trees, key)
+
+        return self._index.apply(change, urgent=True)
+
+    def clear(self, tree: int) -> None:
+        """Remove the records of a tree that is not published, and that nobody uses. Blocks.
+
+        Raises:
+            StorageError: the store cannot be written; the rest can be removed later.
+        """
+        self._tables.purge(tree, PURGE)
 
     def unpublished(self) -> set[int]:
         """The numbers of trees that no identity means, whether or not somebody uses them."""

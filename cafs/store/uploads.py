@@ -8,6 +8,7 @@ what is being written, and a process that dies holds nothing.
 
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,6 +172,19 @@ class Uploads:
             return False
         except OSError as error:
             raise storage_error(error, f"looking after upload {identity}") from error
+
+    def unreadable(self) -> list[bytes]:
+        """Where records lie that nobody can read, so that nobody can resume what they were of."""
+        pages = self._index.pages(self._table)
+        rows = [row for page in pages for row in page]
+        return [place for place, raw in rows if self._packed.unpack(raw) is None]
+
+    def strike(self, places: Iterable[bytes]) -> int:
+        """Remove records by their places. Blocks; how many it were."""
+        gone = tuple(places)
+        return self._index.apply(
+            lambda batch: sum(batch.delete(self._table, place) for place in gone), urgent=True
+        )
 
     async def discard(self, identity: str) -> bool:
         """Throw away an upload that was left; whether there was one, and nobody is writing it.

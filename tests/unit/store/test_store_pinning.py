@@ -9,6 +9,7 @@ import pytest
 from cafs.model.digest import digest_of
 from cafs.model.identity import decoded_stream, located_stream, raw_stream
 from cafs.model.item import Item
+from cafs.store.records import hashed
 from cafs.store.store import Store, open_store
 from tests.unit.store.keeping_world import archive_ref, blob, body, file_ref, meaning, part, stream
 
@@ -31,7 +32,7 @@ async def test_y35_a_pinned_ref_pins_all_that_it_has(store: Store) -> None:
     record = await archive_ref(store, "ref", raw, body("decoded"))
     await file_ref(store, "other", body("other"))
     await store.pins.pin_ref("ref", "ref")
-    assert store.pins.has_ref("ref")
+    assert store.pins.has_ref(hashed("ref"))
     assert store.pins.pinned(Item.blob(digest_of(raw)))
     assert store.pins.pinned(Item.stream(record.streams[0].key))
     assert not store.pins.pinned(Item.blob(digest_of(body("other"))))
