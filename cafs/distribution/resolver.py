@@ -24,6 +24,7 @@ from cafs.errors import (
     CrowdedError,
     DeadlineError,
     OfflineError,
+    StorageFullError,
     UnreachableError,
     UnsupportedError,
 )
@@ -182,7 +183,14 @@ class Resolver:
             for part in latest.parts
         )
         if parts != latest.parts:
-            await self._store.references.record(spec.source, replace(latest, parts=parts))
+            await self._record(spec.source, replace(latest, parts=parts))
+
+    async def _record(self, source: str, resolved: Resolved) -> None:
+        """Keep an answer for the next mount; on a full disk, that asks itself."""
+        try:
+            await self._store.references.record(source, resolved)
+        except StorageFullError as error:
+            _LOG.info("the answer is not kept for other mounts: %s", error.line)
 
     def _handler(self, spec: RefSpec) -> Handler:
         handler = self._handlers.get(type(spec.ref))
@@ -248,7 +256,7 @@ class Resolver:
         if previous is None or replace(resolved, resolved_ns=previous.resolved_ns) != previous:
             if previous is not None and previous.digest != resolved.digest:
                 _LOG.info("%s: now %s, was %s", title(spec), resolved.digest, previous.digest)
-            await self._store.references.record(spec.source, resolved)
+            await self._record(spec.source, resolved)
         return await self._store.mounts.resolve(self._mount, spec.source, resolved)
 
     async def _ask(self, spec: RefSpec, previous: Resolved | None) -> Resolved:

@@ -2,22 +2,26 @@
 
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 import trio
 from typing_extensions import override
 
 from cafs.codec import zip as zip_codec
-from cafs.errors import MalformedError, StorageError
+from cafs.errors import MalformedError, StorageError, StorageFullError
 from cafs.fetch.bridging import PIECE
-from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.composing import read_both
+from cafs.fetch.interfaces import Content, Patience, Priority
+from cafs.fetch.overflow import Overflow
 from cafs.fetch.reading import read_or_make
+from cafs.fetch.shortage import Shortage
 from cafs.fetch.work import Work, Works
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.record import Segment, TreeRecord, TreeStream
-from cafs.model.span import Span
+from cafs.model.span import Span, SpanSet
 from cafs.store.store import Store
 from cafs.store.streams import Stream
 
@@ -44,6 +48,8 @@ class DecodedContent(Content):
         *,
         works: Works[None],
         metrics: Metrics,
+        overflow: Overflow,
+        shortage: Shortage,
     ) -> None:
         self._store = store
         self._record = record
@@ -52,6 +58,8 @@ class DecodedContent(Content):
         self._raw = raw
         self._works = works
         self._metrics = metrics
+        self._overflow = overflow
+        self._shortage = shortage
 
     @property
     @override
@@ -86,10 +94,10 @@ class DecodedContent(Content):
             UnsupportedError: a member that is encrypted, or compressed by an unknown method.
             CafsError: as ``Content.ensure``.
         """
-        stream = await self._store.streams.open(self.key, self.size)
+        stream = await self._stream()
         wanted = span.clamp(self.size)
         await self._gather(stream, wanted, patience)
-        while missing := stream.present(wanted).missing(wanted):
+        while missing := self._present(stream, wanted).missing(wanted):
             start = next(iter(missing)).start
             segment = self._store.trees.segment_at(self._record.number, self._number, start)
             if segment is None:
@@ -98,8 +106,10 @@ class DecodedContent(Content):
                     hint="with nothing mounted, remove the store; what is read is fetched again",
                 )
 
-            async def decode(work: Work[None], segment: Segment = segment) -> None:
-                await self._decode(segment, stream, work)
+            async def decode(
+                work: Work[None], segment: Segment = segment, start: int = start
+            ) -> None:
+                await self._decode(segment, start, stream, work)
 
             key = ("segment", self.key, segment.start)
             await self._works.join(key, self.name, decode, patience)
@@ -112,11 +122,23 @@ class DecodedContent(Content):
 
     async def _local(self, span: Span) -> bytes | None:
         stream = self._store.streams.find(self.key)
-        return None if stream is None else await stream.read(span.start, span.length)
+        return await read_both(stream, self._overflow, self.key, span)
 
-    async def _gather(self, stream: Stream, span: Span, patience: Patience) -> None:
+    async def _stream(self) -> Stream | None:
+        """Where what is decoded is written; None when there is no room even for its name."""
+        try:
+            return await self._store.streams.open(self.key, self.size)
+        except StorageFullError:
+            self._shortage.found()
+            return None
+
+    def _present(self, stream: Stream | None, span: Span) -> SpanSet:
+        kept = self._overflow.spans(self.key, span)
+        return kept if stream is None else kept.union(stream.present(span))
+
+    async def _gather(self, stream: Stream | None, span: Span, patience: Patience) -> None:
         """Fetch the input of many segments together, where it lies together."""
-        if span.length <= PIECE or stream.present(span).covers(span):
+        if span.length <= PIECE or self._present(stream, span).covers(span):
             return
         segments = self._store.trees.segments(self._record.number, self._number, span)
         start = min(one.input_start for one in segments)
@@ -124,10 +146,20 @@ class DecodedContent(Content):
         if 2 * sum(one.input_length for one in segments) >= stop - start:
             await self._raw.ensure(Span(start, min(self._raw.size, stop + _SLACK)), patience)
 
-    async def _decode(self, segment: Segment, stream: Stream, work: Work[None]) -> None:
+    async def _decode(
+        self, segment: Segment, start: int, stream: Stream | None, work: Work[None]
+    ) -> None:
+        """Decode a segment, of which the byte at ``start`` is wanted."""
         zip_codec.inflate(segment.codec, name=self._label(segment))  # before anything is fetched
         source = await self._input(segment, work)
-        await trio.to_thread.run_sync(self._keep, segment, source, stream, work)
+        if stream is None or not await self._stored(segment, source, stream, work):
+            if work.priority() is not Priority.DEMAND:
+                raise self._shortage.stopped(self._label(segment), segment.length)
+            window = Span(max(segment.start, start), segment.start + segment.length)
+            window = Span(window.start, min(window.stop, window.start + IN_MEMORY))
+            data = await trio.to_thread.run_sync(self._decoded, segment, source, window, work)
+            if not self._overflow.put(self.key, window.start, data):
+                raise self._shortage.error(self._label(segment), len(data))
         self._metrics.add("fetch.verified", segment.length)
 
     async def _input(self, segment: Segment, work: Work[None]) -> Span:
@@ -143,8 +175,48 @@ class DecodedContent(Content):
             raise MalformedError(
                 f"{self._label(segment)}: its data reach beyond the end of the archive"
             )
-        await raw.ensure(source, patience)
+        # What has no room, all of it at once, is fetched again as it is decoded.
+        with suppress(StorageFullError):
+            await raw.ensure(source, patience)
         return source
+
+    async def _stored(
+        self, segment: Segment, source: Span, stream: Stream, work: Work[None]
+    ) -> bool:
+        """Decode a segment into its stream; False when the disk is full."""
+        if not self._shortage.lasting():
+            if await self._written(segment, source, stream, work):
+                return True
+            self._shortage.found()
+        if work.priority() is not Priority.DEMAND:
+            return False
+        if not await self._shortage.relieve(segment.length):
+            return False
+        if await self._written(segment, source, stream, work):
+            return True
+        self._shortage.fruitless()
+        return False
+
+    async def _written(
+        self, segment: Segment, source: Span, stream: Stream, work: Work[None]
+    ) -> bool:
+        try:
+            await trio.to_thread.run_sync(self._keep, segment, source, stream, work)
+        except StorageFullError:
+            return False
+        return True
+
+    def _decoded(self, segment: Segment, source: Span, window: Span, work: Work[None]) -> bytes:
+        """Some of a segment's bytes, after all of it was checked. Runs in a worker thread."""
+        crc, position = 0, segment.start
+        kept: list[bytes] = []
+        for piece in self._pieces(segment, source, work):
+            crc = zlib.crc32(piece, crc)
+            first, last = max(0, window.start - position), max(0, window.stop - position)
+            kept.append(piece[first:last])
+            position += len(piece)
+        self._check(segment, crc)
+        return b"".join(kept)
 
     def _keep(self, segment: Segment, source: Span, stream: Stream, work: Work[None]) -> None:
         """Decode, check, write. Runs in a worker thread."""
@@ -154,11 +226,7 @@ class DecodedContent(Content):
             crc = zlib.crc32(piece, crc)
             if segment.length <= IN_MEMORY:
                 kept.append(piece)
-        if segment.crc32 is not None and crc != segment.crc32:
-            raise MalformedError(
-                f"{self._label(segment)}: its CRC-32 is {crc:08x}, not {segment.crc32:08x}",
-                hint="the archive is damaged at its source",
-            )
+        self._check(segment, crc)
         position = segment.start
         batch = bytearray()
         for piece in kept or self._pieces(segment, source, work):
@@ -168,6 +236,13 @@ class DecodedContent(Content):
                 position += len(batch)
                 batch.clear()
         stream.write_sync(position, bytes(batch))
+
+    def _check(self, segment: Segment, crc: int) -> None:
+        if segment.crc32 is not None and crc != segment.crc32:
+            raise MalformedError(
+                f"{self._label(segment)}: its CRC-32 is {crc:08x}, not {segment.crc32:08x}",
+                hint="the archive is damaged at its source",
+            )
 
     def _pieces(self, segment: Segment, source: Span, work: Work[None]) -> Iterator[bytes]:
         """The decoded bytes; as many as announced, or an error."""

@@ -49,7 +49,7 @@ class Downloader:
         self.terms = terms
         self.sources = Sources(sources, means.ratings)
         self.blame = Blame(self.sources, terms.name)
-        self.deposit = Deposit(terms, means.streams)
+        self.deposit = Deposit(terms, means.streams, means.overflow, means.shortage)
         self.single = not terms.ranges or terms.size is None
         self.first: Response | None = None
         """A response that is open already, for the first flight that can use it: a whole one while
@@ -83,7 +83,7 @@ class Downloader:
             self._scouting.dismiss(flight)
 
     async def _fly(self, flight: Flight) -> None:
-        await self.deposit.prepare(flight.span)
+        await self.deposit.prepare(flight.span, flight.priority)
         lock = await self._locked(flight)
         if lock is None:
             return

@@ -41,7 +41,8 @@ class Forward(Feeder):
         span = Span(offset, offset + length).clamp(lane.end)
         hold.renew(patience)
         while True:
-            if not lane.downloader.single:
+            # On a full disk what is ahead has no place; it would only push out what is wanted now.
+            if not lane.downloader.single and not lane.short:
                 hold.want(hold.window(span.start, lane.end))
             await hold.ensure(span)
             data = await lane.read(span)

@@ -25,12 +25,14 @@ from cafs.fetch.gated import GatedContent
 from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Source
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.fetch.means import Means
+from cafs.fetch.overflow import Overflow
 from cafs.fetch.planted import PlantedContent
 from cafs.fetch.prefetching import bring_all
 from cafs.fetch.progress import Progress
 from cafs.fetch.ranged import RangedContent
 from cafs.fetch.rating import Rating
 from cafs.fetch.sealing import Learned
+from cafs.fetch.shortage import Shortage, no_room
 from cafs.fetch.slots import Slots
 from cafs.fetch.work import Works
 from cafs.metrics import Metrics
@@ -80,7 +82,13 @@ class Fetcher:
         )
         self._threads = trio.CapacityLimiter(PASSES)
         self._means = Means(
-            streams=store.streams, slots=slots, budget=budget, policy=policy, metrics=metrics
+            streams=store.streams,
+            slots=slots,
+            budget=budget,
+            policy=policy,
+            metrics=metrics,
+            overflow=Overflow(),
+            shortage=Shortage(no_room, store.free_bytes),
         )
         failures = Failures()
         self._works = Works[None](nursery, failures, metrics)
@@ -180,7 +188,14 @@ class Fetcher:
             return raw
         if what.rules != "tar":
             return DecodedContent(
-                self._store, record, stream, raw, works=self._works, metrics=self._metrics
+                self._store,
+                record,
+                stream,
+                raw,
+                works=self._works,
+                metrics=self._metrics,
+                overflow=self._means.overflow,
+                shortage=self._means.shortage,
             )
         plant = partial(self._replant, raw, making)
         return PlantedContent(self._store.streams, what, raw.name, plant, self._metrics)
@@ -227,6 +242,7 @@ class Fetcher:
             media_type=media_type,
             limits=limits,
             threads=self._threads,
+            shortage=self._means.shortage,
         )
         return await self._passes.join(
             ("pass", identity), name, one.run, patience, linger_s=LINGER_S

@@ -12,10 +12,11 @@ from typing import Final
 import trio
 
 from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name, sniff
-from cafs.errors import DigestMismatchError, MalformedError, UnsupportedError
+from cafs.errors import DigestMismatchError, MalformedError, StorageFullError, UnsupportedError
 from cafs.fetch.bridging import Intake
-from cafs.fetch.interfaces import Feed, Feeder
+from cafs.fetch.interfaces import Feed, Feeder, Priority
 from cafs.fetch.making import Making
+from cafs.fetch.shortage import Shortage
 from cafs.fetch.tar_pass import plant_compressed, plant_plain, raw_stream_of
 from cafs.fetch.work import Work
 from cafs.fetch.zip_pass import plant_zip
@@ -99,6 +100,7 @@ class FirstPass:
         media_type: str,
         limits: Limits,
         threads: trio.CapacityLimiter,
+        shortage: Shortage,
     ) -> None:
         self._raw = raw
         self._store = store
@@ -108,6 +110,7 @@ class FirstPass:
         self._media_type = media_type
         self._limits = limits
         self._threads = threads
+        self._shortage = shortage
 
     async def run(self, work: Work[TreeRecord]) -> TreeRecord:
         """Make the tree, or find that another process has.
@@ -126,6 +129,11 @@ class FirstPass:
                 return await self._make(work)
             except DigestMismatchError:
                 if not self._raw.hopeful():
+                    raise
+            except StorageFullError as error:
+                if work.priority() is Priority.PREFETCH:
+                    raise self._shortage.stopped(self._name, self._raw.size) from error
+                if not await self._shortage.relieve(self._raw.size):
                     raise
             except (MalformedError, UnsupportedError):
                 if self._raw.digest() is not None or not self._raw.algorithms():

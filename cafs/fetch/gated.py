@@ -5,15 +5,18 @@ together from several responses (no strong validator, no ranges, no size), which
 response, whole.
 """
 
+from contextlib import suppress
+
 import trio
 from typing_extensions import override
 
-from cafs.errors import DigestMismatchError, NotFoundError
+from cafs.errors import DigestMismatchError, NotFoundError, StorageFullError
 from cafs.fetch.feeding import Forward, Reading
 from cafs.fetch.finding import Finding
-from cafs.fetch.interfaces import Feed, Feeder, Patience
+from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority
 from cafs.fetch.lane import Lane
 from cafs.fetch.sealing import Seal
+from cafs.fetch.unstored import Unstored
 from cafs.fetch.work import Work, Works
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest, Hasher
@@ -51,6 +54,8 @@ class GatedContent(Feed):
         self._metrics = metrics
         self._finding = finding
         self._blame = lane.downloader.blame
+        self._deposit = deposit = lane.downloader.deposit
+        self._unstored = Unstored(deposit, seal, lane.terms.key, lane.terms.name)
         self._verified: Digest | None = None
 
     @property
@@ -71,7 +76,7 @@ class GatedContent(Feed):
 
     @override
     def present(self) -> int:
-        return self._lane.downloader.deposit.present().total if self.digest() is None else self.size
+        return self._deposit.stored().total if self.digest() is None else self.size
 
     @override
     def digest(self) -> Digest | None:
@@ -79,15 +84,26 @@ class GatedContent(Feed):
 
     @override
     async def ensure(self, span: Span, patience: Patience) -> None:
-        if self.digest() is None:
+        if not self._readable() or patience.priority is Priority.PREFETCH:
             await self._works.join(("gate", self.key), self.name, self._admit, patience)
+        unstored = self.digest() is None and self._unstored.digest() is not None
+        if unstored and patience.priority is Priority.PREFETCH:
+            raise self._deposit.shortage.stopped(self.name, self.size)
+
+    def _readable(self) -> bool:
+        return self.digest() is not None or self._unstored.digest() is not None
 
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
         digest = self._verified or self.digest()
-        self._metrics.add("fetch.misses" if digest is None else "fetch.hits")
+        local = digest is not None or self._unstored.digest() is not None
+        self._metrics.add("fetch.hits" if local else "fetch.misses")
         while True:
             if digest is None:
+                kept = self._unstored.read(offset, length)
+                if kept is not None:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    return kept
                 await self.ensure(Span(offset, offset + length), patience)
                 digest = self.digest()
                 continue
@@ -102,7 +118,7 @@ class GatedContent(Feed):
 
     @override
     def lazy(self) -> bool:
-        return self.digest() is not None
+        return self._readable()
 
     @override
     def algorithms(self) -> tuple[str, ...]:
@@ -111,14 +127,20 @@ class GatedContent(Feed):
     @override
     def feed(self) -> Feeder:
         # Bytes that must come from one response cannot be given away while it can still break.
-        early = self._lane.terms.pinned and self.digest() is None
+        early = self._lane.terms.pinned and not self._readable()
         return Forward(self._lane) if early else Reading(self)
 
     @override
     async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
-        if self.digest() is None and self._lane.missing(Span(0, self.size)):
-            # What a pass saw was found to be damaged at its end, and was thrown away.
+        if self.digest() is None and not self._lane.is_stored():
+            # What a pass saw was found to be damaged at its end, and was thrown away; or the disk
+            # is full.
             await self.ensure(Span(0, self.size), patience)
+        kept = self._unstored.digest()
+        if self.digest() is None and kept is not None:
+            if hasher is not None:
+                self._seal.compare(hasher)
+            return kept
         if hasher is not None and (self._blame.attempts or self.digest() is not None):
             # What the pass saw may not be what is there now.
             self._seal.compare(hasher)
@@ -139,7 +161,9 @@ class GatedContent(Feed):
 
     async def _admit(self, work: Work[None]) -> None:
         await self.look_around(work.patience())
-        while self.digest() is None:
+        if work.priority() is Priority.PREFETCH:
+            self._unstored.drop()  # it shall be stored, not only read
+        while not self._readable():
             try:
                 await self._once(work)
             except DigestMismatchError:
@@ -159,14 +183,29 @@ class GatedContent(Feed):
             return  # it was small, or another process was faster
         if lane.missing(Span(0, lane.end)):
             return  # another process has removed it, or a pass has found it wrong
-        await self._close(hasher if self._blame.attempts == attempts else None)
+        try:
+            if lane.is_stored():
+                await self._close(hasher if self._blame.attempts == attempts else None)
+                return
+        except StorageFullError:
+            if work.priority() is Priority.PREFETCH:
+                raise
+        await self._pass_in_memory(work)
+
+    async def _pass_in_memory(self, work: Work[None]) -> None:
+        try:
+            await self._unstored.admit(self.size, work)
+        except DigestMismatchError as error:
+            self._blame.wrong(error, self.size)
+            raise
 
     async def _take_over(self) -> None:
         """Keep, of a whole that was wrong, what the source sent that is asked alone now."""
         spared = self._blame.take_spared()
         if spared:
-            spans = await self._blobs.salvage(self.key, spared, self._lane.downloader.size)
-            self._blame.spare(spans)
+            with suppress(StorageFullError):  # then it is fetched again
+                spans = await self._blobs.salvage(self.key, spared, self._lane.downloader.size)
+                self._blame.spare(spans)
 
     async def _close(self, hasher: Hasher | None) -> Digest:
         """Pass the gate, or note that what came was wrong."""

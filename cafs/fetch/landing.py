@@ -1,5 +1,6 @@
 """Landing: brings what one answer has into the deposit, and leaves a source that is too slow."""
 
+from functools import partial
 from typing import Final
 
 import trio
@@ -90,7 +91,7 @@ class Landing:
         number, pinned = attempt.number, self._terms.pinned
         filling = Filling(
             flight=flight,
-            write=self._deposit.write,
+            write=partial(self._deposit.write, urgency=flight.priority),
             budget=self._budget,
             piece=self._blame.begin(number, flight.position) if pinned else None,
             name=self._terms.name,
@@ -114,7 +115,7 @@ class Landing:
         complete = False
         try:
             if self._deposit.awaits(Span(flight.position, stop)):
-                write = self._deposit.write_whole
+                write = partial(self._deposit.write_whole, urgency=flight.priority)
                 complete = await filling.take_whole(response, self._bound, write, leave)
             elif flight.single:
                 complete = await filling.take_all(response, self._bound, leave)

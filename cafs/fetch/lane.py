@@ -78,19 +78,27 @@ class Lane(Flights):
         size = self.downloader.size
         return self.terms.limit + 1 if size is None else size
 
+    @property
+    def short(self) -> bool:
+        """Whether the disk is full: then nothing is fetched before it is wanted."""
+        return self.downloader.deposit.shortage.lasting()
+
+    def is_stored(self) -> bool:
+        """Whether all of it is in the store."""
+        return self.downloader.deposit.is_stored(self.end)
+
     async def read(self, span: Span) -> bytes | None:
-        """Read from the store; None when any byte is absent. The bytes may be unverified.
+        """Read what has come; None when any byte is absent. The bytes may be unverified.
 
         Raises:
             StorageError: the disk failed.
 
         Cancellation: no effect.
         """
-        stream = self.downloader.deposit.stream
-        if stream is None or not span.length:
+        if not span.length:
             await trio.lowlevel.checkpoint()
-            return None if span.length else b""
-        return await stream.read(span.start, span.length)
+            return b""
+        return await self.downloader.deposit.read(span)
 
     def inflight(self) -> list[Inflight]:
         """What is under way."""
@@ -140,7 +148,7 @@ class Lane(Flights):
         self._touched = trio.current_time()
         at_once, gap = self.useful(Priority.READAHEAD), self.downloader.gap(self._host)
         ahead = self._readahead.advise(span, self.end, at_once=at_once, gap=gap)
-        if ahead is None or self.downloader.single or not self.missing(ahead):
+        if ahead is None or self.downloader.single or self.short or not self.missing(ahead):
             return
         if self._ahead is None:
             self._ahead = self.hold(Patience(None, Priority.READAHEAD))

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 
 from cafs.fetch.budget import Budget
+from cafs.fetch.overflow import Overflow
 from cafs.fetch.rating import Ratings
+from cafs.fetch.shortage import Shortage
 from cafs.fetch.slots import Slots
 from cafs.metrics import Metrics
 from cafs.store.streams import Streams
@@ -19,4 +21,6 @@ class Means:
     budget: Budget
     policy: RetryPolicy
     metrics: Metrics
+    overflow: Overflow
+    shortage: Shortage
     ratings: Ratings = field(default_factory=Ratings)

@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from cafs.errors import CafsError
+from cafs.errors import CafsError, StorageFullError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.progress import Progress, Tally
 from cafs.model.span import Span
@@ -17,7 +17,7 @@ between them. Large ones share the slots in their order."""
 
 
 async def bring_all(contents: Sequence[Content], progress: Progress, patience: Patience) -> None:
-    """Bring all of several contents. One that fails does not stop the others.
+    """Bring all of several contents. One that fails does not stop the others; a full disk does.
 
     Raises:
         CafsError: that of the first that failed, in their order, after all were tried.
@@ -36,6 +36,8 @@ async def bring_all(contents: Sequence[Content], progress: Progress, patience: P
                 await content.ensure(Span(0, content.size), tally)
             except CafsError as error:
                 failed[number] = error
+                if isinstance(error, StorageFullError):
+                    nursery.cancel_scope.cancel()
 
     try:
         async with trio.open_nursery() as nursery:

@@ -2,8 +2,9 @@
 
 from typing_extensions import override
 
+from cafs.errors import StorageFullError
 from cafs.fetch.feeding import Forward
-from cafs.fetch.interfaces import Feed, Feeder, Patience
+from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority
 from cafs.fetch.lane import Lane
 from cafs.fetch.sealing import Seal
 from cafs.fetch.work import Work, Works
@@ -26,6 +27,7 @@ class RangedContent(Feed):
         self._works = works
         self._seal = seal
         self._metrics = metrics
+        self._deposit = lane.downloader.deposit
         lane.landed = self._landed
 
     @property
@@ -45,7 +47,7 @@ class RangedContent(Feed):
 
     @override
     def present(self) -> int:
-        return self._lane.downloader.deposit.present().total
+        return self._deposit.stored().total
 
     @override
     def digest(self) -> Digest | None:
@@ -53,11 +55,21 @@ class RangedContent(Feed):
 
     @override
     async def ensure(self, span: Span, patience: Patience) -> None:
-        """As ``Content.ensure``; all of it means that it is a blob when this returns."""
+        """As ``Content.ensure``; all of it means that it is a blob then, but on a full disk."""
         wanted = span.clamp(self.size)
         await self._lane.ensure(wanted, patience)
-        if wanted == Span(0, self.size) and self.digest() is None:
-            await self._works.join(("gate", self.key), self.name, self._admit, patience)
+        if wanted != Span(0, self.size) or self.digest() is not None:
+            return
+        ahead = patience.priority is Priority.PREFETCH
+        try:
+            if self._lane.is_stored():
+                await self._works.join(("gate", self.key), self.name, self._admit, patience)
+            elif ahead and self._deposit.overflow.spans(self.key):
+                raise self._deposit.shortage.stopped(self.name, self.size - self.present())
+        except StorageFullError:
+            # It can be read all the same, and who reads wants no more.
+            if ahead:
+                raise
 
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
@@ -84,13 +96,13 @@ class RangedContent(Feed):
 
     @override
     async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
-        if self._lane.missing(Span(0, self.size)):
+        if not self._lane.is_stored():
             return None
         return await self._seal.close(hasher, self.size)
 
     def _landed(self) -> None:
         """Hash it in the background, once the last range has come."""
-        if not self._lane.missing(Span(0, self.size)) and self.digest() is None:
+        if self._lane.is_stored() and self.digest() is None:
             self._works.start(("gate", self.key), self._admit)
 
     async def _admit(self, work: Work[None]) -> None:

@@ -6,6 +6,7 @@ nobody is left who could. A lease is taken before there is a record, and who swe
 neither.
 """
 
+import logging
 import re
 import secrets
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Final
 
 import trio
 
-from cafs.errors import MountError
+from cafs.errors import MountError, StorageFullError
 from cafs.model.resolved import Resolved
 from cafs.store.environment import Batch, Environment
 from cafs.store.files import storage_error
@@ -23,6 +24,7 @@ from cafs.store.leases import Lease, Leases
 from cafs.store.mount_tables import MountRecord, MountTables, pack_number
 from cafs.store.records import hashed
 
+_LOG: Final = logging.getLogger("cafs.store")
 _FIRST: Final = 2
 """The first inode that is allocated; 1 is the root's."""
 _KEY: Final = re.compile(r"[0-9a-f]{32}")
@@ -50,6 +52,7 @@ class Mounts:
         self._leases = leases
         self._tables = MountTables(recent)
         self._held: dict[int, Lease] = {}
+        self._unkept: dict[bytes, Resolved] = {}
 
     async def open(self, key: str, description: str, *, view: str = "/") -> int:
         """Find a mount by its key, or make it; returns its number, which no other gets.
@@ -270,13 +273,15 @@ class Mounts:
 
     def resolved(self, mount: int, key: str) -> Resolved | None:
         """What a ref means for the life of a mount, None when it has not been resolved in it."""
-        raw = self._recent.get(self._tables.resolved, pack_number(mount) + hashed(key))
-        return self._tables.meaning.unpack(raw)
+        place = pack_number(mount) + hashed(key)
+        raw = self._recent.get(self._tables.resolved, place)
+        return self._tables.meaning.unpack(raw) or self._unkept.get(place)
 
     async def resolve(self, mount: int, key: str, resolved: Resolved) -> Resolved:
         """Say what a ref means in a mount, unless that is settled; returns what it means.
 
-        In a mount that has ended nothing is settled.
+        In a mount that has ended nothing is settled. Where the disk is so full that not even that
+        can be written, it is settled for this process.
 
         Cancellation: all or nothing.
         """
@@ -291,7 +296,11 @@ class Mounts:
                 batch.put(self._tables.resolved, place, value)
             return resolved
 
-        return await self._recent.commit(change, urgent=True)
+        try:
+            return await self._recent.commit(change, urgent=True)
+        except StorageFullError as error:
+            _LOG.warning("store.mount.unsettled mount=%d error=%s", mount, error.line)
+            return self._unkept.setdefault(place, resolved)
 
     def close(self) -> None:
         """Let go of the leases that this process took."""

@@ -7,6 +7,7 @@ be read anyway, by range. Its answer has the size, the version and whether range
 is often refused; and where ranges do not work, or the content is small, it is already the content.
 """
 
+import logging
 import math
 import time
 from abc import abstractmethod
@@ -24,6 +25,7 @@ from cafs.errors import (
     NotFoundError,
     OfflineError,
     RefusedError,
+    StorageFullError,
     UnsupportedError,
 )
 from cafs.metrics import Metrics
@@ -44,6 +46,7 @@ PROBE: Final = Span(0, 1)
 """What is asked for where nobody says that the content is wanted soon."""
 _WHOLE: Final = 200
 _PART: Final = 206
+_LOG: Final = logging.getLogger("cafs.transport")
 
 
 class DocumentStore(Protocol):
@@ -173,7 +176,7 @@ class Locator:
             return
         known = replace(document, digest=descriptor.digest, size=descriptor.size)
         if known != document:
-            await self._documents.save(url, known)
+            await self._save(url, known)
 
     async def _first(
         self,
@@ -249,7 +252,7 @@ class Locator:
             if response.document:
                 new = replace(new, plugin=response.document)
             new = replace(new, at="" if target == url else target)
-            await self._documents.save(url, new)
+            await self._save(url, new)
             response = Remembering(response, new.plugin, partial(self._remember, url))
             located = Located(part_of(urls, url, new, media_type))
             status = response.head.status
@@ -269,7 +272,14 @@ class Locator:
         """Keep what the source wants to be told the next time."""
         document = self._documents.load(url)
         if document is not None:
-            await self._documents.save(url, replace(document, plugin=told))
+            await self._save(url, replace(document, plugin=told))
+
+    async def _save(self, url: str, document: CacheDocument) -> None:
+        """Keep a document; where the disk is full, it is asked again the next time."""
+        try:
+            await self._documents.save(url, document)
+        except StorageFullError as error:
+            _LOG.info("transport.document.unkept url=%s error=%s", shown(url), error.line)
 
 
 def _together(failures: list[CafsError]) -> CafsError:

@@ -1,11 +1,9 @@
 """What a store keeps back for a full disk: a ballast, room in its records, places for readers."""
 
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,28 +15,10 @@ from cafs.model.resolved import Resolved, Shape
 from cafs.store import ballast
 from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
+from tests.small_disk import disk_of, fill, free
 
 MIB = 1 << 20
 KEY = StreamKey("a" * 64)
-
-
-@contextmanager
-def disk_of(path: Path, mib: int) -> Iterator[Path]:
-    """An empty file system of a size."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a tmpfs")
-    path.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "none", path],
-        check=False,
-        capture_output=True,
-    )
-    if made.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {made.stderr.decode()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", path], check=True)
 
 
 @pytest.fixture
@@ -46,17 +26,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """An empty file system of 64 MiB."""
     with disk_of(tmp_path / "disk", 64) as path:
         yield path
-
-
-def fill(path: Path, number: int = 0) -> Path:
-    """Fill a disk to its last block; the file that does it."""
-    filler = path / f"filler{number}"
-    done = subprocess.run(
-        ["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], check=False, capture_output=True, text=True
-    )
-    assert "No space" in done.stderr
-    assert os.statvfs(path).f_bavail == 0
-    return filler
 
 
 @pytest.mark.parametrize(
@@ -90,7 +59,7 @@ async def test_what_the_ballast_was_is_for_what_must_go_on_and_not_for_bytes(dis
         while (store.path / "ballast").stat().st_size:
             await store.mounts.resolve(mount, f"ref {meanings}", meaning(meanings))
             meanings += 1
-        assert os.statvfs(disk).f_bavail > 0
+        assert free(disk) > 0
         with pytest.raises(StorageFullError):
             await stream.write(MIB, b"x" * MIB)
         fill(disk, 1)  # nor can others take what the store has made its own

@@ -1,0 +1,207 @@
+"""Overflow: bytes that came and cannot be stored, in memory, for those who wait for them.
+
+Its size is bounded. What was read to its end, and what nobody has wanted for a moment, makes way,
+least recently wanted first; what somebody may still be about to read does not, and then there is no
+room for more. Content that must be checked as a whole is kept as a whole, once it was checked.
+"""
+
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from cafs.model.digest import Digest
+from cafs.model.identity import StreamKey
+from cafs.model.span import Span, SpanSet
+
+LIMIT: Final = 32 << 20
+"""Bytes that are kept at most, in one process."""
+WANTED_S: Final = 2.0
+"""For how long what came, or was read, is kept for those who may want it."""
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Bytes of a stream, and when they were wanted last; ``read`` to their end, or not yet."""
+
+    span: Span
+    data: bytes
+    wanted: float
+    read: bool = False
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+
+@dataclass(slots=True)
+class Whole:
+    """All bytes of a content that has the digest, in pieces."""
+
+    digest: Digest
+    pieces: Sequence[bytes]
+    starts: Sequence[int]
+    size: int
+    wanted: float
+    read: bool = False
+
+
+class Overflow:
+    """What one process keeps of bytes that cannot be stored.
+
+    Concurrency: any number of tasks of one trio run; nothing here awaits.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.limit = limit
+        self.size = 0
+        self._starts: dict[StreamKey, list[int]] = {}
+        self._together: dict[StreamKey, float] = {}
+        self._kept: OrderedDict[tuple[StreamKey, int], _Piece | Whole] = OrderedDict()
+
+    def put(self, key: StreamKey, offset: int, data: bytes, *, together: bool = False) -> bool:
+        """Keep bytes of a stream, those that are not kept yet; False when there is no room.
+
+        ``together`` says that one byte of the stream is of no use without all others.
+        """
+        span = Span(offset, offset + len(data))
+        gaps = self.spans(key, span).missing(span)
+        if not self._make_room(gaps.total):
+            return False
+        now = trio.current_time()
+        if together:
+            self._together[key] = now
+        for gap in gaps:
+            part = data if gap == span else data[gap.start - offset : gap.stop - offset]
+            self._kept[key, gap.start] = _Piece(gap, part, now)
+            insort(self._starts.setdefault(key, []), gap.start)
+            self.size += len(part)
+        return True
+
+    def spans(self, key: StreamKey, around: Span | None = None) -> SpanSet:
+        """What is kept of a stream; what does not touch ``around`` may be left out."""
+        if key not in self._starts:
+            return SpanSet()
+        pieces = self._pieces(key) if around is None else self._overlapping(key, around)
+        return SpanSet(piece.span for piece in pieces)
+
+    def parts(self, key: StreamKey, span: Span) -> list[tuple[int, bytes]]:
+        """What is kept of a span, in order: offsets and bytes. It is wanted, and read."""
+        found: list[tuple[int, bytes]] = []
+        now = trio.current_time()
+        if key in self._together:
+            self._together[key] = now
+        for piece in self._overlapping(key, span):
+            start, stop = max(piece.span.start, span.start), min(piece.span.stop, span.stop)
+            found.append((start, piece.data[start - piece.span.start : stop - piece.span.start]))
+            piece.wanted = now
+            piece.read = piece.read or stop == piece.span.stop
+            self._kept.move_to_end((key, piece.span.start))
+        return found
+
+    def piece(self, key: StreamKey, offset: int) -> bytes | None:
+        """What is kept of a stream from an offset on, as it lies there, if anything is."""
+        for piece in self._overlapping(key, Span(offset, offset + 1)):
+            return piece.data[offset - piece.span.start :]
+        return None
+
+    def keep_whole(self, key: StreamKey, digest: Digest, pieces: Sequence[bytes]) -> bool:
+        """Keep all of a content, which was checked, instead of what is kept of its stream.
+
+        Returns:
+            False when there is no room; then what was kept, is.
+        """
+        size = sum(map(len, pieces))
+        held = [(key, start) for start in self._starts.get(key, ())]
+        if not self._make_room(size - sum(self._kept[each].size for each in held), spare=key):
+            return False
+        self.drop(key)
+        starts, at = [], 0
+        for piece in pieces:
+            starts.append(at)
+            at += len(piece)
+        self._kept[key, -1] = Whole(digest, tuple(pieces), starts, size, trio.current_time())
+        self.size += size
+        return True
+
+    def whole(self, key: StreamKey) -> Digest | None:
+        """The digest of a content of which all is kept, and was checked; else None."""
+        found = self._kept.get((key, -1))
+        return found.digest if isinstance(found, Whole) else None
+
+    def read_whole(self, key: StreamKey, offset: int, length: int) -> bytes | None:
+        """Read a content of which all is kept; short at its end. None when it is not."""
+        found = self._kept.get((key, -1))
+        if not isinstance(found, Whole):
+            return None
+        found.wanted = trio.current_time()
+        self._kept.move_to_end((key, -1))
+        stop = min(offset + length, found.size)
+        if offset >= stop:
+            return b""
+        data: list[bytes] = []
+        number = bisect_right(found.starts, offset) - 1
+        while offset < stop:
+            start, piece = found.starts[number], found.pieces[number]
+            data.append(piece[offset - start : stop - start])
+            offset = start + len(piece)
+            number += 1
+        return data[0] if len(data) == 1 else b"".join(data)
+
+    def drop(self, key: StreamKey) -> None:
+        """Forget what is kept of a stream, and its whole."""
+        for start in (*self._starts.get(key, ()), -1):
+            self._remove(key, start)
+
+    def _pieces(self, key: StreamKey) -> Iterator[_Piece]:
+        for start in self._starts.get(key, ()):
+            piece = self._kept[key, start]
+            if isinstance(piece, _Piece):
+                yield piece
+
+    def _overlapping(self, key: StreamKey, span: Span) -> list[_Piece]:
+        starts = self._starts.get(key, [])
+        first = max(0, bisect_right(starts, span.start) - 1)
+        found: list[_Piece] = []
+        for start in starts[first:]:
+            piece = self._kept[key, start]
+            if start >= span.stop:
+                break
+            if isinstance(piece, _Piece) and piece.span.overlaps(span):
+                found.append(piece)
+        return found
+
+    def _make_room(self, count: int, *, spare: StreamKey | None = None) -> bool:
+        """Let go of what makes way, if that makes enough room; whether there is enough."""
+        lacking = self.size + count - self.limit
+        before = trio.current_time() - WANTED_S
+        going: dict[StreamKey, list[int]] = {}
+        for (key, start), piece in self._kept.items():
+            if lacking <= 0:
+                break
+            last = self._together.get(key)
+            read = piece.read and last is None
+            if key != spare and (read or (piece.wanted if last is None else last) <= before):
+                going.setdefault(key, []).append(start)
+                lacking -= piece.size
+        if lacking > 0:
+            return False
+        for key, starts in going.items():
+            for start in starts if key not in self._together else tuple(self._starts[key]):
+                self._remove(key, start)
+        return True
+
+    def _remove(self, key: StreamKey, start: int) -> None:
+        piece = self._kept.pop((key, start), None)
+        if piece is None:
+            return
+        self.size -= piece.size
+        if isinstance(piece, _Piece):
+            starts = self._starts[key]
+            starts.remove(start)
+            if not starts:
+                del self._starts[key]
+                self._together.pop(key, None)

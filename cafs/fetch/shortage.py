@@ -1,0 +1,115 @@
+"""Shortages: what is done about a disk that is full, in which order, and how often.
+
+Prefetches stop. For readers, something that is used less is evicted; where that does not help, what
+comes is kept in memory (``overflow``), and in the end a reader is told that the disk is full. All
+of that is about one shortage, not about one request: while it lasts nobody tries the disk, and
+eviction, more than now and then.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from cafs.errors import StorageFullError
+
+MakeRoom = Callable[[int], Awaitable[object]]
+"""Evicts so many bytes; returns something true when that has made room."""
+AGAIN_S: Final = 1.0
+"""For how long a disk that was full is taken for full: it costs nobody much to try then."""
+FRUITLESS_S: Final = 5.0
+"""How long after an eviction that made no room another is tried."""
+_LONGEST_S: Final = 5.0
+"""How long readers wait for an eviction; it goes on without them."""
+_LEAST: Final = 16 << 20
+"""Bytes that are evicted at least: the next write is near."""
+_MIB: Final = 1 << 20
+_LOG: Final = logging.getLogger("cafs.fetch")
+
+
+async def no_room(_count: int) -> bool:
+    """Nothing can be evicted.
+
+    Cancellation: no effect.
+    """
+    await trio.lowlevel.checkpoint()
+    return False
+
+
+class Shortage:
+    """Whether the store's disk is full, as the writes of one process find it.
+
+    Args:
+        make_room: evicts.
+        free: bytes that may still be written.
+
+    Concurrency: any number of tasks of one trio run.
+    """
+
+    def __init__(self, make_room: MakeRoom, free: Callable[[], int]) -> None:
+        self._make_room = make_room
+        self._free = free
+        self._until = 0.0
+        self._next = 0.0
+        self._trying: trio.Event | None = None
+
+    def lasting(self) -> bool:
+        """Whether it need not be tried to write anything: that failed a moment ago."""
+        return trio.current_time() < self._until
+
+    def found(self) -> None:
+        """A write failed for want of space."""
+        if not self.lasting():
+            _LOG.info("fetch.shortage free=%d", self._free())
+        self._until = trio.current_time() + AGAIN_S
+
+    async def relieve(self, count: int) -> bool:
+        """Evict, unless that was of no use a moment ago; whether it is worth writing again.
+
+        Those who ask meanwhile wait for the same eviction.
+
+        Cancellation: what is evicted, is; the others who wait go on.
+        """
+        if self._trying is not None:
+            with trio.move_on_after(_LONGEST_S):
+                await self._trying.wait()
+            return not self.lasting()
+        if trio.current_time() < self._next:
+            return False
+        self._trying = ended = trio.Event()
+        made = False
+        try:
+            with trio.move_on_after(_LONGEST_S):
+                made = bool(await self._make_room(max(count, _LEAST)))
+        except StorageFullError as error:
+            _LOG.info("fetch.shortage.unrelieved: %s", error.line)
+        finally:
+            self._trying = None
+            if made:
+                self._until = 0.0
+            else:
+                self.fruitless()
+            ended.set()
+        return made
+
+    def fruitless(self) -> None:
+        """An eviction was of no use: what it freed, if anything, others have taken."""
+        self._next = trio.current_time() + FRUITLESS_S
+        self.found()
+
+    def error(self, name: str, asked: int) -> StorageFullError:
+        """What a reader is told who can be given nothing."""
+        return StorageFullError(
+            f"{name}: no space for {asked} bytes: {self._left()}", hint="free space there"
+        )
+
+    def stopped(self, name: str, asked: int) -> StorageFullError:
+        """What a prefetch is told; ``asked`` is what of the content is not in the store."""
+        return StorageFullError(
+            f"{name}: {-(-asked // _MIB)} MiB are missing, and {self._left()}: prefetching stops",
+            hint="make room with `cafs gc`, or by a lower store.quota, or use another store",
+        )
+
+    def _left(self) -> str:
+        return f"the store's disk has {self._free() / _MIB:.1f} MiB free"

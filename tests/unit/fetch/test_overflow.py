@@ -1,0 +1,162 @@
+"""What is kept in memory of what cannot be stored, and how often a full disk is tried."""
+
+import trio
+from trio.testing import MockClock
+
+from cafs.errors import StorageFullError
+from cafs.fetch.overflow import WANTED_S, Overflow
+from cafs.fetch.shortage import AGAIN_S, FRUITLESS_S, Shortage
+from cafs.model.digest import digest_of
+from cafs.model.identity import StreamKey
+from cafs.model.span import Span, SpanSet
+
+A, B = StreamKey("a" * 64), StreamKey("b" * 64)
+
+
+def parts(overflow: Overflow, key: StreamKey, start: int, stop: int) -> bytes:
+    return b"".join(data for _, data in overflow.parts(key, Span(start, stop)))
+
+
+async def test_what_was_put_is_there_and_only_that() -> None:
+    overflow = Overflow(100)
+    assert overflow.put(A, 10, b"0123456789")
+    assert overflow.put(A, 15, b"56789abcde")  # half of it is there
+    assert overflow.put(A, 40, b"x")
+    assert overflow.size == 16
+    assert overflow.spans(A) == SpanSet([Span(10, 25), Span(40, 41)])
+    assert parts(overflow, A, 12, 22) == b"23456789ab"
+    assert overflow.parts(A, Span(0, 100))[-1] == (40, b"x")
+    assert not overflow.spans(B)
+    assert overflow.piece(A, 13) == b"3456789"
+    assert overflow.piece(A, 30) is None
+    overflow.drop(A)
+    assert (overflow.size, overflow.spans(A)) == (0, SpanSet())
+
+
+async def test_what_was_read_to_its_end_makes_way_the_least_recently_wanted_first() -> None:
+    overflow = Overflow(30)
+    for start in (0, 10, 20):
+        assert overflow.put(A, start, bytes(10))
+    parts(overflow, A, 10, 20)
+    parts(overflow, A, 0, 5)
+    assert overflow.put(B, 0, bytes(4))
+    assert overflow.spans(A) == SpanSet([Span(0, 10), Span(20, 30)])
+    assert overflow.size == 24
+
+
+async def test_what_is_about_to_be_read_stays_for_a_moment(autojump_clock: MockClock) -> None:
+    overflow = Overflow(30)
+    assert overflow.put(A, 0, bytes(20))
+    assert not overflow.put(B, 0, bytes(20))
+    assert overflow.spans(A).total == 20
+    await trio.sleep(WANTED_S)
+    assert overflow.put(B, 0, bytes(20))
+    assert not overflow.spans(A)
+
+
+async def test_there_is_never_more_than_the_limit() -> None:
+    overflow = Overflow(30)
+    assert not overflow.put(A, 0, bytes(31))
+    assert overflow.put(A, 0, bytes(30))
+    assert not overflow.put(A, 30, b"x")
+
+
+async def test_what_is_of_no_use_in_parts_goes_together(autojump_clock: MockClock) -> None:
+    overflow = Overflow(30)
+    assert overflow.put(A, 0, bytes(10), together=True)
+    parts(overflow, A, 0, 10)
+    await trio.sleep(WANTED_S - 0.5)
+    assert overflow.put(A, 10, bytes(10), together=True)
+    await trio.sleep(WANTED_S - 0.5)
+    assert not overflow.put(B, 0, bytes(20))
+    await trio.sleep(0.5)
+    assert overflow.put(B, 0, bytes(20))
+    assert not overflow.spans(A)
+
+
+async def test_a_whole_is_read_anywhere_and_takes_the_place_of_its_pieces(
+    autojump_clock: MockClock,
+) -> None:
+    overflow = Overflow(30)
+    data = bytes(range(25))
+    assert overflow.put(A, 5, data[5:20], together=True)
+    assert overflow.keep_whole(A, digest_of(data), [data[:5], data[5:20], data[20:]])
+    assert overflow.size == 25
+    assert overflow.whole(A) == digest_of(data)
+    assert overflow.whole(B) is None
+    assert overflow.read_whole(A, 3, 10) == data[3:13]
+    assert overflow.read_whole(A, 0, 100) == data
+    assert overflow.read_whole(A, 25, 1) == b""
+    assert not overflow.put(B, 0, bytes(10))
+    await trio.sleep(WANTED_S)
+    assert overflow.put(B, 0, bytes(10))
+    assert overflow.read_whole(A, 0, 1) is None
+
+
+async def test_a_whole_that_has_no_room_leaves_what_was_there() -> None:
+    overflow = Overflow(30)
+    assert overflow.put(A, 0, bytes(10), together=True)
+    assert overflow.put(B, 0, bytes(10))
+    assert not overflow.keep_whole(A, digest_of(bytes(25)), [bytes(25)])
+    assert overflow.spans(A).total == 10
+
+
+class Disk:
+    """What can be evicted, and how often it was tried."""
+
+    def __init__(self, *freed: int) -> None:
+        self.freed = list(freed)
+        self.tries = 0
+
+    async def make_room(self, count: int) -> int:
+        self.tries += 1
+        await trio.sleep(0.1)
+        return self.freed.pop(0) if self.freed else 0
+
+
+async def test_eviction_is_tried_once_a_shortage_and_not_once_a_request(
+    autojump_clock: MockClock,
+) -> None:
+    disk = Disk(0, 1)
+    shortage = Shortage(disk.make_room, lambda: 0)
+    outcomes: list[bool] = []
+
+    async def write() -> None:
+        outcomes.append(await shortage.relieve(1))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(write)
+    assert (disk.tries, set(outcomes)) == (1, {False})
+    assert shortage.lasting()
+    await write()
+    assert disk.tries == 1
+    await trio.sleep(AGAIN_S)
+    assert not shortage.lasting()
+    await trio.sleep(FRUITLESS_S)
+    assert await shortage.relieve(1)
+    assert disk.tries == 2
+    assert not shortage.lasting()
+
+
+async def test_an_eviction_that_takes_long_or_fails_is_not_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    async def endless(count: int) -> int:
+        await trio.sleep_forever()
+
+    async def failing(count: int) -> int:
+        raise StorageFullError("no room for that either")
+
+    for make_room in (endless, failing):
+        shortage = Shortage(make_room, lambda: 0)
+        with trio.fail_after(60):
+            assert not await shortage.relieve(1)
+
+
+def test_a_prefetch_is_told_what_was_asked_what_is_free_and_what_to_do() -> None:
+    shortage = Shortage(Disk().make_room, lambda: 3 << 20)
+    line = shortage.stopped("gcc", 5 << 20).line
+    assert "gcc: 5 MiB are missing" in line
+    assert "3.0 MiB free" in line
+    assert "cafs gc" in line
