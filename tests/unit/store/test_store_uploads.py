@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from cafs.errors import NotFoundError, StorageError
+from cafs.errors import NotFoundError, StorageError, StorageFullError
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import digest_of
 from cafs.store.store import Store, open_store
@@ -42,6 +42,12 @@ async def uploads(store: Store) -> list[Upload]:
     return await trio.to_thread.run_sync(store.uploads.all)
 
 
+def open_files() -> set[str]:
+    """The paths of this process's open files."""
+    links = Path("/proc/self/fd").iterdir()
+    return {os.readlink(link) for link in links if link.exists()}
+
+
 async def test_b14_an_upload_is_on_record_before_its_first_byte(store: Store) -> None:
     writer = await store.blobs.create("text/plain")
     [upload] = await uploads(store)
@@ -61,6 +67,28 @@ async def test_uploads_are_listed_oldest_first_with_what_they_have(store: Store)
     stream = store.streams.find(found[4].key)
     assert stream is not None
     assert await stream.read(0, 4) == b"xxxx"
+
+
+async def test_what_could_not_be_put_leaves_no_upload(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(descriptor: int, data: memoryview, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", failing)
+        with pytest.raises(StorageFullError):
+            await store.blobs.put("", DATA)
+    assert await uploads(store) == []
+    assert list(store.path.glob("streams/*/*")) == []
+
+
+async def test_a_cancelled_beginning_holds_nothing(store: Store) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await store.blobs.create()
+    assert scope.cancelled_caught
+    assert str(store.path / "leases" / "uploads") not in open_files()
 
 
 async def test_b_s6_looking_at_uploads_ends_none_of_them(store: Store) -> None:

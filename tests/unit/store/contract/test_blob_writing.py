@@ -250,6 +250,17 @@ async def test_a_cancelled_write_or_commit_did_nothing(blobs: BlobStore) -> None
     assert (await writer.commit(DIGEST, None)).digest == DIGEST
 
 
+async def test_a_cancelled_beginning_or_resumption_did_nothing(blobs: BlobStore) -> None:
+    writer = await begun(blobs)
+    await writer.close()
+    for call in (blobs.resume, blobs.create):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await call(writer.id)
+        assert scope.cancelled_caught
+    assert (await (await blobs.resume(writer.id)).commit(DIGEST, None)).digest == DIGEST
+
+
 async def test_two_writers_of_one_digest_commit_at_once(blobs: BlobStore) -> None:
     data = DATA * 5000
     writers = [await begun(blobs, data) for _ in range(4)]
