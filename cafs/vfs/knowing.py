@@ -36,7 +36,8 @@ class Known:
     """What is known of a node; None for what is not.
 
     ``checksum`` is the raw sha256 of its content, once verified. ``present`` of ``size`` bytes are
-    local; ``size`` None says that it is not known how many there are.
+    local; ``size`` None says that it is not known how many there are. ``media_type`` is what its
+    source calls it.
     """
 
     digest: Digest | None = None
@@ -44,6 +45,7 @@ class Known:
     present: int = 0
     size: int | None = None
     trust: Trust | None = None
+    media_type: str | None = None
 
 
 class Knowing:
@@ -88,6 +90,7 @@ class Knowing:
             present=blob.size,
             size=blob.size,
             trust=Trust.VERIFIED,
+            media_type=blob.media_type,
         )
 
     def _file(self, node: Shown) -> Known:
@@ -103,6 +106,7 @@ class Knowing:
                 present=blob.present,
                 size=blob.size,
                 trust=self._trust(node, resolved),
+                media_type=part.media_type,
             )
         present = self._local(located_stream(part))
         return Known(
@@ -110,6 +114,7 @@ class Knowing:
             present=present,
             size=part.size,
             trust=Trust.PROVISIONAL if present else None,
+            media_type=part.media_type,
         )
 
     def _verified(self, part: Part) -> Known | None:

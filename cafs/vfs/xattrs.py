@@ -7,6 +7,7 @@ names.
 
 from typing import Final
 
+from cafs.model.descriptor import OCTETS
 from cafs.model.ref import shown_canonical
 from cafs.vfs.failures import Failures
 from cafs.vfs.knowing import Knowing
@@ -27,6 +28,7 @@ class Xattrs:
     - ``user.cafs.present``: ``local/size``, bytes.
     - ``user.cafs.trust``: ``verified``; ``weak`` where the only pin is md5 or sha1; ``provisional``
       without a pin.
+    - ``user.cafs.mediatype``: of a file, what its source calls it, or who brought a blob first.
     - ``user.cafs.error``: the last failure, one line.
     - ``user.checksum.sha256``: the raw 32 bytes, when verified.
     - ``user.*`` of the archive.
@@ -97,5 +99,8 @@ class Xattrs:
                 return None if known.size is None else b"%d/%d" % (known.present, known.size)
             case b"user.cafs.trust":
                 return known.trust.encode() if known.trust is not None else None
+            case b"user.cafs.mediatype":
+                said = known.media_type or OCTETS
+                return None if said == OCTETS else said.encode()
             case _:
                 return known.checksum if name == _CHECKSUM else None

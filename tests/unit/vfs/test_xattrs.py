@@ -1,5 +1,6 @@
 """Extended attributes: what is known is told, what is not is absent, and nobody is asked."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ OURS = (
     b"user.cafs.digest",
     b"user.cafs.present",
     b"user.cafs.trust",
+    b"user.cafs.mediatype",
     b"user.cafs.error",
     b"user.checksum.sha256",
 )
@@ -182,5 +184,27 @@ async def test_a_blob_by_digest_is_verified(tmp_path: Path) -> None:
             "user.cafs.digest": str(digest).encode(),
             "user.cafs.present": b"4/4",
             "user.cafs.trust": b"verified",
+            "user.cafs.mediatype": b"text/plain",
             "user.checksum.sha256": digest.raw,
         }
+
+
+async def test_b_s1_the_media_type_of_a_blob_is_told_and_each_ref_has_its_own(
+    tmp_path: Path,
+) -> None:
+    """What one project's source calls a blob is not what another's does (B-10)."""
+    async with running_world(tmp_path, [DATA]) as world:
+        part, content = await blob_part(world.store, b"bytes", pinned=True)
+        world.refs.files["data"] = content
+        await world.store.blobs.admit(content.key, media_type="text/theirs", name="data")
+        mine = replace(part, media_type="text/mine")
+        assert (await file_world(world, mine))["user.cafs.mediatype"] == b"text/mine"
+        digest = digest_of(b"bytes")
+        found = await values(world, f"digest/sha256/{digest.hex}")
+        assert found["user.cafs.mediatype"] == b"text/theirs"
+
+
+async def test_a_blob_of_which_nobody_said_the_media_type_has_none(tmp_path: Path) -> None:
+    async with running_world(tmp_path) as world:
+        digest = (await world.store.blobs.put("", b"blob")).digest
+        assert "user.cafs.mediatype" not in await values(world, f"digest/sha256/{digest.hex}")
