@@ -53,6 +53,10 @@ class BlobContent(Feed):
         return None if found is None else found.digest
 
     @override
+    def checked(self) -> bool:
+        return True
+
+    @override
     async def ensure(self, span: Span, patience: Patience) -> None:
         if self.digest() is None:
             raise OfflineError(

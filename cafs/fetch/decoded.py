@@ -3,13 +3,14 @@
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 from typing_extensions import override
 
 from cafs.codec import zip as zip_codec
-from cafs.errors import MalformedError, StorageError, StorageFullError
+from cafs.errors import MalformedError, NotFoundError, StorageError, StorageFullError
 from cafs.fetch.bridging import PIECE
 from cafs.fetch.composing import read_both
 from cafs.fetch.interfaces import Content, Patience, Priority
@@ -22,6 +23,7 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.record import Segment, TreeRecord, TreeStream
 from cafs.model.span import Span, SpanSet
+from cafs.model.trust import ANYTHING, VERIFIED
 from cafs.store.store import Store
 from cafs.store.streams import Stream
 
@@ -31,6 +33,23 @@ them, once to keep them. That costs no space, and no byte is ever readable befor
 _SLACK: Final = 1 << 10
 """Bytes that a local header's name and extra fields are taken to have: more is asked for when they
 are longer, and nobody notices these few when they are shorter."""
+
+
+_TRIES: Final = 3
+"""How often raw content is asked for that leaves the store before it is decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One segment to decode, and where in the raw content its input lies.
+
+    ``blob`` is the verified blob that the input is read from, None where it is only what has come.
+    """
+
+    segment: Segment
+    source: Span
+    blob: Digest | None
+    work: Work[None]
 
 
 class DecodedContent(Content):
@@ -57,6 +76,7 @@ class DecodedContent(Content):
         self._what: TreeStream = record.streams[number]
         self._raw = raw
         self._works = works
+        self._need = VERIFIED if raw.checked() else ANYTHING
         self._metrics = metrics
         self._overflow = overflow
         self._shortage = shortage
@@ -94,10 +114,9 @@ class DecodedContent(Content):
             UnsupportedError: a member that is encrypted, or compressed by an unknown method.
             CafsError: as ``Content.ensure``.
         """
-        stream = await self._stream()
         wanted = span.clamp(self.size)
-        await self._gather(stream, wanted, patience)
-        while missing := self._present(stream, wanted).missing(wanted):
+        await self._gather(wanted, patience)
+        while missing := self._present(wanted).missing(wanted):
             start = next(iter(missing)).start
             segment = self._store.trees.segment_at(self._record.number, self._number, start)
             if segment is None:
@@ -109,7 +128,7 @@ class DecodedContent(Content):
             async def decode(
                 work: Work[None], segment: Segment = segment, start: int = start
             ) -> None:
-                await self._decode(segment, start, stream, work)
+                await self._decode(segment, start, work)
 
             key = ("segment", self.key, segment.start)
             await self._works.join(key, self.name, decode, patience)
@@ -122,23 +141,32 @@ class DecodedContent(Content):
 
     async def _local(self, span: Span) -> bytes | None:
         stream = self._store.streams.find(self.key)
-        return await read_both(stream, self._overflow, self.key, span)
+        return await read_both(stream, self._overflow, self.key, span, self._need)
 
-    async def _stream(self) -> Stream | None:
-        """Where what is decoded is written; None when there is no room even for its name."""
+    async def _stream(self, blob: Digest | None) -> Stream | None:
+        """Where is written what is decoded from a blob; None where it cannot be kept.
+
+        There may be no room even for its name, or nothing that stands behind what must be checked.
+        """
+        if blob is None and self._need is VERIFIED:
+            return None
         try:
-            return await self._store.streams.open(self.key, self.size)
+            return await self._store.streams.open(self.key, self.size, blob)
         except StorageFullError:
             self._shortage.found()
             return None
 
-    def _present(self, stream: Stream | None, span: Span) -> SpanSet:
+    def _present(self, span: Span) -> SpanSet:
+        """What is there with what must stand behind it, in the store or in memory."""
         kept = self._overflow.spans(self.key, span)
-        return kept if stream is None else kept.union(stream.present(span))
+        stream = self._store.streams.find(self.key)
+        if stream is None or not self._need.met(stream.behind()):
+            return kept
+        return kept.union(stream.present(span))
 
-    async def _gather(self, stream: Stream | None, span: Span, patience: Patience) -> None:
+    async def _gather(self, span: Span, patience: Patience) -> None:
         """Fetch the input of many segments together, where it lies together."""
-        if span.length <= PIECE or self._present(stream, span).covers(span):
+        if span.length <= PIECE or self._present(span).covers(span):
             return
         segments = self._store.trees.segments(self._record.number, self._number, span)
         start = min(one.input_start for one in segments)
@@ -146,18 +174,30 @@ class DecodedContent(Content):
         if 2 * sum(one.input_length for one in segments) >= stop - start:
             await self._raw.ensure(Span(start, min(self._raw.size, stop + _SLACK)), patience)
 
-    async def _decode(
-        self, segment: Segment, start: int, stream: Stream | None, work: Work[None]
-    ) -> None:
+    async def _decode(self, segment: Segment, start: int, work: Work[None]) -> None:
         """Decode a segment, of which the byte at ``start`` is wanted."""
         zip_codec.inflate(segment.codec, name=self._label(segment))  # before anything is fetched
-        source = await self._input(segment, work)
-        if stream is None or not await self._stored(segment, source, stream, work):
+        for _ in range(_TRIES):
+            job = _Job(segment, await self._input(segment, work), self._raw.digest(), work)
+            try:
+                await self._finish(job, start)
+            except NotFoundError:
+                if job.blob is None:
+                    raise
+                # It has left the store since, and is fetched again.
+            else:
+                return
+        await self._finish(_Job(segment, await self._input(segment, work), None, work), start)
+
+    async def _finish(self, job: _Job, start: int) -> None:
+        segment, work = job.segment, job.work
+        stream = await self._stream(job.blob)
+        if stream is None or not await self._stored(job, stream):
             if work.priority() is not Priority.DEMAND:
                 raise self._shortage.stopped(self._label(segment), segment.length)
             window = Span(max(segment.start, start), segment.start + segment.length)
             window = Span(window.start, min(window.stop, window.start + IN_MEMORY))
-            data = await trio.to_thread.run_sync(self._decoded, segment, source, window, work)
+            data = await trio.to_thread.run_sync(self._decoded, job, window)
             if not self._overflow.put(self.key, window.start, data):
                 raise self._shortage.error(self._label(segment), len(data))
         self._metrics.add("fetch.verified", segment.length)
@@ -180,37 +220,34 @@ class DecodedContent(Content):
             await raw.ensure(source, patience)
         return source
 
-    async def _stored(
-        self, segment: Segment, source: Span, stream: Stream, work: Work[None]
-    ) -> bool:
+    async def _stored(self, job: _Job, stream: Stream) -> bool:
         """Decode a segment into its stream; False when the disk is full."""
         if not self._shortage.lasting():
-            if await self._written(segment, source, stream, work):
+            if await self._written(job, stream):
                 return True
             self._shortage.found()
-        if work.priority() is not Priority.DEMAND:
+        if job.work.priority() is not Priority.DEMAND:
             return False
-        if not await self._shortage.relieve(segment.length):
+        if not await self._shortage.relieve(job.segment.length):
             return False
-        if await self._written(segment, source, stream, work):
+        if await self._written(job, stream):
             return True
         self._shortage.fruitless()
         return False
 
-    async def _written(
-        self, segment: Segment, source: Span, stream: Stream, work: Work[None]
-    ) -> bool:
+    async def _written(self, job: _Job, stream: Stream) -> bool:
         try:
-            await trio.to_thread.run_sync(self._keep, segment, source, stream, work)
+            await trio.to_thread.run_sync(self._keep, job, stream)
         except StorageFullError:
             return False
         return True
 
-    def _decoded(self, segment: Segment, source: Span, window: Span, work: Work[None]) -> bytes:
+    def _decoded(self, job: _Job, window: Span) -> bytes:
         """Some of a segment's bytes, after all of it was checked. Runs in a worker thread."""
+        segment = job.segment
         crc, position = 0, segment.start
         kept: list[bytes] = []
-        for piece in self._pieces(segment, source, work):
+        for piece in self._pieces(job):
             crc = zlib.crc32(piece, crc)
             first, last = max(0, window.start - position), max(0, window.stop - position)
             kept.append(piece[first:last])
@@ -218,18 +255,23 @@ class DecodedContent(Content):
         self._check(segment, crc)
         return b"".join(kept)
 
-    def _keep(self, segment: Segment, source: Span, stream: Stream, work: Work[None]) -> None:
-        """Decode, check, write. Runs in a worker thread."""
+    def _keep(self, job: _Job, stream: Stream) -> None:
+        """Decode, check, write. Runs in a worker thread.
+
+        Raises:
+            NotFoundError: the blob that it is decoded from is not there any more.
+        """
+        segment = job.segment
         crc = 0
         kept: list[bytes] = []
-        for piece in self._pieces(segment, source, work):
+        for piece in self._pieces(job):
             crc = zlib.crc32(piece, crc)
             if segment.length <= IN_MEMORY:
                 kept.append(piece)
         self._check(segment, crc)
         position = segment.start
         batch = bytearray()
-        for piece in kept or self._pieces(segment, source, work):
+        for piece in kept or self._pieces(job):
             batch += piece
             if len(batch) >= PIECE:
                 stream.write_sync(position, bytes(batch))
@@ -244,12 +286,15 @@ class DecodedContent(Content):
                 hint="the archive is damaged at its source",
             )
 
-    def _pieces(self, segment: Segment, source: Span, work: Work[None]) -> Iterator[bytes]:
+    def _pieces(self, job: _Job) -> Iterator[bytes]:
         """The decoded bytes; as many as announced, or an error."""
+        segment, source = job.segment, job.source
 
         async def pull(offset: int, length: int) -> bytes:
-            work.beat()
-            return await self._raw.read(offset, length, work.patience())
+            job.work.beat()
+            if job.blob is not None:
+                return await self._store.blobs.read(job.blob, offset, length, self._raw.key)
+            return await self._raw.read(offset, length, job.work.patience())
 
         inflater = zip_codec.inflate(
             segment.codec, name=self._label(segment), length=segment.length

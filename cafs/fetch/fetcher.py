@@ -43,6 +43,7 @@ from cafs.model.pacing import USUAL as PACING, Pacing
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
 from cafs.model.span import Span
+from cafs.model.trust import Need
 from cafs.store.store import Store
 from cafs.transport.interfaces import Response
 from cafs.transport.retrying import RetryPolicy
@@ -198,7 +199,8 @@ class Fetcher:
                 shortage=self._means.shortage,
             )
         plant = partial(self._replant, raw, making)
-        return PlantedContent(self._store.streams, what, raw.name, plant, self._metrics)
+        need = Need(verified=raw.checked(), source=record.digest)
+        return PlantedContent(self._store.streams, what, raw.name, plant, self._metrics, need=need)
 
     async def plant(
         self,

@@ -12,7 +12,13 @@ from typing import Final
 import trio
 
 from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name, sniff
-from cafs.errors import DigestMismatchError, MalformedError, StorageFullError, UnsupportedError
+from cafs.errors import (
+    DigestMismatchError,
+    MalformedError,
+    StorageError,
+    StorageFullError,
+    UnsupportedError,
+)
 from cafs.fetch.bridging import Intake
 from cafs.fetch.interfaces import Feed, Feeder, Priority
 from cafs.fetch.making import Making
@@ -25,6 +31,7 @@ from cafs.model.identity import TreeIdentity, decoded_stream
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.model.span import Span
+from cafs.model.trust import Need
 from cafs.store.locking import SpanLock
 from cafs.store.store import Store
 from cafs.store.streams import Stream
@@ -218,7 +225,7 @@ class FirstPass:
 
         published = False
         try:
-            record = await self._publish(plant, work, intake)
+            record = await self._publish(plant, work, intake, stream)
             published = True
         finally:
             if not published:
@@ -256,26 +263,41 @@ class FirstPass:
             work.beat()
             return data
 
-        return Intake(pull, Hasher(self._raw.algorithms()) if self._raw.digest() is None else None)
+        # What has passed its gate need not be what is read, where that is not read as the blob.
+        known = self._raw.checked() and self._raw.digest() is not None
+        return Intake(pull, None if known else Hasher(self._raw.algorithms()))
 
     async def _publish(
-        self, plant: Plant, work: Work[TreeRecord], intake: Intake | None
+        self,
+        plant: Plant,
+        work: Work[TreeRecord],
+        intake: Intake | None,
+        decoded: Stream | None = None,
     ) -> TreeRecord:
-        """Plant in a worker thread, let the content pass its gate, publish."""
+        """Plant in a worker thread, let the content pass its gate, publish.
+
+        ``decoded`` is the stream that the pass writes; it says from then on what it comes from.
+        """
         raw, store = self._raw, self._store
         identity = self._identity
 
         async def pass_gate() -> Digest | None:
             if intake is None or intake.hasher is None:
                 return raw.digest()
-            return await raw.seal(intake.hasher, work.patience())
+            await raw.seal(intake.hasher, work.patience())
+            return intake.hasher.digest()
 
         def run() -> TreeRecord:
             with store.trees.writer(identity) as writer:
                 streams = plant(writer)
                 digest = trio.from_thread.run(pass_gate)
-                # A tree that is there already has mounts that use its numbers: it stays.
-                return store.trees.find(identity) or writer.publish(streams, digest)
+                if decoded is not None and digest is not None and not decoded.confirm_sync(digest):
+                    raise _vanished(self._name)
+                known = store.trees.find(identity)
+                # A tree that is there already has mounts that use its numbers: it stays, unless
+                # the source has sent something else by now.
+                same = known is not None and known.digest == digest
+                return known if same and known else writer.publish(streams, digest)
 
         return await trio.to_thread.run_sync(run, limiter=self._threads)
 
@@ -286,13 +308,24 @@ def complete_tree(store: Store, identity: TreeIdentity) -> TreeRecord | None:
     Segments are decoded from the raw content when they are read; a decoded tar must be there.
     """
     record = store.trees.find(identity)
-    if record is None or not all(_readable(store, one) for one in record.streams):
+    if record is None:
+        return None
+    need = Need(source=record.digest)
+    if not all(_readable(store, one, need) for one in record.streams):
         return None
     return record
 
 
-def _readable(store: Store, stream: TreeStream) -> bool:
+def _readable(store: Store, stream: TreeStream, need: Need) -> bool:
     if stream.rules != "tar":
         return True
     found = store.streams.find(stream.key)
-    return found is not None and found.present().covers(Span(0, stream.size))
+    if found is None or not need.met(found.behind()):
+        return False
+    return found.present().covers(Span(0, stream.size))
+
+
+def _vanished(name: str) -> StorageError:
+    return StorageError(
+        f"{name}: what it decodes to was removed from the store meanwhile", hint="read it again"
+    )

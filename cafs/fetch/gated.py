@@ -83,6 +83,10 @@ class GatedContent(Feed):
         return self._seal.digest()
 
     @override
+    def checked(self) -> bool:
+        return True
+
+    @override
     async def ensure(self, span: Span, patience: Patience) -> None:
         if not self._readable() or patience.priority is Priority.PREFETCH:
             await self._works.join(("gate", self.key), self.name, self._admit, patience)

@@ -118,6 +118,10 @@ class Content(Protocol):
     def digest(self) -> Digest | None:
         """The canonical digest, when all of the bytes have been checked against it."""
 
+    def checked(self) -> bool:
+        """Whether no byte of it can be read before the whole has passed its gate."""
+        return False
+
     @abstractmethod
     async def ensure(self, span: Span, patience: Patience) -> None:
         """Make a span readable without fetching; what lies beyond the end is no part of it.

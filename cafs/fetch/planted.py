@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from typing_extensions import override
 
+from cafs.errors import SourceChangedError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.reading import read_or_make
 from cafs.metrics import Metrics
@@ -11,11 +12,15 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.record import TreeStream
 from cafs.model.span import Span
-from cafs.store.streams import Streams
+from cafs.model.trust import Need
+from cafs.store.streams import Stream, Streams
 
 
 class PlantedContent(Content):
     """Reads the decoded stream; where it has been removed from the store, the pass runs again.
+
+    ``need`` is what must stand behind the stream: a pass writes it before the raw content has
+    passed its gate, and one that runs again may decode other bytes than the first.
 
     Concurrency: as ``Content``.
     """
@@ -27,12 +32,15 @@ class PlantedContent(Content):
         name: str,
         plant: Callable[[Patience], Awaitable[object]],
         metrics: Metrics,
+        *,
+        need: Need,
     ) -> None:
         self._streams = streams
         self._what = what
         self._name = name
         self._plant = plant
         self._metrics = metrics
+        self._need = need
         self._stream = streams.find(what.key)
 
     @property
@@ -64,9 +72,16 @@ class PlantedContent(Content):
     async def ensure(self, span: Span, patience: Patience) -> None:
         self._stream = self._streams.find(self.key)
         wanted = span.clamp(self.size)
-        if self._stream is None or not self._stream.present(wanted).covers(wanted):
+        if self._stream is None or not self._ready(self._stream, wanted):
             await self._plant(patience)
             self._stream = self._streams.find(self.key)
+            if self._stream is not None and not self._need.met(self._stream.behind()):
+                raise SourceChangedError(
+                    f"{self.name}: it has other content at its source now", hint="mount anew"
+                )
+
+    def _ready(self, stream: Stream, wanted: Span) -> bool:
+        return self._need.met(stream.behind()) and stream.present(wanted).covers(wanted)
 
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
@@ -75,4 +90,6 @@ class PlantedContent(Content):
         )
 
     async def _local(self, span: Span) -> bytes | None:
-        return None if self._stream is None else await self._stream.read(span.start, span.length)
+        if self._stream is None:
+            return None
+        return await self._stream.read(span.start, span.length, self._need)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
 from cafs.store.environment import Batch, Environment, Snapshot
@@ -149,10 +150,15 @@ class Ledger:
         fresh = self._fresh.touching(recent, prefix, span)
         return SpanSet(fresh + self._durable.touching(index, prefix, span))
 
-    def create(self, key: StreamKey, size: int | None) -> StreamRecord:
-        """Make the stream's file and record, unless somebody else has; return the record."""
+    def create(
+        self, key: StreamKey, size: int | None, source: Digest | None = None
+    ) -> StreamRecord:
+        """Make the stream's file and record, unless somebody else has; return the record.
+
+        ``source`` is the verified blob that whoever asks is going to decode it from.
+        """
         raw_key = bytes.fromhex(key)
-        new = StreamRecord(os.urandom(8), 0, size, None)
+        new = StreamRecord(os.urandom(8), 0, size, None, source)
         path = self._layout.stream(raw_key, new.file)
         path.parent.mkdir(mode=0o700, exist_ok=True)
 
@@ -296,7 +302,7 @@ class Ledger:
             raw = batch.get(self._streams, raw_key)
             if raw is None or (now := unpack_stream(raw)).file != record.file:
                 return
-            next_one = StreamRecord(now.file, now.generation + 1, now.size, now.digest)
+            next_one = replace(now, generation=now.generation + 1)
             batch.put(self._streams, raw_key, next_one.pack())
             for span in lost:
                 self._durable.remove(batch, prefix, span)

@@ -21,6 +21,9 @@ from cafs.model.record import Segment
 T = TypeVar("T")
 _LOG: Final = logging.getLogger("cafs.store")
 _STREAM: Final = struct.Struct("<8sIqB")
+_BLOB: Final = 1
+_DECODED: Final = 2
+"""What the digest in a stream's record says: that the stream is that blob, or comes from it."""
 _SEGMENT: Final = struct.Struct("<qqqBI")
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
@@ -59,26 +62,36 @@ class StreamRecord:
 
     ``file`` is the 8 random bytes in the file's name; spans belong to it, and to no other
     incarnation. ``generation`` rises whenever spans are taken away. ``digest`` names the blob that
-    the stream has become; then there is no stream file.
+    the stream has become; then there is no stream file. ``source`` is the blob that every byte in
+    the file was decoded from, once that has been checked as a whole; None while nothing stands
+    behind them.
     """
 
     file: bytes
     generation: int
     size: int | None
     digest: Digest | None
+    source: Digest | None = None
+
+    @property
+    def behind(self) -> Digest | None:
+        """The blob that stands behind all of its bytes: they are it, or come from it."""
+        return self.digest or self.source
 
     def pack(self) -> bytes:
         """The bytes of the record."""
         size = -1 if self.size is None else self.size
-        head = _STREAM.pack(self.file, self.generation, size, self.digest is not None)
-        return head if self.digest is None else head + self.digest.raw
+        kind = _BLOB if self.digest is not None else _DECODED if self.source is not None else 0
+        head = _STREAM.pack(self.file, self.generation, size, kind)
+        return head if self.behind is None else head + self.behind.raw
 
 
 def unpack_stream(raw: bytes) -> StreamRecord:
     """The stream record in the bytes."""
-    file, generation, size, admitted = _STREAM.unpack_from(raw)
-    digest = Digest(CANONICAL, raw[_STREAM.size :]) if admitted else None
-    return StreamRecord(file, generation, None if size < 0 else size, digest)
+    file, generation, size, kind = _STREAM.unpack_from(raw)
+    behind = Digest(CANONICAL, raw[_STREAM.size :]) if kind else None
+    digest, source = (None, behind) if kind == _DECODED else (behind, None)
+    return StreamRecord(file, generation, None if size < 0 else size, digest, source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

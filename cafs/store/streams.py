@@ -7,6 +7,7 @@ missing and leaves the rest, so what was verified stays what it was.
 
 import logging
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from cafs.errors import SizeMismatchError, StorageFullError
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
+from cafs.model.trust import ANYTHING, Need
 from cafs.store import locking, sums
 from cafs.store.files import storage_error, write_whole
 from cafs.store.locking import SpanLock
@@ -35,10 +37,13 @@ class Stream:
     Concurrency: any number of tasks, threads and processes.
     """
 
-    __slots__ = ("_located", "_shelf", "_size", "key")
+    __slots__ = ("_located", "_shelf", "_size", "_source", "key")
 
-    def __init__(self, shelf: Shelf, key: StreamKey, size: int | None) -> None:
+    def __init__(
+        self, shelf: Shelf, key: StreamKey, size: int | None, source: Digest | None = None
+    ) -> None:
         self._shelf = shelf
+        self._source = source
         self._size = size
         self._located: tuple[StreamRecord, Path] | None = None
         self.key = key
@@ -63,10 +68,16 @@ class Stream:
         record = self._shelf.ledger.record(self.key)
         return None if record is None else record.digest
 
-    async def read(self, offset: int, length: int) -> bytes | None:
+    def behind(self) -> Digest | None:
+        """The verified blob that its bytes are, or come from; None where nothing stands behind."""
+        record = self._shelf.ledger.record(self.key)
+        return None if record is None else record.behind
+
+    async def read(self, offset: int, length: int, need: Need = ANYTHING) -> bytes | None:
         """Read a span; None when any byte of it is absent. Short only at the stream's size.
 
         What is read is what was written: a piece that the disk has changed is absent from then on.
+        Bytes that do not have behind them what the reader needs are absent for it.
 
         Raises:
             StorageError: the disk failed.
@@ -77,6 +88,8 @@ class Stream:
         span = Span(offset, offset + length)
         while (holding := shelf.ledger.holding(self.key, span)) is not None:
             record, pieces = holding
+            if not need.met(record.behind):
+                break
             wanted = span if record.size is None else span.clamp(record.size)
             wider = sums.around(wanted, pieces)
             try:
@@ -139,7 +152,7 @@ class Stream:
     def _fill(self, span: Span, data: memoryview) -> bool:
         """Fill what is missing of the span; False when the record changed meanwhile."""
         ledger = self._shelf.ledger
-        record = ledger.record(self.key) or ledger.create(self.key, self._size)
+        record = ledger.record(self.key) or ledger.create(self.key, self._size, self._source)
         if record.digest is not None:
             if ledger.intact(self.key, record):
                 return True
@@ -152,7 +165,7 @@ class Stream:
             return False
         try:
             locking.hold_gate(descriptor)
-            if ledger.record(self.key) != record:
+            if ledger.record(self.key) != record or self._mixes(record):
                 return False
             if record.size is not None and os.fstat(descriptor).st_size < record.size:
                 self._void(record)
@@ -165,6 +178,16 @@ class Stream:
             return True
         finally:
             os.close(descriptor)
+
+    def _mixes(self, record: StreamRecord) -> bool:
+        """Whether what is to be written comes from elsewhere than what is there.
+
+        Then nothing stands behind the whole any more, and that is on record before it is written.
+        """
+        if record.source in {None, self._source}:
+            return False
+        self._shelf.ledger.update(self.key, record, replace(record, source=None))
+        return True
 
     def _reconsider(self, record: StreamRecord, stop: int) -> None:
         """A read fell short: was it a former file, still open, or is this one damaged?"""
@@ -228,8 +251,36 @@ class Stream:
             return False
         except OSError as error:
             raise storage_error(error, f"sizing stream {self.key}") from error
-        sized = StreamRecord(record.file, record.generation, size, record.digest)
+        sized = replace(record, size=size)
         return ledger.update(self.key, record, sized)
+
+    def confirm_sync(self, source: Digest) -> bool:
+        """Say of a stream that this process has written which blob it was decoded from.
+
+        For worker threads. The blob was checked as a whole meanwhile.
+
+        Returns:
+            Whether that is on record now. It is not when a byte may be from anybody else.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        ledger = self._shelf.ledger
+        record = ledger.record(self.key)
+        if record is None or record.digest is not None:
+            return False
+        try:
+            descriptor = os.open(ledger.path(self.key, record), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise storage_error(error, f"opening stream {self.key}") from error
+        try:
+            locking.hold_gate(descriptor)  # nobody writes now, and who comes next sees the record
+            alone = self._shelf.filled_alone(record)
+            return alone and ledger.update(self.key, record, replace(record, source=source))
+        finally:
+            os.close(descriptor)
 
     async def discard(self) -> None:
         """Forget all spans and remove the file. A blob that it has become stays.
@@ -298,12 +349,14 @@ class Streams:
         except OSError as error:
             raise storage_error(error, f"locking stream {key}") from error
 
-    async def open(self, key: StreamKey, size: int | None) -> Stream:
+    async def open(self, key: StreamKey, size: int | None, source: Digest | None = None) -> Stream:
         """The stream, made when it is absent or has lost its file.
 
         Args:
             key: names the stream's content.
             size: bytes, None while unknown.
+            source: the verified blob that everything is decoded from which will be written by this
+                handle. A stream that has anything else behind it is begun anew.
 
         Raises:
             SizeMismatchError: it is a verified blob of another size.
@@ -312,15 +365,19 @@ class Streams:
         Cancellation: the stream may have been made, with nothing in it.
         """
         return await trio.to_thread.run_sync(
-            partial(self._open, key, size), limiter=self._shelf.limiter
+            partial(self._open, key, size, source), limiter=self._shelf.limiter
         )
 
-    def _open(self, key: StreamKey, size: int | None) -> Stream:
+    def _open(self, key: StreamKey, size: int | None, source: Digest | None) -> Stream:
         try:
-            record = self._usable(key, size) or self._shelf.ledger.create(key, size)
+            record = self._usable(key, size)
+            if record is not None and source is not None and record.behind != source:
+                self._shelf.discard(key, record)
+                record = None
+            record = record or self._shelf.ledger.create(key, size, source)
         except OSError as error:
             raise storage_error(error, f"opening stream {key}") from error
-        stream = Stream(self._shelf, key, record.size)
+        stream = Stream(self._shelf, key, record.size, source)
         if record.size is None and size is not None:
             stream.set_size_sync(size)
         return stream
