@@ -48,9 +48,18 @@ async def _complete(loaded: "Settings", words: Sequence[str], names: set[str]) -
     from cafs.store.store import open_store
 
     async with open_store(loaded.store) as store:
-        return tuple(
-            _whole(store, _matched(word)) if _is_short(word, names) else word for word in words
-        )
+        return _completed(store, words, names)
+
+
+def completed(loaded: "Settings", store: "Store", words: Sequence[str]) -> tuple[str, ...]:
+    """``complete`` with a store that is open."""
+    return _completed(store, words, {spec.name for spec in loaded.refs})
+
+
+def _completed(store: "Store", words: Sequence[str], names: set[str]) -> tuple[str, ...]:
+    return tuple(
+        _whole(store, _matched(word)) if _is_short(word, names) else word for word in words
+    )
 
 
 def _matched(word: str) -> re.Match[str]:

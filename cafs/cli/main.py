@@ -23,6 +23,7 @@ VERBS: Final = (
     "cat",
     "pin",
     "unpin",
+    "verify",
     "status",
     "inflight",
     "cancel",

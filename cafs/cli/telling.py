@@ -90,7 +90,7 @@ def _bars(count: int) -> Iterator[Board]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(*_columns(), console=Console(stderr=True)) as progress:
+    with Progress(*columns(), console=Console(stderr=True)) as progress:
         yield _Bars(progress, count).bar
 
 
@@ -147,7 +147,8 @@ class _Bars:
         return f"{self._ended} of {self._count} refs"
 
 
-def _columns() -> "list[ProgressColumn]":
+def columns() -> "list[ProgressColumn]":
+    """Those of a bar of bytes."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,

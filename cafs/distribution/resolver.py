@@ -167,6 +167,39 @@ class Resolver:
         resolved = await self.resolve(spec, patience)
         return await self._handler(spec).open_file(spec, resolved, patience, part=number)
 
+    async def reopen(
+        self, spec: RefSpec, resolved: Resolved, number: int, patience: Patience
+    ) -> Content:
+        """The bytes of a part of what the ref meant once; what it means now is not asked.
+
+        Raises:
+            CafsError: as ``file``.
+
+        Cancellation: as ``file``.
+        """
+        return await self._handler(spec).open_file(spec, resolved, patience, part=number)
+
+    async def reopen_tree(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> OpenTree:
+        """The tree of what the ref meant once.
+
+        Raises:
+            CafsError: as ``tree``.
+
+        Cancellation: as ``tree``.
+        """
+        return await self._handler(spec).open_tree(spec, resolved, patience)
+
+    async def ask_again(self, spec: RefSpec, resolved: Resolved) -> None:
+        """Have the documents again that said what the ref meant once: an image's manifests.
+
+        Raises:
+            CafsError: as ``resolve``.
+
+        Cancellation: as ``resolve``.
+        """
+        pinned = replace(spec, integrity=resolved.digest, pull="update")
+        await self._handler(spec).resolve(pinned, resolved, lambda _: None)
+
     async def doubt(self, spec: RefSpec) -> None:
         """What came is not what the ref's digest says: believe no size that only a source told.
 

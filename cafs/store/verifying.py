@@ -83,10 +83,12 @@ class _Job:
     choose: Choose | None
     prefer: Prefer
     lock: threading.Lock = field(default_factory=threading.Lock)
+    made: set[Item] = field(default_factory=set)
+    """Streams that damaged blobs have become: they are right but for what is known."""
 
     def next(self) -> Item | None:
         with self.lock:
-            return next(self.items, None)
+            return next((item for item in self.items if item not in self.made), None)
 
     def seen(self, count: int) -> None:
         """Count bytes, and end the thread when nobody waits for it any more."""
@@ -231,6 +233,8 @@ class Verifier:
                 each = self._check(item, look)
                 with job.lock:
                     job.progress.items += 1
+                    if each is not None and each.key is not None:
+                        job.made.add(Item.stream(each.key))
                 if each is not None:
                     trio.from_thread.run_sync(found, each)
 

@@ -1,0 +1,122 @@
+"""What a verification tells: a line for each thing that was wrong, and how far it is."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cafs.cli.saying import say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+HEALED: Final = "healed"
+DAMAGED: Final = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Something that was wrong.
+
+    ``item`` is a digest, ``stream:<key>``, or a part of the store (``index``, ``recent``,
+    ``files``). ``state`` is ``healed`` or ``damaged``; ``why`` says how, or why not.
+    """
+
+    item: str
+    what: str
+    lost: int
+    state: str
+    why: str
+
+
+class Board:
+    """Where a verification tells. Bytes and items are counted until ``close``.
+
+    Args:
+        as_json: for programs.
+        quiet: only of what is wrong.
+        bars: draws; None where nobody would see it.
+    """
+
+    def __init__(self, *, as_json: bool, quiet: bool, bars: "Bars | None") -> None:
+        self._as_json = as_json
+        self._quiet = quiet
+        self._bars = bars
+        self._task = None if bars is None else bars.add_task("", total=None)
+        self.healed = 0
+        self.damaged = 0
+
+    def far(self, what: str, done: int, total: int) -> None:
+        """Tell how many bytes of how many are done of something."""
+        if self._as_json and not self._quiet:
+            _print({"doing": what, "checked": done, "total": total, "done": False})
+        elif self._bars is not None and self._task is not None:
+            self._bars.update(self._task, description=what, completed=done, total=total or None)
+
+    def tell(self, verdict: Verdict) -> None:
+        """Tell what was wrong."""
+        if verdict.state == HEALED:
+            self.healed += 1
+        else:
+            self.damaged += 1
+        if self._as_json:
+            names = Verdict.__slots__
+            _print({name: getattr(verdict, name) for name in names})
+            return
+        line = f"{verdict.item}: {verdict.what}: {verdict.state}"
+        self._line(f"{line}: {verdict.why}" if verdict.why else line)
+
+    def end(self, checked: int, items: int, seed: int | None) -> None:
+        """Tell what was checked in all; ``seed`` is that of a sample."""
+        if self._as_json:
+            facts = {
+                "checked": checked,
+                "items": items,
+                "healed": self.healed,
+                "damaged": self.damaged,
+                "seed": seed,
+                "done": True,
+            }
+            _print(facts)
+        elif not self._quiet:
+            self._line(self._summary(checked, items, seed))
+
+    def _summary(self, checked: int, items: int, seed: int | None) -> str:
+        from cafs.cli.sizes import size
+
+        sample = "" if seed is None else f", a sample (--seed {seed} takes it again)"
+        wrong = self.healed + self.damaged
+        told = f"{wrong} wrong, {self.healed} healed" if wrong else "nothing is wrong"
+        return f"{size(checked)} in {items} items verified{sample}: {told}"
+
+    def _line(self, line: str) -> None:
+        """A line for people; the bar stands aside."""
+        if self._bars is not None:
+            self._bars.stop()
+        say(line)
+        if self._bars is not None:
+            self._bars.start()
+
+
+@contextmanager
+def board(*, as_json: bool, quiet: bool) -> Iterator[Board]:
+    """A board; with a bar on a terminal."""
+    dumb = os.environ.get("TERM") in {"dumb", "unknown"}
+    if as_json or quiet or dumb or not sys.stderr.isatty():
+        yield Board(as_json=as_json, quiet=quiet, bars=None)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from cafs.cli.telling import columns
+
+    with Progress(*columns(), console=Console(stderr=True), transient=True) as bars:
+        yield Board(as_json=as_json, quiet=quiet, bars=bars)
+
+
+def _print(facts: Mapping[str, object]) -> None:
+    import msgspec
+
+    say(msgspec.json.encode(facts))
