@@ -129,7 +129,7 @@ class Resolver:
         Cancellation: what has been fetched stays.
         """
         known = self._trees.get(spec.key)
-        if known is None:
+        if known is None or not self._store.trees.has(known.record.number):
             resolved = await self.resolve(spec, patience)
             handler = self._handler(spec)
             known = await self._remembering(

@@ -10,7 +10,7 @@ from typing import Final
 
 from cafs.errors import StorageError
 from cafs.model.identity import TreeIdentity
-from cafs.model.member import Entry
+from cafs.model.member import ROOT, Entry
 from cafs.model.record import Segment, TreeRecord
 from cafs.model.span import Span
 from cafs.store.environment import Batch, Snapshot, after as behind
@@ -55,6 +55,10 @@ class Trees:
                 if record is not None and record.number == tree:
                     return record
         return None
+
+    def has(self, tree: int) -> bool:
+        """Whether the records of a tree are there, whatever they are of; what nobody shows goes."""
+        return self._index.get(self._tables.entries, entry_key(tree, ROOT)) is not None
 
     def entry(self, tree: int, number: int) -> Entry:
         """An entry by its number.

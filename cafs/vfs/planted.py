@@ -27,6 +27,10 @@ class PlantedTrees:
         self._trees = trees
         self._appearance = appearance
 
+    def there(self, at: Attachment) -> bool:
+        """Whether a tree is in the store; while it is attached in a live mount, it stays there."""
+        return self._trees.has(_tree(at))
+
     def entry(self, at: Attachment, number: int) -> Entry:
         """An entry, which is never a hard link: that is followed.
 

@@ -3,9 +3,13 @@
 import os
 from functools import partial
 
+from cafs.distribution.interfaces import OpenTree
 from cafs.errors import ContentError, NotFoundError, SourceChangedError
+from cafs.fetch.interfaces import Patience
+from cafs.model.record import Attachment
 from cafs.model.resolved import Shape
 from cafs.vfs.failures import Failures
+from cafs.vfs.namespace import Path
 from cafs.vfs.opening import Opening, Shown
 from cafs.vfs.places import ROOT_INODE, Named, Places, Planted, text_of
 from cafs.vfs.planted import PlantedTrees
@@ -56,9 +60,10 @@ class Showing:
             raise NotFoundError(f"{text_of(at.path)} shows no tree")
         noting = self._failures.noting(at.inode, text_of(at.path))
         with noting, self._opening.request(at.node) as patience:
-            tree = await self._opening.tree(at.node, patience)
-            record = tree.record
-            attached = await self._places.tree(at.path, record.number, record.count, tree.root)
+            tree, attached = await self._attached(at.path, at.node, patience)
+            if not self._planted.there(attached):
+                # It was nobody's until it was attached, and has been collected in between.
+                tree, attached = await self._attached(at.path, at.node, patience)
             number: int | None = tree.root
             if at.inode == ROOT_INODE and self._inside:
                 number = self._planted.walk(attached, self._inside)
@@ -68,6 +73,14 @@ class Showing:
                     f"{text_of(at.path)} has no directory {inside!r}", hint="see --view"
                 )
         return Planted(at.inode, at.path, at.node, attached, number)
+
+    async def _attached(
+        self, path: Path, node: Shown, patience: Patience
+    ) -> tuple[OpenTree, Attachment]:
+        """The tree that a node shows, and its numbers."""
+        tree = await self._opening.tree(node, patience)
+        record = tree.record
+        return tree, await self._places.tree(path, record.number, record.count, tree.root)
 
     def check(self, at: Planted) -> None:
         """Make sure that a ref still shows the tree that an inode is of.
