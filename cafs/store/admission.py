@@ -21,6 +21,7 @@ from cafs.errors import ContentError, DigestMismatchError, SizeMismatchError, St
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
+from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store.blob_records import Admitted, BlobRecords
 from cafs.store.files import storage_error, sync_directory
@@ -73,17 +74,22 @@ class Admission:
         Cancellation: while hashing; the stream is as it was.
         """
         try:
-            while True:
-                record = self._shelf.ledger.record(key)
-                if record is None:
-                    raise ValueError(f"{claim.name}: stream {key} is not there")
-                if record.digest is not None:
-                    return self._confirm(key, record, record.digest, claim)
-                admitted = self._admit(key, record, claim, hashed)
-                if admitted is not None:
-                    return admitted
+            with self._shelf.holds.hold_here(Item.stream(key)):
+                return self._passed(key, claim, hashed)
         except OSError as error:
             raise storage_error(error, f"{claim.name}: admitting stream {key}") from error
+
+    def _passed(self, key: StreamKey, claim: Claim, hashed: Hasher | None) -> Descriptor:
+        while True:
+            record = self._shelf.ledger.record(key)
+            if record is None:
+                raise ValueError(f"{claim.name}: stream {key} is not there")
+            if record.digest is not None:
+                return self._confirm(key, record, record.digest, claim)
+            admitted = self._admit(key, record, claim, hashed)
+            if admitted is not None:
+                self._shelf.grown()
+                return admitted
 
     def salvage(self, key: StreamKey, spans: SpanSet, size: int | None) -> SpanSet:
         """Write spans of the file that was quarantined last for a stream into the stream again.
@@ -126,6 +132,14 @@ class Admission:
         except ContentError as error:
             self._quarantine(key, record, path, claim, error)
             raise
+        # Who removes such a blob at this moment would remove the file that gets its name.
+        with self._shelf.holds.hold_here(Item.blob(digest)):
+            return self._record(key, record, path, claim, digest)
+
+    def _record(
+        self, key: StreamKey, record: StreamRecord, path: Path, claim: Claim, digest: Digest
+    ) -> Descriptor | None:
+        """Name the blob, and record it; None when the stream has changed meanwhile."""
         size = path.stat().st_size
         kept = self._place(key, record, path, digest, size)
         descriptor = Descriptor(claim.media_type, digest, size)

@@ -12,11 +12,14 @@ from typing import Final
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey, raw_stream
+from cafs.model.item import Item
 from cafs.model.span import Span
-from cafs.store.environment import Batch, Environment
+from cafs.store.counters import BLOBS, Counter, charge
+from cafs.store.environment import Batch, Environment, Snapshot
 from cafs.store.presence import Presence, blob_owner, owner_of
 from cafs.store.records import BlobRecord, Packed, StreamRecord, unpack_stream
 from cafs.store.sums import Piece
+from cafs.store.uses import UseTable
 
 _PAGE: Final = 1024
 """Digests listed in one transaction."""
@@ -54,6 +57,9 @@ class BlobRecords:
         self._streams = index.table("streams")
         self._presence = Presence(index)
         self._packed = Packed(BlobRecord)
+        self._uses = UseTable(index)
+        self.counter = Counter(index, BLOBS)
+        """Counts the bytes that all blobs take."""
 
     def canonical(self, digest: Digest) -> Digest | None:
         """The canonical digest of the same bytes, None while nothing says which that is."""
@@ -65,6 +71,22 @@ class BlobRecords:
     def get(self, digest: Digest) -> BlobRecord | None:
         """The record of a canonical digest."""
         return self._packed.unpack(self._index.get(self._blobs, digest.raw))
+
+    def has(self, snapshot: Snapshot, digest: Digest) -> bool:
+        """Whether a snapshot has a record of a canonical digest."""
+        return snapshot.get(self._blobs, digest.raw) is not None
+
+    def sizes(self, snapshot: Snapshot) -> Iterator[int]:
+        """The sizes of all blobs that a snapshot has."""
+        for _, raw in snapshot.scan(self._blobs, b"", b"\xff" * 33):
+            record = self._packed.unpack(raw)
+            if record is not None:
+                yield record.size
+
+    def size_in(self, snapshot: Snapshot, digest: Digest) -> int:
+        """The size of a canonical blob as a snapshot has it; 0 when it has none."""
+        record = self._packed.unpack(snapshot.get(self._blobs, digest.raw))
+        return 0 if record is None else record.size
 
     def digests(self) -> Iterator[Digest]:
         """All canonical digests, ascending, as they are when each page of them is read."""
@@ -142,6 +164,7 @@ class BlobRecords:
         if old is None or old.digest is not None:
             return None
         self._presence.clear(batch, raw_key + old.file)
+        self._uses.drop(batch, Item.stream(name))
         return name, old
 
     def _drop(self, batch: Batch, name: StreamKey) -> tuple[StreamKey, StreamRecord] | None:
@@ -153,6 +176,7 @@ class BlobRecords:
         if old is None or old.digest is not None:
             return None
         self._presence.clear(batch, raw_key + old.file)
+        self._uses.drop(batch, Item.stream(name))
         return name, old
 
     def _record(
@@ -165,6 +189,8 @@ class BlobRecords:
         old = self._packed.unpack(batch.get(self._blobs, descriptor.digest.raw))
         if old is None:
             old = BlobRecord(media_type=OCTETS, size=descriptor.size, admitted_ns=time.time_ns())
+            self.counter.add(batch, charge(descriptor.size))
+            self._uses.begin(batch, Item.blob(descriptor.digest))
         others = {str(claim) for claim in strong if not claim.canonical}
         new = replace(
             old,
@@ -178,13 +204,16 @@ class BlobRecords:
 
     def delete(self, digest: Digest) -> bool:
         """Forget a blob, its aliases, and the streams that are it; whether there was one."""
-        return self._index.apply(lambda batch: self._delete(batch, digest), urgent=True)
+        return self._index.apply(lambda batch: self.take_out(batch, digest), urgent=True)
 
-    def _delete(self, batch: Batch, digest: Digest) -> bool:
+    def take_out(self, batch: Batch, digest: Digest) -> bool:
+        """``delete`` within a transaction of the index."""
         self._presence.clear(batch, blob_owner(digest))
+        self._uses.drop(batch, Item.blob(digest))
         record = self._packed.unpack(batch.get(self._blobs, digest.raw))
         if record is None:
             return batch.delete(self._blobs, digest.raw)
+        self.counter.add(batch, -charge(record.size))
         for text in record.aliases:
             batch.delete(self._aliases, _alias(Digest.parse(text)))
         for name in record.streams:
@@ -219,9 +248,10 @@ class BlobRecords:
             if batch.get(self._blobs, digest.raw) is None:
                 return False
             self._presence.copy(batch, blob_owner(digest), owner)
-            self._delete(batch, digest)
+            self.take_out(batch, digest)
             whole = Span(0, record.size or 0)
             batch.put(self._streams, bytes.fromhex(key), record.pack())
+            self._uses.begin(batch, Item.stream(key))
             self._presence.add(batch, owner, [whole], ())
             for span in lost:
                 self._presence.remove(batch, owner, span)

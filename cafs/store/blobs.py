@@ -16,6 +16,7 @@ from cafs.errors import NotFoundError
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import EMPTY, Digest, Hasher
 from cafs.model.identity import StreamKey
+from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store import sums
 from cafs.store.admission import Admission, Claim
@@ -25,6 +26,7 @@ from cafs.store.files import Files, storage_error
 from cafs.store.intake import Intake
 from cafs.store.interfaces import BlobStore
 from cafs.store.layout import Layout
+from cafs.store.shelf import Shelf
 from cafs.store.sums import Piece
 from cafs.store.uploads import Uploads
 from cafs.store.writing import BlobWriter
@@ -48,6 +50,7 @@ class Blobs(BlobStore):
         admission: Admission,
         uploads: Uploads,
         demotion: Demotion,
+        shelf: Shelf,
     ) -> None:
         self._layout = layout
         self._files = files
@@ -55,7 +58,8 @@ class Blobs(BlobStore):
         self._admission = admission
         self._uploads = uploads
         self._demotion = demotion
-        self._intake = Intake(layout, records, admission.retire)
+        self._uses = shelf.uses
+        self._intake = Intake(layout, records, admission.retire, shelf)
         self._limiter = trio.CapacityLimiter(ADMISSIONS)
 
     @override
@@ -116,6 +120,7 @@ class Blobs(BlobStore):
         if len(data) < wider.length:
             self._files.forget(path)
             raise NotFoundError(f"{digest}: its file was cut short")
+        self._uses.touch(Item.blob(found.digest))
         bad = sums.damaged(wider.start, data, pieces)
         if bad is not None:
             await self._lose(found.digest, bad, key)

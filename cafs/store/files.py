@@ -4,6 +4,7 @@ A read of what the kernel has cached is answered where it is asked; what must co
 read in a thread.
 """
 
+import ctypes
 import errno
 import os
 import threading
@@ -14,6 +15,7 @@ import trio
 from cachetools import LRUCache
 
 from cafs.errors import StorageError, StorageFullError
+from cafs.model.span import Span
 
 DESCRIPTORS: Final = 256
 """Files kept open for reading; a process may have 1,024 by default, and others need some."""
@@ -22,6 +24,9 @@ READS: Final = 16
 _BUFFER: Final = 1 << 20
 """Bytes read at once from the page cache: the most that a kernel asks for."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PUNCH_HOLE: Final = 0x02 | 0x01
+"""FALLOC_FL_PUNCH_HOLE, which needs FALLOC_FL_KEEP_SIZE."""
+_NO_HOLES: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 _WOULD_WAIT: Final = frozenset({errno.EAGAIN, errno.EOPNOTSUPP})
 """The pages are not cached, or this file system cannot tell."""
 
@@ -147,6 +152,26 @@ def write_whole(descriptor: int, offset: int, data: memoryview) -> None:
         count = os.pwrite(descriptor, data, offset)
         data = data[count:]
         offset += count
+
+
+def punch(descriptor: int, span: Span) -> bool:
+    """Give the disk space of a span of a file back; False where that cannot be done. Blocks.
+
+    The span reads as zeros afterwards, and the file stays as long as it is.
+
+    Source: fallocate(2), "Deallocating file space".
+
+    Raises:
+        OSError: the disk failed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    place, length = ctypes.c_int64(span.start), ctypes.c_int64(span.length)
+    if not libc.fallocate(descriptor, _PUNCH_HOLE, place, length):
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_HOLES:
+        return False
+    raise OSError(code, os.strerror(code))
 
 
 def storage_error(error: OSError, what: str) -> StorageError:

@@ -11,7 +11,7 @@ What does not match, or cannot be written, is left to the ordinary way, which sa
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,12 +22,15 @@ from cafs.errors import StorageError
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Hasher
 from cafs.model.identity import StreamKey
+from cafs.model.item import Item
 from cafs.store.admission import Claim
 from cafs.store.blob_records import Admitted, BlobRecords
 from cafs.store.files import storage_error, sync_directory, write_whole
 from cafs.store.grouping import Grouping
+from cafs.store.holds import Holds
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
+from cafs.store.shelf import Shelf
 from cafs.store.sums import pieces_of
 
 LARGEST: Final = 256 << 10
@@ -49,9 +52,11 @@ class _Arrival:
 class _Tray:
     """What is taken together. Blocks; one thread."""
 
-    def __init__(self, layout: Layout, records: BlobRecords) -> None:
+    def __init__(self, layout: Layout, records: BlobRecords, holds: Holds) -> None:
         self._layout = layout
         self._records = records
+        self._holds = holds
+        self._held = ExitStack()
         self._arrivals: list[_Arrival] = []
 
     def add(self, key: StreamKey, data: bytes, claim: Claim) -> _Arrival | None:
@@ -62,6 +67,8 @@ class _Tray:
         if wrong or any(hasher.digest(each.algorithm) != each for each in claim.digests):
             return None
         descriptor = Descriptor(claim.media_type, hasher.digest(), len(data))
+        # Who removes such a blob at this moment would remove the file that gets its name.
+        self._held.enter_context(self._holds.hold_here(Item.blob(descriptor.digest)))
         file = None if self._has(descriptor) else self._written(key, data)
         pieces = pieces_of(0, memoryview(data))
         arrival = _Arrival(Admitted(descriptor, claim.digests, key, None, pieces), file)
@@ -122,6 +129,7 @@ class _Tray:
         for arrival in self._arrivals:
             if arrival.file is not None:
                 arrival.file.unlink(missing_ok=True)
+        self._held.close()
 
 
 class Intake:
@@ -130,10 +138,11 @@ class Intake:
     Concurrency: any number of tasks of one trio run, and of processes.
     """
 
-    def __init__(self, layout: Layout, records: BlobRecords, retire: Retire) -> None:
+    def __init__(self, layout: Layout, records: BlobRecords, retire: Retire, shelf: Shelf) -> None:
         self._layout = layout
         self._records = records
         self._retire = retire
+        self._shelf = shelf
         self._grouping: Grouping[_Tray] = Grouping(self._together, trio.CapacityLimiter(1))
 
     async def take(self, key: StreamKey, data: bytes, claim: Claim) -> Descriptor | None:
@@ -153,7 +162,7 @@ class Intake:
         return arrival.admitted.descriptor if arrival is not None and arrival.taken else None
 
     def _together(self, change: Callable[[_Tray], None]) -> None:
-        tray = _Tray(self._layout, self._records)
+        tray = _Tray(self._layout, self._records, self._shelf.holds)
         try:
             change(tray)
             tray.place()
@@ -162,6 +171,7 @@ class Intake:
             raise storage_error(error, "taking small content") from error
         finally:
             tray.clear()
+        self._shelf.grown()
 
 
 def _sync(path: Path | None) -> None:

@@ -10,18 +10,21 @@ names another file, or whose file is gone or too short, has none of them.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
+from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store.environment import Batch, Environment, Snapshot
 from cafs.store.layout import Layout
 from cafs.store.presence import Presence, owner_of
 from cafs.store.records import StreamRecord, unpack_stream
 from cafs.store.sums import Piece
+from cafs.store.uses import UseTable
 
 
 class Ledger:
@@ -38,6 +41,7 @@ class Ledger:
         self._streams = index.table("streams")
         self._durable = Presence(index)
         self._fresh = Presence(recent)
+        self._uses = UseTable(index)
 
     def path(self, key: StreamKey, record: StreamRecord) -> Path:
         """The file in which the stream's bytes lie."""
@@ -58,6 +62,11 @@ class Ledger:
         """The stream's record, None when the stream is not known."""
         raw = self._index.get(self._streams, bytes.fromhex(key))
         return None if raw is None else unpack_stream(raw)
+
+    def has(self, snapshot: Snapshot, key: StreamKey) -> bool:
+        """Whether a snapshot of the index has a stream that is no blob."""
+        raw = snapshot.get(self._streams, bytes.fromhex(key))
+        return raw is not None and unpack_stream(raw).digest is None
 
     def all(self) -> Iterator[tuple[StreamKey, StreamRecord]]:
         """All streams, those that have become blobs too, by key."""
@@ -167,6 +176,7 @@ class Ledger:
             if raw is not None:
                 return unpack_stream(raw)
             batch.put(self._streams, raw_key, new.pack())
+            self._uses.begin(batch, Item.stream(key))
             return new
 
         record = None
@@ -197,19 +207,20 @@ class Ledger:
 
     def remove(self, key: StreamKey, record: StreamRecord) -> bool:
         """Forget the stream as ``record`` has it, spans and all; False when it is another now."""
-        raw_key = bytes.fromhex(key)
-
-        def change(batch: Batch) -> bool:
-            if batch.get(self._streams, raw_key) != record.pack():
-                return False
-            batch.delete(self._streams, raw_key)
-            self._durable.clear(batch, raw_key + record.file)
-            return True
-
-        removed = self._index.apply(change, urgent=True)
+        removed = self._index.apply(lambda batch: self.strike(batch, key, record), urgent=True)
         if removed:
             self.settle(key, record)
         return removed
+
+    def strike(self, batch: Batch, key: StreamKey, record: StreamRecord) -> bool:
+        """``remove`` within a transaction of the index; ``settle`` is for afterwards."""
+        raw_key = bytes.fromhex(key)
+        if batch.get(self._streams, raw_key) != record.pack():
+            return False
+        batch.delete(self._streams, raw_key)
+        self._durable.clear(batch, raw_key + record.file)
+        self._uses.drop(batch, Item.stream(key))
+        return True
 
     def settle(self, key: StreamKey, record: StreamRecord) -> None:
         """Forget what ``recent`` has of a file that the index no longer fills."""
@@ -250,6 +261,7 @@ class Ledger:
                 raw = batch.get(self._streams, bytes.fromhex(key))
                 if raw is not None and _same_bytes(unpack_stream(raw), record):
                     self._durable.add(batch, owner_of(key, record), each, known[key, record])
+                    self._uses.renew(batch, Item.stream(key), time.time_ns())
 
         def out_of_recent(batch: Batch) -> None:
             for (key, record), each in synced.items():
@@ -259,12 +271,19 @@ class Ledger:
         self._index.apply(into_index)
         self._recent.apply(out_of_recent)
 
-    def take_out(self, key: StreamKey, record: StreamRecord, gone: Iterable[Span]) -> bool:
+    def take_out(
+        self,
+        key: StreamKey,
+        record: StreamRecord,
+        gone: Iterable[Span],
+        note: Callable[[Batch], None] = lambda _: None,
+    ) -> bool:
         """Take spans away, which nothing may be read from any more; whether that was possible.
 
         It was not when the stream's record is another by now, or when it has become a blob. The
         bytes themselves may be removed when this has returned. Call it with the file's gate held,
-        or what is just being written there is removed after it was recorded.
+        or what is just being written there is removed after it was recorded. ``note`` is called in
+        the transaction that does it.
         """
         if record.digest is not None:
             return False
@@ -277,6 +296,7 @@ class Ledger:
             batch.put(self._streams, raw_key, next_one.pack())
             for span in spans:
                 self._durable.remove(batch, owner, span)
+            note(batch)
             return True
 
         def from_recent(batch: Batch) -> None:

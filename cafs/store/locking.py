@@ -86,6 +86,30 @@ def hold_gate(descriptor: int) -> None:
     _ofd(descriptor, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, _GATE)
 
 
+def try_range(descriptor: int, span: Span, *, alone: bool) -> bool:
+    """Lock a span of an open file, ``alone`` or shared; whether nobody else's lock was there.
+
+    What the descriptor has locked already is no obstacle: then the lock changes.
+    """
+    try:
+        _ofd(descriptor, fcntl.F_OFD_SETLK, fcntl.F_WRLCK if alone else fcntl.F_RDLCK, span)
+    except OSError as error:
+        if error.errno in _BUSY:
+            return False
+        raise
+    return True
+
+
+def hold_range(descriptor: int, span: Span) -> None:
+    """Lock a span of an open file, shared, once nobody has it alone. Blocks."""
+    _ofd(descriptor, fcntl.F_OFD_SETLKW, fcntl.F_RDLCK, span)
+
+
+def let_go(descriptor: int, span: Span) -> None:
+    """Unlock a span of an open file."""
+    _ofd(descriptor, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, span)
+
+
 def is_locked(descriptor: int, span: Span) -> bool:
     """Whether anybody else has locked a byte of a span of an open file."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, span.start, span.length, 0)

@@ -25,8 +25,10 @@ _RESERVE: Final = 1 << 20
 _HERITAGE: Final = 1 << 19
 """Bytes of the ballast that become room in an environment when it is let go of."""
 INDEX: Final = {
+    "ages": 1,
     "aliases": 1,
     "blobs": 1,
+    "condemned": 1,
     "counters": 1,
     "documents": 1,
     "drafts": 1,
@@ -40,6 +42,7 @@ INDEX: Final = {
     "sums": 1,
     "trees": 1,
     "uploads": 1,
+    "uses": 1,
 }
 """Tables that outlive a power cut, with the versions of their records."""
 RECENT: Final = {

@@ -11,6 +11,7 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
 from cafs.store import spans, sums
+from cafs.store.counters import SPANS, Counter
 from cafs.store.environment import Batch, Environment, Snapshot
 from cafs.store.records import StreamRecord
 from cafs.store.sums import Piece
@@ -40,6 +41,8 @@ class Presence:
     def __init__(self, environment: Environment) -> None:
         self._spans = environment.table("spans")
         self._sums = environment.table("sums")
+        self.counter = Counter(environment, SPANS)
+        """Counts the bytes of all spans."""
 
     def covers(self, snapshot: Snapshot, owner: bytes, span: Span) -> bool:
         """Whether one recorded span has all of ``span``."""
@@ -57,6 +60,18 @@ class Presence:
         """All spans that there are."""
         return spans.by_prefix(snapshot, self._spans, _OWNER)
 
+    def uncounted(self, snapshot: Snapshot) -> int:
+        """By how much the counter is short of the bytes of all spans; looks at each."""
+        return spans.total(snapshot, self._spans) - (self.counter.get(snapshot) or 0)
+
+    def shared(self, snapshot: Snapshot, other: "Presence", theirs: Snapshot) -> int:
+        """How many bytes of all spans another environment has too."""
+        return sum(
+            SpanSet(other.touching(theirs, owner, span)).intersection(span).total
+            for owner, each in self.by_owner(snapshot).items()
+            for span in each
+        )
+
     def pieces(self, snapshot: Snapshot, owner: bytes, span: Span) -> list[Piece]:
         """The pieces that share a byte with ``span``, ascending."""
         return sums.touching(snapshot, self._sums, owner, span)
@@ -67,8 +82,7 @@ class Presence:
 
     def add(self, batch: Batch, owner: bytes, new: Iterable[Span], pieces: Iterable[Piece]) -> None:
         """Record spans, and what their bytes are."""
-        for span in new:
-            spans.add(batch, self._spans, owner, span)
+        self.counter.add(batch, sum(spans.add(batch, self._spans, owner, span) for span in new))
         sums.add(batch, self._sums, owner, pieces)
 
     def describe(self, batch: Batch, owner: bytes, pieces: Iterable[Piece]) -> None:
@@ -81,7 +95,7 @@ class Presence:
 
     def remove(self, batch: Batch, owner: bytes, span: Span) -> None:
         """Forget a span, and every piece that shares a byte with it."""
-        spans.remove(batch, self._spans, owner, span)
+        self.counter.add(batch, -spans.remove(batch, self._spans, owner, span))
         sums.remove(batch, self._sums, owner, span)
 
     def hand_on(self, batch: Batch, owner: bytes, span: Span) -> None:
@@ -89,10 +103,10 @@ class Presence:
 
         A piece that reaches beyond has been joined with one that was written since.
         """
-        spans.remove(batch, self._spans, owner, span)
+        self.counter.add(batch, -spans.remove(batch, self._spans, owner, span))
         sums.remove(batch, self._sums, owner, span, inside=True)
 
     def clear(self, batch: Batch, owner: bytes) -> None:
         """Forget everything of an owner."""
-        spans.clear(batch, self._spans, owner)
+        self.counter.add(batch, -spans.clear(batch, self._spans, owner))
         sums.clear(batch, self._sums, owner)

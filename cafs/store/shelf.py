@@ -1,5 +1,6 @@
 """What all streams of one store share."""
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -8,8 +9,10 @@ from cafs.model.identity import StreamKey
 from cafs.store.checkpointing import Checkpointer
 from cafs.store.demotion import Demotion
 from cafs.store.files import Files
+from cafs.store.holds import Holds
 from cafs.store.ledger import Ledger
 from cafs.store.records import StreamRecord
+from cafs.store.uses import Uses
 
 WRITES: Final = 4
 """Writes into stream files at one time; they copy into the page cache, which few threads fill."""
@@ -19,27 +22,42 @@ class Shelf:
     """What all streams of one store share. Everything in it may be called in worker threads."""
 
     def __init__(
-        self, ledger: Ledger, files: Files, checkpointer: Checkpointer, demotion: Demotion
+        self,
+        ledger: Ledger,
+        files: Files,
+        checkpointer: Checkpointer,
+        demotion: Demotion,
+        *,
+        uses: Uses,
+        holds: Holds,
     ) -> None:
         self.ledger = ledger
         self.demotion = demotion
         self.files = files
         self.checkpointer = checkpointer
         self.limiter = trio.CapacityLimiter(WRITES)
-        self._written: dict[bytes, int] = {}
+        self.uses = uses
+        self.holds = holds
+        self.grown: Callable[[], None] = lambda: None
+        """Called where the store has more than before."""
+        self._written: dict[tuple[bytes, int], int] = {}
 
     def filled(self, record: StreamRecord, count: int) -> None:
         """Count bytes that this process put into a file. Call it with the file's gate held."""
-        self._written[record.file] = self._written.get(record.file, 0) + count
+        life = (record.file, record.generation)
+        self._written[life] = self._written.get(life, 0) + count
         self.checkpointer.note(count)
+        self.grown()
 
     def filled_alone(self, record: StreamRecord) -> bool:
-        """Whether all bytes of the file came from this process, in its present life."""
-        return record.size is not None and self._written.get(record.file, 0) == record.size
+        """Whether all bytes of the file came from this process, and none was taken out since."""
+        written = self._written.get((record.file, record.generation), 0)
+        return record.size is not None and written == record.size
 
     def forget(self, key: StreamKey, record: StreamRecord) -> None:
         """Let go of what is held in memory for a file that is no longer the stream's."""
-        self._written.pop(record.file, None)
+        for life in [each for each in self._written if each[0] == record.file]:
+            del self._written[life]
         self.files.forget(self.ledger.path(key, record))
 
     def discard(self, key: StreamKey, record: StreamRecord) -> None:

@@ -37,26 +37,39 @@ def recorded(snapshot: Snapshot, table: Table, prefix: bytes) -> SpanSet:
     return SpanSet(map(_span, snapshot.scan(table, prefix, after(prefix))))
 
 
-def add(batch: Batch, table: Table, prefix: bytes, span: Span) -> None:
-    """Record a span, merged with those that it touches."""
-    start, stop = span.start, span.stop
+def add(batch: Batch, table: Table, prefix: bytes, span: Span) -> int:
+    """Record a span, merged with those that it touches; how many bytes of it are new."""
+    start, stop, known = span.start, span.stop, 0
     for each in touching(batch, table, prefix, span):
         batch.delete(table, prefix + _EDGE.pack(each.start))
         start, stop = min(start, each.start), max(stop, each.stop)
+        known += each.length
     batch.put(table, prefix + _EDGE.pack(start), _EDGE.pack(stop))
+    return stop - start - known
 
 
-def remove(batch: Batch, table: Table, prefix: bytes, span: Span) -> None:
-    """Take a span out, splitting what it lies in."""
+def remove(batch: Batch, table: Table, prefix: bytes, span: Span) -> int:
+    """Take a span out, splitting what it lies in; how many bytes of it there were."""
+    count = 0
     for each in touching(batch, table, prefix, span):
         batch.delete(table, prefix + _EDGE.pack(each.start))
+        count += each.length
         for rest in SpanSet([each]).remove(span):
             batch.put(table, prefix + _EDGE.pack(rest.start), _EDGE.pack(rest.stop))
+            count -= rest.length
+    return count
 
 
-def clear(batch: Batch, table: Table, prefix: bytes) -> None:
-    """Forget all spans under the prefix."""
+def clear(batch: Batch, table: Table, prefix: bytes) -> int:
+    """Forget all spans under the prefix; how many bytes they had."""
+    count = recorded(batch, table, prefix).total
     batch.clear(table, prefix, after(prefix), limit=1 << 62)
+    return count
+
+
+def total(snapshot: Snapshot, table: Table) -> int:
+    """The bytes of all spans of the table."""
+    return sum(_span(record).length for record in snapshot.scan(table, b"", b"\xff" * 256))
 
 
 def by_prefix(snapshot: Snapshot, table: Table, length: int) -> dict[bytes, SpanSet]:

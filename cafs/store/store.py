@@ -21,7 +21,9 @@ from cafs.store.checkpointing import Checkpointer
 from cafs.store.demotion import Demotion
 from cafs.store.documents import Documents
 from cafs.store.environment import Environment
+from cafs.store.evicting import Evictor
 from cafs.store.files import Files
+from cafs.store.holds import Holds
 from cafs.store.layout import Layout
 from cafs.store.leases import Leases
 from cafs.store.ledger import Ledger
@@ -32,11 +34,14 @@ from cafs.store.pinning import Pins
 from cafs.store.precedence import Precedence
 from cafs.store.prefixes import Prefixes
 from cafs.store.references import References
+from cafs.store.removing import Remover
+from cafs.store.room import UNBOUNDED, Bounds, Room
 from cafs.store.shelf import Shelf
 from cafs.store.streams import Streams
 from cafs.store.tree_tables import TreeTables
 from cafs.store.trees import Trees
 from cafs.store.uploads import Uploads
+from cafs.store.uses import Uses
 from cafs.store.verifying import Verifier
 
 CHECKPOINT_BYTES: Final = 64 << 20
@@ -59,10 +64,13 @@ class Store:
         files: Files,
         ledger: Ledger,
         checkpointer: Checkpointer,
+        bounds: Bounds,
     ) -> None:
         records = BlobRecords(index)
         demotion = Demotion(layout, files, records)
-        shelf = Shelf(ledger, files, checkpointer, demotion)
+        self.uses = Uses(index)
+        self.holds = Holds(layout.leases / "held")
+        shelf = Shelf(ledger, files, checkpointer, demotion, uses=self.uses, holds=self.holds)
         self._layout = layout
         self._checkpointer = checkpointer
         self.path = layout.root
@@ -76,6 +84,7 @@ class Store:
             admission=admission,
             uploads=self.uploads,
             demotion=demotion,
+            shelf=shelf,
         )
         self._prefixes = Prefixes(index)
         self.neighbours = Neighbours(layout, shelf, records, admission.retire)
@@ -83,6 +92,22 @@ class Store:
         self.references = References(index)
         self.belongings = Belongings(layout, ledger, records, self.trees)
         self.pins = Pins(index, self.references, self.belongings)
+        self.remover = Remover(layout, index, shelf, records, self.holds)
+        self.room = Room(
+            layout, index=index, recent=recent, ledger=ledger, records=records, bounds=bounds
+        )
+        self.evictor = Evictor(
+            layout,
+            index,
+            ledger=ledger,
+            records=records,
+            room=self.room,
+            uses=self.uses,
+            holds=self.holds,
+            remover=self.remover,
+            pinned=self.pins.pinned,
+        )
+        shelf.grown = self.evictor.note
         self.documents = Documents(index, self._has)
         self.mounts = Mounts(recent, Leases(layout.leases))
         self.attachments = Attachments(recent)
@@ -106,6 +131,27 @@ class Store:
         """
         await self._checkpointer.checkpoint()
 
+    def attend(self, nursery: trio.Nursery) -> None:
+        """Do in the background what keeps the store as it should be, until cancelled."""
+        for task in (self._checkpointer.run, self.uses.run, self.holds.run, self.evictor.run):
+            nursery.start_soon(task)
+
+    def tidy(self) -> None:
+        """Finish what crashes have left undone, and count. Blocks; only for who is alone here.
+
+        Raises:
+            StorageError: the disk, or the records, failed.
+        """
+        self.remover.finish()
+        if not self.room.counted():
+            self.room.recount()
+
+    def close(self) -> None:
+        """Let go of what is held in the name of this process."""
+        self.precedence.close()
+        self.mounts.close()
+        self.holds.close()
+
     def free_bytes(self) -> int:
         """Bytes that may still be written on the store's disk."""
         return self._layout.free_bytes()
@@ -118,6 +164,7 @@ async def open_store(
     checkpoint_bytes: int = CHECKPOINT_BYTES,
     checkpoint_s: float = CHECKPOINT_S,
     boot_id: str | None = None,
+    bounds: Bounds = UNBOUNDED,
 ) -> AsyncIterator[Store]:
     """Open a store, creating it when there is none.
 
@@ -126,6 +173,7 @@ async def open_store(
         checkpoint_bytes: bytes written after which a checkpoint is made.
         checkpoint_s: seconds after the first byte after which it is made in any case.
         boot_id: names this boot of the machine; None asks the kernel.
+        bounds: how much it may have, as far as this process adds to it.
 
     Raises:
         StorageError: it cannot be used, and why.
@@ -152,17 +200,18 @@ async def open_store(
             files=files,
             ledger=ledger,
             checkpointer=checkpointer,
+            bounds=bounds,
         )
-        held.callback(store.mounts.close)
-        held.callback(store.precedence.close)
+        held.callback(store.close)
         unused: list[int] = []
         if usage.alone:
+            await trio.to_thread.run_sync(store.tidy)
             unused = await trio.to_thread.run_sync(
                 put_in_order, layout, usage, ledger, store.trees, store.attachments
             )
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(checkpointer.run)
+                store.attend(nursery)
                 nursery.start_soon(layout.ballast.keep)
                 nursery.start_soon(store.trees.purge, unused)
                 try:
@@ -171,6 +220,7 @@ async def open_store(
                     nursery.cancel_scope.cancel()
                     with trio.CancelScope(shield=True):
                         await checkpointer.end()
+                        await trio.to_thread.run_sync(store.uses.flush)
         except BaseExceptionGroup as group:
             if len(group.exceptions) != 1:
                 raise

@@ -17,6 +17,7 @@ import trio
 from cafs.errors import SizeMismatchError, StorageFullError
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
+from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.model.trust import ANYTHING, Need
 from cafs.store import locking, sums
@@ -45,7 +46,7 @@ class Stream:
         self._shelf = shelf
         self._source = source
         self._size = size
-        self._located: tuple[StreamRecord, Path] | None = None
+        self._located: tuple[StreamRecord, Path, Item] | None = None
         self.key = key
 
     @property
@@ -92,8 +93,8 @@ class Stream:
                 break
             wanted = span if record.size is None else span.clamp(record.size)
             wider = sums.around(wanted, pieces)
+            path, item = self._path(record)
             try:
-                path = self._path(record)
                 data = await shelf.files.read(path, wider.start, wider.length)
             except FileNotFoundError:
                 data = b""
@@ -108,17 +109,20 @@ class Stream:
             elif record.digest is None and (gap := sums.unsummed(wanted, pieces)) is not None:
                 change = partial(self._lose, record, gap)
             else:
+                shelf.uses.touch(item)
                 return data[wanted.start - wider.start :][: wanted.length]
             await trio.to_thread.run_sync(change, limiter=shelf.limiter)
         await trio.lowlevel.checkpoint_if_cancelled()
         return None
 
-    def _path(self, record: StreamRecord) -> Path:
-        """Where the record's file lies; made anew only when the record is another."""
+    def _path(self, record: StreamRecord) -> tuple[Path, Item]:
+        """Where the record's file lies, and what it is; made only when the record is another."""
         located = self._located
         if located is None or located[0] != record:
-            located = self._located = (record, self._shelf.ledger.path(self.key, record))
-        return located[1]
+            path = self._shelf.ledger.path(self.key, record)
+            item = Item.stream(self.key) if record.digest is None else Item.blob(record.digest)
+            located = self._located = (record, path, item)
+        return located[1:]
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write bytes and record them as present. Bytes that were present stay what they were.
@@ -159,7 +163,7 @@ class Stream:
             self._void(record)
             return False
         try:
-            descriptor = os.open(self._path(record), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self._path(record)[0], os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             self._void(record)
             return False
@@ -204,7 +208,7 @@ class Stream:
             shelf.demotion.demote(record.digest, [bad], self.key)
             return
         try:
-            descriptor = os.open(self._path(record), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self._path(record)[0], os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             self._void(record)
             return
@@ -308,7 +312,7 @@ class Stream:
         if record is None or record.digest is not None:
             return SpanLock(None)
         try:
-            return locking.try_lock(self._path(record), span)
+            return locking.try_lock(self._path(record)[0], span)
         except FileNotFoundError:
             return SpanLock(None)
         except OSError as error:

@@ -1,0 +1,200 @@
+"""Room: how much the store has, how much it may have, and whether that is too much.
+
+What counts is content: blobs by the disk blocks that they fill, streams by the bytes that are
+present. Records come on top, some hundred bytes an item and 12 for each 64 KiB.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from typing import Final
+
+from cafs.model.item import Item
+from cafs.store.blob_records import BlobRecords
+from cafs.store.counters import charge
+from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.layout import Layout
+from cafs.store.ledger import Ledger
+from cafs.store.presence import Presence
+from cafs.store.uses import UseTable
+
+LOW: Final = 0.9
+"""Down to which part of the quota room is made, once it is exceeded."""
+_BATCH: Final = 512
+"""Uses recorded in one transaction."""
+_LOG: Final = logging.getLogger("cafs.store")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much a store may have, in bytes.
+
+    ``quota`` bounds its content, None for no bound; ``min_free`` of its disk are left to others.
+    """
+
+    quota: int | None = None
+    min_free: int = 0
+
+
+UNBOUNDED: Final = Bounds()
+"""Whatever the disk can take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomUsage:
+    """How full a store is, in bytes.
+
+    ``quota`` is None where there is no bound. ``free`` is what its disk has left, of which
+    ``min_free`` is to be left to others.
+    """
+
+    blobs: int
+    streams: int
+    quota: int | None
+    free: int
+    min_free: int
+
+    @property
+    def total(self) -> int:
+        """All of its content."""
+        return self.blobs + self.streams
+
+    @property
+    def excess(self) -> int:
+        """What must go so that both bounds are kept, and some time passes until the next time."""
+        over = short = 0
+        if self.quota is not None and self.total > self.quota:
+            over = self.total - int(LOW * self.quota)
+        if self.free < self.min_free:
+            short = self.min_free - self.free + int((1 - LOW) * self.min_free)
+        return max(over, short)
+
+
+class Room:
+    """The room that a store takes.
+
+    Args:
+        layout: where it is.
+        index: its records that outlive a power cut.
+        recent: those that do not.
+        ledger: its streams.
+        records: its blobs.
+        bounds: how much it may have.
+
+    Concurrency: any number of threads and processes. Each process keeps its own bounds.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        index: Environment,
+        recent: Environment,
+        ledger: Ledger,
+        records: BlobRecords,
+        bounds: Bounds = UNBOUNDED,
+    ) -> None:
+        self._layout = layout
+        self._index = index
+        self._recent = recent
+        self._ledger = ledger
+        self._records = records
+        self._uses = UseTable(index)
+        self._durable_spans = Presence(index)
+        self._fresh_spans = Presence(recent)
+        self.bounds = bounds
+
+    def usage(self) -> RoomUsage:
+        """How full the store is now. Cheap: microseconds, and some for each span not checkpointed.
+
+        Raises:
+            StorageError: the store has gone.
+        """
+        # In this order: a span that leaves ``recent`` has reached the index before.
+        with self._recent.read() as recent, self._index.read() as index:
+            streams = self._streams(recent, index)
+            if self._fresh_spans.counter.get(recent):
+                # What a checkpoint has moved, or was killed while it moved, is in both.
+                streams -= self._fresh_spans.shared(recent, self._durable_spans, index)
+            return self._usage(index, streams)
+
+    def crowded(self) -> bool:
+        """Whether there may be too much: never wrongly denied, and quicker than ``usage``."""
+        if self.bounds == UNBOUNDED:
+            return False
+        with self._recent.read() as recent, self._index.read() as index:
+            return self._usage(index, self._streams(recent, index)).excess > 0
+
+    def _streams(self, recent: Snapshot, index: Snapshot) -> int:
+        fresh, durable = self._fresh_spans.counter, self._durable_spans.counter
+        return (fresh.get(recent) or 0) + (durable.get(index) or 0)
+
+    def _usage(self, index: Snapshot, streams: int) -> RoomUsage:
+        return RoomUsage(
+            blobs=self._records.counter.get(index) or 0,
+            streams=streams,
+            quota=self.bounds.quota,
+            free=self._layout.free_bytes(),
+            min_free=self.bounds.min_free,
+        )
+
+    def counted(self) -> bool:
+        """Whether anybody has counted what is in this store."""
+        with self._index.read() as index:
+            return self._records.counter.get(index) is not None
+
+    def recount(self) -> int:
+        """Count everything, and correct the counters; by how much they were wrong. Blocks, long.
+
+        Others may go on meanwhile: what a counter lacks is the same before and after their changes,
+        so it is enough to learn it from one snapshot. Items without a use get one.
+
+        Raises:
+            StorageError: the records cannot be read or changed.
+        """
+        with self._index.read() as index:
+            counted = self._records.counter.get(index)
+            blobs = sum(map(charge, self._records.sizes(index))) - (counted or 0)
+            durable = self._durable_spans.uncounted(index)
+        with self._recent.read() as recent:
+            fresh = self._fresh_spans.uncounted(recent)
+
+        def correct(batch: Batch) -> None:
+            self._records.counter.add(batch, blobs)
+            self._durable_spans.counter.add(batch, durable)
+            if self._records.counter.get(batch) is None:
+                self._records.counter.put(batch, 0)
+
+        if blobs or durable or counted is None:
+            self._index.apply(correct, urgent=True)
+        if fresh:
+            change = partial(self._fresh_spans.counter.add, count=fresh)
+            self._recent.apply(change, urgent=True)
+        self._enlist()
+        wrong = abs(blobs) + abs(durable) + abs(fresh)
+        if wrong:
+            _LOG.info("store.room.recounted bytes=%d", wrong)
+        return wrong
+
+    def _enlist(self) -> None:
+        """Give a use to what has none."""
+        blobs = (Item.blob(digest) for digest in self._records.digests())
+        streams = (Item.stream(key) for key, each in self._ledger.all() if each.digest is None)
+        items = chain(blobs, streams)
+        while some := list(islice(items, _BATCH)):
+            with self._index.read() as snapshot:
+                new = [item for item in some if self._uses.get(snapshot, item) is None]
+            if new:
+                self._index.apply(partial(self._begin, items=new), urgent=True)
+
+    def _begin(self, batch: Batch, items: list[Item]) -> None:
+        for item in items:
+            if self._there(batch, item):
+                self._uses.begin(batch, item)
+
+    def _there(self, batch: Batch, item: Item) -> bool:
+        key = item.stream_key
+        if key is None:
+            return item.digest is not None and self._records.has(batch, item.digest)
+        return self._ledger.has(batch, key)
