@@ -75,7 +75,9 @@ class Store:
         self._checkpointer = checkpointer
         self.path = layout.root
         self.streams = Streams(shelf)
-        self.uploads = Uploads(index, self.streams, layout.leases / "uploads")
+        self.uploads = Uploads(
+            index, self.streams, locks=layout.leases / "uploads", holds=self.holds
+        )
         admission = Admission(layout, shelf, records)
         self.blobs = Blobs(
             layout=layout,

@@ -2,13 +2,15 @@
 
 An upload is a stream under a key of its own, and a record that says since when (B-14). What is
 written survives the process; what a power cut took is gone from the end, and a resumed writer says
-how much there is. A writer holds a byte of a file of locks: so nobody else writes, or throws away
-what is being written, and a process that dies holds nothing.
+how much there is. A writer holds a byte of a file of locks, so nobody else writes, or throws away
+what is being written; and its stream, so that nobody makes room there. A process that dies holds
+nothing.
 """
 
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +18,12 @@ import trio
 
 from cafs.errors import NotFoundError
 from cafs.model.identity import StreamKey
+from cafs.model.item import Item
 from cafs.model.span import Span
 from cafs.store import locking
 from cafs.store.environment import Environment, after
 from cafs.store.files import storage_error
+from cafs.store.holds import Holds
 from cafs.store.locking import SpanLock
 from cafs.store.records import Packed, hashed
 from cafs.store.streams import Stream, Streams
@@ -59,18 +63,18 @@ class Held:
     """
 
     def __init__(
-        self, uploads: "Uploads", record: UploadRecord, stream: Stream, lock: SpanLock
+        self, uploads: "Uploads", record: UploadRecord, stream: Stream, held: ExitStack
     ) -> None:
         self.id = record.id
         self.started_ns = record.started_ns
         self.media_type = record.media_type
         self.stream = stream
         self._uploads = uploads
-        self._lock = lock
+        self._held = held
 
     def release(self) -> None:
         """Let others have it; a second call does nothing."""
-        self._lock.release()
+        self._held.close()
 
     async def forget(self) -> None:
         """Remove its record, when something has become of its bytes.
@@ -104,10 +108,11 @@ class Uploads:
     Concurrency: any number of tasks and processes; one writer an upload.
     """
 
-    def __init__(self, index: Environment, streams: Streams, locks: Path) -> None:
+    def __init__(self, index: Environment, streams: Streams, *, locks: Path, holds: Holds) -> None:
         self._index = index
         self._streams = streams
         self._locks = locks
+        self._holds = holds
         self._table = index.table("uploads")
         self._packed = Packed(UploadRecord)
 
@@ -115,14 +120,10 @@ class Uploads:
         """Begin an upload: its record comes before its bytes."""
         record = UploadRecord(str(uuid.uuid4()), time.time_ns(), media_type)
         value = self._packed.pack(record)
-        lock = self._hold(record.id)
-        try:
+        with await self._hold(record.id) as held:
             await self._index.commit(lambda batch: batch.put(self._table, _key(record.id), value))
             stream = await self._streams.open(_stream(record.id), None)
-            return Held(self, record, stream, lock)
-        except BaseException:
-            lock.release()
-            raise
+            return Held(self, record, stream, held.pop_all())
 
     async def resume(self, identity: str) -> Held:
         """An upload that was left.
@@ -131,14 +132,10 @@ class Uploads:
             NotFoundError: no such upload.
             trio.BusyResourceError: somebody else is writing it.
         """
-        lock = self._hold(identity)
-        try:
+        with await self._hold(identity) as held:
             record = self._record(identity)
             stream = await self._streams.open(_stream(identity), None)
-            return Held(self, record, stream, lock)
-        except BaseException:
-            lock.release()
-            raise
+            return Held(self, record, stream, held.pop_all())
 
     def _record(self, identity: str) -> UploadRecord:
         record = self._packed.unpack(self._index.get(self._table, _key(identity)))
@@ -217,11 +214,16 @@ class Uploads:
             lambda batch: batch.delete(self._table, _key(identity)), urgent=True
         )
 
-    def _hold(self, identity: str) -> SpanLock:
+    async def _hold(self, identity: str) -> ExitStack:
+        """Keep others from an upload and its stream, until what is returned is closed."""
         lock = self._try_hold(identity)
         if lock is None:
             raise trio.BusyResourceError(f"upload {identity} is being written")
-        return lock
+        with ExitStack() as held:
+            held.callback(lock.release)
+            hold = self._holds.hold_here(Item.stream(_stream(identity)))
+            await trio.to_thread.run_sync(held.enter_context, hold)
+            return held.pop_all()
 
     def _try_hold(self, identity: str) -> SpanLock | None:
         try:

@@ -17,6 +17,7 @@ import trio
 from cafs.errors import NotFoundError, StorageError, StorageFullError
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import digest_of
+from cafs.model.item import Item
 from cafs.store.store import Store, open_store
 from cafs.store.uploads import Upload
 
@@ -67,6 +68,22 @@ async def test_uploads_are_listed_oldest_first_with_what_they_have(store: Store)
     stream = store.streams.find(found[4].key)
     assert stream is not None
     assert await stream.read(0, 4) == b"xxxx"
+
+
+async def test_an_upload_is_not_let_go_of_while_it_is_written(store: Store) -> None:
+    """Who makes room for others leaves what is held."""
+    writer = await store.blobs.create()
+    await writer.write(DATA[:10])
+    [upload] = await uploads(store)
+    item = Item.stream(upload.key)
+    assert store.holds.held(item)
+    await writer.close()
+    assert not store.holds.held(item)
+    resumed = await store.blobs.resume(writer.id)
+    assert store.holds.held(item)
+    await resumed.write(DATA[10:])
+    await resumed.commit(DIGEST, None)
+    assert not store.holds.held(item)
 
 
 async def test_what_could_not_be_put_leaves_no_upload(
