@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cafs.model.item import Item
     from cafs.model.spec import RefSpec
     from cafs.settings.values import Settings
+    from cafs.store.measuring import Owner
     from cafs.store.store import Store
 
 
@@ -53,3 +54,16 @@ def blob_of(store: "Store", digest: "Digest") -> "Item":
     if known is None:
         raise NotFoundError(f"{digest}: not in the store")
     return Item.blob(known.digest)
+
+
+def owner_of(store: "Store", spec: "RefSpec") -> "Owner":
+    """A ref as the owner of what the store has for it."""
+    from cafs.store.measuring import Owner
+    from cafs.store.records import hashed
+
+    return Owner(
+        spec.name or spec.ref.shown,
+        hashed(spec.source),
+        store.references.latest(spec.source),
+        () if spec.integrity is None else (spec.integrity,),
+    )

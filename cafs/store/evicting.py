@@ -173,6 +173,20 @@ class Evictor:
             _LOG.info("store.evicted bytes=%d wanted=%d", freed, count)
         return freed
 
+    def plan(self, count: int) -> Iterator[tuple[Item, list[Span]]]:
+        """What would go first for so many bytes: items, of streams perhaps spans alone. Blocks.
+
+        Nothing is let go of. Who uses what meanwhile may change it.
+        """
+        place, left = b"", count
+        while left > 0:
+            choice, place = self._choose(place, left)
+            left -= choice.count
+            yield from ((item, []) for item in choice.items)
+            yield from ((Item.stream(key), spans) for key, spans in choice.ranges)
+            if not place:
+                return
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Be the only process that evicts. Waits for another's batch."""

@@ -5,7 +5,7 @@ present. Records come on top, some hundred bytes an item and 12 for each 64 KiB.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Final
@@ -69,6 +69,16 @@ class RoomUsage:
         if self.free < self.min_free:
             short = self.min_free - self.free + int((1 - LOW) * self.min_free)
         return max(over, short)
+
+    def within(self, bounds: Bounds, fewer: int = 0) -> "RoomUsage":
+        """The same within other bounds, with ``fewer`` bytes of content."""
+        return replace(
+            self,
+            blobs=self.blobs - fewer,
+            free=self.free + fewer,
+            quota=bounds.quota,
+            min_free=bounds.min_free,
+        )
 
 
 class Room:

@@ -20,6 +20,7 @@ from cafs.store.blobs import Blobs
 from cafs.store.checkpointing import Checkpointer
 from cafs.store.demotion import Demotion
 from cafs.store.documents import Documents
+from cafs.store.dropping import Dropper
 from cafs.store.environment import Environment
 from cafs.store.evicting import Evictor
 from cafs.store.files import Files
@@ -27,12 +28,15 @@ from cafs.store.holds import Holds
 from cafs.store.layout import Layout
 from cafs.store.leases import Leases
 from cafs.store.ledger import Ledger
+from cafs.store.measuring import Measurer
 from cafs.store.mounts import Mounts
 from cafs.store.neighbours import Neighbours
 from cafs.store.opening import enter, open_environments, put_in_order, read_boot_id
+from cafs.store.parts import Parts
 from cafs.store.pinning import Pins
 from cafs.store.precedence import Precedence
 from cafs.store.prefixes import Prefixes
+from cafs.store.purging import Housekeeping
 from cafs.store.references import References
 from cafs.store.removing import Remover
 from cafs.store.room import UNBOUNDED, Bounds, Room
@@ -114,6 +118,27 @@ class Store:
         self.mounts = Mounts(recent, Leases(layout.leases))
         self.attachments = Attachments(recent)
         self.precedence = Precedence(layout.leases / "readers")
+        parts = Parts(
+            layout=layout,
+            ledger=ledger,
+            records=records,
+            uses=self.uses,
+            holds=self.holds,
+            room=self.room,
+            remover=self.remover,
+            evictor=self.evictor,
+            pins=self.pins,
+            belongings=self.belongings,
+            references=self.references,
+            documents=self.documents,
+            trees=self.trees,
+            attachments=self.attachments,
+            mounts=self.mounts,
+            uploads=self.uploads,
+        )
+        self.measurer = Measurer(parts)
+        self.dropper = Dropper(parts, self.measurer)
+        self.housekeeping = Housekeeping(parts)
         self.verifier = Verifier(layout, index, recent, shelf=shelf, records=records)
 
     def _has(self, digest: Digest) -> bool:

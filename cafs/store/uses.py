@@ -71,7 +71,8 @@ class UseTable:
 
     def __init__(self, index: Environment) -> None:
         self._uses = index.table("uses")
-        self._ages = index.table("ages")
+        self.ages = index.table("ages")
+        """All items by when they are let go of; a key is that, and the item's."""
 
     def get(self, snapshot: Snapshot, item: Item) -> Use | None:
         """The last use of an item, None when there is no such item."""
@@ -84,7 +85,7 @@ class UseTable:
         age = _VALUE.pack(use.rank, use.last_ns)
         link = b"" if use.decoded is None else bytes.fromhex(use.decoded)
         batch.put(self._uses, use.item.key, age + link)
-        batch.put(self._ages, age + use.item.key, b"")
+        batch.put(self.ages, age + use.item.key, b"")
 
     def begin(self, batch: Batch, item: Item) -> None:
         """Record an item that is new, used now; one that is known stays as it is."""
@@ -101,7 +102,7 @@ class UseTable:
         """Forget an item."""
         raw = batch.get(self._uses, item.key)
         if raw is not None:
-            batch.delete(self._ages, raw[: _VALUE.size] + item.key)
+            batch.delete(self.ages, raw[: _VALUE.size] + item.key)
         batch.delete(self._uses, item.key)
 
     def oldest(self, snapshot: Snapshot, start: bytes) -> Iterator[tuple[bytes, Item]]:
@@ -109,7 +110,7 @@ class UseTable:
 
         ``start`` is the place to begin behind, empty for the first.
         """
-        for key, _ in snapshot.scan(self._ages, start + b"\0" if start else b"", _END):
+        for key, _ in snapshot.scan(self.ages, start + b"\0" if start else b"", _END):
             yield key, Item(key[_VALUE.size :])
 
 
@@ -148,6 +149,16 @@ class Uses:
         """The last use of an item that is recorded, None when there is no such item."""
         with self._index.read() as snapshot:
             return self.table.get(snapshot, item)
+
+    def older(self, cutoff_ns: int) -> Iterator[Use]:
+        """The last uses before a time, ns since the epoch, as they are when each is read."""
+        for rank in Rank:
+            start, stop = _VALUE.pack(rank, 0), _VALUE.pack(rank, max(0, cutoff_ns))
+            for page in self._index.pages(self.table.ages, start, stop):
+                for key, _ in page:
+                    use = self.last(Item(key[_VALUE.size :]))
+                    if use is not None:
+                        yield use
 
     async def run(self) -> None:
         """Write down what was touched every few seconds, until cancelled. A failure is logged."""

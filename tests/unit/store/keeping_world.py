@@ -4,6 +4,8 @@ import hashlib
 import time
 from pathlib import Path
 
+import trio
+
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import (
     StreamKey,
@@ -104,3 +106,9 @@ def everything(store: Store) -> dict[str, bytes]:
         for path in sorted(Path(store.path / folder).rglob("*"))
         if path.is_file()
     }
+
+
+async def rest(store: Store) -> None:
+    """Let what this process has just used be no longer in use: else it is for two seconds."""
+    await trio.to_thread.run_sync(store.uses.flush)
+    store.uses._before.clear()

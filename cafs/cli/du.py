@@ -1,0 +1,106 @@
+"""``cafs du``: how much of the store each ref has."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cafs.cli import options
+from cafs.cli.saying import say
+
+if TYPE_CHECKING:
+    from cafs.settings.values import Settings
+    from cafs.store.measuring import Measurement, Owner
+    from cafs.store.room import RoomUsage
+    from cafs.store.store import Store
+
+
+@click.command("du", short_help="Say how much of the store each ref has.")
+@click.argument("refs", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All refs that the store knows.")
+@options.with_settings("config", "store")
+@options.as_json
+def command(
+    *,
+    refs: tuple[str, ...],
+    everything: bool,
+    loaded: "Settings",
+    as_json: bool,
+) -> int:
+    """Say how many bytes the store has for each of REFS: in all, and those that no other ref has.
+
+    REFS are names from cafs.toml (all of them when none is given) or refs written out. Of an
+    archive or an image that is its bytes and what they decode to. What is shared is counted once in
+    the total, which is what the quota is held against.
+    """
+    import trio
+
+    from cafs.cli.completing import complete
+
+    return trio.run(_du, loaded, complete(loaded, refs), everything, as_json)
+
+
+async def _du(loaded: "Settings", words: tuple[str, ...], everything: bool, as_json: bool) -> int:
+    import trio
+
+    from cafs.store.store import open_store
+
+    async with open_store(loaded.store) as store:
+        found, usage = await trio.to_thread.run_sync(_measured, store, loaded, words, everything)
+    _print(found, usage, as_json=as_json)
+    return 0
+
+
+def _measured(
+    store: "Store", loaded: "Settings", words: tuple[str, ...], everything: bool
+) -> "tuple[Measurement, RoomUsage]":
+    from dataclasses import replace
+
+    from cafs.cli.choosing import chosen
+    from cafs.cli.kept import owner_of
+
+    owners: list[Owner] = []
+    if words or loaded.refs:
+        owners = [owner_of(store, spec) for spec in chosen(loaded, words)]
+    if everything or not owners:
+        named = {owner.source for owner in owners}
+        others = [each for each in store.measurer.known() if each.source not in named]
+        owners += sorted(
+            (replace(each, name=_name(each)) for each in others), key=lambda each: each.name
+        )
+    return store.measurer.measure(owners), store.room.usage()
+
+
+def _name(owner: "Owner") -> str:
+    from cafs.store.belonging import shown
+
+    return "" if owner.resolved is None else shown(owner.resolved)
+
+
+def _print(found: "Measurement", usage: "RoomUsage", *, as_json: bool) -> None:
+    from cafs.cli.sizes import size
+
+    if as_json:
+        import msgspec
+
+        for each in found.refs:
+            facts: dict[str, object] = {
+                "name": each.owner.name,
+                "bytes": each.total,
+                "shared": each.shared,
+                "unique": each.unique,
+            }
+            say(msgspec.json.encode(facts))
+        facts = {"total": found.total, "listed": found.listed, "other": found.other}
+        say(msgspec.json.encode(facts | {"quota": usage.quota, "free": usage.free}))
+        return
+    rows = [("ref", "bytes", "shared", "unique")]
+    rows += [
+        (each.owner.name, size(each.total), size(each.shared), size(each.unique))
+        for each in found.refs
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+        say("  ".join([f"{row[0]:{widths[0]}}", *padded]))
+    bound = "" if usage.quota is None else f" of {size(usage.quota)}"
+    say(f"in the store: {size(found.total)}{bound}; of no ref above: {size(found.other)}")
