@@ -11,7 +11,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.store.findings import Finding, Kind, Terms, when
 from cafs.store.parts import Parts
-from cafs.store.uses import Use
+from cafs.store.uses import Rank, Use
 
 
 class Aging:
@@ -73,6 +73,8 @@ class Aging:
 
     def _finding(self, kind: Kind, use: Use, size: int) -> Finding:
         reason = f"not used since {when(use.last_ns)}"
+        if use.rank is Rank.PRECIOUS:
+            reason += ", and nothing here knows a source of it"
         return Finding(kind, str(use.item), size, reason, use.item, use.last_ns)
 
     def protected(self, item: Item) -> bool:

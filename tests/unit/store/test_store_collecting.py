@@ -28,6 +28,7 @@ from cafs.store.mounts import new_key
 from cafs.store.purging import Outcome
 from cafs.store.room import Bounds
 from cafs.store.store import Store, open_store
+from cafs.store.uses import Rank
 from tests.unit.store.keeping_world import (
     HOUR_NS,
     KIB,
@@ -252,6 +253,15 @@ async def test_r36_what_is_in_use_or_pinned_stays_whatever_its_age(store: Store)
         True,
         False,
     ]
+
+
+async def test_r36_what_nothing_knows_a_source_of_goes_too_and_is_told_of(store: Store) -> None:
+    item = Item.blob(await blob(store, body("precious")))
+    store.uses.rank(item, Rank.PRECIOUS)
+    await rest(store)
+    [told] = await collect(store, terms(unused=True))
+    assert "nothing here knows a source of it" in told.finding.reason
+    assert told.removed
 
 
 async def test_r36_leftovers_of_a_removal_that_was_killed_go_with_the_next(store: Store) -> None:
