@@ -24,6 +24,7 @@ from cafs.fetch.ranged import RangedContent
 from cafs.fetch.sealing import Learned, Seal
 from cafs.fetch.work import Works
 from cafs.model.identity import StreamKey, located_stream
+from cafs.model.item import Item
 from cafs.model.resolved import Part
 from cafs.store.store import Store
 from cafs.transport.interfaces import Head, Response
@@ -114,6 +115,7 @@ class Contents:
         if known is not None and part.size not in {None, known.size}:
             raise SizeMismatchError(name, expected=part.size or 0, actual=known.size)
         if known is not None and not sources:
+            self._store.uses.touch(Item.blob(known.digest), precious=True)
             return BlobContent(blobs, known, key, name, self._means.metrics), None
         stream = self._store.streams.find(key)
         found = None if stream is None else stream.size

@@ -128,7 +128,9 @@ class DecodedContent(Content):
             async def decode(
                 work: Work[None], segment: Segment = segment, start: int = start
             ) -> None:
-                await self._decode(segment, start, work)
+                span = Span(segment.start, segment.start + segment.length)
+                async with self._store.streams.hold(self.key, span):
+                    await self._decode(segment, start, work)
 
             key = ("segment", self.key, segment.start)
             await self._works.join(key, self.name, decode, patience)

@@ -8,6 +8,7 @@ with a pin may come from several sources at once: its digest tells whether that 
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import trio
@@ -67,6 +68,10 @@ class Downloader:
         """Let the flight, which begins first, ask first, as long as nothing is known of ranges."""
         self._scouting.appoint(flight)
 
+    def hold(self, span: Span | None = None) -> AbstractAsyncContextManager[None]:
+        """Keep what comes of a span, or of all, from being removed at once to make room."""
+        return self._means.streams.hold(self.terms.key, span)
+
     async def fly(self, flight: Flight) -> None:
         """Bring what the flight still lacks.
 
@@ -78,7 +83,9 @@ class Downloader:
         Cancellation: what has come stays.
         """
         try:
-            await self._fly(flight)
+            await self._means.settled()
+            async with self.hold(flight.span):
+                await self._fly(flight)
         finally:
             self._scouting.dismiss(flight)
 

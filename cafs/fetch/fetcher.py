@@ -90,6 +90,7 @@ class Fetcher:
             metrics=metrics,
             overflow=Overflow(),
             shortage=Shortage(no_room, store.free_bytes),
+            settled=store.evictor.settled,
         )
         failures = Failures()
         self._works = Works[None](nursery, failures, metrics)
@@ -265,7 +266,7 @@ class Fetcher:
 
         Cancellation: what has come stays.
         """
-        await bring_all(contents, progress, patience)
+        await bring_all(self._store, contents, progress, patience)
 
     def inflight(self) -> list[Inflight]:
         """Every fetch that is under way, oldest first."""

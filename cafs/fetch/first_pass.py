@@ -27,7 +27,8 @@ from cafs.fetch.tar_pass import plant_compressed, plant_plain, raw_stream_of
 from cafs.fetch.work import Work
 from cafs.fetch.zip_pass import plant_zip
 from cafs.model.digest import Digest, Hasher
-from cafs.model.identity import TreeIdentity, decoded_stream
+from cafs.model.identity import StreamKey, TreeIdentity, decoded_stream
+from cafs.model.item import Item
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.model.span import Span
@@ -36,6 +37,7 @@ from cafs.store.locking import SpanLock
 from cafs.store.store import Store
 from cafs.store.streams import Stream
 from cafs.store.tree_writing import TreeWriter
+from cafs.store.uses import Rank
 
 LINGER_S: Final = 300.0
 """How long a pass goes on without anybody waiting: who gave up will ask again."""
@@ -128,31 +130,36 @@ class FirstPass:
 
         Cancellation: nothing is visible; raw bytes that have come stay.
         """
-        lock = await self._locked(work)
-        if isinstance(lock, TreeRecord):
-            return lock
-        with lock:
-            try:
-                return await self._make(work)
-            except DigestMismatchError:
-                if not self._raw.hopeful():
-                    raise
-            except StorageFullError as error:
-                if work.priority() is Priority.PREFETCH:
-                    raise self._shortage.stopped(self._name, self._raw.size) from error
-                if not await self._shortage.relieve(self._raw.size):
-                    raise
-            except (MalformedError, UnsupportedError):
-                if self._raw.digest() is not None or not self._raw.algorithms():
-                    raise
-            # Wrong bytes are no archive either; then that is what is wrong, and another source may
-            # have the right ones.
-            await self._raw.ensure(Span(0, self._raw.size), work.patience())
+        streams, key = self._store.streams, self._raw.key
+        async with streams.hold(key), streams.hold(_pass_of(key)):
+            lock = await self._locked(work)
+            if isinstance(lock, TreeRecord):
+                return lock
+            with lock:
+                return await self._run(work)
+
+    async def _run(self, work: Work[TreeRecord]) -> TreeRecord:
+        try:
             return await self._make(work)
+        except DigestMismatchError:
+            if not self._raw.hopeful():
+                raise
+        except StorageFullError as error:
+            if work.priority() is Priority.PREFETCH:
+                raise self._shortage.stopped(self._name, self._raw.size) from error
+            if not await self._shortage.relieve(self._raw.size):
+                raise
+        except (MalformedError, UnsupportedError):
+            if self._raw.digest() is not None or not self._raw.algorithms():
+                raise
+        # Wrong bytes are no archive either; then that is what is wrong, and another source may
+        # have the right ones.
+        await self._raw.ensure(Span(0, self._raw.size), work.patience())
+        return await self._make(work)
 
     async def _locked(self, work: Work[TreeRecord]) -> SpanLock | TreeRecord:
         """Wait until no other process makes this tree; the tree if one has."""
-        stream = await self._store.streams.open(decoded_stream(self._raw.key, "pass"), None)
+        stream = await self._store.streams.open(_pass_of(self._raw.key), None)
         present = self._raw.present()
         while True:
             lock = stream.try_lock(_LOCK)
@@ -225,7 +232,8 @@ class FirstPass:
 
         published = False
         try:
-            record = await self._publish(plant, work, intake, stream)
+            async with self._store.streams.hold(key):
+                record = await self._publish(plant, work, intake, stream)
             published = True
         finally:
             if not published:
@@ -297,9 +305,18 @@ class FirstPass:
                 # A tree that is there already has mounts that use its numbers: it stays, unless
                 # the source has sent something else by now.
                 same = known is not None and known.digest == digest
-                return known if same and known else writer.publish(streams, digest)
+                record = known if same and known else writer.publish(streams, digest)
+            if decoded is not None:
+                spent = Item.stream(raw.key) if digest is None else Item.blob(digest)
+                store.uses.rank(spent, Rank.SPENT, decoded.key)
+            return record
 
         return await trio.to_thread.run_sync(run, limiter=self._threads)
+
+
+def _pass_of(raw: StreamKey) -> StreamKey:
+    """A stream without a byte, whose lock says that somebody makes what comes of ``raw``."""
+    return decoded_stream(raw, "pass")
 
 
 def complete_tree(store: Store, identity: TreeIdentity) -> TreeRecord | None:

@@ -167,12 +167,13 @@ class GatedContent(Feed):
         await self.look_around(work.patience())
         if work.priority() is Priority.PREFETCH:
             self._unstored.drop()  # it shall be stored, not only read
-        while not self._readable():
-            try:
-                await self._once(work)
-            except DigestMismatchError:
-                if not self._blame.hopeful:
-                    raise
+        async with self._lane.downloader.hold():
+            while not self._readable():
+                try:
+                    await self._once(work)
+                except DigestMismatchError:
+                    if not self._blame.hopeful:
+                        raise
 
     async def _once(self, work: Work[None]) -> None:
         lane = self._lane

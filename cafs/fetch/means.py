@@ -1,5 +1,6 @@
 """Means: what all downloads of one fetcher share."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from cafs.fetch.budget import Budget
@@ -23,4 +24,6 @@ class Means:
     metrics: Metrics
     overflow: Overflow
     shortage: Shortage
+    settled: Callable[[], Awaitable[None]]
+    """Waits a moment where others make room."""
     ratings: Ratings = field(default_factory=Ratings)

@@ -1,6 +1,7 @@
 """Prefetching: brings all of several contents, side by side, and says how far it is."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -10,14 +11,20 @@ from cafs.errors import CafsError, StorageFullError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.progress import Progress, Tally
 from cafs.model.span import Span
+from cafs.store.store import Store
 
 AT_ONCE: Final = 8
 """Contents of one call that are brought at once: enough for small ones to use many connections
 between them. Large ones share the slots in their order."""
 
 
-async def bring_all(contents: Sequence[Content], progress: Progress, patience: Patience) -> None:
+async def bring_all(
+    store: Store, contents: Sequence[Content], progress: Progress, patience: Patience
+) -> None:
     """Bring all of several contents. One that fails does not stop the others; a full disk does.
+
+    What it brings is held until it ends, so that the last does not drive out the first. More than
+    the store may have is an error.
 
     Raises:
         CafsError: that of the first that failed, in their order, after all were tried.
@@ -33,14 +40,20 @@ async def bring_all(contents: Sequence[Content], progress: Progress, patience: P
             progress.add(content.present())
             tally = replace(patience, pulse=Tally(progress))
             try:
+                if content.present() < content.size:
+                    store.evictor.check_room(content.name)
+                await held.enter_async_context(store.streams.hold(content.key))
                 await content.ensure(Span(0, content.size), tally)
+                digest = content.digest()
+                if digest is not None:
+                    await held.enter_async_context(store.blobs.hold(digest))
             except CafsError as error:
                 failed[number] = error
                 if isinstance(error, StorageFullError):
                     nursery.cancel_scope.cancel()
 
     try:
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as held, trio.open_nursery() as nursery:
             for number, content in enumerate(contents):
                 nursery.start_soon(bring, number, content)
     finally:

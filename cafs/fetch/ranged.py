@@ -106,5 +106,7 @@ class RangedContent(Feed):
             self._works.start(("gate", self.key), self._admit)
 
     async def _admit(self, work: Work[None]) -> None:
-        await self._seal.close(None, self.size)
+        async with self._lane.downloader.hold():
+            if self._lane.is_stored():  # room may have been made in between
+                await self._seal.close(None, self.size)
         work.beat()

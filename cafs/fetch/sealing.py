@@ -116,8 +116,7 @@ class Seal:
                 if known is None:
                     raise
                 return known
-            self._metrics.add("fetch.verified", descriptor.size)
-            await self._tell(descriptor)
+            await self._finish(descriptor)
             return descriptor.digest
 
     async def take(self, data: bytes) -> bool:
@@ -138,13 +137,17 @@ class Seal:
             )
             if descriptor is None:
                 return False
-            self._metrics.add("fetch.verified", descriptor.size)
-            await self._tell(descriptor)
+            await self._finish(descriptor)
             return True
 
     def _whole(self, size: int) -> bool:
         stream = self._streams.find(self._key)
         return stream is not None and stream.present().covers(Span(0, size))
+
+    async def _finish(self, descriptor: Descriptor) -> None:
+        async with self._blobs.hold(descriptor.digest):  # and for a moment: somebody waits for it
+            self._metrics.add("fetch.verified", descriptor.size)
+            await self._tell(descriptor)
 
     async def _tell(self, descriptor: Descriptor) -> None:
         if self._learned is None:

@@ -6,6 +6,7 @@ whatever its record says.
 
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
@@ -59,8 +60,16 @@ class Blobs(BlobStore):
         self._uploads = uploads
         self._demotion = demotion
         self._uses = shelf.uses
+        self._holds = shelf.holds
         self._intake = Intake(layout, records, admission.retire, shelf)
         self._limiter = trio.CapacityLimiter(ADMISSIONS)
+
+    def hold(self, digest: Digest) -> AbstractAsyncContextManager[None]:
+        """Keep the blob of a canonical digest from being removed to make room; as ``Holds.hold``.
+
+        It may be deleted all the same.
+        """
+        return self._holds.hold(Item.blob(digest))
 
     @override
     def stat(self, digest: Digest) -> Descriptor | None:

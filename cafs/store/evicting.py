@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from cafs.errors import StorageError
+from cafs.errors import StorageError, StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
@@ -95,6 +95,7 @@ class Evictor:
         self._token = trio.lowlevel.current_trio_token()
         self._crowded = trio.Event()
         self._round: trio.Event | None = None
+        self._exhausted = False
 
     async def make_room(self, count: int) -> int:
         """Let go of items until so many bytes are free, or nothing more may go.
@@ -118,6 +119,21 @@ class Evictor:
 
     def _wake(self) -> None:
         self._crowded.set()
+
+    def check_room(self, name: str) -> None:
+        """Refuse to bring more where too much is here already, and none of it may go.
+
+        Args:
+            name: what was to be brought.
+
+        Raises:
+            StorageFullError: it is so.
+        """
+        if self._exhausted and self._room.crowded():
+            raise StorageFullError(
+                f"{name}: the store has more than it may, and all of it is in use or pinned",
+                hint="raise store.quota or lower store.min-free, or prefetch less at once",
+            )
 
     async def settled(self) -> None:
         """Wait until a round that is under way has ended, a second at most; for who brings more.
@@ -148,13 +164,14 @@ class Evictor:
         self._round = trio.Event()
         try:
             excess = (await trio.to_thread.run_sync(self._room.usage)).excess
-            return not excess or await self.make_room(excess) >= excess
+            self._exhausted = excess > 0 and await self.make_room(excess) < excess
         except StorageError as error:
             _LOG.warning("store.evict.failed error=%s", error.line)
-            return False
+            self._exhausted = True
         finally:
             self._round.set()
             self._round = None
+        return not self._exhausted
 
     def _make_room(self, count: int) -> int:
         freed, place = 0, b""

@@ -7,6 +7,7 @@ missing and leaves the rest, so what was verified stays what it was.
 
 import logging
 import os
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -334,6 +335,13 @@ class Streams:
         if record is None or not self._shelf.ledger.intact(key, record):
             return None
         return Stream(self._shelf, key, record.size)
+
+    def hold(self, key: StreamKey, span: Span | None = None) -> AbstractAsyncContextManager[None]:
+        """Keep a stream, or what lies around a span of it, from being removed to make room.
+
+        As ``Holds.hold``. What it becomes is another item.
+        """
+        return self._shelf.holds.hold(Item.stream(key), span)
 
     def try_lock_new(self, key: StreamKey) -> SpanLock | None:
         """Lock content that has no stream yet, and may never need one, against all who lock it so.

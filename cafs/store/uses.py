@@ -126,12 +126,15 @@ class Uses:
         self._lock = threading.Lock()
         self._touched: dict[bytes, float] = {}
         self._before: dict[bytes, float] = {}
+        self._precious: set[bytes] = set()
         self._token = trio.lowlevel.current_trio_token()
         self._some = trio.Event()
 
-    def touch(self, item: Item) -> None:
-        """Say that an item is read or written now."""
+    def touch(self, item: Item, *, precious: bool = False) -> None:
+        """Say that an item is read now; ``precious``, by who knows no source of it."""
         first = not self._touched
+        if precious:
+            self._precious.add(item.key)
         self._touched[item.key] = time.monotonic()
         if first:
             with suppress(trio.RunFinishedError):
@@ -172,11 +175,14 @@ class Uses:
         """Write down what was touched. Blocks; what cannot be written is forgotten."""
         with self._lock:
             self._before, self._touched = self._touched, {}
+            precious, self._precious = self._precious, set()
             touched = [Item(key) for key in list(self._before)]
             now = time.time_ns()
             try:
                 for start in range(0, len(touched), _BATCH):
                     self._write(touched[start : start + _BATCH], now)
+                for key in precious:
+                    self.rank(Item(key), Rank.PRECIOUS)
             except (StorageFullError, BrokenEnvironmentError) as error:
                 # Who writes what matters says so.
                 _LOG.info("store.uses.unwritten error=%s", error.line)
@@ -195,10 +201,12 @@ class Uses:
             self.table.renew(batch, item, now)
 
     def rank(self, item: Item, rank: Rank, decoded: StreamKey | None = None) -> None:
-        """Say when an item is to be let go of. Blocks; nothing happens when there is none.
+        """Say when an item is to be let go of. Blocks.
+
+        Nothing happens when there is none, or when the disk is full: it is only about the order.
 
         Raises:
-            StorageError: that cannot be written.
+            StorageError: the records are damaged.
         """
 
         def change(batch: Batch) -> None:
@@ -208,7 +216,8 @@ class Uses:
 
         known = self.last(item)
         if known is not None and (known.rank, known.decoded) != (rank, decoded):
-            self._index.apply(change)
+            with suppress(StorageFullError):
+                self._index.apply(change)
 
 
 def _unpacked(item: Item, raw: bytes) -> Use:
