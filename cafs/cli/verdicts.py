@@ -45,6 +45,8 @@ class Board:
         self._quiet = quiet
         self._bars = bars
         self._task = None if bars is None else bars.add_task("", total=None)
+        self.last = ""
+        """What is to be said when the bar has gone."""
         self.healed = 0
         self.damaged = 0
 
@@ -81,7 +83,7 @@ class Board:
             }
             _print(facts)
         elif not self._quiet:
-            self._line(self._summary(checked, items, seed))
+            self.last = self._summary(checked, items, seed)
 
     def _summary(self, checked: int, items: int, seed: int | None) -> str:
         from cafs.cli.sizes import size
@@ -93,11 +95,10 @@ class Board:
 
     def _line(self, line: str) -> None:
         """A line for people; the bar stands aside."""
-        if self._bars is not None:
-            self._bars.stop()
-        say(line)
-        if self._bars is not None:
-            self._bars.start()
+        if self._bars is not None and sys.stdout.isatty():
+            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(line)
 
 
 @contextmanager
@@ -105,15 +106,19 @@ def board(*, as_json: bool, quiet: bool) -> Iterator[Board]:
     """A board; with a bar on a terminal."""
     dumb = os.environ.get("TERM") in {"dumb", "unknown"}
     if as_json or quiet or dumb or not sys.stderr.isatty():
-        yield Board(as_json=as_json, quiet=quiet, bars=None)
-        return
-    from rich.console import Console
-    from rich.progress import Progress
+        made = Board(as_json=as_json, quiet=quiet, bars=None)
+        yield made
+    else:
+        from rich.console import Console
+        from rich.progress import Progress
 
-    from cafs.cli.telling import columns
+        from cafs.cli.telling import columns
 
-    with Progress(*columns(), console=Console(stderr=True), transient=True) as bars:
-        yield Board(as_json=as_json, quiet=quiet, bars=bars)
+        with Progress(*columns(), console=Console(stderr=True), transient=True) as bars:
+            made = Board(as_json=as_json, quiet=quiet, bars=bars)
+            yield made
+    if made.last:
+        say(made.last)
 
 
 def _print(facts: Mapping[str, object]) -> None:

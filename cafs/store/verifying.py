@@ -207,8 +207,9 @@ class Verifier:
             return
         for digest in self._records.digests():
             yield Item.blob(digest)
-        for key, _ in self._shelf.ledger.all():
-            yield Item.stream(key)
+        for key, record in self._shelf.ledger.all():
+            if record.digest is None or self._records.get(record.digest) is None:
+                yield Item.stream(key)
 
     def _weigh(self, scope: Scope) -> int:
         """About how many bytes there are to check."""
