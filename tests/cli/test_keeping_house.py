@@ -12,6 +12,7 @@ from cafs.model.digest import digest_of
 from cafs.store.locking import flock
 from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
+from cafs.testing.faults import Rate
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
 
@@ -161,3 +162,20 @@ def test_everything_that_makes_room_works_where_there_is_none(
     assert os.statvfs(full_disk).f_bavail * 4096 >= 20 * MIB
     cafs.run("unpin", "r0")
     cafs.run("prefetch", "--quiet", "r1")
+
+
+def test_b_s4_gc_beside_a_prefetch_takes_nothing_of_it(cafs: Cafs, origin: Origin) -> None:
+    names = [f"r{number}" for number in range(8)]
+    urls = {name: origin.put(f"/{name}", Generated(MIB, seed=ord(name[1]))) for name in names}
+    tree = origin.put("/t.tgz", TREE)
+    for path in (*urls, "t.tgz"):
+        origin.fault(f"/{path}", Rate(2 * MIB))
+    refs = "".join(f'[ref.{name}]\nfrom="{url}"\n' for name, url in urls.items())
+    cafs.project(f'{refs}[ref.tree]\nfrom="{tree}"\n')
+    prefetch = cafs.popen("prefetch", "--quiet")
+    while prefetch.poll() is None:
+        cafs.run("gc", "--older-than", "0s", "--quiet")
+    told = prefetch.communicate()
+    assert prefetch.returncode == 0, told
+    sent = sum(origin.bytes_sent(f"/{name}") for name in names)
+    assert sent <= len(names) * (MIB + 100_000)
