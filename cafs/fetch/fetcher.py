@@ -32,7 +32,7 @@ from cafs.fetch.progress import Progress
 from cafs.fetch.ranged import RangedContent
 from cafs.fetch.rating import Rating
 from cafs.fetch.sealing import Learned
-from cafs.fetch.shortage import Shortage, no_room
+from cafs.fetch.shortage import Shortage
 from cafs.fetch.slots import Slots
 from cafs.fetch.work import Works
 from cafs.metrics import Metrics
@@ -89,7 +89,7 @@ class Fetcher:
             policy=policy,
             metrics=metrics,
             overflow=Overflow(),
-            shortage=Shortage(no_room, store.free_bytes),
+            shortage=Shortage(store.evictor.make_room, store.free_bytes),
             settled=store.evictor.settled,
         )
         failures = Failures()

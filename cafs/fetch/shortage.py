@@ -28,15 +28,6 @@ _MIB: Final = 1 << 20
 _LOG: Final = logging.getLogger("cafs.fetch")
 
 
-async def no_room(_count: int) -> bool:
-    """Nothing can be evicted.
-
-    Cancellation: no effect.
-    """
-    await trio.lowlevel.checkpoint()
-    return False
-
-
 class Shortage:
     """Whether the store's disk is full, as the writes of one process find it.
 

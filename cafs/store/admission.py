@@ -10,6 +10,7 @@ which the next admission replaces. What does not match goes to ``quarantine/`` w
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,13 @@ from typing import Final
 import msgspec
 import trio
 
-from cafs.errors import ContentError, DigestMismatchError, SizeMismatchError, StorageError
+from cafs.errors import (
+    ContentError,
+    DigestMismatchError,
+    SizeMismatchError,
+    StorageError,
+    StorageFullError,
+)
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
@@ -141,11 +148,17 @@ class Admission:
     ) -> Descriptor | None:
         """Name the blob, and record it; None when the stream has changed meanwhile."""
         size = path.stat().st_size
-        kept = self._place(key, record, path, digest, size)
         descriptor = Descriptor(claim.media_type, digest, size)
         pieces = self._shelf.ledger.fresh_pieces(key, record)
         admitted = Admitted(descriptor, claim.digests, key, record, pieces, claim.lasting)
-        [former] = self._records.admit([admitted])
+        try:
+            kept = self._place(key, record, path, digest, size)
+            [former] = self._records.admit([admitted])
+        except (OSError, StorageFullError):
+            if self._records.get(digest) is None:
+                with suppress(OSError):  # the stream is as it was, and a name more does no harm
+                    self._layout.blob(digest).unlink()
+            raise
         if former is None:
             return None
         self.retire(former)

@@ -73,7 +73,11 @@ class Ballast:
             if not self._path.stat().st_size:
                 return False
             os.truncate(self._path, 0)
-        except FileNotFoundError:
+        except OSError:
+            # It is not there; or this file system needs space even for that.
+            with suppress(OSError):
+                self._path.unlink()
+                return True
             return False
         _LOG.info("store.ballast.spent path=%s", self._path)
         for heir in self.heirs:

@@ -135,7 +135,7 @@ class Checkpointer:
                 # Those of writes that came after the look at the records may be among them.
                 hold_gate(descriptor)
                 self._ledger.drop(key, record)
-                failure = StorageError(f"stream {key}: {error.strerror}; what was new is dropped")
+                failure = storage_error(error, f"stream {key}: what was new is dropped")
             finally:
                 os.close(descriptor)
         self._ledger.keep(synced)

@@ -21,6 +21,7 @@ import trio
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store import locking
+from cafs.store.files import storage_error
 
 GRAIN: Final = 1 << 20
 """Bytes of an item that are held together."""
@@ -44,7 +45,10 @@ class Holds:
         """
         self._path = path
         # One descriptor: its locks are as one, so what overlaps among them is known only here.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise storage_error(error, f"{path}: cannot be opened") from error
         self._lock = threading.Lock()
         self._held: dict[int, list[Span]] = {}
         self._lingering: deque[tuple[float, Span]] = deque()

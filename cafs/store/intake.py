@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from cafs.errors import StorageError
+from cafs.errors import StorageError, StorageFullError
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Hasher
 from cafs.model.identity import StreamKey
@@ -124,6 +124,14 @@ class _Tray:
             arrival.taken = streams is not None
             retire(streams or [])
 
+    def take_back(self) -> None:
+        """Remove what got a name and no record: on a full disk nobody may come to need it."""
+        for arrival in self._arrivals:
+            digest = arrival.admitted.descriptor.digest
+            if arrival.file is None and self._records.get(digest) is None:
+                with suppress(OSError):
+                    self._layout.blob(digest).unlink()
+
     def clear(self) -> None:
         """Remove what got no name."""
         for arrival in self._arrivals:
@@ -154,6 +162,8 @@ class Intake:
 
         Cancellation: all or nothing; once begun it is carried through.
         """
+        if self._layout.ballast.full():
+            return None
         try:
             arrival = await self._grouping.commit(lambda tray: tray.add(key, data, claim))
         except StorageError as error:
@@ -168,7 +178,11 @@ class Intake:
             tray.place()
             tray.record(self._retire)
         except OSError as error:
+            tray.take_back()
             raise storage_error(error, "taking small content") from error
+        except StorageFullError:
+            tray.take_back()
+            raise
         finally:
             tray.clear()
         self._shelf.grown()

@@ -200,7 +200,12 @@ class Usage:
                     hint="use one store per container, or share the host's PID namespace",
                 )
         self.alone = True
-        self._say("")
+        try:
+            self._say("")
+        except OSError:
+            # Else others would wait for one who is not there.
+            self.close()
+            raise
 
     def share(self) -> None:
         """Let others in."""

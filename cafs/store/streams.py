@@ -7,7 +7,7 @@ missing and leaves the rest, so what was verified stays what it was.
 
 import logging
 import os
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.model.trust import ANYTHING, Need
 from cafs.store import locking, sums
-from cafs.store.files import storage_error, write_whole
+from cafs.store.files import punch, storage_error, write_whole
 from cafs.store.locking import SpanLock
 from cafs.store.records import StreamRecord
 from cafs.store.shelf import Shelf
@@ -177,12 +177,21 @@ class Stream:
                 return False
             for gap in ledger.missing(self.key, record, span):
                 part = data[gap.start - span.start : gap.stop - span.start]
-                write_whole(descriptor, gap.start, part)
-                ledger.add(self.key, record, gap, sums.pieces_of(gap.start, part))
-                self._shelf.filled(record, gap.length)
+                self._put(descriptor, record, gap, part)
             return True
         finally:
             os.close(descriptor)
+
+    def _put(self, descriptor: int, record: StreamRecord, gap: Span, data: memoryview) -> None:
+        """Write bytes and record them; what cannot be recorded takes no space. Holds the gate."""
+        try:
+            write_whole(descriptor, gap.start, data)
+            self._shelf.ledger.add(self.key, record, gap, sums.pieces_of(gap.start, data))
+        except (OSError, StorageFullError):
+            with suppress(OSError):  # then it takes space until it is written again
+                punch(descriptor, gap)
+            raise
+        self._shelf.filled(record, gap.length)
 
     def _mixes(self, record: StreamRecord) -> bool:
         """Whether what is to be written comes from elsewhere than what is there.

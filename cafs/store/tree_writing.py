@@ -70,6 +70,10 @@ class TreeWriter:
             self._tree = self._tables.index.apply(self._begin)
         except OSError as error:
             raise storage_error(error, "a new tree") from error
+        except StorageError:
+            # Nobody has that number; the next tree will.
+            self._lock.release()
+            raise
         return self
 
     def _begin(self, batch: Batch) -> int:

@@ -22,7 +22,7 @@ from tests.small_disk import disk_of, fill, free
 pytestmark = pytest.mark.fuse
 
 MIB = 1 << 20
-UNKEPT = "store.checkpoint.failed|store.uses.unwritten|store.evict"
+UNKEPT = "store.checkpoint.failed|store.uses.unwritten|fetch.budget.unkept"
 
 
 @pytest.fixture
