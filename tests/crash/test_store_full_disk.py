@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from cafs.errors import StorageFullError
 from cafs.model.identity import StreamKey
@@ -72,6 +73,33 @@ async def test_rule_6_a_store_that_is_there_opens_on_a_full_disk(small_disk: Pat
         found = store.streams.find(StreamKey("a" * 64))
         assert found is not None
         assert await found.read(0, 5) == b"bytes"
+
+
+async def test_rule_6_uploads_can_be_cancelled_and_go_on_after_a_full_disk(
+    small_disk: Path,
+) -> None:
+    """At 0 bytes free, what is there is read and listed, and what takes room is thrown away."""
+    async with open_store(small_disk / "store") as store:
+        kept = await store.blobs.put("", b"kept")
+        first, second = await store.blobs.create(), await store.blobs.create()
+        for writer in (first, second):
+            await writer.write(b"begun ")
+        await store.checkpoint()
+        fill_to_the_last_block(small_disk / "filler")
+        with pytest.raises(StorageFullError):
+            await first.write(bytes(80 * MIB))
+        assert await store.blobs.get(kept.digest) == b"kept"
+        await second.cancel()
+        left = {each.id: each for each in await trio.to_thread.run_sync(store.uploads.all)}
+        assert set(left) == {first.id}
+        (small_disk / "filler").unlink()
+        resumed = await store.blobs.resume(first.id)
+        assert resumed.size == left[first.id].size >= len(b"begun ")
+        await resumed.write(b"and ended")
+        descriptor = await resumed.commit(None, None)
+        data = await store.blobs.read(descriptor.digest, 0, descriptor.size)
+        assert data.startswith(b"begun ")
+        assert data.endswith(b"and ended")
 
 
 async def test_rule_6_small_content_that_finds_no_room_leaves_nothing(small_disk: Path) -> None:
