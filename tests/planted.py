@@ -19,7 +19,20 @@ from cafs.store.planting import Planter
 from cafs.store.tree_tables import TreeTables
 from cafs.store.tree_writing import TreeWriter
 
-TABLES = dict.fromkeys(("entries", "names", "segments", "trees", "drafts", "counters"), 1)
+TABLES = dict.fromkeys(
+    (
+        "entries",
+        "names",
+        "segments",
+        "contents",
+        "members",
+        "numbers",
+        "trees",
+        "drafts",
+        "counters",
+    ),
+    1,
+)
 
 KINDS = {
     stat.S_IFDIR: Kind.DIRECTORY,

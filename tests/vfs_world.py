@@ -107,20 +107,27 @@ class Stored(Content):
         return data
 
 
-async def stored(store: Store, data: bytes, key: StreamKey | None = None) -> Stored:
-    """Put bytes into the store as a stream."""
+async def stored(
+    store: Store, data: bytes, key: StreamKey | None = None, source: Digest | None = None
+) -> Stored:
+    """Put bytes into the store as a stream, which comes from that blob."""
     key = key or key_of(data)
-    stream = await store.streams.open(key, len(data))
+    stream = await store.streams.open(key, len(data), source)
     if data:
         await stream.write(0, data)
     return Stored(store, key, len(data))
 
 
-async def plant(store: Store, name: str, items: Mapping[bytes, Item]) -> OpenTree:
-    """Plant a tree: parents before children, in the order of ``items``."""
+async def plant(
+    store: Store, name: str, items: Mapping[bytes, Item], *, checked: bool = True
+) -> OpenTree:
+    """Plant a tree: parents before children, in the order of ``items``.
+
+    ``checked`` says whether what it was decoded from has been checked as a whole.
+    """
     identity = TreeIdentity(hashlib.sha256(name.encode()).hexdigest())
     data = b"".join(_packed(item) for item in items.values())
-    content = await stored(store, data)
+    content = await stored(store, data, source=digest_of(b"raw") if checked else None)
     stream = TreeStream(key=content.key, size=len(data), raw=content.key, part=0, rules="")
     record = await trio.to_thread.run_sync(partial(_write, store, identity, items, stream))
     return OpenTree(record, ROOT, (content,))

@@ -1,27 +1,35 @@
 """Content by digest: from the store, else from where a ref of the mount says that it is."""
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from cafs.distribution.archive import Archives
 from cafs.distribution.interfaces import OpenTree
+from cafs.distribution.recording import LAYER
 from cafs.distribution.resolver import Resolver
 from cafs.distribution.trees import Trees
 from cafs.errors import NotFoundError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.making import ARCHIVE
+from cafs.fetch.member import MemberContent
 from cafs.model.descriptor import OCTETS
 from cafs.model.digest import Digest
 from cafs.model.ref import DigestRef, DockerRef
 from cafs.model.resolved import Part
 from cafs.model.spec import RefSpec
+from cafs.store.members import MemberPlace
 from cafs.store.store import Store
+
+_PIECE: Final = 1 << 20
 
 
 class Digests:
     """Opens blobs by digest, and blobs as archives.
 
-    Only content that is checked against the digest is ever opened: what the store has verified, or
-    what a ref pins and is therefore fetched whole first. A weak digest (md5, sha1) names nothing.
+    Only content that is checked against the digest is ever opened: what the store has verified, a
+    member that was hashed in an archive that it has verified, or what a ref pins and is therefore
+    fetched whole first. A weak digest (md5, sha1) names nothing.
 
     Args:
         store: what is there already.
@@ -64,14 +72,19 @@ class Digests:
         if known is not None:
             part = Part(media_type=known.media_type, size=known.size, digest=known.digest, urls=())
             return await self._fetcher.content(part, (), name=str(digest))
+        member = self._fetcher.member(digest, self._reopen)
+        if member is not None and member.present():
+            return member
         found = None if digest.weak else self._search(digest)
-        if found is None:
+        if found is not None:
+            spec, number = found
+            return await self._resolver.part(spec, number, patience)
+        if member is None:
             raise NotFoundError(
                 f"{digest}: not in the store, and no ref of this mount names it",
                 hint="a ref with this integrity makes it known",
             )
-        spec, number = found
-        return await self._resolver.part(spec, number, patience)
+        return member
 
     async def blob_tree(self, digest: Digest, patience: Patience) -> OpenTree:
         """The bytes with that digest, opened as an archive.
@@ -83,7 +96,7 @@ class Digests:
 
         Cancellation: what has been fetched stays.
         """
-        raw = await self.blob_content(digest, patience)
+        raw = await self._raw(digest, patience)
         part = Part(media_type=OCTETS, size=raw.size, digest=digest, urls=())
         record = self._archives.find(part) or await self._archives.plant(raw, part, patience)
 
@@ -91,6 +104,45 @@ class Digests:
             return raw
 
         return await self._trees.open(RefSpec(name="", ref=DigestRef(digest)), record, content)
+
+    async def _raw(self, digest: Digest, patience: Patience) -> Content:
+        """The bytes with that digest as content that can be opened: a member becomes a blob."""
+        content = await self.blob_content(digest, patience)
+        if isinstance(content, MemberContent):
+            await self._keep(content, patience)
+            content = await self.blob_content(digest, patience)
+        return content
+
+    async def _keep(self, content: Content, patience: Patience) -> None:
+        writer = await self._store.blobs.create()
+        try:
+            for offset in range(0, content.size, _PIECE):
+                await writer.write(await content.read(offset, _PIECE, patience))
+            await writer.commit(content.digest(), content.size)
+        finally:
+            await writer.cancel()
+
+    async def _reopen(self, place: MemberPlace, patience: Patience) -> Content:
+        """The content that a member lies in, decoded again from the archive's blob.
+
+        Raises:
+            NotFoundError: nobody has that any more.
+            CafsError: as ``blob_content``.
+        """
+        record, number = place.tree, place.stream
+        what = record.streams[number]
+        if record.digest is None:
+            raise NotFoundError(f"{what.raw}: what it was is not known")
+        raw = await self._raw(record.digest, patience)
+        if not what.rules:
+            return raw
+        making = LAYER if record.identity == LAYER.identity(what.raw) else ARCHIVE
+        if what.rules == "tar":
+            # The same bytes may have come under another name: then they are decoded for that.
+            record = await self._fetcher.plant(
+                raw, name=str(record.digest), media_type="", patience=patience, making=making
+            )
+        return self._fetcher.decoded(record, number, raw, making)
 
     def _search(self, digest: Digest) -> tuple[RefSpec, int] | None:
         """A ref that pins the digest, and the number of its part."""

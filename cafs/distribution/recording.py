@@ -119,6 +119,7 @@ def replay(trees: Trees, record: TreeRecord) -> Iterator[Member]:
             device=entry.device,
             xattrs=entry.xattrs,
             sparse=entry.sparse,
+            sha256=entry.sha256,
         )
 
 
@@ -154,4 +155,5 @@ def _stated(member: Member, name: bytes, parent: int) -> Entry:
         device=member.device,
         xattrs=member.xattrs,
         sparse=member.sparse,
+        sha256=member.sha256,
     )

@@ -1,5 +1,6 @@
 """Content of an archive's decoded stream, decoded member by member when it is read."""
 
+import hashlib
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -239,7 +240,9 @@ class DecodedContent(Content):
 
     async def _written(self, job: _Job, stream: Stream) -> bool:
         try:
-            await trio.to_thread.run_sync(self._keep, job, stream)
+            digest = await trio.to_thread.run_sync(self._keep, job, stream)
+            if job.blob is not None and job.blob == self._record.digest:
+                self._store.members.learn(self._record.number, self._number, job.segment, digest)
         except StorageFullError:
             return False
         return True
@@ -257,17 +260,19 @@ class DecodedContent(Content):
         self._check(segment, crc)
         return b"".join(kept)
 
-    def _keep(self, job: _Job, stream: Stream) -> None:
-        """Decode, check, write. Runs in a worker thread.
+    def _keep(self, job: _Job, stream: Stream) -> bytes:
+        """Decode, check, write; the raw sha256 of it. Runs in a worker thread.
 
         Raises:
             NotFoundError: the blob that it is decoded from is not there any more.
         """
         segment = job.segment
         crc = 0
+        digest = hashlib.sha256()
         kept: list[bytes] = []
         for piece in self._pieces(job):
             crc = zlib.crc32(piece, crc)
+            digest.update(piece)
             if segment.length <= IN_MEMORY:
                 kept.append(piece)
         self._check(segment, crc)
@@ -280,6 +285,7 @@ class DecodedContent(Content):
                 position += len(batch)
                 batch.clear()
         stream.write_sync(position, bytes(batch))
+        return digest.digest()
 
     def _check(self, segment: Segment, crc: int) -> None:
         if segment.crc32 is not None and crc != segment.crc32:

@@ -25,6 +25,7 @@ from cafs.fetch.gated import GatedContent
 from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Source
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.fetch.means import Means
+from cafs.fetch.member import MemberContent, Reopen
 from cafs.fetch.overflow import Overflow
 from cafs.fetch.planted import PlantedContent
 from cafs.fetch.prefetching import bring_all
@@ -177,6 +178,16 @@ class Fetcher:
         Cancellation: a copy that was begun goes on for a while.
         """
         return await self._finding.find(digest, patience)
+
+    def member(self, digest: Digest, reopen: Reopen) -> MemberContent | None:
+        """Content that is a member of an archive which the store has; None when none has it.
+
+        ``reopen`` opens what a member lies in, where that has left the store.
+        """
+        places = self._store.members.find(digest)
+        if not places:
+            return None
+        return MemberContent(self._store, digest, places[0], reopen, self._metrics)
 
     def decoded(
         self, record: TreeRecord, stream: int, raw: Content, making: Making = ARCHIVE

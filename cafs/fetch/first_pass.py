@@ -305,7 +305,7 @@ class FirstPass:
                 # A tree that is there already has mounts that use its numbers: it stays, unless
                 # the source has sent something else by now.
                 same = known is not None and known.digest == digest
-                record = known if same and known else writer.publish(streams, digest)
+                record = known if same and known else writer.publish(streams, digest, members=True)
             if decoded is not None:
                 spent = Item.stream(raw.key) if digest is None else Item.blob(digest)
                 store.uses.rank(spent, Rank.SPENT, decoded.key)

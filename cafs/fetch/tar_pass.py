@@ -1,6 +1,7 @@
 """The first pass over a tar: one read forward makes the tree, the decoded stream, and the hash."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -11,8 +12,10 @@ from cafs.codec.sniffing import Compression
 from cafs.errors import StorageError
 from cafs.fetch.bridging import Intake
 from cafs.fetch.making import MakePlanter, MemberPlanter
+from cafs.fetch.watching import Watch
 from cafs.model.identity import StreamKey
 from cafs.model.limits import Limits
+from cafs.model.member import Member
 from cafs.model.record import TreeStream
 from cafs.model.span import Span
 from cafs.store.streams import Stream
@@ -100,9 +103,22 @@ def plant_compressed(
 
 
 def _plant(read: Callable[[int], bytes], planter: MemberPlanter, name: str, limits: Limits) -> None:
-    for member in tar.members(read, name=name, limits=limits):
-        planter.plant(member)
+    watch = Watch(read)
+    last: Member | None = None
+    for member in tar.members(watch.read, name=name, limits=limits):
+        # The content of the last one has gone by.
+        _plant_hashed(planter, last, watch)
+        last = member
+        watch.begin(member)
+    _plant_hashed(planter, last, watch)
     planter.finish()
+
+
+def _plant_hashed(planter: MemberPlanter, member: Member | None, watch: Watch) -> None:
+    """Plant a member with its digest, if anybody knows that."""
+    if member is not None:
+        digest = watch.digest()
+        planter.plant(replace(member, sha256=digest) if digest else member)
 
 
 def raw_stream_of(key: StreamKey, size: int) -> TreeStream:

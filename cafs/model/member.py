@@ -35,7 +35,8 @@ class Member:
     ``path`` and ``target`` are raw bytes. ``offset`` is where the content begins in the decoded
     stream; ``size`` is what ``stat`` will say, the content's own length being that of ``sparse``
     when there is one. ``target`` is a symlink's text or a hard link's path; None on a symlink means
-    that the text is the member's content (zip).
+    that the text is the member's content (zip). ``sha256`` is the raw digest of a file's content,
+    empty while nobody has hashed it.
     """
 
     path: bytes
@@ -50,6 +51,7 @@ class Member:
     device: int = 0
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     sparse: tuple[Piece, ...] | None = None
+    sha256: bytes = b""
 
 
 ROOT: Final = 0

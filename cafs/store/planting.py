@@ -148,6 +148,7 @@ class Planter:
             device=member.device,
             xattrs=member.xattrs,
             sparse=member.sparse,
+            sha256=member.sha256,
         )
 
     def _plant_root(self, member: Member) -> int:

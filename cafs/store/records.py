@@ -193,6 +193,11 @@ def unpack_entry(raw: bytes) -> Entry:
     )
 
 
+def digest_in(raw: bytes) -> bytes:
+    """The raw digest of an entry's content, in the entry's bytes; empty when it has none."""
+    return _DECODE(raw).sha256
+
+
 def pack_segment(segment: Segment) -> bytes:
     """The bytes of a segment but for its start, which is in the key."""
     return (

@@ -6,12 +6,15 @@ power cut after the next checkpoint. See ``layout`` for what lies where.
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from heapq import merge
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from cafs.model.digest import Digest
+from cafs.model.digest import CANONICAL, Digest
 from cafs.store.admission import Admission
 from cafs.store.attachments import Attachments
 from cafs.store.belonging import Belongings
@@ -29,6 +32,7 @@ from cafs.store.layout import Layout
 from cafs.store.leases import Leases
 from cafs.store.ledger import Ledger
 from cafs.store.measuring import Measurer
+from cafs.store.members import Members
 from cafs.store.mounts import Mounts
 from cafs.store.neighbours import Neighbours
 from cafs.store.opening import enter, open_environments, put_in_order, read_boot_id
@@ -94,7 +98,9 @@ class Store:
         )
         self._prefixes = Prefixes(index)
         self.neighbours = Neighbours(layout, shelf, records, admission.retire)
-        self.trees = Trees(TreeTables(index, layout.leases / "drafts"))
+        tables = TreeTables(index, layout.leases / "drafts")
+        self.trees = Trees(tables)
+        self.members = Members(tables)
         self.references = References(index)
         self.belongings = Belongings(layout, ledger, records, self.trees)
         self.pins = Pins(index, self.references, self.belongings)
@@ -146,7 +152,11 @@ class Store:
 
     def beginning(self, algorithm: str, digits: str) -> Iterator[Digest]:
         """The digests of what is here that begin with some hex digits, ascending (R-23)."""
-        return filter(self._has, self._prefixes.blobs(algorithm, digits))
+        blobs = filter(self._has, self._prefixes.blobs(algorithm, digits))
+        if algorithm != CANONICAL:
+            return blobs
+        both = merge(blobs, self.members.beginning(digits), key=attrgetter("raw"))
+        return (digest for digest, _ in groupby(both))
 
     async def checkpoint(self) -> None:
         """Make all that was written outlive a power cut.
@@ -240,12 +250,14 @@ async def open_store(
             async with trio.open_nursery() as nursery:
                 store.attend(nursery)
                 nursery.start_soon(layout.ballast.keep)
+                nursery.start_soon(store.members.keep)
                 nursery.start_soon(store.trees.purge, unused)
                 try:
                     yield store
                 finally:
                     nursery.cancel_scope.cancel()
                     with trio.CancelScope(shield=True):
+                        await store.members.flush()
                         await checkpointer.end()
                         await trio.to_thread.run_sync(store.uses.flush)
         except BaseExceptionGroup as group:

@@ -2,13 +2,15 @@
 
 All keys begin with the tree's number, big-endian, so that a tree is a contiguous run of each table:
 ``entries`` (number -> entry), ``names`` (parent, name -> number), ``segments`` (stream, start ->
-segment). ``trees`` has the record of each published tree by identity; ``drafts`` the numbers whose
-records belong to no published tree: being written, abandoned, replaced or deleted. ``counters``
-has the number of the last tree.
+segment), ``contents`` (stream, start -> digest). ``members`` has the digests of all trees, with the
+tree's number behind, ``numbers`` the identity of a tree. ``trees`` has the record of each published
+tree by identity; ``drafts`` the numbers whose records belong to no published tree: being written,
+abandoned, replaced or deleted. ``counters`` has the number of the last tree.
 """
 
 import struct
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +19,18 @@ from cafs.model.span import Span
 from cafs.store import locking
 from cafs.store.environment import Batch, Environment, Table, after
 from cafs.store.locking import SpanLock
-from cafs.store.records import Packed
+from cafs.store.records import Packed, digest_in
 
 _TREE: Final = struct.Struct(">Q")
 _ENTRY: Final = struct.Struct(">QI")
 _SEGMENT: Final = struct.Struct(">QBQ")
 _NUMBER: Final = struct.Struct(">I")
 _COUNTER: Final = b"tree"
+LEAD: Final = 8
+"""Bytes of a digest that are in a member's key: two members of one tree do not have the same by
+accident, and who makes such two hides one of his own."""
+_MEMBERS: Final = 4096
+"""Records with members that are removed in one transaction: about 20 ms."""
 
 
 class TreeTables:
@@ -40,6 +47,9 @@ class TreeTables:
         self.names = index.table("names")
         self.segments = index.table("segments")
         self.trees = index.table("trees")
+        self.numbers = index.table("numbers")
+        self.members = index.table("members")
+        self.contents = index.table("contents")
         self.drafts = index.table("drafts")
         self.records = Packed(TreeRecord)
         self._counters = index.table("counters")
@@ -65,15 +75,39 @@ class TreeTables:
             limit: records that one step removes at most.
         """
         prefix = _TREE.pack(tree)
-        tables = (self.entries, self.names, self.segments)
-        steps = [_clearing(table, prefix, limit) for table in tables]
+        tables = (self.names, self.segments)
+        steps = [
+            self._clearing_members(self.contents, prefix, bytes),
+            self._clearing_members(self.entries, prefix, digest_in),
+            *(_clearing(table, prefix, limit) for table in tables),
+        ]
 
         def unmark(batch: Batch) -> bool:
+            batch.delete(self.numbers, prefix)
             batch.delete(self.drafts, prefix)
             return False
 
         # The mark goes last: until then it tells that there may be something.
         return [*steps, unmark]
+
+    def _clearing_members(
+        self, table: Table, prefix: bytes, digest: Callable[[bytes], bytes]
+    ) -> Callable[[Batch], bool]:
+        """What removes a tree's records from a table, and the members that they have digests of."""
+        tree = unpack_tree(prefix)
+
+        def step(batch: Batch) -> bool:
+            records = list(islice(batch.scan(table, prefix, after(prefix)), _MEMBERS))
+            for key, raw in records:
+                raw_digest = digest(raw)
+                if raw_digest:
+                    batch.delete(self.members, member_key(raw_digest, tree))
+                batch.delete(table, key)
+            # Records that were damaged are scanned by nobody; they go with the rest.
+            more = len(records) == _MEMBERS
+            return more or batch.clear(table, prefix, after(prefix), _MEMBERS) == _MEMBERS
+
+        return step
 
     def purge(self, tree: int, limit: int) -> None:
         """Remove all records of a draft, at most ``limit`` in each transaction. Blocks."""
@@ -131,6 +165,31 @@ def _clearing(table: Table, prefix: bytes, limit: int) -> Callable[[Batch], bool
 def draft_key(tree: int) -> bytes:
     """The key of a tree's draft mark."""
     return _TREE.pack(tree)
+
+
+def unpack_tree(prefix: bytes) -> int:
+    """The number of the tree whose keys begin so."""
+    return int(_TREE.unpack(prefix)[0])
+
+
+def number_key(tree: int) -> bytes:
+    """The key of a tree's identity."""
+    return _TREE.pack(tree)
+
+
+def member_key(digest: bytes, tree: int) -> bytes:
+    """The key of a member of a tree: the beginning of its digest, and the tree's number."""
+    return digest[:LEAD] + _TREE.pack(tree)
+
+
+def tree_in(key: bytes) -> int:
+    """The number of the tree in a member's key."""
+    return int(_TREE.unpack(key[LEAD:])[0])
+
+
+def content_key(tree: int, stream: int, start: int) -> bytes:
+    """The key of what was decoded by itself, by where it lies."""
+    return segment_key(tree, stream, start)
 
 
 def entry_key(tree: int, number: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,11 +16,14 @@ from cafs.store.files import storage_error
 from cafs.store.locking import SpanLock
 from cafs.store.records import pack_entry, pack_segment, unpack_entry
 from cafs.store.tree_tables import (
+    LEAD,
     TreeTables,
     draft_key,
     entry_key,
+    member_key,
     name_in,
     name_key,
+    number_key,
     pack_number,
     segment_key,
     unpack_number,
@@ -32,6 +36,11 @@ WEIGHT: Final = 16 << 20
 """Bytes of what entries may have without end (attributes, sparse maps) that may wait for one."""
 PURGE: Final = 20_000
 """Records removed in one transaction: about 20 ms."""
+MEMBERS: Final = 8192
+"""Members written in one transaction: about 20 ms."""
+_BUCKETS: Final = 256
+"""By their first byte, members are sorted in pieces: 10⁶ of them take 12 MB until then."""
+_ROW: Final = LEAD + 4
 _PIECE: Final = 128
 """Bytes that a piece of a sparse map takes, its numbers included."""
 NAME_LENGTH: Final = 255
@@ -58,6 +67,7 @@ class TreeWriter:
         self._names: dict[int, dict[bytes, int | None]] = {}
         self._bindings = 0
         self._segments: list[tuple[int, Segment]] = []
+        self._members: list[bytearray] = [bytearray() for _ in range(_BUCKETS)]
         self.count = 0
 
     def __enter__(self) -> Self:
@@ -146,6 +156,8 @@ class TreeWriter:
 
     def _wait(self, number: int, entry: Entry) -> None:
         self._entries[number] = entry
+        if entry.sha256:
+            self._members[entry.sha256[0]] += entry.sha256[:LEAD] + pack_number(number)
         if entry.xattrs or entry.sparse:
             self._weight += _weight(entry)
         if len(self._entries) >= BATCH or self._weight >= WEIGHT:
@@ -241,7 +253,23 @@ class TreeWriter:
             key = segment_key(tree, stream, segment.start)
             batch.put(tables.segments, key, pack_segment(segment))
 
-    def publish(self, streams: tuple[TreeStream, ...], digest: Digest | None) -> TreeRecord:
+    def _write_members(self) -> None:
+        """Write where members are by their digests: sorted, so that few pages are touched."""
+        rows: list[bytes] = []
+        for bucket in self._members:
+            rows += sorted(bytes(bucket[at : at + _ROW]) for at in range(0, len(bucket), _ROW))
+            if len(rows) >= MEMBERS:
+                self._tables.index.apply(partial(self._put_members, rows))
+                rows.clear()
+        self._tables.index.apply(partial(self._put_members, rows))
+
+    def _put_members(self, rows: list[bytes], batch: Batch) -> None:
+        for row in rows:
+            batch.put(self._tables.members, member_key(row, self._tree), row[LEAD:])
+
+    def publish(
+        self, streams: tuple[TreeStream, ...], digest: Digest | None, *, members: bool = False
+    ) -> TreeRecord:
         """Make the tree what its identity means; the record is written last.
 
         A tree that the identity meant before stays readable by its number for those who use it.
@@ -249,11 +277,14 @@ class TreeWriter:
         Args:
             streams: what the entries' ``stream`` numbers mean.
             digest: of the raw blob, when it was seen whole.
+            members: whether what is in it is to be found by digest; only with ``digest``.
 
         Raises:
             StorageError: the store cannot be written; nothing is published.
         """
         self.flush()
+        if members and digest is not None:
+            self._write_members()
         tables = self._tables
         record = TreeRecord(
             number=self._tree,
@@ -269,6 +300,7 @@ class TreeWriter:
             if old is not None:
                 batch.put(tables.drafts, draft_key(old.number), b"")
             batch.put(tables.trees, key, tables.records.pack(record))
+            batch.put(tables.numbers, number_key(self._tree), key)
             batch.delete(tables.drafts, draft_key(self._tree))
 
         tables.index.apply(change)

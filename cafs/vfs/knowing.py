@@ -1,17 +1,18 @@
 """What is known of a node without asking any source: digest, trust, how much of it is local."""
 
-import enum
 from dataclasses import dataclass
 from typing import Final
 
 from cachetools import LRUCache
 
+from cafs.fetch.member import span_of
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey, located_stream
 from cafs.model.member import Entry, Kind
 from cafs.model.record import Attachment, TreeRecord
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.span import Span
+from cafs.model.trust import Need, Trust
 from cafs.store.store import Store
 from cafs.vfs.namespace import DigestBlob, TreeBlob
 from cafs.vfs.opening import Opening, Shown
@@ -21,14 +22,6 @@ from cafs.vfs.reading import stored_span
 
 _TREES: Final = 256
 """Records of trees that are kept at hand: finding one by its number looks at each."""
-
-
-class Trust(enum.StrEnum):
-    """What stands behind the bytes that a reader gets."""
-
-    VERIFIED = "verified"
-    WEAK = "weak"
-    PROVISIONAL = "provisional"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +76,7 @@ class Knowing:
     def _blob(self, digest: Digest) -> Known:
         blob = self._store.blobs.stat(digest)
         if blob is None:
-            return Known()
+            return self._member(digest)
         return Known(
             digest=blob.digest,
             checksum=blob.digest.raw,
@@ -92,6 +85,22 @@ class Knowing:
             trust=Trust.VERIFIED,
             media_type=blob.media_type,
         )
+
+    def _member(self, digest: Digest) -> Known:
+        """What is known of content that an archive has."""
+        for place in self._store.members.find(digest):
+            key = place.tree.streams[place.stream].key
+            stream = self._store.streams.find(key)
+            checked = stream is not None and stream.behind() == place.tree.digest
+            span = span_of(place)
+            return Known(
+                digest=digest,
+                checksum=digest.raw,
+                present=self._local(key, span) if checked else 0,
+                size=span.length,
+                trust=Trust.VERIFIED,
+            )
+        return Known()
 
     def _file(self, node: Shown) -> Known:
         resolved = self._opening.peek(node)
@@ -145,20 +154,31 @@ class Knowing:
         )
 
     def _entry(self, place: Planted, entry: Entry) -> Known:
-        present, size = 0, None
+        trust = self._trust(place.node, self._opening.peek(place.node))
         tree = self._record(place.at)
-        if tree is not None:
-            span = stored_span(entry)
-            size = span.length
-            if size:
-                present = self._local(tree.streams[entry.stream].key, span)
+        if tree is None or not entry.size:
+            size = None if tree is None else 0
+            return Known(checksum=entry.sha256 or None, size=size, trust=trust)
+        span, key = stored_span(entry), tree.streams[entry.stream].key
+        present = self._local(key, span)
+        stream = self._store.streams.find(key)
+        checked = stream is not None and self._need(tree).met(stream.behind())
+        if present and not checked:
+            # It was decoded from what has not been checked as a whole.
+            trust = Trust.PROVISIONAL
+        raw = entry.sha256 or self._store.members.digest_at(tree.number, entry.stream, span.start)
+        sure = checked or (not present and trust in {Trust.VERIFIED, Trust.WEAK})
         return Known(
-            digest=Digest(CANONICAL, entry.sha256) if entry.sha256 else None,
-            checksum=entry.sha256 or None,
+            digest=Digest(CANONICAL, raw) if raw and sure else None,
+            checksum=raw if raw and sure else None,
             present=present,
-            size=size,
-            trust=self._trust(place.node, self._opening.peek(place.node)),
+            size=span.length,
+            trust=trust,
         )
+
+    def _need(self, tree: TreeRecord) -> Need:
+        """What must stand behind a stream of a tree, so that it is what was hashed."""
+        return Need(verified=True, source=tree.digest)
 
     def _record(self, at: Attachment) -> TreeRecord | None:
         """The record of an attached tree, whoever opened it; None when it is no longer there."""

@@ -1,12 +1,9 @@
-"""Bytes of a tree's entry: which part of which stream they are, and the zeros of sparse files."""
-
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+"""Bytes of a tree's entry: which part of which stream they are."""
 
 from cafs.distribution.interfaces import OpenTree
-from cafs.errors import MalformedError
-from cafs.fetch.interfaces import Content, Patience
-from cafs.model.member import Entry, Piece
+from cafs.fetch.extracting import Lying, extract
+from cafs.fetch.interfaces import Patience
+from cafs.model.member import Entry
 from cafs.model.span import Span
 
 
@@ -35,60 +32,7 @@ async def read_entry(
 
     Cancellation: what has been fetched stays.
     """
-    length = min(length, entry.size - offset)
-    if length <= 0:
+    if min(length, entry.size - offset) <= 0:
         return b""
-    content = tree.contents[entry.stream]
-    if entry.sparse is None:
-        return await exactly(content, entry.offset + offset, length, patience)
-    runs = tuple(pieces_of(entry.sparse, offset, length))
-    filled = bytearray(length)
-    if runs:
-        # The data of all pieces lie end to end, so one read brings those of any range.
-        first, last = runs[0].at, runs[-1].at + runs[-1].length
-        data = memoryview(await exactly(content, entry.offset + first, last - first, patience))
-        for run in runs:
-            filled[run.start : run.start + run.length] = data[
-                run.at - first : run.at - first + run.length
-            ]
-    return bytes(filled)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run of data in a range of a sparse file: ``length`` bytes at ``start`` of the range.
-
-    ``at`` is where they lie in the data of all pieces.
-    """
-
-    start: int
-    at: int
-    length: int
-
-
-def pieces_of(pieces: Sequence[Piece], offset: int, length: int) -> Iterator[Run]:
-    """Where a range of a sparse file has data, in order; everything between is a hole."""
-    before = 0
-    for piece in pieces:
-        start = max(piece.offset, offset)
-        stop = min(piece.offset + piece.length, offset + length)
-        if start < stop:
-            yield Run(start - offset, before + start - piece.offset, stop - start)
-        before += piece.length
-
-
-async def exactly(content: Content, offset: int, length: int, patience: Patience) -> bytes:
-    """Read ``length`` bytes, which must be there.
-
-    Raises:
-        MalformedError: the content ends earlier.
-        CafsError: as ``Content.read``.
-
-    Cancellation: what has been fetched stays.
-    """
-    data = await content.read(offset, length, patience)
-    if len(data) != length:
-        raise MalformedError(
-            f"{content.name}: {length} bytes at {offset} were promised, and {len(data)} are there"
-        )
-    return data
+    lying = Lying(entry.offset, entry.size, entry.sparse)
+    return await extract(tree.contents[entry.stream], lying, offset, length, patience)

@@ -5,6 +5,7 @@ from functools import partial
 
 from cafs.distribution.interfaces import OpenTree
 from cafs.errors import ContentError, NotFoundError, SourceChangedError
+from cafs.fetch.extracting import exactly
 from cafs.fetch.interfaces import Patience
 from cafs.model.record import Attachment
 from cafs.model.resolved import Shape
@@ -13,7 +14,7 @@ from cafs.vfs.namespace import Path
 from cafs.vfs.opening import Opening, Shown
 from cafs.vfs.places import ROOT_INODE, Named, Places, Planted, text_of
 from cafs.vfs.planted import PlantedTrees
-from cafs.vfs.reading import exactly, read_entry
+from cafs.vfs.reading import read_entry
 
 
 class Showing:

@@ -94,3 +94,16 @@ def test_the_listing_of_digest_tells_what_the_store_has(filled: Cafs) -> None:
     assert filled.run("ls", "digest/").stdout == "sha256\n"
     listed = filled.run("ls", "digest/sha256").stdout.split()
     assert listed == sorted(sha(each) for each in MANY)
+
+
+def test_r23_a_member_of_an_archive_is_printed_by_the_beginning_of_its_digest(
+    cafs: Cafs, origin: Origin
+) -> None:
+    data = tar_bytes({"bin/cc": (0o755, b"compiler"), "lib/x": (0o644, b"library")})
+    url = origin.put("/tree.tar", data)
+    cafs.project(f'[ref.tools]\nfrom="{url}"\n')
+    cafs.run("prefetch")
+    origin.stop()
+    assert cafs.run("cat", f"sha256:{sha(b'compiler')[:8]}").stdout == "compiler"
+    facts = json.loads(cafs.run("ls", "--json", f"digest/sha256/{sha(b'library')}").stdout)
+    assert (facts["kind"], facts["size"]) == ("file", 7)

@@ -113,6 +113,18 @@ async def test_trust_is_what_the_pin_is_worth(
         assert "user.checksum.sha256" not in await values(world, "ref/gcc/plain")
 
 
+async def test_what_was_decoded_from_what_nobody_has_checked_is_provisional(
+    tmp_path: Path,
+) -> None:
+    async with running_world(tmp_path, [GCC]) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE, checked=False)
+        world.refs.meanings["gcc"] = meaning(GCC, part_of(9, digest_of(b"tar")))
+        found = await values(world, "ref/gcc/cc")
+    assert found["user.cafs.trust"] == b"provisional"
+    assert "user.checksum.sha256" not in found
+    assert "user.cafs.digest" not in found
+
+
 async def test_an_archive_cannot_speak_in_our_names(tmp_path: Path) -> None:
     async with running_world(tmp_path, [GCC]) as world:
         world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
