@@ -153,7 +153,7 @@ async def open_system(
     """
     tenancy = tenancy or partial(passing, description=description)
     async with (
-        open_store(settings.store) as store,
+        open_store(settings.store, bounds=settings.bounds) as store,
         tenancy(store) as mount,
         open_system_in(store, mount, settings, description=description, eager=eager) as system,
     ):
@@ -184,6 +184,8 @@ async def open_system_in(
         CafsError: the view cannot be opened.
     """
     _collect_less()
+    # A worker opens its store before it knows its settings.
+    store.evictor.keep_within(settings.bounds)
     metrics = Metrics()
     retries = RetryPolicy(**asdict(settings.retry))
     async with (

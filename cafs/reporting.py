@@ -65,6 +65,19 @@ class MirrorStatus(msgspec.Struct, frozen=True, kw_only=True):
     latency: float | None
 
 
+class RoomStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How full the store is, in bytes; its disk has ``store_free`` left.
+
+    ``blobs`` and ``streams`` add up to ``used``. ``quota`` is None where there is no bound.
+    """
+
+    used: int
+    blobs: int
+    streams: int
+    quota: int | None
+    min_free: int
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole. Counters are those of ``cafs.metrics``, since the worker started.
 
@@ -81,6 +94,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     started_ns: int | None
     store: str
     store_free: int
+    room: RoomStatus
     fetched: int
     found: int
     hit_rate: float | None
@@ -173,6 +187,7 @@ def status(
 ) -> Status:
     """Put the facts together."""
     counters = metrics.snapshot()
+    usage = store.room.usage()
     reads = counters["fetch.hits"] + counters["fetch.misses"]
     return Status(
         version=__version__,
@@ -181,7 +196,14 @@ def status(
         pid=pid,
         started_ns=started_ns,
         store=str(store.path),
-        store_free=store.free_bytes(),
+        store_free=usage.free,
+        room=RoomStatus(
+            used=usage.total,
+            blobs=usage.blobs,
+            streams=usage.streams,
+            quota=usage.quota,
+            min_free=usage.min_free,
+        ),
         fetched=counters["fetch.bytes"],
         found=counters["fetch.found"],
         hit_rate=round(counters["fetch.hits"] / reads, 4) if reads else None,
@@ -256,7 +278,7 @@ def status_without_mount(settings: Settings) -> Status:
 
 
 async def _status_without_mount(settings: Settings) -> Status:
-    async with open_store(settings.store) as store:
+    async with open_store(settings.store, bounds=settings.bounds) as store:
         latest = store.references.latest
         refs = (ref_status(store, spec, latest(spec.source), None) for spec in settings.refs)
         return status(store, Metrics(), refs)

@@ -44,7 +44,7 @@ async def _du(loaded: "Settings", words: tuple[str, ...], everything: bool, as_j
 
     from cafs.store.store import open_store
 
-    async with open_store(loaded.store) as store:
+    async with open_store(loaded.store, bounds=loaded.bounds) as store:
         found, usage = await trio.to_thread.run_sync(_measured, store, loaded, words, everything)
     _print(found, usage, as_json=as_json)
     return 0

@@ -39,7 +39,7 @@ _ORDER: Final = (
     help="Also what nobody has used for so long, as '24h'.  [default: partials after 168h]",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-@options.with_settings("config", "store")
+@options.with_settings("config", "store", *options.ROOM)
 @options.as_json
 def command(
     *,
@@ -95,8 +95,7 @@ async def _gc(loaded: "Settings", terms: "Terms", telling: "_Telling") -> int:
             return 0
         with telling.progress():
             told = await store.housekeeping.collect(terms, telling.tell)
-            bounds = store.room.bounds
-            await store.housekeeping.make_room(terms, bounds, telling.tell, told=told)
+            await store.housekeeping.make_room(terms, loaded.bounds, telling.tell, told=told)
     return telling.end()
 
 

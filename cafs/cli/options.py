@@ -36,6 +36,8 @@ _FLAGS: Final[dict[str, click.Option]] = {
             multiple=True,
             help="Look in this store or OCI layout before anything is fetched.",
         ),
+        click.Option(["--quota"], metavar="SIZE", help="Let the store have at most this much."),
+        click.Option(["--min-free"], metavar="SIZE", help="Leave this much of its disk free."),
         click.Option(["--offline"], is_flag=True, help="Use what is local; ask no source."),
         click.Option(
             ["--deadline"],
@@ -71,10 +73,13 @@ _FLAGS: Final[dict[str, click.Option]] = {
 }
 SOURCES: Final = ("config", "store", "look_in", "offline", "deadline", "pull", "ca_bundle")
 """Flags of every verb that may fetch."""
+ROOM: Final = ("quota", "min_free")
+"""Flags of verbs that fill the store, or empty it."""
 HOSTS: Final = ("dynamic", "allow_hosts")
 """Flags of verbs that take refs by path."""
 MOUNT: Final = (
     *SOURCES,
+    *ROOM,
     *HOSTS,
     "view",
     "budget",

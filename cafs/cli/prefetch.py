@@ -29,7 +29,7 @@ _RESOLVING: Final = 16
 
 @click.command("prefetch", short_help="Fetch refs whole, before anybody reads.")
 @click.argument("refs", nargs=-1)
-@options.with_settings(*options.SOURCES, "limit")
+@options.with_settings(*options.SOURCES, *options.ROOM, "limit")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @options.as_json
 def command(

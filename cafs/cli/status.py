@@ -244,7 +244,10 @@ def _show(seen: _Seen) -> None:
         _show_keeper(seen.keeper)
     if found is None:
         return
-    say(f"store {found.store}, {size(found.store_free)} free")
+    room = found.room
+    bound = "" if room.quota is None else f" of {size(room.quota)}"
+    kept = f", of which {size(room.min_free)} are left to others" if room.min_free else ""
+    say(f"store {found.store} has {size(room.used)}{bound}; {size(found.store_free)} free{kept}")
     if found.hit_rate is not None:
         requests = found.counters["fetch.requests"]
         say(

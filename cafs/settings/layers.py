@@ -41,6 +41,8 @@ class Layer:
     offline: bool | None = None
     ca_bundle: Path | None = None
     look_in: tuple[Path, ...] | None = None
+    quota: units.Budget | None = None
+    min_free: int | None = None
     fetching: Fetching = UNSAID
 
 
@@ -76,6 +78,8 @@ def of_file(document: Document, environ: Mapping[str, str], schemes: Collection[
             _absolute(document, "network.ca-bundle", environ),
         ),
         look_in=_folders(document, "store.look-in", environ),
+        quota=document.parsed("store.quota", units.quota),
+        min_free=document.parsed("store.min-free", units.size),
         fetching=fetching(document, environ, schemes),
     )
 
@@ -115,6 +119,8 @@ def of_environment(environ: Mapping[str, str], start: Path) -> Layer:
         offline=said("CAFS_OFFLINE", units.switch),
         ca_bundle=_bundle(ENVIRONMENT, "CAFS_CA_BUNDLE", said("CAFS_CA_BUNDLE", start.joinpath)),
         look_in=said("CAFS_LOOK_IN", partial(_search_path, start)),
+        quota=said("CAFS_QUOTA", units.quota),
+        min_free=said("CAFS_MIN_FREE", units.size),
     )
 
 
@@ -151,6 +157,8 @@ def of_flags(overrides: Overrides, start: Path) -> Layer:
             COMMAND_LINE, "--ca-bundle", start / ca_bundle if ca_bundle is not None else None
         ),
         look_in=tuple(start / folder for folder in overrides.look_in) or None,
+        quota=said("--quota", overrides.quota, units.quota),
+        min_free=said("--min-free", overrides.min_free, units.size),
         fetching=Fetching(pacing={} if limit is None else {"prefetch_rate": limit.limit}),
     )
 

@@ -29,6 +29,8 @@ defaults.on-error       CAFS_ON_ERROR            --on-error              "fail"
 defaults.pull           CAFS_PULL                --pull                  "lock"
 store.path              CAFS_STORE               --store                 user's cache
 store.look-in           CAFS_LOOK_IN             --look-in               []
+store.quota             CAFS_QUOTA               --quota                 "unlimited"
+store.min-free          CAFS_MIN_FREE            --min-free              "0"
 hosts.allow             CAFS_ALLOW_HOSTS         --allow-host            []
 hosts.dynamic           CAFS_DYNAMIC             --dynamic               false
 network.offline         CAFS_OFFLINE             --offline               false
@@ -145,6 +147,8 @@ def _merged(
         offline=_first((each.offline for each in every), False),
         ca_bundle=_first((each.ca_bundle for each in every), None),
         look_in=_first((each.look_in for each in every), ()),
+        quota=_first((each.quota for each in every), Budget(None)).limit,
+        min_free=_first((each.min_free for each in every), 0),
         mapping=mapping,
         logins=_united(each.fetching.logins for each in every),
         helpers=_united(each.fetching.helpers for each in every),

@@ -81,6 +81,8 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     offline: bool
     ca_bundle: bytes | None
     look_in: tuple[bytes, ...] = ()
+    quota: int | None = None
+    min_free: int = 0
     mapping: tuple[MapRule, ...] = ()
     logins: tuple[_Login, ...] = ()
     helpers: tuple[HelperRule, ...] = ()

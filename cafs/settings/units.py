@@ -64,6 +64,18 @@ def budget(text: str) -> Budget:
     return Budget(None) if text == "unlimited" else Budget(size(text))
 
 
+def quota(text: str) -> Budget:
+    """A size, or ``unlimited``; more than none.
+
+    Raises:
+        ValueError: neither.
+    """
+    bound = budget(text)
+    if bound.limit == 0:
+        raise ValueError(f"{text!r}: what is fetched must be somewhere until it is read")
+    return bound
+
+
 def rate(text: str) -> Budget:
     """Bytes a second, ``50MiB/s``, or ``unlimited``; more than none.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from cafs.model.bounds import Bounds
 from cafs.model.login import HelperRule, HostLogin
 from cafs.model.mapping import MapRule
 from cafs.model.pacing import USUAL, Pacing
@@ -50,7 +51,9 @@ class Settings:
     "wait". ``store`` is absolute. ``allowed_hosts`` are the authorities (``host`` or ``host:port``)
     that may be named by path: those of refs, of mirrors, those that URLs are mapped to, and those
     that the user's or the system's settings allow. ``look_in`` are absolute paths of other stores
-    and OCI layouts. ``ca_bundle`` is an absolute path, None for the system's certificates.
+    and OCI layouts. ``quota`` bounds the bytes in the store, None is no bound, and ``min_free`` of
+    its disk are left to others. ``ca_bundle`` is an absolute path, None for the system's
+    certificates.
 
     ``mapping``, ``logins``, ``helpers`` and ``plugins`` are sorted by prefix, host or scheme, which
     are unique. No secret is among them: files and variables are named, and read by who needs them.
@@ -74,12 +77,19 @@ class Settings:
     offline: bool
     ca_bundle: Path | None
     look_in: tuple[Path, ...] = ()
+    quota: int | None = None
+    min_free: int = 0
     mapping: tuple[MapRule, ...] = ()
     logins: tuple[HostLogin, ...] = ()
     helpers: tuple[HelperRule, ...] = ()
     plugins: tuple[PluginSpec, ...] = ()
     pacing: Pacing = USUAL
     retry: RetrySettings = USUAL_RETRIES
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much the store may have, as far as this process adds to it."""
+        return Bounds(self.quota, self.min_free)
 
     @property
     def schemes(self) -> frozenset[str]:
@@ -115,4 +125,6 @@ class Overrides:
     offline: bool | None = None
     ca_bundle: Path | None = None
     look_in: tuple[Path, ...] = ()
+    quota: str | None = None
+    min_free: str | None = None
     limit: str | None = None

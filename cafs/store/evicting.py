@@ -19,6 +19,7 @@ from typing import Final
 import trio
 
 from cafs.errors import StorageError, StorageFullError
+from cafs.model.bounds import Bounds
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
@@ -135,6 +136,11 @@ class Evictor:
                 hint="raise store.quota or lower store.min-free, or prefetch less at once",
             )
 
+    def keep_within(self, bounds: Bounds) -> None:
+        """Keep the store within other bounds from now on."""
+        self._room.bounds = bounds
+        self._crowded.set()
+
     async def settled(self) -> None:
         """Wait until a round that is under way has ended, a second at most; for who brings more.
 
@@ -148,9 +154,8 @@ class Evictor:
 
     async def run(self) -> None:
         """Keep the store within its bounds, until cancelled. A failure is logged."""
-        look_s = _LOOK_S if self._room.bounds.min_free else float("inf")
         while True:
-            with trio.move_on_after(look_s):
+            with trio.move_on_after(_LOOK_S if self._room.bounds.min_free else float("inf")):
                 await self._crowded.wait()
             # First: what is written from here on tells it anew.
             self._crowded = trio.Event()

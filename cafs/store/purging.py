@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import trio
 
 from cafs.errors import StorageError
+from cafs.model.bounds import Bounds
 from cafs.model.item import Item
 from cafs.model.record import TreeRecord
 from cafs.store.aging import Aging
@@ -27,7 +28,6 @@ from cafs.store.findings import Finding, Kind, Terms
 from cafs.store.locking import flock
 from cafs.store.parts import Parts
 from cafs.store.removing import BATCH
-from cafs.store.room import Bounds
 
 T = TypeVar("T")
 _ITEMS: Final = frozenset({Kind.PARTIAL, Kind.BLOB, Kind.STREAM})

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Final
 
+from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.item import Item
 from cafs.store.blob_records import BlobRecords
 from cafs.store.counters import charge
@@ -24,21 +25,6 @@ LOW: Final = 0.9
 _BATCH: Final = 512
 """Uses recorded in one transaction."""
 _LOG: Final = logging.getLogger("cafs.store")
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much a store may have, in bytes.
-
-    ``quota`` bounds its content, None for no bound; ``min_free`` of its disk are left to others.
-    """
-
-    quota: int | None = None
-    min_free: int = 0
-
-
-UNBOUNDED: Final = Bounds()
-"""Whatever the disk can take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

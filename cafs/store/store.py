@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.digest import CANONICAL, Digest
 from cafs.store.admission import Admission
 from cafs.store.attachments import Attachments
@@ -43,7 +44,7 @@ from cafs.store.prefixes import Prefixes
 from cafs.store.purging import Housekeeping
 from cafs.store.references import References
 from cafs.store.removing import Remover
-from cafs.store.room import UNBOUNDED, Bounds, Room
+from cafs.store.room import Room
 from cafs.store.shelf import Shelf
 from cafs.store.streams import Streams
 from cafs.store.tree_tables import TreeTables

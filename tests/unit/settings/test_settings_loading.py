@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cafs.errors import SettingsError
+from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.digest import Digest
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef
 from cafs.model.spec import Platform, RefSpec
@@ -62,6 +64,18 @@ def test_other_stores_are_named_by_the_user_and_what_is_said_aloud_replaces_it(
     assert place.load(flags, CAFS_LOOK_IN="/a").look_in == (Path("/x"), place.project / "y")
     place.user.write_text("[store]\nlook-in = []\n")
     assert place.load().look_in == ()
+
+
+def test_how_much_a_store_may_have_is_for_the_user_and_what_is_said_aloud(place: Place) -> None:
+    assert place.load().bounds == UNBOUNDED
+    place.user.write_text('[store]\nquota = "20GiB"\nmin-free = "500MB"\n')
+    place.system.write_text('[store]\nquota = "1GiB"\n')
+    assert place.load().bounds == Bounds(20 << 30, 500 * 10**6)
+    assert place.load(CAFS_QUOTA="64MiB", CAFS_MIN_FREE="0").bounds == Bounds(64 << 20, 0)
+    flags = Overrides(quota="unlimited", min_free="1GiB")
+    assert place.load(flags, CAFS_QUOTA="64MiB").bounds == Bounds(None, 1 << 30)
+    with pytest.raises(SettingsError, match=r"--quota: '0': what is fetched must be somewhere"):
+        place.load(Overrides(quota="0"))
 
 
 def test_the_defaults(place: Place) -> None:

@@ -67,6 +67,8 @@ FULL = Settings(
     offline=True,
     ca_bundle=Path("/ca.pem"),
     look_in=(Path("/other/ü"), Path("/layout/\udcff")),
+    quota=20 << 30,
+    min_free=1 << 30,
     mapping=(MapRule("https://a.example/", ("https://b.example/a/", "file:///m/")),),
     logins=(
         HostLogin(

@@ -95,8 +95,6 @@ def test_what_a_project_may_not_say_says_where_it_belongs(
 
 
 UNSUPPORTED = [
-    ('[store]\nquota = "1GiB"', "store.quota"),
-    ('[store]\nmin-free = "1GiB"', "store.min-free"),
     ('[network]\nproxy = "http://p.example"', "network.proxy"),
 ]
 

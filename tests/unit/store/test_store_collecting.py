@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from cafs.model.bounds import Bounds
 from cafs.model.digest import Digest, digest_of
 from cafs.model.document import CacheDocument
 from cafs.model.identity import (
@@ -26,7 +27,6 @@ from cafs.model.validator import UNKNOWN_VERSION
 from cafs.store.findings import GRACE_NS, Kind, Terms
 from cafs.store.mounts import new_key
 from cafs.store.purging import Outcome
-from cafs.store.room import Bounds
 from cafs.store.store import Store, open_store
 from cafs.store.uses import Rank
 from tests.unit.store.keeping_world import (
