@@ -169,6 +169,8 @@ class Housekeeping:
         try:
             if found[0].kind in _ITEMS:
                 return await self._in_thread(partial(self._remove_items, found, collector))
+            if found[0].kind is Kind.TREE:
+                return await self._in_thread(partial(self._remove_trees, found))
             if found[0].kind in {Kind.REFERENCE, Kind.DOCUMENT}:
                 return await self._in_thread(partial(self._forget, found, terms))
         except StorageError as error:
@@ -189,6 +191,22 @@ class Housekeeping:
         gone = {item for item in still if self._parts.uses.last(item) is None}
         return [Outcome(each, each.handle in gone) for each in found]
 
+    def _remove_trees(self, found: Sequence[Finding]) -> list[Outcome]:
+        """Withdraw trees, then remove the records of those that no live mount has come to show."""
+        parts = self._parts
+        numbers: list[int | None] = []
+        for each in found:
+            tree = each.handle
+            if isinstance(tree, TreeRecord):
+                numbers.append(tree.number if parts.trees.withdraw(tree) else None)
+            else:
+                numbers.append(tree if isinstance(tree, int) else None)
+        shown = parts.attachments.trees(parts.mounts.live())
+        going = [number for number in numbers if number is not None and number not in shown]
+        for number in going:
+            parts.trees.clear(number)
+        return [Outcome(each, number in going) for each, number in zip(found, numbers, strict=True)]
+
     def _forget(self, found: Sequence[Finding], terms: Terms) -> list[Outcome]:
         places = [place for each in found if isinstance(place := each.handle, bytes)]
         if found[0].kind is Kind.REFERENCE:
@@ -203,24 +221,10 @@ class Housekeeping:
                 return await self._parts.uploads.discard(upload)
             case bytes() as place:
                 return bool(await self._in_thread(lambda: self._parts.uploads.strike([place])))
-            case TreeRecord() as tree:
-                return await self._in_thread(lambda: self._withdraw(tree))
-            case int() as draft:
-                return await self._in_thread(lambda: self._clear(draft))
             case Path() as path:
                 return await self._in_thread(lambda: collector.strays.remove(finding, path))
             case _:
                 raise TypeError(f"{finding.kind} {finding.name} is removed by nothing")
-
-    def _withdraw(self, tree: TreeRecord) -> bool:
-        return self._parts.trees.withdraw(tree) and self._clear(tree.number)
-
-    def _clear(self, number: int) -> bool:
-        """Remove the records of an unpublished tree, unless a live mount shows it by now."""
-        if number in self._parts.attachments.trees(self._parts.mounts.live()):
-            return False
-        self._parts.trees.clear(number)
-        return True
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
