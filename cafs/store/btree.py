@@ -41,6 +41,8 @@ _INTEGER_KEYS: Final = 8
 _NONE: Final = (1 << 64) - 1
 _DEEPEST: Final = 32
 _LONGEST_KEY: Final = 511
+_UNWRITTEN: Final = 1 << 20
+"""Pages behind the end of the file at most: those that were free before they were ever written."""
 _TELLING: Final = 1024
 """Pages between two words about how many it were."""
 BROKEN: Final = 1000
@@ -144,7 +146,8 @@ class Walk:
         self._versions = versions
         self._progress = progress
         self._size = meta.page_size
-        if os.fstat(descriptor).st_size < (meta.last + 1) * self._size or meta.last < METAS - 1:
+        pages = os.fstat(descriptor).st_size // self._size
+        if not METAS <= meta.last + 1 <= pages + _UNWRITTEN:
             raise DamageError("the file is shorter than its pages")
         self._seen = bytearray(meta.last + 1)
         self._met = 0
@@ -226,6 +229,8 @@ class Walk:
         self._mark(table.name, number)
         data = os.pread(self._descriptor, self._size, number * self._size)
         leaf = depth == table.tree.depth
+        if len(data) < self._size:
+            raise table.damage(number, "the file ends before it does")
         try:
             found = list(nodes(data, number, LEAF if leaf else BRANCH))
         except DamageError as error:
@@ -263,15 +268,18 @@ class Walk:
 
     def _overflow(self, table: _Table, first: int, length: int) -> bytes:
         """The value that lies in pages of its own."""
-        count = (HEADER - 1 + length) // self._size + 1
+        data = os.pread(self._descriptor, HEADER, first * self._size)
+        needed = (HEADER - 1 + length) // self._size + 1
+        try:
+            count = overflow(data, first, needed)
+        except DamageError as error:
+            raise table.damage(first, error) from error
         if first + count > self._meta.last + 1:
             raise table.damage(first, "a value reaches beyond the last page")
         for number in range(first, first + count):
             self._mark(table.name, number)
         table.overflows += count
-        data = os.pread(self._descriptor, HEADER + length, first * self._size)
-        try:
-            overflow(data[:HEADER], first, count)
-        except DamageError as error:
-            raise table.damage(first, error) from error
-        return data[HEADER:]
+        value = os.pread(self._descriptor, length, first * self._size + HEADER)
+        if len(value) < length:
+            raise table.damage(first, "the file ends before its value")
+        return value

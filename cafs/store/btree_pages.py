@@ -156,12 +156,17 @@ def nodes(page: bytes, number: int, kind: int) -> Iterator[Node]:
         raise DamageError("its records end before it does")
 
 
-def overflow(head: bytes, number: int, count: int) -> None:
-    """Check the head of the first of ``count`` pages that hold one value.
+def overflow(head: bytes, number: int, needed: int) -> int:
+    """How many pages hold a value that needs ``needed`` of them, by the head of the first.
+
+    They may be more than it needs: LMDB writes a shorter value over a longer one in its place.
 
     Raises:
-        DamageError: it is another one.
+        DamageError: it is another page, or they are too few.
     """
-    at, _, flags, low, high = _HEADER.unpack_from(head)
-    if at != number or flags != OVERFLOW or low | high << 16 != count:
+    if len(head) < HEADER:
         raise DamageError("it holds no such value")
+    at, _, flags, low, high = _HEADER.unpack_from(head)
+    if at != number or flags != OVERFLOW or low | high << 16 < needed:
+        raise DamageError("it holds no such value")
+    return int(low | high << 16)

@@ -24,6 +24,8 @@ from typing_extensions import override
 
 from cafs.errors import StorageError, StorageFullError
 from cafs.store import reader_slots
+from cafs.store.btree import Walk
+from cafs.store.btree_pages import DamageError, metas
 from cafs.store.files import storage_error
 from cafs.store.grouping import Grouping
 
@@ -266,13 +268,31 @@ class Environment:
             reason = "was found damaged before"
         else:
             needed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
-            if (self.path / "data.mdb").stat().st_size >= needed:
+            if (self.path / "data.mdb").stat().st_size >= needed or self._has_all():
                 return
             reason = "its file was cut short"
         self._environment.close()
         raise BrokenEnvironmentError(
             f"{self.path}: {reason}", hint="it is made anew when nobody else uses the store"
         )
+
+    def _has_all(self) -> bool:
+        """Whether a file that is shorter than its pages has all that are in use.
+
+        A page that was taken and let go of in one transaction is free, and was never written.
+        """
+        descriptor = os.open(self.path / "data.mdb", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with self._environment.begin() as transaction:
+                number = transaction.id()
+                meta = next((each for each in metas(descriptor) if each.number == number), None)
+                if meta is not None:  # else two commits came between, of others who can read it
+                    Walk(descriptor, meta, {}).run()
+        except DamageError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
 
     def close(self) -> None:
         """Let go of the directory; nothing else may be called afterwards."""

@@ -158,18 +158,19 @@ async def _listen(process: trio.Process, path: Path, last: list[Line], progress:
     if process.stdout is None:
         raise AssertionError
     buffer = b""
-    while True:
-        with trio.move_on_after(_PATIENCE_S) as silence:
-            data = await process.stdout.receive_some(1 << 16)
-        if silence.cancelled_caught:
-            process.kill()
-            raise StorageError(
-                f"{path} cannot be examined: nothing was read of it for {_PATIENCE_S:g} s"
-            )
-        *lines, buffer = (buffer + data).split(b"\n")
-        for each in lines:
-            line = msgspec.json.decode(each, type=Line)
-            last[:] = [line]
-            progress(line.pages, line.total)
-        if not data:
-            return
+    async with process.stdout as said:
+        while True:
+            with trio.move_on_after(_PATIENCE_S) as silence:
+                data = await said.receive_some(1 << 16)
+            if silence.cancelled_caught:
+                process.kill()
+                raise StorageError(
+                    f"{path} cannot be examined: nothing was read of it for {_PATIENCE_S:g} s"
+                )
+            *lines, buffer = (buffer + data).split(b"\n")
+            for each in lines:
+                line = msgspec.json.decode(each, type=Line)
+                last[:] = [line]
+                progress(line.pages, line.total)
+            if not data:
+                return
