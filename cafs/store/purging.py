@@ -153,14 +153,13 @@ class Housekeeping:
         return count if item.digest is None else charge(count)
 
     def _tell_evicted(self, some: Sequence[Finding], tell: Tell) -> None:
-        """Tell of those of which less is there than was to go: others may have gone instead."""
-        tell(
-            [
-                Outcome(each, removed=True)
-                for each in some
-                if isinstance(each.handle, Item) and self._taken(each.handle) < each.size
-            ]
-        )
+        """Tell of those that went, whole or in part: others may have gone instead."""
+        items = {each: each.handle for each in some if isinstance(each.handle, Item)}
+        gone = [each for each, item in items.items() if self._shrank(item, each.size)]
+        tell([Outcome(each, removed=True) for each in gone])
+
+    def _shrank(self, item: Item, size: int) -> bool:
+        return self._parts.uses.last(item) is None or self._taken(item) < size
 
     async def _remove(
         self, found: Sequence[Finding], collector: Collector, terms: Terms

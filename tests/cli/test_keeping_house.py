@@ -83,6 +83,16 @@ def test_gc_older_than_removes_what_it_lists_and_says_how_much(filled: Cafs) -> 
     assert filled.run("cat", "tree/a/b").stdout == "beta" * 4000
 
 
+def test_gc_goes_down_to_the_quota_and_lists_what_it_will_take(filled: Cafs) -> None:
+    assert filled.run("gc", "--quota", "2MiB").stdout == "0 B freed\n"
+    listed = lines(filled.run("gc", "--json", "--dry-run", "--quota", "1MiB").stdout)
+    assert {each["kind"] for each in listed[:-1]} == {"excess"}
+    removed = lines(filled.run("gc", "--json", "--quota", "1MiB").stdout)
+    assert [each["name"] for each in removed[:-1]] == [each["name"] for each in listed[:-1]]
+    assert removed[-1]["bytes"] == listed[-1]["bytes"]
+    assert int(str(lines(filled.run("du", "--json").stdout)[-1]["total"])) <= MIB
+
+
 def test_gc_keeps_what_is_pinned(filled: Cafs) -> None:
     filled.run("pin", "tree")
     told = filled.run("gc", "--older-than", "0s").stdout
