@@ -119,6 +119,19 @@ class Layout:
         except OSError as error:
             raise storage_error(error, f"{self.root}: cannot be prepared") from error
 
+    def mend(self) -> bool:
+        """Make directories that somebody has removed again; whether any was missing.
+
+        Raises:
+            OSError: they cannot be made.
+        """
+        missing = [each for each in _FOLDERS if not (self.root / each).is_dir()]
+        if missing:
+            self.root.mkdir(mode=_MODE, parents=True, exist_ok=True)
+        for folder in missing:
+            (self.root / folder).mkdir(mode=_MODE, parents=True, exist_ok=True)
+        return bool(missing)
+
     def join(self) -> None:
         """Make the directory of this boot's records, if nobody has.
 

@@ -34,6 +34,7 @@ from cafs.store.leases import Leases
 from cafs.store.ledger import Ledger
 from cafs.store.measuring import Measurer
 from cafs.store.members import Members
+from cafs.store.mending import keep_whole
 from cafs.store.mounts import Mounts
 from cafs.store.neighbours import Neighbours
 from cafs.store.opening import enter, open_environments, put_in_order, read_boot_id
@@ -171,6 +172,7 @@ class Store:
 
     def attend(self, nursery: trio.Nursery) -> None:
         """Do in the background what keeps the store as it should be, until cancelled."""
+        nursery.start_soon(self.members.keep)
         for task in (self._checkpointer.run, self.uses.run, self.holds.run, self.evictor.run):
             nursery.start_soon(task)
 
@@ -251,7 +253,7 @@ async def open_store(
             async with trio.open_nursery() as nursery:
                 store.attend(nursery)
                 nursery.start_soon(layout.ballast.keep)
-                nursery.start_soon(store.members.keep)
+                nursery.start_soon(keep_whole, layout)
                 nursery.start_soon(store.trees.purge, unused)
                 try:
                     yield store

@@ -8,6 +8,8 @@
   keeper too.
 - network: whole files over lines of 1 Gbit/s and 1 ms, and 100 Mbit/s and 30 ms, beside curl; four
   at once; many small files prefetched over 30 ms, beside one at a time. ``--blob`` is 1024 here.
+- blobs: a million small blobs taken, looked at, and let go of; beside as many files. ``--blobs``
+  says how many.
 - restart: until a mount is ready, until it answers after its worker was killed, and a reload;
   beside a bare Python.
 - help: ``cafs --help`` beside a bare Python.
@@ -31,13 +33,14 @@ from cafs.testing.benching import Site
 from cafs.testing.command import start_programs_by_fork
 from cafs.testing.cooling import Cold
 from cafs.testing.faults import Latency, Rate
+from cafs.testing.hoarding import Hoard
 from cafs.testing.measuring import Measured, alternating, output, seconds, table
 from cafs.testing.networking import Network
 from cafs.testing.origin import running_origin
 from cafs.testing.restarting import Restart
 from cafs.testing.warming import Warm
 
-_SCENARIOS: Final = ("warm", "cold", "network", "restart", "help")
+_SCENARIOS: Final = ("warm", "cold", "network", "blobs", "restart", "help")
 _MIB: Final = 1 << 20
 
 
@@ -65,6 +68,7 @@ def _scenarios(
         "warm": Warm(site, given.rounds).measure,
         "cold": Cold(site, given.rounds, (given.blob or 256) * _MIB).measure,
         "network": Network(site, given.rounds, (given.blob or 1024) * _MIB, given.files).measure,
+        "blobs": Hoard(site, given.blobs).measure,
         "restart": Restart(site, given.rounds).measure,
         "help": lambda: _usage(given.rounds),
     }
@@ -79,6 +83,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="bytes/s that the origin sends, in all")
     parser.add_argument("--blob", type=int, help="MiB of the large file (256, network: 1024)")
     parser.add_argument("--files", type=int, default=5000, help="small files of network (5000)")
+    parser.add_argument("--blobs", type=int, default=1_000_000, help="of blobs (1000000)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
     given = parser.parse_args()
     start_programs_by_fork()
@@ -100,6 +105,7 @@ def main() -> None:
         "rate": given.rate,
         "blob_mib": given.blob,
         "files": given.files,
+        "blobs": given.blobs,
     }
     results = {name: [asdict(one) for one in measured] for name, measured in found.items()}
     given.json.parent.mkdir(parents=True, exist_ok=True)

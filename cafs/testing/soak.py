@@ -1,4 +1,4 @@
-"""Reads under disturbance for as long as you like: ``scripts/soak [kill|stop|reload|hang|...]``.
+"""Reads under disturbance for as long as you like: ``scripts/soak [kill|stop|reload|...|crowd]``.
 
 First those in which the worker is disturbed:
 
@@ -12,6 +12,9 @@ compare every byte, while the mount's caches are dropped every second (as root) 
 
 Then the source: silence: it says nothing for 20 s in the middle of a read of the blob, with each
 ``on-error``; the deadline is half as long. That has a mount and a store of its own each time.
+
+Then the store: crowd: eight processes read, prefetch, collect, verify, remove and are killed on a
+store that may hold a tenth of what they use.
 
 Prints what it came to. Exit code 1 when a call failed, a byte was wrong, or the keeper grew.
 """
@@ -28,6 +31,7 @@ from statistics import median
 from typing import Final
 
 from cafs.testing.command import Cafs, start_programs_by_fork
+from cafs.testing.crowd import crowd
 from cafs.testing.loading import Reader, compiled
 from cafs.testing.origin import running_origin
 from cafs.testing.silence import fall_silent
@@ -43,6 +47,7 @@ from cafs.testing.soaking import (
 
 _SCENARIOS: Final = ("quiet", *DISTURBANCES, "memory")
 _SILENCE: Final = "silence"
+_CROWD: Final = "crowd"
 _KEEPER_LIMIT: Final = 4 << 20
 _FLAT: Final = 256 << 10
 """Bytes by which the keeper's memory may differ: the pages of its stack and of the C library."""
@@ -117,6 +122,14 @@ def _fall_silent(blob: int, silent_s: float) -> bool:
     return well
 
 
+def _crowd(contents: int, seconds: float) -> bool:
+    """Let many work on one small store; whether all went well."""
+    with tempfile.TemporaryDirectory(prefix="cafs-soak.") as place, running_origin() as origin:
+        outcome = crowd(Cafs(Path(place) / "world"), origin, contents=contents, seconds=seconds)
+    _say(str(outcome))
+    return outcome.well
+
+
 def _slim(before: int, after: int) -> bool:
     return after < _KEEPER_LIMIT and after - before <= _FLAT
 
@@ -130,7 +143,7 @@ def main() -> int:
     """Run scenarios, each on a mount of its own of one store."""
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "scenario", nargs="?", default="all", choices=("all", *_SCENARIOS, _SILENCE)
+        "scenario", nargs="?", default="all", choices=("all", *_SCENARIOS, _SILENCE, _CROWD)
     )
     parser.add_argument("--seconds", type=float, default=60, help="of each scenario (60)")
     parser.add_argument("--threads", type=int, default=16, help="readers (16)")
@@ -138,13 +151,15 @@ def main() -> int:
     parser.add_argument("--blob", type=int, default=1 << 30, help="bytes of the blob (1 GiB)")
     parser.add_argument("--cold", action="store_true", help="the blob is fetched meanwhile")
     parser.add_argument("--silent", type=float, default=20, help="seconds of silence (20)")
+    parser.add_argument("--contents", type=int, default=200, help="files of crowd (200)")
     parser.add_argument("--requests", type=int, default=1_000_000, help="of memory (1000000)")
     given = parser.parse_args()
     start_programs_by_fork()
     load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
     _say(f"{platform.platform()}, {os.cpu_count()} processors, load average {load}")
     well = given.scenario not in {_SILENCE, "all"} or _fall_silent(given.blob, given.silent)
-    if given.scenario == _SILENCE:
+    well &= given.scenario not in {_CROWD, "all"} or _crowd(given.contents, given.seconds)
+    if given.scenario in {_SILENCE, _CROWD}:
         return 0 if well else 1
     with tempfile.TemporaryDirectory(prefix="cafs-soak.") as place, running_origin() as origin:
         scratch = Path(place)
