@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -152,6 +153,23 @@ def write_whole(descriptor: int, offset: int, data: memoryview) -> None:
         count = os.pwrite(descriptor, data, offset)
         data = data[count:]
         offset += count
+
+
+def erase(path: Path) -> None:
+    """Remove a file that no record names, if it is there. Blocks.
+
+    Its space comes back though other processes have it open: they keep files open that they read.
+    Who reads it at this moment finds it short, and looks up anew.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    with suppress(FileNotFoundError):
+        if path.stat().st_nlink == 1:
+            with suppress(OSError):  # some file systems need space even for that
+                path.chmod(0o600)
+                os.truncate(path, 0)
+        path.unlink()
 
 
 def punch(descriptor: int, span: Span) -> bool:

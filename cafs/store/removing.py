@@ -24,7 +24,7 @@ from cafs.store import locking
 from cafs.store.blob_records import BlobRecords
 from cafs.store.counters import charge
 from cafs.store.environment import Batch, Environment
-from cafs.store.files import punch, storage_error
+from cafs.store.files import erase, punch, storage_error
 from cafs.store.holds import Holds
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
@@ -86,11 +86,11 @@ class Remover:
             for each in gone:
                 self._shelf.ledger.settle(each.key, each.record)
                 self._shelf.forget(each.key, each.record)
-                self._shelf.ledger.path(each.key, each.record).unlink(missing_ok=True)
+                erase(self._shelf.ledger.path(each.key, each.record))
             for digest in digests:
                 path = self._layout.blob(digest)
                 self._shelf.files.forget(path)
-                path.unlink(missing_ok=True)
+                erase(path)
                 self._settled.append(b"b" + digest.raw)
         return freed
 

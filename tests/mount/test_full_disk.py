@@ -202,3 +202,40 @@ def test_a_mount_is_made_and_unmade_on_a_full_disk(cafs: Cafs, origin: Origin, d
         cafs.expect_log("was killed by signal 9")
         assert mount.ref("a").read_bytes() == b"alpha" * 1000
         assert free(disk) < 5 * MIB
+
+
+def test_what_was_used_longest_ago_makes_way_for_what_is_read(
+    cafs: Cafs, origin: Origin, disk: Path
+) -> None:
+    old, new = body(30 * MIB, 30), body(8 * MIB, 31)
+    toml = ref("old", origin.put("/old", Literal(old)), sha256(old)) + ref(
+        "new", origin.put("/new", Literal(new))
+    )
+    with cafs.mount(toml) as mount:
+        assert mount.ref("old").read_bytes() == old
+        time.sleep(3.1)  # what was used a moment ago stays
+        fill(disk)
+        assert mount.ref("new").read_bytes() == new
+        present = {one["name"]: one["present"] for one in mount.status()["refs"]}
+        assert present == {"old": 0, "new": 8 * MIB}
+        assert mount.ref("old").read_bytes() == old
+
+
+def test_things_are_told_and_removed_on_a_full_disk(cafs: Cafs, origin: Origin, disk: Path) -> None:
+    one, two = body(10 * MIB, 40), body(12 * MIB, 41)
+    toml = ref("one", origin.put("/one", Literal(one)), sha256(one)) + ref(
+        "two", origin.put("/two", Literal(two)), sha256(two)
+    )
+    with cafs.mount(toml) as mount:
+        assert mount.ref("one").read_bytes() == one
+        assert mount.ref("two").read_bytes() == two
+        fill(disk)
+        for command in (["status"], ["du"], ["gc", "--dry-run"], ["gc"], ["pin"]):
+            assert cafs.run(*command).returncode == 0
+        before = free(disk)
+        time.sleep(1.1)  # what was read a moment ago is in use
+        assert cafs.run("rm", "one").returncode == 0
+        assert free(disk) - before > 9 * MIB
+        assert mount.ref("two").read_bytes() == two
+        assert mount.ref("one").read_bytes() == one
+        assert cafs.run("unmount", mount.path).returncode == 0
