@@ -96,7 +96,8 @@ class Evictor:
         self._token = trio.lowlevel.current_trio_token()
         self._crowded = trio.Event()
         self._round: trio.Event | None = None
-        self._exhausted = False
+        self.exhausted = False
+        """Whether there is too much, and nothing more may go."""
 
     async def make_room(self, count: int) -> int:
         """Let go of items until so many bytes are free, or nothing more may go.
@@ -130,7 +131,7 @@ class Evictor:
         Raises:
             StorageFullError: it is so.
         """
-        if self._exhausted and self._room.crowded():
+        if self.exhausted and self._room.crowded():
             raise StorageFullError(
                 f"{name}: the store has more than it may, and all of it is in use or pinned",
                 hint="raise store.quota or lower store.min-free, or prefetch less at once",
@@ -169,14 +170,14 @@ class Evictor:
         self._round = trio.Event()
         try:
             excess = (await trio.to_thread.run_sync(self._room.usage)).excess
-            self._exhausted = excess > 0 and await self.make_room(excess) < excess
+            self.exhausted = excess > 0 and await self.make_room(excess) < excess
         except StorageError as error:
             _LOG.warning("store.evict.failed error=%s", error.line)
-            self._exhausted = True
+            self.exhausted = True
         finally:
             self._round.set()
             self._round = None
-        return not self._exhausted
+        return not self.exhausted
 
     def _make_room(self, count: int) -> int:
         freed, place = 0, b""
