@@ -56,8 +56,8 @@ class LayerPlanter(Planter):
         self._linked.clear()
 
     @override
-    def plant(self, member: Member) -> int | None:
-        """Apply a member.
+    def plant(self, member: Member, sha256: bytes = b"") -> int | None:
+        """Apply a member; ``sha256`` as for any archive.
 
         Returns:
             the number of its entry; None for a whiteout, and for what is not shown.
@@ -67,7 +67,7 @@ class LayerPlanter(Planter):
                 then.
         """
         if _WHITEOUT not in member.path:
-            return super().plant(member)
+            return super().plant(member, sha256)
         *above, name = self._parts(member.path, member) or [b""]
         hidden = any(part.startswith(_METADATA) for part in above)
         if hidden or (name.startswith(_METADATA) and name != _OPAQUE):
@@ -77,7 +77,7 @@ class LayerPlanter(Planter):
         elif name.startswith(_WHITEOUT):
             self._whiteout(self._directory(above, member), name.removeprefix(_WHITEOUT), member)
         else:
-            return super().plant(member)
+            return super().plant(member, sha256)
         return None
 
     @override
@@ -102,6 +102,7 @@ class LayerPlanter(Planter):
     def _keep_linked(self, member: Member, above: list[bytes], name: bytes) -> None:
         """What aufs left behind is not shown, but hard links may lead to its files."""
         if above[:1] == [_LINKED] and member.kind is Kind.FILE:
+            self._sha256 = member.sha256
             self._linked[name] = self._writer.add(self._entry(ROOT, name, member))
             self._writer.unbind(ROOT, name)
 

@@ -44,8 +44,8 @@ class LayerRecorder:
         self._heads: dict[bytes, int] = {}
         writer.add(_holder(b"", ROOT))
 
-    def plant(self, member: Member) -> int:
-        """Record a member; returns the number of its entry.
+    def plant(self, member: Member, sha256: bytes = b"") -> int:
+        """Record a member, with its digest; returns the number of its entry.
 
         Raises:
             MalformedError: it has an impossible name, or is one too many.
@@ -54,10 +54,10 @@ class LayerRecorder:
         self._check(parts, member)
         if not parts:
             # A root can be stated twice; the last one is what counts, as for any directory.
-            self._writer.replace(ROOT, _stated(member, b"", ROOT))
+            self._writer.replace(ROOT, _stated(member, b"", ROOT, sha256))
             return ROOT
         name = parts.pop()
-        return self._writer.add(_stated(member, name, self._head(parts)))
+        return self._writer.add(_stated(member, name, self._head(parts), sha256))
 
     def finish(self) -> None:
         """Say that all members were recorded."""
@@ -140,7 +140,7 @@ def _holder(name: bytes, parent: int) -> Entry:
     return Entry(name=name, parent=parent, kind=Kind.DIRECTORY, mode=0, links=0)
 
 
-def _stated(member: Member, name: bytes, parent: int) -> Entry:
+def _stated(member: Member, name: bytes, parent: int, sha256: bytes) -> Entry:
     return Entry(
         name=name,
         parent=parent,
@@ -155,5 +155,5 @@ def _stated(member: Member, name: bytes, parent: int) -> Entry:
         device=member.device,
         xattrs=member.xattrs,
         sparse=member.sparse,
-        sha256=member.sha256,
+        sha256=sha256,
     )

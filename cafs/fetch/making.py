@@ -14,8 +14,8 @@ from cafs.store.tree_writing import TreeWriter
 class MemberPlanter(Protocol):
     """Takes members, in their archive's order, into a tree."""
 
-    def plant(self, member: Member) -> int | None:
-        """Take a member.
+    def plant(self, member: Member, sha256: bytes = b"") -> int | None:
+        """Take a member, and the raw digest of its content where that is known.
 
         Raises:
             MalformedError: it cannot be in a tree.

@@ -1,7 +1,6 @@
 """The first pass over a tar: one read forward makes the tree, the decoded stream, and the hash."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 import trio
@@ -107,18 +106,13 @@ def _plant(read: Callable[[int], bytes], planter: MemberPlanter, name: str, limi
     last: Member | None = None
     for member in tar.members(watch.read, name=name, limits=limits):
         # The content of the last one has gone by.
-        _plant_hashed(planter, last, watch)
+        if last is not None:
+            planter.plant(last, watch.digest())
         last = member
         watch.begin(member)
-    _plant_hashed(planter, last, watch)
+    if last is not None:
+        planter.plant(last, watch.digest())
     planter.finish()
-
-
-def _plant_hashed(planter: MemberPlanter, member: Member | None, watch: Watch) -> None:
-    """Plant a member with its digest, if anybody knows that."""
-    if member is not None:
-        digest = watch.digest()
-        planter.plant(replace(member, sha256=digest) if digest else member)
 
 
 def raw_stream_of(key: StreamKey, size: int) -> TreeStream:

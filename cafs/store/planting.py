@@ -73,10 +73,11 @@ class Planter:
         self._strip = strip
         self._stream = stream
         self._directories: dict[bytes, int] = {}
+        self._sha256 = b""
         writer.add(Entry(name=b"", parent=ROOT, kind=Kind.DIRECTORY, mode=_DIRECTORY_MODE))
 
-    def plant(self, member: Member) -> int | None:
-        """Plant a member.
+    def plant(self, member: Member, sha256: bytes = b"") -> int | None:
+        """Plant a member; ``sha256`` is the raw digest of its content, where it has none itself.
 
         Returns:
             the number of its entry; None when ``strip`` left nothing of it.
@@ -85,6 +86,7 @@ class Planter:
             MalformedError: it would escape, has an impossible name, lies below what is no
                 directory or in a loop of symlinks, links to what is not there, or is one too many.
         """
+        self._sha256 = sha256 or member.sha256
         path = member.path
         if self._strip:
             stripped = _stripped(path, self._strip)
@@ -148,7 +150,7 @@ class Planter:
             device=member.device,
             xattrs=member.xattrs,
             sparse=member.sparse,
-            sha256=member.sha256,
+            sha256=self._sha256,
         )
 
     def _plant_root(self, member: Member) -> int:
