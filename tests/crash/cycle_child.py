@@ -129,7 +129,7 @@ async def cycle(store: Store, origin: Origin) -> None:
 
 async def collect(store: Store) -> None:
     """Remove all that nobody uses."""
-    terms = Terms(age_s=0.0, unused=True, now_ns=time.time_ns() + 3600 * 10**9)
+    terms = Terms(age_s=0.0, unused=True, now_ns=time.time_ns() + 2 * 3600 * 10**9)
     await store.housekeeping.collect(terms, lambda _: None)
 
 
