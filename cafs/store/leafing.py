@@ -2,22 +2,27 @@
 
 What the page cache has is read from there, and stays. What had to come from the disk is let go of
 afterwards, since the next to want it is the next verification. While one piece is looked at, the
-next is read.
+next is read, and the disk is asked for those behind it.
 """
 
 import os
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 
-from cafs.model.span import Span
+from cafs.model.span import Span, SpanSet
 
 CHUNK: Final = 1 << 20
 """Bytes read at once: a multiple of what is summed together, and enough for a disk to be busy."""
 _PROBE: Final = 64 << 10
 """Bytes of which it is found out at once whether the page cache has them."""
+_AHEAD: Final = 4
+"""Pieces that the disk is asked for before they are read."""
+_FEW: Final = 2
 
 
 class Leafer:
@@ -50,72 +55,76 @@ class Leafer:
             OSError: the disk failed.
         """
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read beyond
-        turns = iter(self._cut(spans))
-        first = next(turns, None)
-        if first is None:
+        turns = (_Turn(descriptor, span) for span in _cut(spans))
+        waiting = deque(islice(turns, _AHEAD))
+        if len(waiting) < _FEW:  # nothing to read meanwhile
+            for turn in waiting:
+                yield turn.span.start, turn.read(memoryview(self._buffers[0]))
             return
-        following = next(turns, None)
-        if following is None:  # nothing to read meanwhile
-            yield first.start, _read(descriptor, first, memoryview(self._buffers[0]))
-            return
-        flying = self._fly(descriptor, first, 0)
-        number, span = 0, first
+        number = 0
+        flying = self._fly(waiting[0], number)
         try:
-            while True:
-                data = flying.result()
+            while waiting:
+                turn, data = waiting.popleft(), flying.result()
+                waiting.extend(islice(turns, 1))
                 number += 1
-                if following is not None:
-                    flying = self._fly(descriptor, following, number % 2)
-                yield span.start, data
-                if following is None:
-                    return
-                span, following = following, next(turns, None)
+                if waiting:
+                    flying = self._fly(waiting[0], number)
+                yield turn.span.start, data
         finally:
             with suppress(OSError):
                 flying.result()  # nobody may close the file under it
 
-    def _fly(self, descriptor: int, span: Span, number: int) -> Future[memoryview]:
-        buffer = memoryview(self._buffers[number])
-        return self._ahead.submit(_read, descriptor, span, buffer)
-
-    def _cut(self, spans: Iterable[Span]) -> Iterator[Span]:
-        for span in spans:
-            start = span.start
-            while start < span.stop:
-                stop = min(span.stop, start - start % CHUNK + CHUNK)
-                yield Span(start, stop)
-                start = stop
+    def _fly(self, turn: "_Turn", number: int) -> Future[memoryview]:
+        return self._ahead.submit(turn.read, memoryview(self._buffers[number % 2]))
 
 
-def _read(descriptor: int, span: Span, buffer: memoryview) -> memoryview:
-    """Read a span into a buffer, and let go of what was not in the page cache."""
-    at = span.start
-    while at < span.stop:
-        cached = _warm(descriptor, Span(at, span.stop), buffer[at - span.start :])
-        at += cached
-        if at == span.stop:
-            break
-        stop = _cold_end(descriptor, at, span.stop)
-        count = os.preadv(descriptor, [buffer[at - span.start : stop - span.start]], at)
-        if not count:
-            break
-        os.posix_fadvise(descriptor, at, count, os.POSIX_FADV_DONTNEED)
-        at += count
-    return buffer[: at - span.start]
+class _Turn:
+    """A piece that is going to be read. What the page cache does not have of it is on its way."""
+
+    __slots__ = ("_cold", "_descriptor", "span")
+
+    def __init__(self, descriptor: int, span: Span) -> None:
+        self.span = span
+        self._descriptor = descriptor
+        self._cold = _cold(descriptor, span)
+        for each in self._cold:
+            os.posix_fadvise(descriptor, each.start, each.length, os.POSIX_FADV_WILLNEED)
+
+    def read(self, buffer: memoryview) -> memoryview:
+        """Read it into a buffer, and let go of what was not in the page cache."""
+        at = self.span.start
+        while at < self.span.stop:
+            part = buffer[at - self.span.start : self.span.length]
+            count = os.preadv(self._descriptor, [part], at)
+            if not count:
+                break
+            at += count
+        for each in self._cold:
+            os.posix_fadvise(self._descriptor, each.start, each.length, os.POSIX_FADV_DONTNEED)
+        return buffer[: at - self.span.start]
 
 
-def _warm(descriptor: int, span: Span, buffer: memoryview) -> int:
-    """How many bytes the page cache has from the start on; they are in the buffer then."""
+def _cut(spans: Iterable[Span]) -> Iterator[Span]:
+    for span in spans:
+        start = span.start
+        while start < span.stop:
+            stop = min(span.stop, start - start % CHUNK + CHUNK)
+            yield Span(start, stop)
+            start = stop
+
+
+def _cold(descriptor: int, span: Span) -> SpanSet:
+    """What of a span the page cache does not have, by the first byte of each ``_PROBE``."""
+    edges = [span.start, *range(span.start - span.start % _PROBE + _PROBE, span.stop, _PROBE)]
+    stops = [*edges[1:], span.stop]
+    pairs = zip(edges, stops, strict=True)
+    return SpanSet(Span(*pair) for pair in pairs if not _warm(descriptor, pair[0]))
+
+
+def _warm(descriptor: int, offset: int) -> bool:
+    """Whether the page cache has a byte."""
     try:
-        return os.preadv(descriptor, [buffer[: span.length]], span.start, os.RWF_NOWAIT)
-    except OSError:  # none; or this file system cannot tell, and the disk's own error comes next
-        return 0
-
-
-def _cold_end(descriptor: int, start: int, stop: int) -> int:
-    """Where what is not in the page cache ends, at the earliest."""
-    scratch = memoryview(bytearray(1))
-    at = start - start % _PROBE + _PROBE
-    while at < stop and not _warm(descriptor, Span(at, at + 1), scratch):
-        at += _PROBE
-    return min(at, stop)
+        return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except OSError:  # it has not; or this file system cannot tell, and then nothing is lost
+        return False
