@@ -13,6 +13,7 @@ from cafs.errors import StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.resolved import Resolved, Shape
 from cafs.store import ballast
+from cafs.store.files import erase
 from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
 from tests.small_disk import disk_of, fill, free
@@ -147,3 +148,20 @@ def read_at_once(store: Store) -> list[bool]:
     for thread in threads:
         thread.join()
     return found
+
+
+def test_what_is_removed_gives_its_space_back_though_others_have_it_open(disk: Path) -> None:
+    alone, named = disk / "alone", disk / "named"
+    for path in (alone, named):
+        path.write_bytes(bytes(4 * MIB))
+        path.chmod(0o444)
+    (disk / "other").hardlink_to(named)
+    before = free(disk)
+    with alone.open("rb"), named.open("rb"):
+        erase(alone)
+        erase(named)
+        erase(disk / "not there")
+        assert free(disk) - before == 4 * MIB
+    assert not alone.exists()
+    assert not named.exists()
+    assert (disk / "other").stat().st_size == 4 * MIB  # those bytes are somebody's

@@ -239,3 +239,18 @@ def test_things_are_told_and_removed_on_a_full_disk(cafs: Cafs, origin: Origin, 
         assert mount.ref("two").read_bytes() == two
         assert mount.ref("one").read_bytes() == one
         assert cafs.run("unmount", mount.path).returncode == 0
+
+
+def test_an_archive_that_was_never_opened_waits_for_room(
+    cafs: Cafs, origin: Origin, disk: Path
+) -> None:
+    inside = body(3 * MIB, 50)
+    tar = tar_bytes({"d/t": (0o644, inside)}, compression="gz")
+    url = origin.put("/a.tar.gz", Literal(tar))
+    with cafs.mount(ref("pack", url, sha256(tar))) as mount:
+        filler = fill(disk)
+        assert errno_of(lambda: os.listdir(mount.ref("pack"))) == errno.ENOSPC
+        assert cafs.run("status").returncode == 0
+        filler.unlink()
+        time.sleep(1.1)
+        assert (mount.ref("pack") / "d/t").read_bytes() == inside
