@@ -18,7 +18,7 @@ from tests.crash.flip_child import FINE, FOUND
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
-FLIPS = int(os.environ.get("CAFS_TEST_FLIPS", "60"))
+FLIPS = int(os.environ.get("CAFS_TEST_FLIPS", "40"))
 """In each file; hundreds take a minute."""
 _HARMLESS = {str(FINE), "70", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGALRM"}
 """How a reader may end: with right bytes, with an error (70), or dead; never with wrong ones."""
