@@ -22,9 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cafs.errors import StorageError
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey, raw_stream
+from cafs.model.item import Item
 from cafs.store.blob_records import Admitted, BlobRecords
 from cafs.store.files import storage_error, sync_directory, write_whole
 from cafs.store.layout import Layout
@@ -215,14 +217,27 @@ class Neighbours:
             StorageError: the disk failed; the copy is gone.
         """
         try:
-            self._place(copied)
-            for pieces in copied.pieces():
-                self._records.describe(copied.descriptor.digest, pieces)
-            return self._record(copied)
+            # Who removes such a blob at this moment would remove the file that gets its name.
+            with self._shelf.holds.hold_here(Item.blob(copied.descriptor.digest)):
+                return self._admit(copied)
         except OSError as error:
             raise storage_error(error, f"{copied.digest}: taking a copy") from error
         finally:
             copied.path.unlink(missing_ok=True)
+
+    def _admit(self, copied: Copied) -> Descriptor:
+        digest = copied.descriptor.digest
+        try:
+            self._place(copied)
+            for pieces in copied.pieces():
+                self._records.describe(digest, pieces)
+            return self._record(copied)
+        except (OSError, StorageError):
+            if self._records.get(digest) is None:
+                with suppress(OSError, StorageError):  # a file that no record names does no harm
+                    self._records.delete(digest)
+                    self._layout.blob(digest).unlink()
+            raise
 
     def _place(self, copied: Copied) -> None:
         descriptor = os.open(copied.path, os.O_RDONLY | os.O_CLOEXEC)

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from cafs.errors import StorageFullError
 from cafs.fetch import finding as finding_module
 from cafs.fetch.progress import Progress
+from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, digest_of
 from cafs.store import neighbours as neighbours_module
+from cafs.store.neighbours import Copied, Neighbours
 from cafs.store.store import open_store
 from cafs.testing import archives
 from cafs.testing.bodies import Generated
@@ -316,6 +319,26 @@ async def test_a_full_disk_leaves_it_to_the_sources(
         assert rig.metrics["fetch.found"] == 0
     assert not list((tmp_path / "store" / "streams").glob("*/*"))
     assert any("fetch.found.failed" in each.getMessage() for each in caplog.records)
+
+
+@pytest.mark.expects_log("fetch.found.failed")
+async def test_a_copy_that_cannot_be_recorded_leaves_nothing(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(MIB)
+    digest = lay_out(tmp_path / "layout", data)
+
+    def full(self: Neighbours, copied: Copied) -> Descriptor:
+        raise StorageFullError("the index: no space")
+
+    monkeypatch.setattr(Neighbours, "_record", full)
+    async with open_rig(origin, tmp_path / "store", look_in=[tmp_path / "layout"]) as rig:
+        assert await rig.fetcher.find(digest) is None
+        assert not blob_of(tmp_path / "store", digest).exists()
+        assert not list((tmp_path / "store" / "streams").glob("*/*"))
+        assert list(rig.store.beginning("sha256", digest.hex[:4])) == []
+        monkeypatch.undo()
+        assert await read_pinned(rig, digest, len(data)) == data
 
 
 async def test_an_archive_is_opened_from_a_neighbour_without_a_source(
