@@ -139,7 +139,13 @@ class DecodedContent(Content):
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
         return await read_or_make(
-            self, self._local, offset, length, patience, metrics=self._metrics
+            self,
+            self._local,
+            offset,
+            length,
+            patience,
+            streams=self._store.streams,
+            metrics=self._metrics,
         )
 
     async def _local(self, span: Span) -> bytes | None:

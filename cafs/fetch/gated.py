@@ -102,23 +102,35 @@ class GatedContent(Feed):
         digest = self._verified or self.digest()
         local = digest is not None or self._unstored.digest() is not None
         self._metrics.add("fetch.hits" if local else "fetch.misses")
+        if digest is not None:
+            try:
+                data = await self._blobs.read(digest, offset, length, self.key)
+            except NotFoundError:
+                self._verified = None  # deleted since: it is fetched again
+            else:
+                self._verified = digest
+                return data
+        # Held until it is read, as a stream or as the blob that this becomes.
+        async with self._lane.downloader.hold():
+            return await self._fetched(offset, length, patience)
+
+    async def _fetched(self, offset: int, length: int, patience: Patience) -> bytes:
+        """Read what need not be here, and whose stream is held."""
         while True:
+            kept = self._unstored.read(offset, length)
+            if kept is not None:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                return kept
+            await self.ensure(Span(offset, offset + length), patience)
+            digest = self.digest()
             if digest is None:
-                kept = self._unstored.read(offset, length)
-                if kept is not None:
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                    return kept
-                await self.ensure(Span(offset, offset + length), patience)
-                digest = self.digest()
                 continue
             try:
                 data = await self._blobs.read(digest, offset, length, self.key)
             except NotFoundError:
-                # Deleted since: it is fetched again.
-                self._verified = digest = None
-            else:
-                self._verified = digest
-                return data
+                continue
+            self._verified = digest
+            return data
 
     @override
     def lazy(self) -> bool:

@@ -44,9 +44,6 @@ async def bring_all(
                     store.evictor.check_room(content.name)
                 await held.enter_async_context(store.streams.hold(content.key))
                 await content.ensure(Span(0, content.size), tally)
-                digest = content.digest()
-                if digest is not None:
-                    await held.enter_async_context(store.blobs.hold(digest))
             except CafsError as error:
                 failed[number] = error
                 if isinstance(error, StorageFullError):

@@ -77,9 +77,12 @@ class RangedContent(Feed):
         data = await self._lane.read(span)
         self._metrics.add("fetch.misses" if data is None else "fetch.hits")
         self._lane.passed(span)
-        while data is None:
-            await self._lane.ensure(span, patience)
-            data = await self._lane.read(span)
+        if data is not None:
+            return data
+        async with self._lane.downloader.hold(span):  # until it is read
+            while data is None:
+                await self._lane.ensure(span, patience)
+                data = await self._lane.read(span)
         return data
 
     @override

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from cafs.fetch.interfaces import Content, Patience
 from cafs.metrics import Metrics
 from cafs.model.span import Span
+from cafs.store.streams import Streams
 
 Local = Callable[[Span], Awaitable[bytes | None]]
 """Reads a span of the store; None when any byte of it is absent."""
@@ -17,6 +18,7 @@ async def read_or_make(
     length: int,
     patience: Patience,
     *,
+    streams: Streams,
     metrics: Metrics,
 ) -> bytes:
     """Read from the store; make what is absent there, and read again.
@@ -31,7 +33,10 @@ async def read_or_make(
         return b""
     data = await local(span)
     metrics.add("fetch.misses" if data is None else "fetch.hits")
-    while data is None:
-        await content.ensure(span, patience)
-        data = await local(span)
+    if data is not None:
+        return data
+    async with streams.hold(content.key, span):  # until it is read
+        while data is None:
+            await content.ensure(span, patience)
+            data = await local(span)
     return data

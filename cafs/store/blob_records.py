@@ -83,6 +83,12 @@ class BlobRecords:
             if record is not None:
                 yield record.size
 
+    def items(self, digest: Digest) -> list[Item]:
+        """A canonical blob, and the streams that it came as: who holds one of them holds it."""
+        record = self.get(digest)
+        names = () if record is None else record.streams
+        return [Item.blob(digest), *(Item.stream(StreamKey(name)) for name in names)]
+
     def size_in(self, snapshot: Snapshot, digest: Digest) -> int:
         """The size of a canonical blob as a snapshot has it; 0 when it has none."""
         record = self._packed.unpack(snapshot.get(self._blobs, digest.raw))

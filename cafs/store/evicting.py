@@ -243,7 +243,8 @@ class Evictor:
         """Choose an item, or ranges of it, if it may go."""
         if self._pinned(item) or (spent and not self._is_spent(item)):
             return
-        in_use = self._uses.just(item) or self._holds.held(item)
+        names = self._remover.names(item)
+        in_use = self._uses.reading(item) or any(map(self._holds.held, names))
         key = item.stream_key
         if key is None:
             record = None if in_use or item.digest is None else self._records.get(item.digest)

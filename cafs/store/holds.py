@@ -10,7 +10,6 @@ Source: fcntl_locking(2), "Open file description locks".
 
 import os
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -25,8 +24,6 @@ from cafs.store.files import storage_error
 
 GRAIN: Final = 1 << 20
 """Bytes of an item that are held together."""
-LINGER_S: Final = 1.0
-"""For how long a hold lasts after its end: who waited for what came reads it now."""
 _PLACES: Final = 1 << 20
 """Bytes of the file for one item; what lies beyond a TiB shares the last."""
 
@@ -51,17 +48,13 @@ class Holds:
             raise storage_error(error, f"{path}: cannot be opened") from error
         self._lock = threading.Lock()
         self._held: dict[int, list[Span]] = {}
-        self._lingering: deque[tuple[float, Span]] = deque()
-        self._some = trio.Event()
 
     def close(self) -> None:
         """Let go of everything. Nothing may be called afterwards."""
         os.close(self._descriptor)
 
     @asynccontextmanager
-    async def hold(
-        self, item: Item, span: Span | None = None, *, linger_s: float = LINGER_S
-    ) -> AsyncIterator[None]:
+    async def hold(self, item: Item, span: Span | None = None) -> AsyncIterator[None]:
         """Keep an item, or what lies around a span of it, from being let go of.
 
         It need not be there yet. A trio task calls it. Where it is being removed at this moment,
@@ -70,7 +63,6 @@ class Holds:
         Args:
             item: what is used.
             span: what of it; None for all.
-            linger_s: how long it goes on to be held after the block.
 
         Raises:
             OSError: the file has gone.
@@ -83,11 +75,7 @@ class Holds:
         try:
             yield
         finally:
-            if linger_s > 0:
-                self._lingering.append((trio.current_time() + linger_s, place))
-                self._some.set()
-            else:
-                self._leave(place)
+            self._leave(place)
 
     @contextmanager
     def hold_here(self, item: Item, span: Span | None = None) -> Iterator[None]:
@@ -123,17 +111,6 @@ class Holds:
             yield [locking.try_range(descriptor, _place(*each), alone=True) for each in wanted]
         finally:
             os.close(descriptor)
-
-    async def run(self) -> None:
-        """Let go of what is held no more, once its time has come, until cancelled."""
-        while True:
-            await self._some.wait()
-            self._some = trio.Event()
-            while self._lingering:
-                until, place = self._lingering[0]
-                await trio.sleep_until(until)
-                self._lingering.popleft()
-                self._leave(place)
 
     def _enter(self, place: Span) -> bool:
         with self._lock:

@@ -75,8 +75,11 @@ class Remover:
             StorageError: the records cannot be changed; nothing has been removed.
             OSError: the disk failed; what remains is removed by whoever opens the store alone.
         """
-        with self._holds.claim([(item, None) for item in items]) as claimed, ExitStack() as gates:
-            ours = [item for item, got in zip(items, claimed, strict=True) if got]
+        names = [(item, name) for item in items for name in self.names(item)]
+        wanted = [(name, None) for _, name in names]
+        with self._holds.claim(wanted) as claimed, ExitStack() as gates:
+            held = {item for (item, _), got in zip(names, claimed, strict=True) if not got}
+            ours = [item for item in items if item not in held]
             streams = [each for item in ours if (each := self._gated(item, gates)) is not None]
             digests = [item.digest for item in ours if item.digest is not None]
             freed, gone = self._index.apply(
@@ -93,6 +96,10 @@ class Remover:
                 erase(path)
                 self._settled.append(b"b" + digest.raw)
         return freed
+
+    def names(self, item: Item) -> list[Item]:
+        """An item, and all others that are it: who holds one of them holds it."""
+        return [item] if item.digest is None else self._records.items(item.digest)
 
     def _gated(self, item: Item, gates: ExitStack) -> _Stream | None:
         """The stream of an item, with its gate held; None for a blob, or where none is."""

@@ -173,7 +173,7 @@ class Store:
     def attend(self, nursery: trio.Nursery) -> None:
         """Do in the background what keeps the store as it should be, until cancelled."""
         nursery.start_soon(self.members.keep)
-        for task in (self._checkpointer.run, self.uses.run, self.holds.run, self.evictor.run):
+        for task in (self._checkpointer.run, self.uses.run, self.evictor.run):
             nursery.start_soon(task)
 
     def tidy(self) -> None:

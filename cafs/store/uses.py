@@ -13,6 +13,7 @@ import logging
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,8 +31,10 @@ PERIOD_S: Final = 5.0
 """How long a use may stand in memory alone."""
 STALE_NS: Final = 60 * 10**9
 """How much later than what is recorded a use must be to be written."""
+JUST: Final = 4
+"""How many items, those that this process has read last, are taken for those that it reads."""
 JUST_S: Final = 2.0
-"""For how long after a use of this process its item is taken for one that is being read."""
+"""For how long after a use it is so."""
 _BATCH: Final = 512
 """Uses written in one transaction."""
 _LOG: Final = logging.getLogger("cafs.store")
@@ -127,6 +130,7 @@ class Uses:
         self._touched: dict[bytes, float] = {}
         self._before: dict[bytes, float] = {}
         self._precious: set[bytes] = set()
+        self._last: deque[bytes] = deque(maxlen=JUST)
         self._token = trio.lowlevel.current_trio_token()
         self._some = trio.Event()
 
@@ -136,6 +140,8 @@ class Uses:
         if precious:
             self._precious.add(item.key)
         self._touched[item.key] = time.monotonic()
+        if not self._last or self._last[-1] != item.key:
+            self._last.append(item.key)
         if first:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._wake)
@@ -147,6 +153,10 @@ class Uses:
         """Whether this process used an item a moment ago."""
         key, since = item.key, time.monotonic() - JUST_S
         return max(self._touched.get(key, 0.0), self._before.get(key, 0.0)) > since
+
+    def reading(self, item: Item) -> bool:
+        """Whether an item is among the few that this process used last, and just now."""
+        return item.key in self._last and self.just(item)
 
     def last(self, item: Item) -> Use | None:
         """The last use of an item that is recorded, None when there is no such item."""

@@ -50,10 +50,18 @@ class RefFacts(TypedDict):
     error: str | None
 
 
+class RoomFacts(TypedDict):
+    """How full the store is, in bytes."""
+
+    used: int
+    quota: int | None
+
+
 class Facts(TypedDict):
     """What ``.cafs/status.json`` says, as far as it is used here; sizes in bytes."""
 
     fetched: int
+    room: RoomFacts
     refs: list[RefFacts]
     requests: dict[str, int]
     counters: dict[str, int]

@@ -244,7 +244,7 @@ async def test_r36_what_is_in_use_or_pinned_stays_whatever_its_age(store: Store)
     await rest(store)
     await store.pins.pin(Item.blob(pinned), "it")
     await store.blobs.read(used, 0, 5)
-    async with store.holds.hold(Item.blob(held), linger_s=0):
+    async with store.holds.hold(Item.blob(held)):
         told = await collect(store, terms(unused=True))
     assert [each.finding.name for each in told] == [str(free)]
     assert [store.blobs.stat(each) is not None for each in (held, pinned, used, free)] == [

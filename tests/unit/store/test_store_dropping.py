@@ -121,7 +121,7 @@ async def test_what_is_pinned_or_held_stays_even_when_forced_and_the_ref_is_know
     assert (dropped.freed, dropped.pinned, dropped.busy) == (10 * KIB, 10 * KIB, 0)
     assert store.references.latest("ref") is not None
     await store.pins.unpin(raw)
-    async with store.holds.hold(raw, linger_s=0):
+    async with store.holds.hold(raw):
         dropped = store.dropper.drop([owner(store, "ref")], [], force=True)
         assert (dropped.freed, dropped.busy) == (0, 10 * KIB)
         assert store.blobs.stat(digest_of(body("raw"))) is not None

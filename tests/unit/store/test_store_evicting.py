@@ -129,6 +129,27 @@ async def test_what_is_held_or_pinned_stays(store: Store) -> None:
     assert here(store, digests) == [True, True, False, False]
 
 
+async def test_a_blob_is_held_by_who_holds_what_it_came_as(store: Store) -> None:
+    stream = await store.streams.open(KEY, 3)
+    await stream.write(0, b"abc")
+    async with store.streams.hold(KEY):
+        found = await store.blobs.admit(KEY, media_type="", name="abc")
+        assert await store.evictor.make_room(1) == 0
+        assert await store.blobs.read(found.digest, 0, 3) == b"abc"
+    assert await store.evictor.make_room(1) == 4096
+
+
+async def test_what_was_read_last_stays_for_a_moment(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cafs.store.uses.JUST_S", 60.0)
+    digests = [await blob(store) for _ in range(6)]
+    for digest in digests[:5]:
+        await store.blobs.read(digest, 0, 1)
+    await store.evictor.make_room(1 << 30)
+    assert here(store, digests) == [False, True, True, True, True, False]
+
+
 async def test_room_is_made_as_far_as_it_is_wanted_and_no_more_than_there_is(store: Store) -> None:
     digests = [await blob(store) for _ in range(4)]
     assert await store.evictor.make_room(CHARGE + 1) == 2 * CHARGE

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span
-from cafs.store.holds import GRAIN, LINGER_S, Holds
+from cafs.store.holds import GRAIN, Holds
 
 ITEM = Item.stream(StreamKey("ab" * 32))
 OTHER = Item.stream(StreamKey("cd" * 32))
@@ -73,7 +72,7 @@ def claimed(holds: Holds, item: Item, span: Span | None = None) -> bool:
 async def test_what_is_held_is_held_for_all_and_cannot_be_claimed(
     holds: Holds, others: Holds
 ) -> None:
-    async with holds.hold(ITEM, linger_s=0):
+    async with holds.hold(ITEM):
         assert holds.held(ITEM)
         assert others.held(ITEM)
         assert not others.held(OTHER)
@@ -85,8 +84,8 @@ async def test_what_is_held_is_held_for_all_and_cannot_be_claimed(
 
 
 async def test_several_holds_of_one_process_are_counted(holds: Holds, others: Holds) -> None:
-    async with holds.hold(ITEM, linger_s=0):
-        async with holds.hold(ITEM, linger_s=0):
+    async with holds.hold(ITEM):
+        async with holds.hold(ITEM):
             pass
         with holds.hold_here(ITEM):
             pass
@@ -95,8 +94,8 @@ async def test_several_holds_of_one_process_are_counted(holds: Holds, others: Ho
 
 
 async def test_parts_that_overlap_are_let_go_of_apart(holds: Holds, others: Holds) -> None:
-    async with holds.hold(ITEM, Span(0, 3 * GRAIN), linger_s=0):
-        async with holds.hold(ITEM, Span(2 * GRAIN, 5 * GRAIN), linger_s=0):
+    async with holds.hold(ITEM, Span(0, 3 * GRAIN)):
+        async with holds.hold(ITEM, Span(2 * GRAIN, 5 * GRAIN)):
             assert others.held(ITEM, Span(4 * GRAIN, 4 * GRAIN + 1))
         assert not others.held(ITEM, Span(3 * GRAIN, 9 * GRAIN))
         assert others.held(ITEM, Span(2 * GRAIN, 9 * GRAIN))
@@ -106,26 +105,9 @@ async def test_parts_that_overlap_are_let_go_of_apart(holds: Holds, others: Hold
 
 
 async def test_what_lies_beyond_all_places_is_held_with_the_last(holds: Holds) -> None:
-    async with holds.hold(ITEM, Span(1 << 50, (1 << 50) + 1), linger_s=0):
+    async with holds.hold(ITEM, Span(1 << 50, (1 << 50) + 1)):
         assert holds.held(ITEM, Span(1 << 51, (1 << 51) + 1))
         assert not holds.held(ITEM, Span(0, 1 << 30))
-
-
-async def test_a_hold_lasts_a_moment_longer(
-    holds: Holds, others: Holds, mock_clock: MockClock
-) -> None:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(holds.run)
-        async with holds.hold(ITEM):
-            pass
-        await trio.testing.wait_all_tasks_blocked()
-        mock_clock.jump(LINGER_S - 0.1)
-        await trio.testing.wait_all_tasks_blocked()
-        assert others.held(ITEM)
-        mock_clock.jump(0.2)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not others.held(ITEM)
-        nursery.cancel_scope.cancel()
 
 
 async def test_who_begins_to_hold_what_is_being_removed_waits_for_that(
@@ -134,7 +116,7 @@ async def test_who_begins_to_hold_what_is_being_removed_waits_for_that(
     events: list[str] = []
 
     async def hold() -> None:
-        async with holds.hold(ITEM, linger_s=0):
+        async with holds.hold(ITEM):
             events.append("held")
 
     async with trio.open_nursery() as nursery:
