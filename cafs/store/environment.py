@@ -58,6 +58,11 @@ _BROKEN: Final = (
 error here."""
 
 
+_STRICT: Final = frozenset({"entries", "names"})
+"""Tables of which a record that is broken is not absent: a directory would lack a name, and a
+program take another file for it."""
+
+
 class BrokenEnvironmentError(StorageError):
     """The environment's own structure is damaged: nothing in it can be trusted.
 
@@ -70,9 +75,10 @@ class BrokenEnvironmentError(StorageError):
 class Table:
     """A named table of one environment, and the version of its records."""
 
-    __slots__ = ("handle", "name", "version")
+    __slots__ = ("_strict", "handle", "name", "version")
 
     def __init__(self, name: str, version: int, handle: "lmdb._Database") -> None:
+        self._strict = name in _STRICT
         self.name = name
         self.version = version
         self.handle = handle
@@ -82,12 +88,23 @@ class Table:
         return _CRC.pack(zlib.crc32(value, zlib.crc32(key, self.version))) + value
 
     def unseal(self, key: bytes, record: bytes) -> bytes | None:
-        """The value in a record; None, logged, when it is not what was written."""
+        """The value in a record; None, logged, when it is not what was written.
+
+        Raises:
+            StorageError: it is not, and to call it absent would be a lie.
+        """
         value = record[_CRC.size :]
-        if record[: _CRC.size] == _CRC.pack(zlib.crc32(value, zlib.crc32(key, self.version))):
+        if self.holds(key, record):
             return value
         _LOG.warning("store.record.broken table=%s key=%s", self.name, key.hex())
+        if self._strict:
+            raise StorageError(f"a record of {self.name} is damaged", hint="cafs verify mends it")
         return None
+
+    def holds(self, key: bytes, record: bytes) -> bool:
+        """Whether a record is what was written."""
+        crc = zlib.crc32(memoryview(record)[_CRC.size :], zlib.crc32(key, self.version))
+        return record[: _CRC.size] == _CRC.pack(crc)
 
 
 class Snapshot:
@@ -179,7 +196,7 @@ class Batch(Snapshot):
     def delete_broken(self, table: Table, key: bytes) -> bool:
         """Remove a record if it is not what was written; whether it was so."""
         record = self._transaction.get(key, db=table.handle)
-        if record is None or table.unseal(key, record) is not None:
+        if record is None or table.holds(key, record):
             return False
         return self.delete(table, key)
 

@@ -276,10 +276,15 @@ async def test_a_broken_record_of_a_tree_has_the_tree_forgotten_and_no_other(
     table = index.table("names")
     key = numbers[1].to_bytes(8, "big") + bytes(4) + b"one"
     index.apply(lambda batch: batch._transaction.put(key, b"garbage", db=table.handle))
+    with pytest.raises(StorageError, match="names is damaged"):
+        store.trees.child(numbers[1], ROOT, b"one")
+    with pytest.raises(StorageError, match="names is damaged"):
+        store.trees.children(numbers[1], ROOT, None, 10)
     found = await walk(store._layout.index, INDEX, lambda _done, _of: None)
     assert [(each.table, each.key) for each in found.broken] == [("names", key)]
     told = redress(index, found.broken)
     assert len(told) == 1
+    assert store.trees.child(numbers[2], ROOT, b"one") == 1
     known = [store.trees.find(TreeIdentity(digit * 64)) is not None for digit in "abc"]
     assert known[1] is False
     assert known[2] is True
