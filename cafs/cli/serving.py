@@ -28,7 +28,7 @@ from cafs.fuse.interests import Interests
 from cafs.fuse.losses import recovered
 from cafs.fuse.operations import CafsOperations
 from cafs.fuse.session import Session, SessionOptions, open_kept_session, open_mounted_session
-from cafs.store.store import open_store
+from cafs.store.store import Store, open_store
 from cafs.store.tenancy import lasting, passing
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ async def _serve_alone(loaded: "Settings", mounted: "LiveMount", herald: Herald)
                 open_mounted_session(place, operations, options) as session,
                 heard(system, mounted.key, place),
             ):
-                await _answer(session, signals, begun)
+                await _answer(session, signals, begun, system.store)
 
 
 def serve_kept(kept: KeptMount, fresh: "Settings | None", *, herald: Herald) -> None:
@@ -176,7 +176,7 @@ async def _serve_requests(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen)
             with recovered(channel, nursery):
-                await _answer(session, signals, begun)
+                await _answer(session, signals, begun, system.store)
             await _hear_out(left)
             nursery.cancel_scope.cancel()
     return ended.is_set()
@@ -195,7 +195,10 @@ async def _hear_out(left: trio.Event) -> None:
 
 
 async def _answer(
-    session: Session, signals: AsyncIterator[int], begun: Callable[[], Awaitable[None]]
+    session: Session,
+    signals: AsyncIterator[int],
+    begun: Callable[[], Awaitable[None]],
+    store: Store,
 ) -> None:
     """Answer requests until there are no more or a signal ends it; a second one ends it at once.
 
@@ -203,6 +206,7 @@ async def _answer(
         session: what serves.
         signals: those that end it.
         begun: called when requests are answered.
+        store: kept whole meanwhile.
     """
 
     async def begin() -> None:
@@ -216,6 +220,7 @@ async def _answer(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(begin)
         nursery.start_soon(obey)
+        nursery.start_soon(store.stay_whole)
         await session.serve()
         nursery.cancel_scope.cancel()
 

@@ -192,6 +192,13 @@ class Store:
         self.mounts.close()
         self.holds.close()
 
+    async def stay_whole(self) -> None:
+        """Make directories of the store again whenever somebody removes them, until cancelled.
+
+        For who lives long: a mount.
+        """
+        await keep_whole(self._layout)
+
     def free_bytes(self) -> int:
         """Bytes that may still be written on the store's disk."""
         return self._layout.free_bytes()
@@ -253,7 +260,6 @@ async def open_store(
             async with trio.open_nursery() as nursery:
                 store.attend(nursery)
                 nursery.start_soon(layout.ballast.keep)
-                nursery.start_soon(keep_whole, layout)
                 nursery.start_soon(store.trees.purge, unused)
                 try:
                     yield store
