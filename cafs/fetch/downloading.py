@@ -180,7 +180,13 @@ class Downloader:
         source, host = self.sources[attempt.number], self.sources.host(attempt.number)
         slots, share = self._means.slots, self.terms.key
         with self._means.ratings.asking(host):
-            async with slots.hold(host, flight.priority, share=share, beat=flight.beat) as slot:
+            async with slots.hold(
+                host,
+                flight.priority,
+                share=share,
+                beat=flight.beat,
+                open_already=self._lent(flight, attempt.gap),
+            ) as slot:
                 flight.url = source.url
                 self._means.budget.check(self.terms.name)
                 response = await self._open(flight, attempt)

@@ -33,17 +33,21 @@ async def bring_all(
     """
     progress.start(sum(content.size for content in contents))
     failed: dict[int, CafsError] = {}
+    brought = 0
     limiter = trio.CapacityLimiter(AT_ONCE)
 
     async def bring(number: int, content: Content) -> None:
+        nonlocal brought
         async with limiter:
-            progress.add(content.present())
+            present = content.present()
+            progress.add(present)
             tally = replace(patience, pulse=Tally(progress))
             try:
-                if content.present() < content.size:
+                if present < content.size:
                     store.evictor.check_room(content.name)
                 await held.enter_async_context(store.streams.hold(content.key))
                 await content.ensure(Span(0, content.size), tally)
+                brought += 1
             except CafsError as error:
                 failed[number] = error
                 if isinstance(error, StorageFullError):
@@ -54,7 +58,6 @@ async def bring_all(
             for number, content in enumerate(contents):
                 nursery.start_soon(bring, number, content)
     finally:
-        whole = all(content.present() >= content.size for content in contents)
-        progress.finish(whole=whole)
+        progress.finish(whole=brought == len(contents))
     if failed:
         raise failed[min(failed)]

@@ -187,6 +187,7 @@ class Slots:
         *,
         share: Hashable = None,
         beat: Callable[[], None] = _nothing,
+        open_already: bool = False,
     ) -> AsyncIterator[Slot]:
         """Hold a slot for a request to the host.
 
@@ -195,12 +196,19 @@ class Slots:
             priority: says how urgent it is, at any time.
             share: the content that it is for: contents share a host.
             beat: called now and then while it waits though it could go on.
+            open_already: whether the answer is here: nothing is asked, and nobody need be waited
+                for.
 
         Cancellation: the slot is not held, or let go.
         """
         slot = Slot(self, host, priority, share, beat)
-        self._waiting.append(slot)
-        self.give()
+        if open_already:
+            self._grant(slot)
+            self._tell({host})
+            self._reading()
+        else:
+            self._waiting.append(slot)
+            self.give()
         try:
             await self._granted(slot)
             await stand_aside(slot)
@@ -227,13 +235,16 @@ class Slots:
         given: set[str] = set()
         while (slot := self._next()) is not None:
             self._waiting.remove(slot)
-            self._held.add(slot)
-            slot.prefetch = slot.priority() is Priority.PREFETCH
-            self._count(slot, 1)
+            self._grant(slot)
             given.add(slot.host)
-            slot.granted.set()
         self._tell(given)
         self._reading()
+
+    def _grant(self, slot: Slot) -> None:
+        self._held.add(slot)
+        slot.prefetch = slot.priority() is Priority.PREFETCH
+        self._count(slot, 1)
+        slot.granted.set()
 
     def _next(self) -> Slot | None:
         """Who gets the next slot; None when nobody can."""

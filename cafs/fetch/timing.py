@@ -34,13 +34,18 @@ class Timed(Wrapper):
         Raises:
             DeadlineError: it was silent for too long.
         """
-        began = trio.current_time()
-        try:
-            with trio.move_on_after(self._silence_s):
-                data = await self._inner.receive()
-                self.received += len(data)
-                return data
-        finally:
-            self.waited_s += trio.current_time() - began
+        if self._silence_s == math.inf:
+            return await self._receive()
+        with trio.move_on_after(self._silence_s):
+            return await self._receive()
         url = shown(self._inner.head.url)
         raise DeadlineError(f"GET {url}: no bytes in {self._silence_s:g} s, and others may")
+
+    async def _receive(self) -> bytes:
+        began = trio.current_time()
+        try:
+            data = await self._inner.receive()
+            self.received += len(data)
+            return data
+        finally:
+            self.waited_s += trio.current_time() - began

@@ -56,10 +56,13 @@ class Layout:
         self.leases = root / "leases"
         self.checkpoint_lock = self.leases / "checkpoint"
         self.arrivals = self.leases / "arrivals"
+        self._blobs = str(root / "blobs")
 
     def blob(self, digest: Digest) -> Path:
         """Where the blob of a canonical digest lies, if it is there (B-12)."""
-        return self.root / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+        # One path from one text: this is asked some ten times for a small file.
+        name = digest.hex
+        return Path(f"{self._blobs}/{digest.algorithm}/{name[:2]}/{name}")
 
     def stream(self, key: bytes, file: bytes) -> Path:
         """Where one incarnation of a stream lies; the random ``file`` is never used again."""
