@@ -21,6 +21,7 @@ from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest
+from cafs.model.document import CacheDocument
 from cafs.model.mapping import Route, straight
 from cafs.model.resolved import Part
 from cafs.model.span import Span
@@ -170,7 +171,11 @@ class UrlParts:
         if part.digest is None and not part.validator.text:
             part = replace(part, validator=self._located_at(part.urls[0]))
         if found.head_response is not None:
-            await self._lend(part, name, found.head_response, part.at or part.urls[0])
+            lent = await self._lend(
+                part, name, found.head_response, part.at or part.urls[0], found.unsaved
+            )
+            if not lent and found.unsaved is not None:
+                await self._locator.keep(part.urls[0], found.unsaved)
         return part
 
     async def content(self, part: Part, patience: Patience, *, name: str) -> Content:
@@ -186,11 +191,18 @@ class UrlParts:
             part, sources, name=name, learned=learned, patience=patience
         )
 
-    async def _lend(self, part: Part, name: str, response: Response, target: str) -> None:
-        """Let the content use a response that came from ``target``."""
-        sources, learned = self._sources_of(part), self._learned(part)
+    async def _lend(
+        self,
+        part: Part,
+        name: str,
+        response: Response,
+        target: str,
+        unsaved: CacheDocument | None = None,
+    ) -> bool:
+        """Let the content use a response that came from ``target``; whether it is of use."""
+        sources, learned = self._sources_of(part), self._learned(part, unsaved)
         sources.sort(key=lambda source: source.url != target)
-        await self._fetcher.lend(part, sources, response, name=name, learned=learned)
+        return await self._fetcher.lend(part, sources, response, name=name, learned=learned)
 
     def _located_at(self, url: str) -> Validator:
         """A version for content whose source tells none: that of the time when it was located.
@@ -208,10 +220,15 @@ class UrlParts:
             targets = [part.at]
         return [Source(self._sources, target) for target in targets]
 
-    def _learned(self, part: Part) -> Callable[[Descriptor], Awaitable[None]] | None:
+    def _learned(
+        self, part: Part, unsaved: CacheDocument | None = None
+    ) -> Callable[[Descriptor], Awaitable[None]] | None:
         if part.digest is not None:
             return None
         told = not part.validator.etag.startswith(_UNTOLD)
         return partial(
-            self._locator.learned, part.urls[0], validator=part.validator if told else None
+            self._locator.learned,
+            part.urls[0],
+            validator=part.validator if told else None,
+            unsaved=unsaved,
         )

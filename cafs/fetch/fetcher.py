@@ -146,13 +146,16 @@ class Fetcher:
         *,
         name: str,
         learned: Learned | None = None,
-    ) -> None:
+    ) -> bool:
         """Let the content of a part, which will be read soon, use a response that is open already.
 
         It is of use when its body is whole, or has the first bytes of what ranges can be had of.
 
         The arguments are those of ``content``. The response is closed when the content has no use
         for it, or nobody reads for a few seconds.
+
+        Returns:
+            Whether it is of use.
 
         Raises:
             SizeMismatchError: the store has the digest, and it is not of the promised size.
@@ -168,6 +171,7 @@ class Fetcher:
             if not lent:
                 with trio.CancelScope(shield=True):
                     await first.aclose()
+        return lent
 
     async def find(self, digest: Digest, patience: Patience = USUAL) -> Descriptor | None:
         """Content by its digest, from the store or from another one on this machine; fetches none.

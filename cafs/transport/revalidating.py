@@ -75,6 +75,9 @@ class Located:
 
     part: Part
     head_response: Response | None = None
+    unsaved: CacheDocument | None = None
+    """What is to be kept of the URL when that response, which is all of the content, has been read:
+    then the digest is known too, and both are one record."""
 
 
 class Locator:
@@ -160,22 +163,27 @@ class Locator:
             raise
 
     async def learned(
-        self, url: str, descriptor: Descriptor, *, validator: Validator | None = None
+        self,
+        url: str,
+        descriptor: Descriptor,
+        *,
+        validator: Validator | None = None,
+        unsaved: CacheDocument | None = None,
     ) -> None:
         """Note the digest of content that has been seen whole.
 
         A document that is about another version (another size, or another validator than the one
-        given) is left alone.
+        given) is left alone. ``unsaved`` is that of ``Located``: it is kept with the digest.
 
         Cancellation: all or nothing.
         """
-        document = self._documents.load(url)
+        document = unsaved or self._documents.load(url)
         if document is None or document.size not in {None, descriptor.size}:
             return
         if validator is not None and validator.text != document.validator.text:
             return
         known = replace(document, digest=descriptor.digest, size=descriptor.size)
-        if known != document:
+        if known != document or unsaved is not None:
             await self._save(url, known)
 
     async def _first(
@@ -252,6 +260,9 @@ class Locator:
             if response.document:
                 new = replace(new, plugin=response.document)
             new = replace(new, at="" if target == url else target)
+            if self._comes_whole(response, new):
+                located = Located(part_of(urls, url, new, media_type))
+                return replace(located, head_response=response, unsaved=new)
             await self._save(url, new)
             response = Remembering(response, new.plugin, partial(self._remember, url))
             located = Located(part_of(urls, url, new, media_type))
@@ -267,6 +278,19 @@ class Locator:
             raise
         await response.aclose()
         return located
+
+    def _comes_whole(self, response: Response, document: CacheDocument) -> bool:
+        """Whether all of the content is in this answer; once it is read its digest is known too."""
+        span, plain = response.head.span, not response.document and document.digest is None
+        whole = span == Span(0, document.size or 0) and span.length > PROBE.length
+        return plain and whole and bool(document.validator.text)
+
+    async def keep(self, url: str, document: CacheDocument) -> None:
+        """Keep ``Located.unsaved`` after all: nobody reads the response.
+
+        Cancellation: all or nothing.
+        """
+        await self._save(url, document)
 
     async def _remember(self, url: str, told: str) -> None:
         """Keep what the source wants to be told the next time."""
