@@ -278,9 +278,11 @@ class Admission:
         target = self._layout.quarantine / path.name
         note = {"name": claim.name, "error": error.what, "time_ns": time.time_ns(), "v": 1}
         target.with_name(f"{target.name}.json").write_bytes(msgspec.json.encode(note) + b"\n")
-        self._shelf.ledger.remove(key, record)
-        self._shelf.forget(key, record)
-        path.rename(target)
+        if self._shelf.ledger.remove(key, record):
+            self._shelf.forget(key, record)
+            path.rename(target)
+        else:  # something was taken out of it meanwhile: it is another stream by now
+            target.with_name(f"{target.name}.json").unlink()
 
 
 def hash_file(

@@ -256,6 +256,10 @@ class BlobRecords:
             self._presence.copy(batch, blob_owner(digest), owner)
             self.take_out(batch, digest)
             whole = Span(0, record.size or 0)
+            former = batch.get(self._streams, bytes.fromhex(key))
+            if former is not None and unpack_stream(former).digest is None:
+                # It was begun anew while the blob was away; its file goes when nothing names it.
+                self._presence.clear(batch, owner_of(key, unpack_stream(former)))
             batch.put(self._streams, bytes.fromhex(key), record.pack())
             self._uses.begin(batch, Item.stream(key))
             self._presence.add(batch, owner, [whole], ())

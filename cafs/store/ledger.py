@@ -245,7 +245,11 @@ class Ledger:
         return lambda batch: self._fresh.clear(batch, prefix)
 
     def keep(self, synced: dict[tuple[StreamKey, StreamRecord], SpanSet]) -> None:
-        """Move spans whose bytes are on the disk from ``recent`` to the index."""
+        """Move spans whose bytes are on the disk from ``recent`` to the index.
+
+        Those of a stream of which something was taken out meanwhile stay where they are, for the
+        next time.
+        """
         with self._recent.read() as recent:
             known = {
                 (key, record): [
@@ -256,19 +260,23 @@ class Ledger:
                 for (key, record), each in synced.items()
             }
 
-        def into_index(batch: Batch) -> None:
+        def into_index(batch: Batch) -> list[tuple[StreamKey, StreamRecord]]:
+            kept: list[tuple[StreamKey, StreamRecord]] = []
             for (key, record), each in synced.items():
                 raw = batch.get(self._streams, bytes.fromhex(key))
                 if raw is not None and _same_bytes(unpack_stream(raw), record):
                     self._durable.add(batch, owner_of(key, record), each, known[key, record])
                     self._uses.renew(batch, Item.stream(key), time.time_ns())
+                    kept.append((key, record))
+            return kept
+
+        moved = self._index.apply(into_index)
 
         def out_of_recent(batch: Batch) -> None:
-            for (key, record), each in synced.items():
-                for span in each:
+            for key, record in moved:
+                for span in synced[key, record]:
                     self._fresh.hand_on(batch, owner_of(key, record), span)
 
-        self._index.apply(into_index)
         self._recent.apply(out_of_recent)
 
     def take_out(

@@ -224,6 +224,7 @@ class Neighbours:
             raise storage_error(error, f"{copied.digest}: taking a copy") from error
         finally:
             copied.path.unlink(missing_ok=True)
+            self._shelf.grown()
 
     def _admit(self, copied: Copied) -> Descriptor:
         digest = copied.descriptor.digest

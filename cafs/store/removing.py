@@ -179,11 +179,12 @@ class Remover:
 
         if not ledger.take_out(key, record, spans, note):
             return 0
-        self._settled[:] = notes
         for span in spans:
             if not punch(descriptor, span.align(PIECE)):
                 self.holes = False
-                return 0
+                count = 0
+                break
+        self._settled[:] = notes
         return count
 
     def finish(self) -> None:

@@ -40,24 +40,27 @@ class Shelf:
         self.holds = holds
         self.grown: Callable[[], None] = lambda: None
         """Called where the store has more than before."""
-        self._written: dict[tuple[bytes, int], int] = {}
+        self._written: dict[bytes, tuple[int, int]] = {}
+        """Generation of a file, and bytes that were put into it since that began. Several threads
+        use it: each touches only the entry of a file whose gate, or whose last use, it has."""
 
     def filled(self, record: StreamRecord, count: int) -> None:
         """Count bytes that this process put into a file. Call it with the file's gate held."""
-        life = (record.file, record.generation)
-        self._written[life] = self._written.get(life, 0) + count
+        generation, written = self._written.get(record.file, (record.generation, 0))
+        if generation != record.generation:
+            written = 0
+        self._written[record.file] = (record.generation, written + count)
         self.checkpointer.note(count)
         self.grown()
 
     def filled_alone(self, record: StreamRecord) -> bool:
         """Whether all bytes of the file came from this process, and none was taken out since."""
-        written = self._written.get((record.file, record.generation), 0)
-        return record.size is not None and written == record.size
+        written = self._written.get(record.file)
+        return record.size is not None and written == (record.generation, record.size)
 
     def forget(self, key: StreamKey, record: StreamRecord) -> None:
         """Let go of what is held in memory for a file that is no longer the stream's."""
-        for life in [each for each in self._written if each[0] == record.file]:
-            del self._written[life]
+        self._written.pop(record.file, None)
         self.files.forget(self.ledger.path(key, record))
 
     def discard(self, key: StreamKey, record: StreamRecord) -> None:

@@ -110,12 +110,12 @@ def recorded(snapshot: Snapshot, table: Table, owner: bytes) -> Iterator[Piece]:
 
 
 def add(batch: Batch, table: Table, owner: bytes, pieces: Iterable[Piece]) -> None:
-    """Record pieces; what was recorded of the same bytes is replaced."""
+    """Record pieces; what was recorded of the same bytes is replaced, unless it says more."""
     for place, group in groupby(pieces, key=lambda piece: piece.start - piece.start % GROUP):
         key = owner + _PLACE.pack(place)
         raw = batch.get(table, key)
-        new = list(group)
         old = [] if raw is None else list(_unpacked(key, raw))
+        new = [one for one in group if not any(_within(one, each) for each in old)]
         kept = [each for each in old if not any(_share(each, one) for one in new)] if old else []
         batch.put(table, key, _packed(place, _joined(sorted(kept + new))))
 
@@ -147,6 +147,12 @@ def _goes(piece: Piece, span: Span, *, inside: bool) -> bool:
     if inside:
         return span.start <= piece.start and piece.stop <= span.stop
     return piece.start < span.stop and span.start < piece.stop
+
+
+def _within(one: Piece, other: Piece) -> bool:
+    """Whether it is a part of another, which was joined from it."""
+    longer = other.length > one.length
+    return longer and other.start <= one.start and one.stop <= other.stop
 
 
 def _share(one: Piece, other: Piece) -> bool:

@@ -157,10 +157,12 @@ class Verifier:
                     if digest is not None and self._records.get(digest) is not None:
                         continue
                     trio.from_thread.check_cancelled()
-                    if restore_blob(self._layout, self._records, path):
-                        adopted += 1
-                    else:
-                        aside += 1
+                    try:
+                        restored = restore_blob(self._layout, self._records, path)
+                    except FileNotFoundError:
+                        continue  # somebody has removed it meanwhile
+                    adopted += restored
+                    aside += not restored
         except OSError as error:
             raise storage_error(error, f"{self._layout.root}: its blobs cannot be read") from error
         return adopted, aside

@@ -177,7 +177,9 @@ class Locator:
 
         Cancellation: all or nothing.
         """
-        document = unsaved or self._documents.load(url)
+        document = self._documents.load(url)
+        if unsaved is not None and (document is None or document.fetched_s <= unsaved.fetched_s):
+            document = unsaved
         if document is None or document.size not in {None, descriptor.size}:
             return
         if validator is not None and validator.text != document.validator.text:

@@ -278,3 +278,22 @@ async def test_spans_that_were_dropped_meanwhile_are_not_kept(store: Store) -> N
     stream = store.streams.find(KEY)
     assert stream is not None
     assert not stream.present()
+
+
+async def test_what_was_written_stays_when_something_else_is_taken_out_during_a_checkpoint(
+    store: Store,
+) -> None:
+    await write(store, 0, b"first")
+    await store.checkpoint()
+    await write(store, 500, b"second")
+    ledger = store.streams._shelf.ledger
+    pending = ledger.fresh()
+    record = ledger.record(KEY)
+    assert record is not None
+    assert await trio.to_thread.run_sync(ledger.take_out, KEY, record, [Span(0, 5)])
+    await trio.to_thread.run_sync(ledger.keep, pending)
+    stream = store.streams.find(KEY)
+    assert stream is not None
+    assert stream.present() == SpanSet([Span(500, 506)])
+    await store.checkpoint()
+    assert await stream.read(500, 6) == b"second"

@@ -165,3 +165,14 @@ def test_a_piece_holds_its_bytes_and_no_others() -> None:
     assert piece == Piece(5, 9, 0xCBF43926)  # the check value of this CRC
     assert piece.holds(memoryview(b"123456789"))
     assert not piece.holds(memoryview(b"12345678"))
+
+
+async def test_a_part_that_comes_late_does_not_replace_what_it_was_joined_to(store: Store) -> None:
+    data = os.urandom(20_000)
+    [joined] = pieces_of(0, memoryview(data))
+    [part] = pieces_of(10_000, memoryview(data)[10_000:])
+    ledger, owner = store.streams._shelf.ledger, b"o" * 40
+    ledger._index.apply(lambda batch: ledger._durable.describe(batch, owner, [joined]))
+    ledger._index.apply(lambda batch: ledger._durable.describe(batch, owner, [part]))
+    with ledger._index.read() as snapshot:
+        assert ledger._durable.pieces(snapshot, owner, Span(0, 20_000)) == [joined]
