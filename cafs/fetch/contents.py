@@ -3,6 +3,8 @@
 What kind of content a part has is decided here, once (docs/architecture.md has the table).
 """
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 from weakref import WeakValueDictionary
@@ -74,6 +76,10 @@ class Contents:
         self._lanes: WeakValueDictionary[StreamKey, Lane] = WeakValueDictionary()
         self._contents: WeakValueDictionary[StreamKey, Feed] = WeakValueDictionary()
         self._kept: LRUCache[StreamKey, Feed] = LRUCache(_KEPT)
+        self._lent: deque[tuple[float, Lane, Response]] = deque()
+        """Responses that wait for their first reader, with the times until when: the first ends
+        first."""
+        self._expiring = False
 
     def lanes(self) -> list[Lane]:
         """Every lane that somebody may want something of."""
@@ -164,17 +170,29 @@ class Contents:
         if lane.downloader.first is not None or not _fits(first.head, lane.downloader.single):
             return False
         lane.downloader.first, lane.downloader.first_url = first, url
-        self._nursery.start_soon(self._expire, lane, first)
+        self._lent.append((trio.current_time() + _FIRST_S, lane, first))
+        if not self._expiring:
+            self._expiring = True
+            self._nursery.start_soon(self._expire)
         return True
 
-    async def _expire(self, lane: Lane, first: Response) -> None:
+    async def _expire(self) -> None:
+        """Close those that nobody has used in time; all of them in the end."""
         try:
-            await trio.sleep(_FIRST_S)
+            while self._lent:
+                await trio.sleep_until(self._lent[0][0])
+                await self._close_until(trio.current_time())
         finally:
+            self._expiring = False
+            with trio.CancelScope(shield=True):
+                await self._close_until(math.inf)
+
+    async def _close_until(self, now: float) -> None:
+        while self._lent and self._lent[0][0] <= now:
+            _, lane, first = self._lent.popleft()
             if lane.downloader.first is first:
                 lane.downloader.first = None
-                with trio.CancelScope(shield=True):
-                    await first.aclose()
+                await first.aclose()
 
 
 def _fits(head: Head, single: bool) -> bool:

@@ -51,12 +51,17 @@ async def bring_all(
             except CafsError as error:
                 failed[number] = error
                 if isinstance(error, StorageFullError):
-                    nursery.cancel_scope.cancel()
+                    rest.cancel()
 
     try:
-        async with AsyncExitStack() as held, trio.open_nursery() as nursery:
-            for number, content in enumerate(contents):
-                nursery.start_soon(bring, number, content)
+        async with AsyncExitStack() as held:
+            with trio.CancelScope() as rest:
+                if len(contents) == 1:
+                    await bring(0, contents[0])
+                else:
+                    async with trio.open_nursery() as nursery:
+                        for number, content in enumerate(contents):
+                            nursery.start_soon(bring, number, content)
     finally:
         progress.finish(whole=brought == len(contents))
     if failed:
