@@ -43,15 +43,18 @@ class Holds:
         self._path = path
         # One descriptor: its locks are as one, so what overlaps among them is known only here.
         try:
+            self._closed = False
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise storage_error(error, f"{path}: cannot be opened") from error
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may end a hold while this thread has it
         self._held: dict[int, list[Span]] = {}
 
     def close(self) -> None:
         """Let go of everything. Nothing may be called afterwards."""
-        os.close(self._descriptor)
+        with self._lock:
+            os.close(self._descriptor)
+            self._closed = True
 
     @asynccontextmanager
     async def hold(self, item: Item, span: Span | None = None) -> AsyncIterator[None]:
@@ -135,7 +138,8 @@ class Holds:
             others.remove(place)
             if not others:
                 del self._held[_number(place)]
-            for gap in SpanSet(others).missing(place):
+            # An upload that nobody closed may outlive the store: its hold went with the descriptor.
+            for gap in () if self._closed else SpanSet(others).missing(place):
                 locking.let_go(self._descriptor, gap)
 
 

@@ -235,7 +235,7 @@ def test_things_are_told_and_removed_on_a_full_disk(cafs: Cafs, origin: Origin, 
         before = free(disk)
         time.sleep(1.1)  # what was read a moment ago is in use
         assert cafs.run("rm", "one").returncode == 0
-        assert free(disk) - before > 9 * MIB
+        assert free(disk) - before > 8 * MIB  # of 10: a record, or the log, takes a page
         assert mount.ref("two").read_bytes() == two
         assert mount.ref("one").read_bytes() == one
         assert cafs.run("unmount", mount.path).returncode == 0

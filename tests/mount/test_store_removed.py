@@ -66,6 +66,6 @@ from = "{later}"
         limit = time.monotonic() + 30
         while not all_right():
             assert time.monotonic() < limit
-        assert list(cafs.store.glob("blobs/sha256/*/*"))
         cafs.run("prefetch", "-q")
+        assert list(cafs.store.glob("blobs/sha256/*/*"))
         assert all_right()
