@@ -13,4 +13,9 @@ def test_nothing_is_wrong_and_the_quota_holds_but_for_what_is_in_flight(
     cafs: Cafs, origin: Origin
 ) -> None:
     outcome = crowd(cafs, origin, contents=40, seconds=6.0)
-    assert outcome.well, str(outcome)
+    assert outcome.reads > 0
+    assert not outcome.wrong, str(outcome)
+    assert not outcome.over, str(outcome)
+    assert outcome.kept, str(outcome)
+    assert outcome.verified, str(outcome)
+    assert not [what for what in outcome.failed if what.startswith("read")], str(outcome)
