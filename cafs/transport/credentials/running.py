@@ -23,6 +23,7 @@ from typing import IO, Final
 import trio
 
 from cafs.transport.credentials.credential import UnusableError
+from cafs.transport.forking import forked
 
 PATIENCE_S: Final = 10.0
 """How long a helper may take."""
@@ -135,19 +136,7 @@ class _Task:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         try:
-            return subprocess.Popen(
-                self._command,
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=self._environ,
-                # A session of its own has no terminal to ask questions on.
-                start_new_session=True,
-                # The group is the one that we have. Setting it rules vfork out.
-                group=os.getegid(),
-            )
+            return forked(self._command, self._environ, stderr=subprocess.DEVNULL)
         except (OSError, ValueError) as error:
             what = error.strerror if isinstance(error, OSError) else "improper arguments"
             raise UnusableError(self._name, f"cannot be run: {what}") from error

@@ -20,6 +20,8 @@ from typing import Final
 
 import trio
 
+from cafs.transport.forking import forked
+
 _OURS: Final = "CAFS_LOGIN_"
 """How the variables begin that hold credentials for cafs."""
 
@@ -52,18 +54,7 @@ class Start:
         """
         if self._given_up.is_set():
             return None
-        made = subprocess.Popen(
-            self._command,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            env=self._environ,
-            start_new_session=True,
-            # The group is the one that we have. Setting it rules vfork out.
-            group=os.getegid(),
-        )
+        made = forked(self._command, self._environ, stderr=subprocess.PIPE)
         with self._lock:
             if not self._given_up.is_set():
                 self._made = made
