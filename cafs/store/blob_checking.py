@@ -46,6 +46,11 @@ class BlobChecker:
             OSError: the disk failed.
             StorageError: the records cannot be read or written.
         """
+        # Held, so that nobody empties its file meanwhile to make room.
+        with self._shelf.holds.hold_here(Item.blob(digest)):
+            return self._check(digest, look)
+
+    def _check(self, digest: Digest, look: Look) -> Found | None:
         record = self._records.get(digest)
         if record is None or digest == EMPTY:
             return None
