@@ -7,7 +7,7 @@ and at last the sources.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,8 @@ class Finding:
         self._works = works
         self._metrics = metrics
         self._threads = trio.CapacityLimiter(_THREADS)
+        self._queue: set[Callable[[], None]] = set()
+        """What tells those who wait for a thread that some copy gives bytes."""
         self._said: dict[Path, str] = {}
         self._resting: dict[Path, float] = {}
         self._wrong: LRUCache[tuple[Path, Digest], bool] = LRUCache(_KNOWN)
@@ -105,37 +107,62 @@ class Finding:
     async def _copy(
         self, folder: Path, digest: Digest, size: int | None, media_type: str, work: Work[None]
     ) -> Copied | None:
-        """Copy from one neighbour, while it gives bytes; None when nothing came of it."""
+        """Copy from one neighbour, while it gives bytes; None when nothing came of it.
 
-        def beat(count: int) -> None:
+        To wait for a thread is no silence of the neighbour's: that lasts as long as any copy gives
+        bytes. When all threads hang, this neighbour is passed over, and not blamed.
+        """
+        begun = ended = False
+
+        def stay(count: int = 0) -> None:
             scope.deadline = trio.current_time() + SILENCE_S
             work.beat(count)
+
+        def begin() -> None:
+            nonlocal begun
+            begun = True
+            self._queue.discard(stay)
+            stay()
+
+        def beat(count: int) -> None:
+            stay(count)
+            for each in self._queue:
+                each()
 
         def told(count: int) -> None:
             with suppress(trio.RunFinishedError):
                 trio.from_thread.run_sync(beat, count)
 
         copying = self._store.neighbours.copying(folder, digest, told)
-        ended = False
+        self._queue.add(stay)
         try:
             with trio.move_on_after(SILENCE_S) as scope:
-                copied = await self._run(copying, folder, size, media_type)
+                copied = await self._run(copying, folder, size, media_type, begin)
                 ended = True
                 if copying.wrong:
                     self._wrong[folder, digest] = True
                 return copied
         finally:
+            self._queue.discard(stay)
             if not ended:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(copying.give_up)
-        self._resting[folder] = trio.current_time() + REST_S
-        self._say(folder, f"no answer for {SILENCE_S:g} s; it is not asked for {REST_S:g} s")
+        if begun:
+            self._resting[folder] = trio.current_time() + REST_S
+            self._say(folder, f"no answer for {SILENCE_S:g} s; it is not asked for {REST_S:g} s")
         return None
 
     async def _run(
-        self, copying: Copying, folder: Path, size: int | None, media_type: str
+        self,
+        copying: Copying,
+        folder: Path,
+        size: int | None,
+        media_type: str,
+        begin: Callable[[], None],
     ) -> Copied | None:
         def run() -> Copied | None:
+            with suppress(trio.RunFinishedError):
+                trio.from_thread.run_sync(begin)
             if not self._said.get(folder) and not folder.is_dir():
                 raise FileNotFoundError(2, "no such directory")
             return None if neighbours.is_own(folder) else copying.run(size, media_type)
@@ -150,7 +177,13 @@ class Finding:
             return None
 
     async def _admit(self, folder: Path, copied: Copied) -> None:
-        found = await trio.to_thread.run_sync(self._store.neighbours.admit, copied)
+        try:
+            found = await trio.to_thread.run_sync(self._store.neighbours.admit, copied)
+        except BaseException:
+            # Cancelled before it began; what it does itself, it ends with the file gone.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(copied.discard)
+            raise
         self._metrics.add("fetch.found", found.size)
         self._metrics.add("fetch.verified", found.size)
         _LOG.info("fetch.found digest=%s size=%d path=%s", found.digest, found.size, folder)

@@ -11,6 +11,7 @@ Everything here blocks.
 import fcntl
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ from cafs.store.layout import VERSION, Layout, write_new
 _LOG: Final = logging.getLogger("cafs.store")
 KEPT: Final = 5
 """Copies of indexes that are kept, the newest ones."""
+_OURS: Final = re.compile(r"index-[0-9]+-([0-9]+)")
+"""What a copy is called: the version that it has, and when it was made, in ns since the epoch."""
 _FICLONE: Final = 0x40049409
 _OWNER: Final = 40
 _BATCH: Final = 256
@@ -99,8 +102,9 @@ def _begin(layout: Layout, version: int) -> _Mark:
     """Copy the index, and say that its migration has begun."""
     backups = layout.root / "backups"
     backups.mkdir(mode=0o700, exist_ok=True)
-    for left in backups.glob("*.part"):
-        shutil.rmtree(left)
+    for left in backups.glob("index-*.part"):
+        if _OURS.fullmatch(left.name.removesuffix(".part")):
+            shutil.rmtree(left)
     name = f"index-{version}-{time.time_ns()}"
     _copy(layout.index, backups / f"{name}.part")
     (backups / f"{name}.part").rename(backups / name)
@@ -153,10 +157,19 @@ def _sync_tree(path: Path) -> None:
 
 
 def _prune(layout: Layout) -> None:
-    backups = [path for path in (layout.root / "backups").iterdir() if path.is_dir()]
-    backups.sort(key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for old in backups[KEPT:]:
+    """Remove all but the newest copies. What somebody else has put there stays."""
+    ours: list[tuple[int, Path]] = []
+    foreign: list[str] = []
+    for path in (layout.root / "backups").iterdir():
+        named = _OURS.fullmatch(path.name)
+        if named is not None and path.is_dir():
+            ours.append((int(named[1]), path))
+        else:
+            foreign.append(path.name)
+    for _, old in sorted(ours, reverse=True)[KEPT:]:
         shutil.rmtree(old)
+    if foreign:
+        _LOG.info("store.migration.foreign path=%s names=%s", layout.root / "backups", foreign)
 
 
 def _only_with_sums(layout: Layout) -> None:

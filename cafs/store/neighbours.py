@@ -55,6 +55,10 @@ class Copied:
     descriptor: Descriptor
     crcs: "array[int]" = field(default_factory=lambda: array("I"))
 
+    def discard(self) -> None:
+        """Remove the file, unless it has a name already. Blocks."""
+        self.path.unlink(missing_ok=True)
+
     def pieces(self) -> Iterator[list[Piece]]:
         """What the bytes are, some pieces at a time."""
         for first in range(0, len(self.crcs), _MANY):
@@ -223,7 +227,7 @@ class Neighbours:
         except OSError as error:
             raise storage_error(error, f"{copied.digest}: taking a copy") from error
         finally:
-            copied.path.unlink(missing_ok=True)
+            copied.discard()
             self._shelf.grown()
 
     def _admit(self, copied: Copied) -> Descriptor:

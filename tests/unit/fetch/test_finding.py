@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import trio
 
 from cafs.errors import StorageFullError
 from cafs.fetch import finding as finding_module
+from cafs.fetch.fetcher import open_fetcher
 from cafs.fetch.progress import Progress
+from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, digest_of
 from cafs.store import neighbours as neighbours_module
@@ -296,6 +299,92 @@ async def test_a_neighbour_that_does_not_answer_holds_nobody_up(
     finally:
         hanging.set()
     assert ["no answer" in line for line in skips(caplog)] == [True]
+
+
+async def test_to_wait_for_a_thread_is_no_silence_of_the_neighbour(
+    origin: Origin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bodies = [os.urandom(8 * MIB) for _ in range(2)]
+    digests = [lay_out(tmp_path / "layout", data) for data in bodies]
+    read = neighbours_module._read
+
+    def slow(descriptor: int, offset: int) -> bytes:
+        time.sleep(0.1)
+        return read(descriptor, offset)
+
+    monkeypatch.setattr(neighbours_module, "_read", slow)
+    monkeypatch.setattr(finding_module, "SILENCE_S", 0.4)
+    monkeypatch.setattr(finding_module, "_THREADS", 1)
+    async with open_rig(origin, tmp_path / "store", look_in=[tmp_path / "layout"]) as rig:
+        with trio.fail_after(15):
+            async with trio.open_nursery() as nursery:
+                for digest in digests:
+                    nursery.start_soon(rig.fetcher.find, digest)
+        assert rig.metrics["fetch.found"] == 16 * MIB
+    assert skips(caplog) == []
+
+
+@pytest.mark.expects_log("path=.*/dead error=no answer")
+async def test_where_all_threads_hang_the_next_is_tried_and_nobody_else_is_blamed(
+    origin: Origin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = os.urandom(MIB)
+    dead = lay_out(tmp_path / "dead", b"x" * 100)
+    digest = lay_out(tmp_path / "layout", data)
+    url = origin.put("/data", data)
+    hanging, hung = threading.Event(), threading.Event()
+    read = neighbours_module._read
+
+    def hang(descriptor: int, offset: int) -> bytes:
+        hung.set()
+        hanging.wait(30)
+        return read(descriptor, offset)
+
+    monkeypatch.setattr(neighbours_module, "_read", hang)
+    monkeypatch.setattr(finding_module, "SILENCE_S", 0.4)
+    monkeypatch.setattr(finding_module, "_THREADS", 1)
+    folders = [tmp_path / "dead", tmp_path / "layout"]
+    caplog.set_level(logging.WARNING)
+    try:
+        async with open_rig(origin, tmp_path / "store", look_in=folders) as rig:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(rig.fetcher.find, dead)
+                await trio.to_thread.run_sync(hung.wait)
+                with trio.fail_after(5):
+                    assert await read_pinned(rig, digest, len(data), url) == data
+            hanging.set()
+            assert rig.metrics["fetch.bytes"] == len(data)
+    finally:
+        hanging.set()
+    assert [str(tmp_path / "layout") in line for line in skips(caplog)] == [False]
+
+
+async def test_a_copy_that_is_cancelled_before_it_is_taken_leaves_no_file(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = lay_out(tmp_path / "layout", os.urandom(2 * MIB))
+    scope = trio.CancelScope()
+    admit = finding_module.Finding._admit
+
+    async def cancelling(self: finding_module.Finding, folder: Path, copied: Copied) -> None:
+        assert copied.path.exists()
+        scope.cancel()
+        await admit(self, folder, copied)
+
+    monkeypatch.setattr(finding_module.Finding, "_admit", cancelling)
+    async with open_store(tmp_path / "store") as store:
+        with scope:
+            async with open_fetcher(store, Metrics(), look_in=[tmp_path / "layout"]) as fetcher:
+                await fetcher.find(digest)
+        assert scope.cancelled_caught
+        assert not list((tmp_path / "store" / "streams").glob("*/*"))
+        assert store.blobs.stat(digest) is None
 
 
 @pytest.mark.expects_log("fetch.found.failed")

@@ -108,6 +108,25 @@ async def test_r26_the_last_copies_are_kept_and_no_more(tmp_path: Path) -> None:
     assert backups(tmp_path)[:-1] == names[1:]
 
 
+async def test_r26_what_others_have_put_beside_the_copies_stays_and_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fill(tmp_path)
+    (tmp_path / "backups").mkdir()
+    foreign = ["mine", "index-old", "index-1-x", "before-2024", "mine.part", "index-x.part"]
+    for name in foreign:
+        (tmp_path / "backups" / name).mkdir()
+    (tmp_path / "backups" / "index-1-7.part").mkdir()  # ours, of one that died
+    (tmp_path / "VERSION").write_text("1\n")
+    with caplog.at_level("INFO"):
+        migrate(Layout(tmp_path, "boot"))
+    assert set(foreign) < set(backups(tmp_path))
+    assert len(backups(tmp_path)) == len(foreign) + 1
+    told = [each for each in caplog.messages if each.startswith("store.migration.foreign")]
+    assert len(told) == 1
+    assert "index-1-x" in told[0]
+
+
 async def test_r26_a_newer_version_is_refused_also_half_way(tmp_path: Path) -> None:
     await fill(tmp_path)
     (tmp_path / "VERSION").write_text(f"{VERSION + 1}\n")
