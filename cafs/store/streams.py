@@ -211,10 +211,14 @@ class Stream:
             self._void(record)
 
     def _lose(self, record: StreamRecord, bad: Span) -> None:
-        """The disk has changed bytes, or what says what they were: they are absent from now on."""
+        """The disk has changed bytes, or what says what they were: they are absent from now on.
+
+        A read sees two environments, one after the other: what was let go of in between seemed to
+        be there, and reads as zeros. So it is looked at again where nothing is let go of.
+        """
         shelf = self._shelf
-        _LOG.warning("store.stream.damaged stream=%s span=%s", self.key, bad)
         if record.digest is not None:
+            _LOG.warning("store.stream.damaged stream=%s span=%s", self.key, bad)
             shelf.demotion.demote(record.digest, [bad], self.key)
             return
         try:
@@ -224,9 +228,21 @@ class Stream:
             return
         try:
             locking.hold_gate(descriptor)
-            shelf.ledger.take_out(self.key, record, [bad])
+            if self._is_damaged(descriptor, record, bad):
+                _LOG.warning("store.stream.damaged stream=%s span=%s", self.key, bad)
+                shelf.ledger.take_out(self.key, record, [bad])
         finally:
             os.close(descriptor)
+
+    def _is_damaged(self, descriptor: int, record: StreamRecord, span: Span) -> bool:
+        """Whether a span is there, and is not what it was, or nothing says that. Holds the gate."""
+        now, pieces = self._shelf.ledger.holding(self.key, span) or (None, [])
+        if now != record:
+            return False
+        wider = sums.around(span, pieces)
+        data = os.pread(descriptor, wider.length, wider.start)
+        changed = sums.damaged(wider.start, data, pieces)
+        return changed is not None or sums.unsummed(span, pieces) is not None
 
     def _void(self, record: StreamRecord) -> None:
         """The file is not as it should be: its records say nothing any more."""

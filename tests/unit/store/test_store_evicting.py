@@ -15,6 +15,7 @@ from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store import evicting
 from cafs.store.counters import charge
+from cafs.store.environment import Environment, Snapshot
 from cafs.store.evicting import RANGE
 from cafs.store.files import punch
 from cafs.store.holds import GRAIN
@@ -328,3 +329,30 @@ async def test_what_a_crash_left_between_records_and_bytes_goes_when_the_store_i
             assert {path.name for path in copy.glob("blobs/sha256/*/*")} == recorded
             assert opened.room.recount() == 0
     assert store.blobs.stat(digest) is None
+
+
+async def test_what_goes_between_the_two_looks_of_a_read_is_absent_and_no_damage(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process takes a range out when a read has looked at ``recent``, not yet at the index.
+
+    The read then sees the spans as they were, beside the record as it is.
+    """
+    await fill(store, KEY, 2 * PIECE)
+    gone: list[int] = []
+    begin = Environment.read
+
+    def look(environment: Environment) -> Snapshot:
+        if environment.path.name == "index" and not gone:
+            gone.append(0)
+            gone[0] = store.remover.cut(KEY, [Span(0, PIECE)])
+        return begin(environment)
+
+    stream = await store.streams.open(KEY, 2 * PIECE)
+    with monkeypatch.context() as patch:
+        patch.setattr(Environment, "read", look)
+        assert await stream.read(0, 100) is None
+    assert gone == [PIECE]
+    assert present(store) == SpanSet([Span(PIECE, 2 * PIECE)])
+    await stream.write(0, content(0, PIECE))
+    assert await stream.read(0, 2 * PIECE) == content(0, 2 * PIECE)
