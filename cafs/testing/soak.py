@@ -1,4 +1,4 @@
-"""Reads under disturbance for as long as you like: ``scripts/soak [kill|stop|reload|...|crowd]``.
+"""Reads under disturbance for as long as you like: ``scripts/soak [kill|stop|...|crowd|evicting]``.
 
 First those in which the worker is disturbed:
 
@@ -14,7 +14,7 @@ Then the source: silence: it says nothing for 20 s in the middle of a read of th
 ``on-error``; the deadline is half as long. That has a mount and a store of its own each time.
 
 Then the store: crowd: eight processes read, prefetch, collect, verify, remove and are killed on a
-store that may hold a tenth of what they use.
+store that may hold a tenth of what they use. And evicting: processes read what others let go of.
 
 Prints what it came to. Exit code 1 when a call failed, a byte was wrong, or the keeper grew.
 """
@@ -32,6 +32,7 @@ from typing import Final
 
 from cafs.testing.command import Cafs, start_programs_by_fork
 from cafs.testing.crowd import crowd
+from cafs.testing.evicting import evict_beside_readers
 from cafs.testing.loading import Reader, compiled
 from cafs.testing.origin import running_origin
 from cafs.testing.silence import fall_silent
@@ -48,6 +49,7 @@ from cafs.testing.soaking import (
 _SCENARIOS: Final = ("quiet", *DISTURBANCES, "memory")
 _SILENCE: Final = "silence"
 _CROWD: Final = "crowd"
+_EVICTING: Final = "evicting"
 _KEEPER_LIMIT: Final = 4 << 20
 _FLAT: Final = 256 << 10
 """Bytes by which the keeper's memory may differ: the pages of its stack and of the C library."""
@@ -130,6 +132,14 @@ def _crowd(contents: int, seconds: float) -> bool:
     return outcome.well
 
 
+def _evict(seconds: float) -> bool:
+    """Let processes read what others let go of; whether every byte was right."""
+    with tempfile.TemporaryDirectory(prefix="cafs-soak.") as place:
+        outcome = evict_beside_readers(Path(place) / "store", seconds=seconds)
+    _say(str(outcome))
+    return outcome.well
+
+
 def _slim(before: int, after: int) -> bool:
     return after < _KEEPER_LIMIT and after - before <= _FLAT
 
@@ -143,7 +153,10 @@ def main() -> int:
     """Run scenarios, each on a mount of its own of one store."""
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "scenario", nargs="?", default="all", choices=("all", *_SCENARIOS, _SILENCE, _CROWD)
+        "scenario",
+        nargs="?",
+        default="all",
+        choices=("all", *_SCENARIOS, _SILENCE, _CROWD, _EVICTING),
     )
     parser.add_argument("--seconds", type=float, default=60, help="of each scenario (60)")
     parser.add_argument("--threads", type=int, default=16, help="readers (16)")
@@ -159,7 +172,8 @@ def main() -> int:
     _say(f"{platform.platform()}, {os.cpu_count()} processors, load average {load}")
     well = given.scenario not in {_SILENCE, "all"} or _fall_silent(given.blob, given.silent)
     well &= given.scenario not in {_CROWD, "all"} or _crowd(given.contents, given.seconds)
-    if given.scenario in {_SILENCE, _CROWD}:
+    well &= given.scenario not in {_EVICTING, "all"} or _evict(given.seconds)
+    if given.scenario in {_SILENCE, _CROWD, _EVICTING}:
         return 0 if well else 1
     with tempfile.TemporaryDirectory(prefix="cafs-soak.") as place, running_origin() as origin:
         scratch = Path(place)

@@ -12,6 +12,7 @@ from cafs.errors import NotFoundError
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.store.store import Store, open_store
+from cafs.testing.evicting import evict_beside_readers
 
 KEY = StreamKey("ab" * 32)
 PIECE = 1 << 20
@@ -136,3 +137,11 @@ async def test_what_one_process_holds_no_other_lets_go_of(tmp_path: Path) -> Non
             assert stream is not None
             assert stream.present().total == SIZE
             assert [store.blobs.stat(each) is not None for each in digests] == [False, True, False]
+
+
+def test_readers_writers_and_evicting_processes_agree_on_what_is_there(tmp_path: Path) -> None:
+    """Longer: ``scripts/soak evicting``."""
+    outcome = evict_beside_readers(tmp_path / "store", seconds=3.0)
+    assert not outcome.wrong, str(outcome)
+    assert not outcome.lost, str(outcome)
+    assert outcome.well, str(outcome)
