@@ -24,6 +24,7 @@ TABLES = dict.fromkeys(
         "entries",
         "names",
         "segments",
+        "windows",
         "contents",
         "members",
         "numbers",

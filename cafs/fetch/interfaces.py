@@ -174,8 +174,54 @@ class Feeder(Protocol):
         """Let go of what is fetched ahead."""
 
 
+class Ranges(Protocol):
+    """Raw bytes by range, which may be wrong: for who checks what he makes of them.
+
+    Concurrency: as ``Content``.
+    """
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of all of it."""
+
+    @abstractmethod
+    async def ensure(self, span: Span, patience: Patience) -> None:
+        """Make a span readable; as ``Content.ensure``, but nothing is checked.
+
+        Raises:
+            CafsError: as ``Content.ensure``, but for ContentError.
+
+        Cancellation: as ``Content.ensure``.
+        """
+
+    @abstractmethod
+    async def read(self, offset: int, length: int, patience: Patience) -> bytes:
+        """Read, fetching what is missing; short only at the end.
+
+        Raises:
+            CafsError: as ``ensure``.
+
+        Cancellation: as ``ensure``.
+        """
+
+    @abstractmethod
+    async def reject(self, span: Span) -> bool:
+        """Say that what was read there is not what it must be: it is thrown away.
+
+        Returns:
+            whether it may be right when it is asked for again, of another source or of the same.
+
+        Cancellation: all or nothing.
+        """
+
+
 class Feed(Content, Protocol):
     """Content that a first pass can be made over."""
+
+    def ranges(self) -> "Ranges | None":
+        """Its bytes before they have passed any gate; None where they come only all at once."""
+        return None
 
     @abstractmethod
     def lazy(self) -> bool:

@@ -59,6 +59,19 @@ def derived_tree(sources: tuple[TreeIdentity, ...], rules: str) -> TreeIdentity:
     return TreeIdentity(_hashed("derived", *sources, rules, str(INDEX_VERSION)))
 
 
+def indexed_tree(made: TreeIdentity, index: Digest) -> TreeIdentity:
+    """The tree that an index says is ``made``, of an archive or of a layer's record.
+
+    Whoever made the index may have lied: so it is never the tree itself.
+    """
+    return TreeIdentity(_hashed("indexed", made, str(index)))
+
+
+def indexed_stream(raw: StreamKey, index: Digest) -> StreamKey:
+    """What an index, or a table of contents, says that a raw stream decodes to."""
+    return StreamKey(_hashed("indexed", raw, str(index), str(INDEX_VERSION)))
+
+
 def layer_record(raw: StreamKey) -> TreeIdentity:
     """The record of an image layer with those raw bytes: its members, applied to nothing yet."""
     return derived_tree((archive_tree(raw),), "members")
@@ -66,4 +79,9 @@ def layer_record(raw: StreamKey) -> TreeIdentity:
 
 def image_tree(layers: Sequence[StreamKey]) -> TreeIdentity:
     """The tree of an image, by the raw streams of its layers, lowest first."""
-    return derived_tree(tuple(layer_record(key) for key in layers), "layers")
+    return merged_tree([layer_record(key) for key in layers])
+
+
+def merged_tree(records: Sequence[TreeIdentity]) -> TreeIdentity:
+    """The tree of an image, by the records of its layers, lowest first."""
+    return derived_tree(tuple(records), "layers")

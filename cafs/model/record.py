@@ -14,6 +14,10 @@ class Segment:
     raw one. (zip: the local header lies at ``input_start``; it must be read to know where behind it
     the ``input_length`` bytes of compressed content begin.) ``codec`` is the method ("store",
     "deflate", …), ``crc32`` the archive's own checksum, None where it has none.
+
+    ``sha256`` is the raw digest of the decoded bytes, empty where nobody says. ``state`` is what a
+    codec must know to begin in the middle, as ``codec/pointing.py`` has it. ``skip`` bytes of what
+    the input decodes to come before ``start``, and are no part of it.
     """
 
     start: int
@@ -22,6 +26,9 @@ class Segment:
     input_length: int
     codec: str
     crc32: int | None = None
+    sha256: bytes = b""
+    state: int = 0
+    skip: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +38,12 @@ class TreeStream:
     ``key`` names the stream, ``size`` is bytes, ``raw`` names what it is decoded from (the same
     key for content that lies in the raw bytes as it is), ``part`` is the number of that part in the
     ref. ``rules`` is empty for raw content; "tar" for one that a pass has written whole; "zip"
-    for one with segments, decoded on demand.
+    for the members of a zip; "segments" for one with segments that are decoded on demand, be it
+    that a pass has written it.
+
+    ``planted`` names the tree whose stream 0 has these segments; empty for the tree itself.
+    ``vouched`` says that whoever named the index, or the table of contents, answers for them:
+    nobody here has checked the raw content as a whole.
     """
 
     key: StreamKey
@@ -39,6 +51,8 @@ class TreeStream:
     raw: StreamKey
     part: int
     rules: str
+    planted: str = ""
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

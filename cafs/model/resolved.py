@@ -15,6 +15,22 @@ class Shape(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """Where a layer has a table of contents, and what it must be; from its manifest.
+
+    ``kind`` is "estargz" or "zstd:chunked". ``digest`` is that of the table: of eStargz decoded, of
+    zstd:chunked as it lies there. ``start`` and ``length`` are where it lies in the raw bytes, and
+    ``size`` what it decodes to; zeros where the end of the raw bytes tells (eStargz).
+    """
+
+    kind: str
+    digest: Digest
+    start: int = 0
+    length: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One blob that a ref needs, and where it can be had.
 
@@ -24,7 +40,8 @@ class Part:
     for content with a pin. ``ranges`` says that byte ranges can be asked for. ``located_ns`` is,
     where no validator tells versions apart, when this one was located, since the epoch; else 0.
     ``at`` is the URL that was asked for the first URL, where the settings map that to others; else
-    empty.
+    empty. ``index`` is the digest of the index that a lock names for it; ``contents`` is its table
+    of contents, where the manifest names one.
     """
 
     media_type: str
@@ -35,6 +52,8 @@ class Part:
     ranges: bool = True
     located_ns: int = 0
     at: str = ""
+    index: Digest | None = None
+    contents: Contents | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

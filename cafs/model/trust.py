@@ -11,12 +11,15 @@ class Trust(enum.StrEnum):
     """What stands behind the bytes that a reader gets.
 
     ``VERIFIED``: they are, or were decoded here from, a blob that was checked as a whole against
-    the digest that it must have. ``WEAK``: likewise, but all that it was checked against is md5 or
-    sha1; so it is with the ref, and for nobody else. ``PROVISIONAL``: nobody says what they must
-    be, or they have not been checked yet.
+    the digest that it must have. ``VOUCHED``: each piece was checked against an index that a lock
+    file names, or against a table of contents that the image's manifest names; the blob has not
+    been checked as a whole. ``WEAK``: it was, but all that it was checked against is md5 or sha1;
+    so it is with the ref, and for nobody else. ``PROVISIONAL``: nobody says what they must be, or
+    they have not been checked yet.
     """
 
     VERIFIED = "verified"
+    VOUCHED = "vouched"
     WEAK = "weak"
     PROVISIONAL = "provisional"
 

@@ -46,6 +46,7 @@ INDEX: Final = {
     "trees": 1,
     "uploads": 1,
     "uses": 1,
+    "windows": 1,
 }
 """Tables that outlive a power cut, with the versions of their records."""
 RECENT: Final = {

@@ -25,6 +25,11 @@ _BLOB: Final = 1
 _DECODED: Final = 2
 """What the digest in a stream's record says: that the stream is that blob, or comes from it."""
 _SEGMENT: Final = struct.Struct("<qqqBI")
+_CHECKED: Final = 1
+_RESUMED: Final = 2
+"""What a segment's flags say: that it has the archive's checksum; that more stands behind it."""
+_RESUME: Final = struct.Struct("<32sBIq")
+"""Its digest, whether it has one, the codec's state, and how much is skipped."""
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
 
@@ -200,26 +205,35 @@ def digest_in(raw: bytes) -> bytes:
 
 def pack_segment(segment: Segment) -> bytes:
     """The bytes of a segment but for its start, which is in the key."""
-    return (
-        _SEGMENT.pack(
-            segment.length,
-            segment.input_start,
-            segment.input_length,
-            segment.crc32 is not None,
-            segment.crc32 or 0,
-        )
-        + segment.codec.encode()
+    resumed = bool(segment.sha256 or segment.state or segment.skip)
+    head = _SEGMENT.pack(
+        segment.length,
+        segment.input_start,
+        segment.input_length,
+        (_CHECKED if segment.crc32 is not None else 0) | (_RESUMED if resumed else 0),
+        segment.crc32 or 0,
     )
+    if resumed:
+        digest = segment.sha256
+        head += _RESUME.pack(digest, bool(digest), segment.state, segment.skip)
+    return head + segment.codec.encode()
 
 
 def unpack_segment(start: int, raw: bytes) -> Segment:
     """The segment in the bytes."""
-    length, input_start, input_length, checked, crc32 = _SEGMENT.unpack_from(raw)
+    length, input_start, input_length, flags, crc32 = _SEGMENT.unpack_from(raw)
+    digest, hashed_, state, skip, at = b"", False, 0, 0, _SEGMENT.size
+    if flags & _RESUMED:
+        digest, hashed_, state, skip = _RESUME.unpack_from(raw, at)
+        at += _RESUME.size
     return Segment(
         start=start,
         length=length,
         input_start=input_start,
         input_length=input_length,
-        codec=raw[_SEGMENT.size :].decode(),
-        crc32=crc32 if checked else None,
+        codec=raw[at:].decode(),
+        crc32=crc32 if flags & _CHECKED else None,
+        sha256=digest if hashed_ else b"",
+        state=state,
+        skip=skip,
     )

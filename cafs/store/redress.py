@@ -19,7 +19,7 @@ from cafs.store.environment import Batch, Environment, Table
 from cafs.store.tree_tables import TreeTables, draft_key
 
 _LOG: Final = logging.getLogger("cafs.store")
-_TREES: Final = frozenset({"entries", "names", "segments"})
+_TREES: Final = frozenset({"entries", "names", "segments", "windows"})
 _NUMBER: Final = 8
 """Bytes of a tree's number, with which the keys of those tables begin."""
 _LOSSES: Final = {

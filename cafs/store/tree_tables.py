@@ -2,7 +2,8 @@
 
 All keys begin with the tree's number, big-endian, so that a tree is a contiguous run of each table:
 ``entries`` (number -> entry), ``names`` (parent, name -> number), ``segments`` (stream, start ->
-segment), ``contents`` (stream, start -> digest). ``members`` has the digests of all trees, with the
+segment), ``windows`` (stream, start -> what a segment's codec must have before it), ``contents``
+(stream, start -> digest). ``members`` has the digests of all trees, with the
 tree's number behind, ``numbers`` the identity of a tree. ``trees`` has the record of each published
 tree by identity; ``drafts`` the numbers whose records belong to no published tree: being written,
 abandoned, replaced or deleted. ``counters`` has the number of the last tree.
@@ -46,6 +47,7 @@ class TreeTables:
         self.entries = index.table("entries")
         self.names = index.table("names")
         self.segments = index.table("segments")
+        self.windows = index.table("windows")
         self.trees = index.table("trees")
         self.numbers = index.table("numbers")
         self.members = index.table("members")
@@ -75,7 +77,7 @@ class TreeTables:
             limit: records that one step removes at most.
         """
         prefix = _TREE.pack(tree)
-        tables = (self.names, self.segments)
+        tables = (self.names, self.segments, self.windows)
         steps = [
             self._clearing_members(self.contents, prefix, bytes),
             self._clearing_members(self.entries, prefix, digest_in),

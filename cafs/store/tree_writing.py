@@ -66,7 +66,7 @@ class TreeWriter:
         self._weight = 0
         self._names: dict[int, dict[bytes, int | None]] = {}
         self._bindings = 0
-        self._segments: list[tuple[int, Segment]] = []
+        self._segments: list[tuple[int, Segment, bytes]] = []
         self._members: list[bytearray] = [bytearray() for _ in range(_BUCKETS)]
         self.count = 0
 
@@ -215,12 +215,16 @@ class TreeWriter:
         page = [(name, number) for name, number in bound.items() if number is not None]
         return sorted(page), following
 
-    def add_segment(self, stream: int, segment: Segment) -> None:
-        """Add a segment of one of the tree's streams. Empty ones need none, and are left out."""
+    def add_segment(self, stream: int, segment: Segment, window: bytes = b"") -> None:
+        """Add a segment of one of the tree's streams. Empty ones need none, and are left out.
+
+        ``window`` is what its codec must have before it, packed; empty where it needs nothing.
+        """
         if not segment.length:
             return
-        self._segments.append((stream, segment))
-        if len(self._segments) >= BATCH:
+        self._segments.append((stream, segment, window))
+        self._weight += len(window)
+        if len(self._segments) >= BATCH or self._weight >= WEIGHT:
             self.flush()
 
     def flush(self) -> None:
@@ -249,9 +253,11 @@ class TreeWriter:
                     batch.delete(tables.names, key)
                 else:
                     batch.put(tables.names, key, pack_number(bound))
-        for stream, segment in self._segments:
+        for stream, segment, window in self._segments:
             key = segment_key(tree, stream, segment.start)
             batch.put(tables.segments, key, pack_segment(segment))
+            if window:
+                batch.put(tables.windows, key, window)
 
     def _write_members(self) -> None:
         """Write where members are by their digests: sorted, so that few pages are touched."""

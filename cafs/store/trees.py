@@ -127,6 +127,10 @@ class Trees:
         segment = unpack_segment(segment_start(found[0]), found[1])
         return segment if offset < segment.start + segment.length else None
 
+    def window(self, tree: int, stream: int, start: int) -> bytes:
+        """What the codec of the segment at ``start`` must have before it, packed; else nothing."""
+        return self._index.get(self._tables.windows, segment_key(tree, stream, start)) or b""
+
     def segments(self, tree: int, stream: int, span: Span) -> list[Segment]:
         """The segments that share a byte with a span of a stream, ascending."""
         if not span.length:

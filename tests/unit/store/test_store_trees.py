@@ -13,6 +13,7 @@ from cafs.model.member import ROOT, Entry, Kind, Piece
 from cafs.model.record import Segment, TreeStream
 from cafs.model.span import Span
 from cafs.store.mounts import new_key
+from cafs.store.records import pack_segment, unpack_segment
 from cafs.store.store import Store, open_store
 from cafs.store.tree_writing import BATCH, TreeWriter
 
@@ -359,3 +360,25 @@ async def test_a_hundred_thousand_entries_are_written_and_listed(store: Store) -
         listed += [entry.name for _, entry in page]
         after = page[-1][0]
     assert listed == [b"%06d" % number for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        Segment(start=7, length=3, input_start=1, input_length=2, codec="deflate", crc32=0),
+        Segment(start=7, length=3, input_start=1, input_length=2, codec="store", sha256=bytes(32)),
+        Segment(start=7, length=3, input_start=1, input_length=2, codec="zstd", state=5, skip=9),
+    ],
+)
+def test_a_segment_is_read_as_it_was_written(segment: Segment) -> None:
+    assert unpack_segment(7, pack_segment(segment)) == segment
+
+
+async def test_what_a_codec_must_have_before_a_segment_goes_with_the_tree(store: Store) -> None:
+    with store.trees.writer(TREE) as writer:
+        rooted(writer).add_segment(0, segment(0, 5), b"before")
+        tree = writer.publish((), None).number
+    assert store.trees.window(tree, 0, 0) == b"before"
+    assert store.trees.window(tree, 0, 1) == b""
+    store.trees._tables.purge(tree, 100)
+    assert store.trees.window(tree, 0, 0) == b""
