@@ -17,6 +17,7 @@ Everything here blocks; it belongs in a thread.
 """
 
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -33,6 +34,11 @@ VERSION: Final = 2
 _SHARED: Final = 64
 """Bytes of the file ``users``, which hold the name of a namespace or nothing."""
 _FOLDERS: Final = ("blobs/sha256", "streams", "quarantine", "leases", "index")
+_OURS: Final = re.compile(
+    r"VERSION(\.new)?|users|ballast|index(\..*)?|recent-.*|blobs|streams|quarantine|leases"
+    r"|migrating(\.new)?|backups|rebuilding|lost\+found"
+)
+"""What a store that has no VERSION yet, or no more, may have; and what every new disk has."""
 _MODE: Final = 0o700
 _REMOTE: Final = frozenset({"nfs", "nfs4", "fuse", "cifs", "smb3", "9p", "afs", "ceph"})
 """File system types on which locks and memory maps do not join up between machines, or which are
@@ -86,7 +92,8 @@ class Layout:
 
         Raises:
             StorageError: it belongs to somebody else, lies on a file system where a store cannot
-                live, or cannot be made.
+                live, is something else than a store, or cannot be made.
+            OSError: the disk failed.
         """
         try:
             self.root.mkdir(mode=_MODE, parents=True, exist_ok=True)
@@ -101,8 +108,26 @@ class Layout:
                 hint="a store has one user; choose another directory",
             )
         check_type(self.root, file_system_type(self.root))
+        self._check_content()
         if stat.S_IMODE(info.st_mode) != _MODE:
             self.root.chmod(_MODE)
+
+    def _check_content(self) -> None:
+        """Refuse what is no store, before it is closed to others and filled with ours.
+
+        Raises:
+            StorageError: it is another directory with something in it, or of another version.
+            OSError: the disk failed.
+        """
+        if self.version() is not None:
+            return
+        names = (each.name for each in self.root.iterdir())
+        foreign = [name for name in names if not _OURS.fullmatch(name)]
+        if foreign:
+            raise StorageError(
+                f"{self.root}: no store, and not empty: {min(foreign)!r} lies there",
+                hint="choose an empty directory, or one that is still to be made",
+            )
 
     def fill(self) -> None:
         """Make what is missing inside; only while nobody else is using the store.

@@ -50,9 +50,54 @@ def readable(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def mode_of(path: Path) -> int:
+    """The permission bits of a directory."""
+    return path.stat().st_mode & 0o777
+
+
+def names_in(path: Path) -> list[str]:
+    """What lies in a directory."""
+    return sorted(each.name for each in path.iterdir())
+
+
 async def test_an_open_directory_is_closed(readable: Path) -> None:
     async with open_store(readable) as store:
         assert store.path.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".profile", "oci-layout"])
+async def test_a_directory_with_something_else_in_it_is_refused_and_left_alone(
+    readable: Path, name: str
+) -> None:
+    (readable / name).touch()
+    with pytest.raises(StorageError, match=f"no store, and not empty: '{name}'") as caught:
+        async with open_store(readable):
+            pass
+    assert "empty directory" in caught.value.hint
+    assert names_in(readable) == [name]
+    assert mode_of(readable) == 0o750
+
+
+async def test_what_is_of_another_version_is_left_as_open_as_it_is(readable: Path) -> None:
+    (readable / "VERSION").write_text("3.2.1\n")
+    with pytest.raises(StorageError, match="no layout version"):
+        async with open_store(readable):
+            pass
+    assert mode_of(readable) == 0o750
+
+
+async def test_the_top_of_a_new_disk_may_be_a_store(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    async with open_store(tmp_path) as store:
+        assert store.path == tmp_path
+
+
+async def test_a_store_that_has_lost_its_version_is_one(tmp_path: Path) -> None:
+    async with open_store(tmp_path):
+        pass
+    (tmp_path / "VERSION").unlink()
+    async with open_store(tmp_path) as store:
+        assert (store.path / "VERSION").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
