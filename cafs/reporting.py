@@ -68,12 +68,14 @@ class MirrorStatus(msgspec.Struct, frozen=True, kw_only=True):
 class RoomStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How full the store is, in bytes; its disk has ``store_free`` left.
 
-    ``blobs`` and ``streams`` add up to ``used``. ``quota`` is None where there is no bound.
+    ``blobs``, ``streams`` and ``quarantine`` (what was put aside, being wrong) add up to ``used``.
+    ``quota`` is None where there is no bound.
     """
 
     used: int
     blobs: int
     streams: int
+    quarantine: int = 0
     quota: int | None
     min_free: int
 
@@ -201,6 +203,7 @@ def status(
             used=usage.total,
             blobs=usage.blobs,
             streams=usage.streams,
+            quarantine=usage.quarantine,
             quota=usage.quota,
             min_free=usage.min_free,
         ),

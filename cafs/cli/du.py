@@ -91,7 +91,8 @@ def _print(found: "Measurement", usage: "RoomUsage", *, as_json: bool) -> None:
             }
             say(msgspec.json.encode(facts))
         facts = {"total": found.total, "listed": found.listed, "other": found.other}
-        say(msgspec.json.encode(facts | {"quota": usage.quota, "free": usage.free}))
+        facts |= {"quarantine": usage.quarantine, "quota": usage.quota, "free": usage.free}
+        say(msgspec.json.encode(facts))
         return
     rows = [("ref", "bytes", "shared", "unique")]
     rows += [
@@ -104,3 +105,5 @@ def _print(found: "Measurement", usage: "RoomUsage", *, as_json: bool) -> None:
         say("  ".join([f"{row[0]:{widths[0]}}", *padded]))
     bound = "" if usage.quota is None else f" of {size(usage.quota)}"
     say(f"in the store: {size(found.total)}{bound}; of no ref above: {size(found.other)}")
+    if usage.quarantine:
+        say(f"in quarantine, of that: {size(usage.quarantine)}; cafs gc removes it after a week")

@@ -247,7 +247,9 @@ def _show(seen: _Seen) -> None:
     room = found.room
     bound = "" if room.quota is None else f" of {size(room.quota)}"
     kept = f", of which {size(room.min_free)} are left to others" if room.min_free else ""
-    say(f"store {found.store} has {size(room.used)}{bound}; {size(found.store_free)} free{kept}")
+    aside = f", {size(room.quarantine)} of it in quarantine" if room.quarantine else ""
+    free = f"{size(found.store_free)} free{kept}"
+    say(f"store {found.store} has {size(room.used)}{bound}{aside}; {free}")
     if found.hit_rate is not None:
         requests = found.counters["fetch.requests"]
         say(

@@ -2,7 +2,9 @@
 
 A counter changes with what it counts or not at all, so it is right whenever anybody looks, whoever
 was killed. A record that a disk has damaged is no longer counted by who removes it: the difference
-is found, in one snapshot, by who counts everything again (``room``).
+is found, in one snapshot, by who counts everything again (``counting``). A counter that is damaged
+itself, or was never begun, stays unknown until then: one that began with the next change would say
+that there is next to nothing.
 """
 
 import struct
@@ -40,9 +42,10 @@ class Counter:
         return None if raw is None else int(_VALUE.unpack(raw)[0])
 
     def add(self, batch: Batch, count: int) -> None:
-        """Count more, or fewer where ``count`` is negative."""
-        if count:
-            self.put(batch, (self.get(batch) or 0) + count)
+        """Count more, or fewer where ``count`` is negative; nothing while it is unknown."""
+        known = self.get(batch) if count else None
+        if known is not None:
+            self.put(batch, known + count)
 
     def put(self, batch: Batch, count: int) -> None:
         """Say how many there are."""

@@ -60,9 +60,9 @@ class Presence:
         """All spans that there are."""
         return spans.by_prefix(snapshot, self._spans, _OWNER)
 
-    def uncounted(self, snapshot: Snapshot) -> int:
-        """By how much the counter is short of the bytes of all spans; looks at each."""
-        return spans.total(snapshot, self._spans) - (self.counter.get(snapshot) or 0)
+    def total(self, snapshot: Snapshot) -> int:
+        """The bytes of all spans, as the counter should say; looks at each."""
+        return spans.total(snapshot, self._spans)
 
     def shared(self, snapshot: Snapshot, other: "Presence", theirs: Snapshot) -> int:
         """How many bytes of all spans another environment has too."""

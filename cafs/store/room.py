@@ -1,10 +1,14 @@
 """Room: how much the store has, how much it may have, and whether that is too much.
 
 What counts is content: blobs by the disk blocks that they fill, streams by the bytes that are
-present. Records come on top, some hundred bytes an item and 12 for each 64 KiB.
+present, and what is in quarantine. Records come on top, some hundred bytes an item and 12 for each
+64 KiB.
 """
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -14,10 +18,14 @@ from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.item import Item
 from cafs.store.blob_records import BlobRecords
 from cafs.store.counters import charge
+from cafs.store.counting import Count
 from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.files import storage_error
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
+from cafs.store.locking import flock
 from cafs.store.presence import Presence
+from cafs.store.quarantine import Quarantine
 from cafs.store.uses import UseTable
 
 LOW: Final = 0.9
@@ -32,7 +40,7 @@ class RoomUsage:
     """How full a store is, in bytes.
 
     ``quota`` is None where there is no bound. ``free`` is what its disk has left, of which
-    ``min_free`` is to be left to others.
+    ``min_free`` is to be left to others. ``quarantine`` is what was put aside because it was wrong.
     """
 
     blobs: int
@@ -40,11 +48,12 @@ class RoomUsage:
     quota: int | None
     free: int
     min_free: int
+    quarantine: int = 0
 
     @property
     def total(self) -> int:
         """All of its content."""
-        return self.blobs + self.streams
+        return self.blobs + self.streams + self.quarantine
 
     @property
     def excess(self) -> int:
@@ -99,6 +108,12 @@ class Room:
         self._uses = UseTable(index)
         self._durable_spans = Presence(index)
         self._fresh_spans = Presence(recent)
+        blobs, durable, fresh = records.counter, self._durable_spans, self._fresh_spans
+        self._counts = (
+            Count(index, [(blobs, self._charged), (durable.counter, durable.total)]),
+            Count(recent, [(fresh.counter, fresh.total)]),
+        )
+        self._quarantine = Quarantine(layout.quarantine)
         self.bounds = bounds
 
     def usage(self) -> RoomUsage:
@@ -116,10 +131,15 @@ class Room:
             return self._usage(index, streams)
 
     def crowded(self) -> bool:
-        """Whether there may be too much: never wrongly denied, and quicker than ``usage``."""
+        """Whether there may be too much: never wrongly denied, and quicker than ``usage``.
+
+        Of a store of which nobody knows how much it has it is said too.
+        """
         if self.bounds == UNBOUNDED:
             return False
         with self._recent.read() as recent, self._index.read() as index:
+            if not self._known(recent, index):
+                return True
             return self._usage(index, self._streams(recent, index)).excess > 0
 
     def _streams(self, recent: Snapshot, index: Snapshot) -> int:
@@ -133,45 +153,75 @@ class Room:
             quota=self.bounds.quota,
             free=self._layout.free_bytes(),
             min_free=self.bounds.min_free,
+            quarantine=self._quarantine.total(),
         )
 
     def counted(self) -> bool:
-        """Whether anybody has counted what is in this store."""
-        with self._index.read() as index:
-            return self._records.counter.get(index) is not None
+        """Whether what is counted can be believed.
 
-    def recount(self) -> int:
-        """Count everything, and correct the counters; by how much they were wrong. Blocks, long.
+        It cannot be while nobody has counted what is in this store, or since this boot, and when a
+        disk has damaged what was counted.
+        """
+        with self._recent.read() as recent, self._index.read() as index:
+            return self._known(recent, index)
 
-        Others may go on meanwhile: what a counter lacks is the same before and after their changes,
-        so it is enough to learn it from one snapshot. Items without a use get one.
+    def _known(self, recent: Snapshot, index: Snapshot) -> bool:
+        lasting, fleeting = self._counts
+        return lasting.known(index) and fleeting.known(recent)
+
+    def reckon(self) -> RoomUsage:
+        """``usage``, once what is not known has been counted. Blocks; then as ``recount`` does.
 
         Raises:
             StorageError: the records cannot be read or changed.
         """
-        with self._index.read() as index:
-            counted = self._records.counter.get(index)
-            blobs = sum(map(charge, self._records.sizes(index))) - (counted or 0)
-            durable = self._durable_spans.uncounted(index)
-        with self._recent.read() as recent:
-            fresh = self._fresh_spans.uncounted(recent)
+        if not self.counted():
+            with self._alone():
+                self._recount(every=False)
+        return self.usage()
 
-        def correct(batch: Batch) -> None:
-            self._records.counter.add(batch, blobs)
-            self._durable_spans.counter.add(batch, durable)
-            if self._records.counter.get(batch) is None:
-                self._records.counter.put(batch, 0)
+    def recount(self) -> int:
+        """Count everything, and correct the counters; by how much they were wrong. Blocks, long.
 
-        if blobs or durable or counted is None:
-            self._index.apply(correct, urgent=True)
-        if fresh:
-            change = partial(self._fresh_spans.counter.add, count=fresh)
-            self._recent.apply(change, urgent=True)
-        self._enlist()
-        wrong = abs(blobs) + abs(durable) + abs(fresh)
+        Others may go on meanwhile; one counts at a time. Items without a use get one.
+
+        Raises:
+            StorageError: the records cannot be read or changed.
+        """
+        with self._alone():
+            return self._recount(every=True)
+
+    def _recount(self, *, every: bool) -> int:
+        lasting, fleeting = self._counts
+        with self._recent.read() as recent, self._index.read() as index:
+            known = lasting.known(index), fleeting.known(recent)
+        wrong = 0
+        if every or not known[0]:
+            wrong += lasting.run()
+            self._enlist()
+        if every or not known[1]:
+            wrong += fleeting.run()
         if wrong:
             _LOG.info("store.room.recounted bytes=%d", wrong)
         return wrong
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only one who counts: two would correct the same mistake twice."""
+        try:
+            # A directory that is there: a full disk has no room for a file.
+            descriptor = os.open(self._layout.leases, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise storage_error(error, f"{self._layout.leases}: cannot be opened") from error
+        try:
+            flock(descriptor, exclusive=True, wait=True)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _charged(self, index: Snapshot) -> int:
+        """The bytes that all blobs take, looked at one by one."""
+        return sum(map(charge, self._records.sizes(index)))
 
     def _enlist(self) -> None:
         """Give a use to what has none."""

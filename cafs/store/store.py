@@ -147,7 +147,9 @@ class Store:
         self.measurer = Measurer(parts)
         self.dropper = Dropper(parts, self.measurer)
         self.housekeeping = Housekeeping(parts)
-        self.verifier = Verifier(layout, index, recent, shelf=shelf, records=records)
+        self.verifier = Verifier(
+            layout, index, recent, shelf=shelf, records=records, room=self.room
+        )
 
     def _has(self, digest: Digest) -> bool:
         return self.blobs.stat(digest) is not None
@@ -183,8 +185,7 @@ class Store:
             StorageError: the disk, or the records, failed.
         """
         self.remover.finish()
-        if not self.room.counted():
-            self.room.recount()
+        self.room.reckon()
 
     def close(self) -> None:
         """Let go of what is held in the name of this process."""

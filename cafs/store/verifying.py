@@ -27,6 +27,7 @@ from cafs.store.layout import Layout
 from cafs.store.leafing import Leafer
 from cafs.store.recovery import named, restore_blob
 from cafs.store.redress import redress
+from cafs.store.room import Room
 from cafs.store.shelf import Shelf
 from cafs.store.stream_checking import StreamChecker
 
@@ -85,6 +86,8 @@ class _Job:
     lock: threading.Lock = field(default_factory=threading.Lock)
     made: set[Item] = field(default_factory=set)
     """Streams that damaged blobs have become: they are right but for what is known."""
+    wrong: int = 0
+    """How many items were not as they should be."""
 
     def next(self) -> Item | None:
         with self.lock:
@@ -111,16 +114,20 @@ class Verifier:
         *,
         shelf: Shelf,
         records: BlobRecords,
+        room: Room,
     ) -> None:
         self._layout = layout
         self._environments = {index.path: index, recent.path: recent}
         self._shelf = shelf
         self._records = records
+        self._room = room
         self._blobs = BlobChecker(layout, shelf, records)
         self._streams = StreamChecker(index, recent, shelf, records)
 
     async def redress(self, path: Path, broken: Iterable[BrokenRecord]) -> list[str]:
         """Remove the broken records that ``walking`` has found in an environment.
+
+        What they stood for was counted, and so was what is made again: all is counted anew.
 
         Returns:
             What was lost by each, for people.
@@ -133,20 +140,26 @@ class Verifier:
         environment = self._environments.get(path)
         if environment is None:
             return []
-        return await trio.to_thread.run_sync(redress, environment, tuple(broken))
+        told = await trio.to_thread.run_sync(redress, environment, tuple(broken))
+        if told:
+            await trio.to_thread.run_sync(self._room.recount)
+        return told
 
     async def adopt(self) -> tuple[int, int]:
         """Make blobs of the files among them that no record names, where they are what they say.
 
         Returns:
-            How many have become blobs again, and how many were put aside.
+            How many have become blobs again, and how many were put aside. All is counted anew then.
 
         Raises:
             StorageError: the disk failed.
 
         Cancellation: between two files; the rest is fetched again when it is needed.
         """
-        return await trio.to_thread.run_sync(self._adopt)
+        adopted = await trio.to_thread.run_sync(self._adopt)
+        if any(adopted):
+            await trio.to_thread.run_sync(self._room.recount)
+        return adopted
 
     def _adopt(self) -> tuple[int, int]:
         adopted = aside = 0
@@ -175,7 +188,7 @@ class Verifier:
         report: Callable[[Progress], None],
         prefer: Prefer = lambda _digest, _streams: None,
     ) -> Progress:
-        """Check items, and take out what is wrong.
+        """Check items, and take out what is wrong; after that, all is counted anew.
 
         Args:
             scope: which.
@@ -200,6 +213,8 @@ class Verifier:
                 for _ in range(_THREADS):
                     nursery.start_soon(partial(trio.to_thread.run_sync, self._work, job, found))
             around.cancel_scope.cancel()
+        if job.wrong or not await trio.to_thread.run_sync(self._room.counted):
+            await trio.to_thread.run_sync(self._room.recount)
         report(progress)
         return progress
 
@@ -236,6 +251,7 @@ class Verifier:
                 each = self._check(item, look)
                 with job.lock:
                     job.progress.items += 1
+                    job.wrong += each is not None
                     if each is not None and each.key is not None:
                         job.made.add(Item.stream(each.key))
                 if each is not None:

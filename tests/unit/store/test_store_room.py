@@ -11,8 +11,8 @@ import pytest
 from cafs.model.bounds import Bounds
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
-from cafs.store.counters import BLOCK, charge
-from cafs.store.environment import Batch
+from cafs.store.counters import BLOCK, Counter, charge
+from cafs.store.environment import Batch, Environment
 from cafs.store.presence import Presence
 from cafs.store.room import RoomUsage
 from cafs.store.store import Store, open_store
@@ -169,3 +169,78 @@ async def test_what_the_disk_has_is_what_is_counted(store: Store) -> None:
         await blob(store, os.urandom(1000 * number + 1))
     files = [path.stat() for path in store.path.glob("blobs/sha256/*/*")]
     assert sum(file.st_blocks * 512 for file in files) == store.room.usage().blobs
+
+
+async def test_what_is_in_quarantine_counts_against_the_quota(store: Store) -> None:
+    aside = store.path / "quarantine"
+    (aside / "a").write_bytes(bytes(BLOCK + 1))
+    (aside / "a.json").write_bytes(b"{}")
+    (aside / "index-1").mkdir()
+    (aside / "index-1" / "data.mdb").write_bytes(bytes(10 * BLOCK))
+    usage = store.room.usage()
+    assert (usage.quarantine, usage.total) == (13 * BLOCK, 13 * BLOCK)
+    for path in (aside, aside / "index-1"):
+        os.utime(path, (1, 1))  # changed long ago: from now on it is only looked at when it changes
+    assert store.room.usage().quarantine == 13 * BLOCK
+    assert store.room.usage().quarantine == 13 * BLOCK
+    (aside / "a").unlink()
+    assert store.room.usage().quarantine == 11 * BLOCK
+    store.room.bounds = Bounds(quota=5 * BLOCK)
+    assert store.room.crowded()
+
+
+@pytest.mark.parametrize("name", ["blobs", "lasting spans", "fresh spans"])
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.expects_log("store.record.broken")
+async def test_a_counter_that_is_damaged_begins_at_no_number_and_is_counted_anew(
+    store: Store, name: str, lost: bool
+) -> None:
+    await work(store, seed=8)
+    room = store.room
+    environment, counter = {
+        "blobs": (room._index, room._records.counter),
+        "lasting spans": (room._index, room._durable_spans.counter),
+        "fresh spans": (room._recent, room._fresh_spans.counter),
+    }[name]
+    spoil(environment, counter, lost=lost)
+    assert not room.counted()
+    await blob(store, b"more")
+    stream = await store.streams.open(StreamKey("ee" * 32), SIZE)
+    await stream.write(0, b"more")
+    await store.checkpoint()
+    assert not room.counted()
+    room.bounds = Bounds(quota=1 << 40)
+    assert room.crowded()
+    room.reckon()
+    assert room.counted()
+    assert not room.crowded()
+    await stream.discard()
+    assert counted(store) == really(store)
+    assert room.recount() == 0
+
+
+def spoil(environment: Environment, counter: Counter, *, lost: bool) -> None:
+    """Remove a counter, or change what it says as a disk would."""
+
+    def change(batch: Batch) -> None:
+        batch.delete(counter._table, counter._key)
+        if not lost:
+            handle = counter._table.handle
+            batch._transaction.put(counter._key, b"wrong sum of it", db=handle)
+
+    environment.apply(change)
+
+
+async def test_who_is_killed_while_he_counts_leaves_it_to_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await work(store, seed=9)
+    room = store.room
+    spoil(room._index, room._records.counter, lost=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("cafs.store.spans.total", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            room.reckon()
+    assert not room.counted()
+    room.reckon()
+    assert counted(store) == really(store)

@@ -13,14 +13,18 @@ from cafs.model.digest import EMPTY, Digest
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
+from cafs.store.btree import BrokenRecord
 from cafs.store.checking import Found
+from cafs.store.counters import charge
 from cafs.store.leafing import CHUNK, Leafer
 from cafs.store.presence import blob_owner
 from cafs.store.store import Store, open_store
 from cafs.store.sums import GROUP, PIECE, pieces_of
 from cafs.store.verifying import Progress, Scope
 
-pytestmark = pytest.mark.expects_log("store.(stream|blob).(damaged|quarantined|missing)")
+pytestmark = pytest.mark.expects_log(
+    "store.(stream|blob).(damaged|quarantined|missing)|store.record.(broken|removed)"
+)
 
 KEY = StreamKey("ab" * 32)
 OTHER = StreamKey("cd" * 32)
@@ -362,3 +366,32 @@ async def test_others_may_remove_what_is_being_checked(tmp_path: Path) -> None:
                 again = await store.streams.open(key, 100_000)
                 await again.write(0, os.urandom(100_000))
         assert found == []
+
+
+async def test_records_that_were_broken_are_counted_no_more_once_they_are_redressed(
+    store: Store,
+) -> None:
+    """A blob whose record is gone would count for ever, and twice when it comes again."""
+    data = os.urandom(SIZE)
+    digest = await blob(store, data)
+    index = store.room._index
+    table = index.table("blobs")
+    index.apply(lambda batch: batch._transaction.put(digest.raw, b"broken", db=table.handle))
+    broken = BrokenRecord("blobs", b"", digest.raw, None)
+    assert len(await store.verifier.redress(index.path, [broken])) == 1
+    assert store.room.usage().blobs == 0
+    assert await store.verifier.adopt() == (1, 0)
+    assert store.room.usage().blobs == charge(SIZE)
+    assert store.room.recount() == 0
+
+
+async def test_a_verification_that_finds_something_counts_all_anew(store: Store) -> None:
+    digest = await blob(store, os.urandom(SIZE))
+    room = store.room
+    room._index.apply(lambda batch: room._records.counter.add(batch, 12_345))
+    await verified(store)
+    assert room.usage().blobs == charge(SIZE) + 12_345  # nothing was wrong that could be found
+    flip(blob_path(store, digest), 5, 5)
+    await verified(store)
+    assert room.usage().blobs == 0
+    assert room.recount() == 0
