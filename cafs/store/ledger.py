@@ -248,7 +248,7 @@ class Ledger:
         """Move spans whose bytes are on the disk from ``recent`` to the index.
 
         Those of a stream of which something was taken out meanwhile stay where they are, for the
-        next time.
+        next time: what has been written there since is not what is on the disk.
         """
         with self._recent.read() as recent:
             known = {
@@ -274,6 +274,9 @@ class Ledger:
 
         def out_of_recent(batch: Batch) -> None:
             for key, record in moved:
+                now = self.record(key)
+                if now is None or not _same_bytes(now, record):
+                    continue
                 for span in synced[key, record]:
                     self._fresh.hand_on(batch, owner_of(key, record), span)
 

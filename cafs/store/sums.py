@@ -110,13 +110,17 @@ def recorded(snapshot: Snapshot, table: Table, owner: bytes) -> Iterator[Piece]:
 
 
 def add(batch: Batch, table: Table, owner: bytes, pieces: Iterable[Piece]) -> None:
-    """Record pieces; what was recorded of the same bytes is replaced, unless it says more."""
+    """Record pieces; what was recorded of the same bytes is replaced, unless it says more.
+
+    Two that overlap both stay: what is written while others are checkpointed joins some that have
+    been handed on already, and those may have been joined with others before.
+    """
     for place, group in groupby(pieces, key=lambda piece: piece.start - piece.start % GROUP):
         key = owner + _PLACE.pack(place)
         raw = batch.get(table, key)
         old = [] if raw is None else list(_unpacked(key, raw))
         new = [one for one in group if not any(_within(one, each) for each in old)]
-        kept = [each for each in old if not any(_share(each, one) for one in new)] if old else []
+        kept = [each for each in old if not any(_inside(each, one.span) for one in new)]
         batch.put(table, key, _packed(place, _joined(sorted(kept + new))))
 
 
@@ -145,18 +149,17 @@ def clear(batch: Batch, table: Table, owner: bytes) -> None:
 
 def _goes(piece: Piece, span: Span, *, inside: bool) -> bool:
     if inside:
-        return span.start <= piece.start and piece.stop <= span.stop
+        return _inside(piece, span)
     return piece.start < span.stop and span.start < piece.stop
 
 
 def _within(one: Piece, other: Piece) -> bool:
     """Whether it is a part of another, which was joined from it."""
-    longer = other.length > one.length
-    return longer and other.start <= one.start and one.stop <= other.stop
+    return other.length > one.length and _inside(one, other.span)
 
 
-def _share(one: Piece, other: Piece) -> bool:
-    return one.start < other.stop and other.start < one.stop
+def _inside(piece: Piece, span: Span) -> bool:
+    return span.start <= piece.start and piece.stop <= span.stop
 
 
 def _joined(pieces: Iterable[Piece]) -> list[Piece]:

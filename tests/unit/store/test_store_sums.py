@@ -3,6 +3,9 @@
 import itertools
 import os
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from cafs.errors import NotFoundError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
+from cafs.store.environment import Batch, Environment
 from cafs.store.store import Store, open_store
 from cafs.store.streams import Stream
 from cafs.store.sums import GROUP, PIECE, Piece, around, damaged, pieces_of
@@ -108,6 +112,66 @@ async def test_a_flipped_bit_of_a_stream_is_absent_and_the_rest_stays(
     assert stream.present() == SpanSet([Span(0, 2 * PIECE), Span(3 * PIECE, SIZE)])
     await stream.write(2 * PIECE, data[2 * PIECE : 3 * PIECE])
     assert await stream.read(0, SIZE) == data
+
+
+@contextmanager
+def before(patch: pytest.MonkeyPatch, name: str, work: Callable[[], object]) -> Iterator[None]:
+    """Do something else before the next change of an environment."""
+    apply, todo = Environment.apply, [work]
+
+    def patched(
+        environment: Environment, change: Callable[[Batch], object], *, urgent: bool = False
+    ) -> object:
+        if environment.path.name.startswith(name) and todo:
+            todo.pop()()
+        return apply(environment, change, urgent=urgent)
+
+    with patch.context() as inner:
+        inner.setattr(Environment, "apply", patched)
+        yield
+    assert not todo
+
+
+async def test_what_is_written_beside_a_checkpoint_takes_no_sum_from_its_neighbours(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(4096)
+    stream = await store.streams.open(KEY, 4096)
+    await stream.write(0, data[:1000])
+    await store.checkpoint()
+    await stream.write(1000, data[1000:2000])
+    with before(monkeypatch, "index", partial(stream.write_sync, 2000, data[2000:])):
+        await store.checkpoint()
+    await store.checkpoint()
+    assert await stream.read(0, 4096) == data
+    assert stream.present() == SpanSet([Span(0, 4096)])
+    flip(file_of(store), 10)
+    assert await stream.read(0, 10) is None
+
+
+async def test_what_is_written_again_beside_a_checkpoint_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch, frozen: Callable[[Store], Path]
+) -> None:
+    data = os.urandom(SIZE)
+    stream = await filled(store, data)
+
+    def again() -> None:
+        assert store.remover.cut(KEY, [Span(0, PIECE)]) == PIECE
+        stream.write_sync(0, data[:PIECE])
+
+    with before(monkeypatch, "recent", again):
+        await store.checkpoint()
+    assert await stream.read(0, SIZE) == data
+    async with open_store(frozen(store), boot_id="second") as after:
+        found = after.streams.find(KEY)
+        assert found is not None
+        assert found.present() == SpanSet([Span(PIECE, SIZE)])
+    await store.checkpoint()
+    async with open_store(frozen(store), boot_id="third") as after:
+        found = after.streams.find(KEY)
+        assert found is not None
+        assert found.present() == SpanSet([Span(0, SIZE)])
+    assert store.room.recount() == 0
 
 
 async def test_a_flipped_bit_of_a_blob_makes_it_the_stream_that_it_was(store: Store) -> None:
