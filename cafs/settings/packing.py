@@ -22,7 +22,8 @@ from cafs.model.mapping import MapRule
 from cafs.model.pacing import USUAL, Pacing
 from cafs.model.plugging import PluginSpec
 from cafs.model.ref import ArchiveRef, BlobRef, Ref, parse_ref
-from cafs.model.spec import Platform, Pull, RefSpec
+from cafs.model.resolved import Resolved
+from cafs.model.spec import Platform, Pull, RefSpec, Verify
 from cafs.settings.values import USUAL_RETRIES, OnError, RetrySettings, Settings
 
 _PATHS: Final = ("project_file", "mount_point", "store", "ca_bundle")
@@ -43,6 +44,8 @@ class _Spec(msgspec.Struct, frozen=True, kw_only=True):
     platform: Platform | None
     deadline_s: float | None
     pull: Pull
+    verify: Verify = "block"
+    locked: Resolved | None = None
 
 
 class _Login(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from cafs.model.mapping import MapRule
 from cafs.model.pacing import Pacing
 from cafs.model.plugging import PluginSpec
 from cafs.model.ref import parse_ref
+from cafs.model.resolved import Contents, Part, Resolved, Shape
 from cafs.model.spec import Platform, RefSpec
 from cafs.settings.packing import pack, unpack
 from cafs.settings.values import RetrySettings, Settings
@@ -36,6 +37,22 @@ PLAIN = Settings(
     offline=False,
     ca_bundle=None,
 )
+LOCKED = Resolved(
+    ref="cimd:archive:v=0:x",
+    shape=Shape.TREE,
+    digest=digest_of(b"x"),
+    parts=(
+        Part(
+            media_type="application/gzip",
+            size=1,
+            digest=digest_of(b"x"),
+            urls=("https://a.example/x",),
+            index=digest_of(b"index"),
+            contents=Contents(kind="estargz", digest=digest_of(b"toc"), start=1, length=2, size=3),
+        ),
+    ),
+    resolved_ns=0,
+)
 FULL = Settings(
     project_file=Path("/home/ü/cafs.toml"),
     mount_point=Path("/mnt/\udcff"),
@@ -52,6 +69,8 @@ FULL = Settings(
             platform=Platform("linux", "arm", "v7"),
             deadline_s=None,
             pull="never",
+            verify="provisional",
+            locked=LOCKED,
         ),
     ),
     deadline_s=0.25,
