@@ -83,7 +83,7 @@ class Housekeeping:
         What cannot be removed is told of, and keeps nothing else from being removed (B-24).
 
         Returns:
-            Bytes of items that a dry run has told of; else 0.
+            Bytes, of those that count against the quota, that a dry run has told of; else 0.
 
         Raises:
             StorageError: the store cannot be read.
@@ -98,7 +98,7 @@ class Housekeeping:
             while found := await self._in_thread(partial(_some, step)):
                 if terms.dry:
                     outcomes = [Outcome(each, removed=False) for each in found]
-                    told += sum(each.size for each in found if isinstance(each.handle, Item))
+                    told += sum(each.size for each in found if _counts(each))
                 else:
                     outcomes = await self._remove(found, collector, terms)
                 await self._in_thread(partial(tell, outcomes))
@@ -230,6 +230,11 @@ class Housekeeping:
             return await trio.to_thread.run_sync(work, limiter=self._limiter)
         except OSError as error:
             raise storage_error(error, f"{self._parts.layout.root}: looking after it") from error
+
+
+def _counts(finding: Finding) -> bool:
+    """Whether the bytes of a finding count against the quota."""
+    return isinstance(finding.handle, Item) or finding.kind is Kind.QUARANTINE
 
 
 def _some(step: Iterator[Finding]) -> list[Finding]:
