@@ -20,6 +20,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.files import storage_error
 from cafs.store.layout import Layout
 from cafs.store.presence import Presence, owner_of
 from cafs.store.records import StreamRecord, unpack_stream
@@ -138,11 +139,16 @@ class Ledger:
 
         A blob is on record itself and has exactly its size, a stream at least that; ``stop`` is
         what it has at least while its size is unknown.
+
+        Raises:
+            StorageError: that cannot be found out.
         """
         try:
             actual = self.path(key, record).stat().st_size
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise storage_error(error, f"looking at stream {key}") from error
         if record.digest is not None:
             known = self._index.get(self._blobs, record.digest.raw) is not None
             return known and actual == record.size

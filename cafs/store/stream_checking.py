@@ -47,6 +47,11 @@ class StreamChecker:
             OSError: the disk failed.
             StorageError: the records cannot be read or written.
         """
+        # Held, so that nobody takes anything of it meanwhile to make room.
+        with self._shelf.holds.hold_here(Item.stream(key)):
+            return self._check(key, look)
+
+    def _check(self, key: StreamKey, look: Look) -> Found | None:
         ledger = self._shelf.ledger
         record = ledger.record(key)
         if record is None:

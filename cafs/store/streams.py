@@ -112,7 +112,11 @@ class Stream:
             else:
                 shelf.uses.touch(item)
                 return data[wanted.start - wider.start :][: wanted.length]
-            await trio.to_thread.run_sync(change, limiter=shelf.limiter)
+            try:
+                await trio.to_thread.run_sync(change, limiter=shelf.limiter)
+            except OSError as error:
+                what = f"stream {self.key}: damaged, and cannot be put aside"
+                raise storage_error(error, what) from error
         await trio.lowlevel.checkpoint_if_cancelled()
         return None
 
@@ -234,6 +238,36 @@ class Stream:
         finally:
             os.close(descriptor)
 
+    async def reject(self, span: Span) -> bool:
+        """Take away what was found to be wrong; False of a blob, which was checked as a whole.
+
+        Raises:
+            StorageError: the disk failed.
+
+        Cancellation: all or nothing; once begun it is carried through.
+        """
+        return await trio.to_thread.run_sync(self._reject, span, limiter=self._shelf.limiter)
+
+    def _reject(self, span: Span) -> bool:
+        ledger = self._shelf.ledger
+        while (record := ledger.record(self.key)) is not None:
+            if record.digest is not None:
+                return False
+            try:
+                descriptor = os.open(self._path(record)[0], os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                self._void(record)
+                return True
+            except OSError as error:
+                raise storage_error(error, f"opening stream {self.key}") from error
+            try:
+                locking.hold_gate(descriptor)
+                if ledger.take_out(self.key, record, [span]):
+                    return True
+            finally:
+                os.close(descriptor)
+        return True
+
     def _is_damaged(self, descriptor: int, record: StreamRecord, span: Span) -> bool:
         """Whether a span is there, and is not what it was, or nothing says that. Holds the gate."""
         now, pieces = self._shelf.ledger.holding(self.key, span) or (None, [])
@@ -253,6 +287,7 @@ class Stream:
 
         Raises:
             SizeMismatchError: another size is known, or bytes beyond this one are present.
+            StorageError: the disk failed.
 
         Cancellation: all or nothing.
         """
@@ -260,17 +295,23 @@ class Stream:
 
     def set_size_sync(self, size: int) -> None:
         """``set_size`` for code that runs in a worker thread."""
+        try:
+            while not self._sized(size):
+                pass
+        except OSError as error:
+            raise storage_error(error, f"sizing stream {self.key}") from error
+        self._size = size
+
+    def _sized(self, size: int) -> bool:
+        """Whether the stream has that size now; False when its record changed meanwhile."""
         ledger = self._shelf.ledger
-        while True:
-            record = ledger.record(self.key) or ledger.create(self.key, size)
-            known = record.size
-            if known is None:
-                known = max(size, *ledger.present(self.key).bounds, 0)
-            if known != size:
-                raise SizeMismatchError(f"stream {self.key}", expected=known, actual=size)
-            if record.size == size or self._resize(record, size):
-                self._size = size
-                return
+        record = ledger.record(self.key) or ledger.create(self.key, size)
+        known = record.size
+        if known is None:
+            known = max(size, *ledger.present(self.key).bounds, 0)
+        if known != size:
+            raise SizeMismatchError(f"stream {self.key}", expected=known, actual=size)
+        return record.size == size or self._resize(record, size)
 
     def _resize(self, record: StreamRecord, size: int) -> bool:
         ledger = self._shelf.ledger
@@ -279,8 +320,6 @@ class Stream:
         except FileNotFoundError:
             self._void(record)
             return False
-        except OSError as error:
-            raise storage_error(error, f"sizing stream {self.key}") from error
         sized = replace(record, size=size)
         return ledger.update(self.key, record, sized)
 
@@ -309,17 +348,26 @@ class Stream:
             locking.hold_gate(descriptor)  # nobody writes now, and who comes next sees the record
             alone = self._shelf.filled_alone(record)
             return alone and ledger.update(self.key, record, replace(record, source=source))
+        except OSError as error:
+            raise storage_error(error, f"locking stream {self.key}") from error
         finally:
             os.close(descriptor)
 
     async def discard(self) -> None:
         """Forget all spans and remove the file. A blob that it has become stays.
 
+        Raises:
+            StorageError: the disk failed.
+
         Cancellation: all or nothing; once begun it is carried through.
         """
         record = self._shelf.ledger.record(self.key)
-        if record is not None:
+        if record is None:
+            return
+        try:
             await trio.to_thread.run_sync(self._void, record, limiter=self._shelf.limiter)
+        except OSError as error:
+            raise storage_error(error, f"discarding stream {self.key}") from error
 
     def try_lock(self, span: Span) -> SpanLock | None:
         """Lock a span against everybody else who locks, here and in other processes.

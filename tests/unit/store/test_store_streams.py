@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -405,3 +406,40 @@ async def test_a_read_racing_with_removal_never_sees_a_hole(store: Store) -> Non
             seen.add(await stream.read(1024, 2048))
             await trio.lowlevel.checkpoint()
     assert seen <= {None, data[:2048]}
+
+
+@pytest.mark.expects_log("store.(stream|blob).damaged")
+async def test_what_is_damaged_and_cannot_be_put_aside_is_a_storage_error(store: Store) -> None:
+    stream = await store.streams.open(KEY, 9)
+    await stream.write(0, b"abcdefghi")
+    digest = (await store.blobs.admit(KEY, media_type="", name="x")).digest
+    path = store.path / "blobs" / "sha256" / digest.hex[:2] / digest.hex
+    path.chmod(0o600)
+    path.write_bytes(b"abcdefghI")
+    shutil.rmtree(store.path / "streams")
+    (store.path / "streams").write_bytes(b"")
+    with pytest.raises(StorageError, match=f"{KEY}: damaged, and cannot be put aside: Not a dir"):
+        await stream.read(0, 9)
+    with pytest.raises(StorageError, match="Not a directory"):
+        await store.streams.open(OTHER, 9)
+    (store.path / "streams").unlink()
+    (store.path / "streams").mkdir()
+    assert await stream.read(0, 9) is None
+
+
+async def test_whatever_a_disk_refuses_is_a_storage_error(store: Store) -> None:
+    stream = await store.streams.open(KEY, None)
+    await stream.write(0, b"abc")
+    folder = stream_file(store).parent
+    away = folder.rename(store.path / "away")
+    folder.write_bytes(b"")
+    with pytest.raises(StorageError, match=r"looking at stream .*: Not a directory"):
+        stream.present()
+    with pytest.raises(StorageError, match="Not a directory"):
+        await stream.set_size(3)
+    with pytest.raises(StorageError, match=r"discarding stream .*: Not a directory"):
+        await stream.discard()
+    with pytest.raises(StorageError, match=r"sizing stream .*: Not a directory|File exists"):
+        await stream.set_size(3)
+    folder.unlink()
+    away.rename(folder)

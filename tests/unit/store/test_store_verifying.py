@@ -14,7 +14,7 @@ from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store.btree import BrokenRecord
-from cafs.store.checking import Found
+from cafs.store.checking import Found, Look
 from cafs.store.counters import charge
 from cafs.store.leafing import CHUNK, Leafer
 from cafs.store.presence import blob_owner
@@ -395,3 +395,19 @@ async def test_a_verification_that_finds_something_counts_all_anew(store: Store)
     await verified(store)
     assert room.usage().blobs == 0
     assert room.recount() == 0
+
+
+async def test_what_is_being_checked_is_not_let_go_of(store: Store) -> None:
+    stream = await store.streams.open(KEY, SIZE)
+    await stream.write(0, os.urandom(SIZE))
+    freed: list[int] = []
+
+    def seen(_: int) -> None:
+        freed.append(store.remover.cut(KEY, [Span(0, PIECE)]))
+        freed.append(store.remover.remove([Item.stream(KEY)]))
+
+    with Leafer() as leafer:
+        look = Look(leafer, seen, None, lambda _digest, _streams: None)
+        assert store.verifier._streams.check(KEY, look) is None
+    assert set(freed) == {0}
+    assert store.remover.remove([Item.stream(KEY)]) == SIZE
