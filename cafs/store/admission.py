@@ -140,7 +140,8 @@ class Admission:
             self._quarantine(key, record, path, claim, error)
             raise
         # Who removes such a blob at this moment would remove the file that gets its name.
-        with self._shelf.holds.hold_here(Item.blob(digest)):
+        holds = self._shelf.holds
+        with holds.hold_here(Item.blob(digest)), holds.naming([digest]):
             return self._record(key, record, path, claim, digest)
 
     def _record(

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -132,8 +133,9 @@ class BlobChecker:
         return _found(digest, record, changed(lost), lost, key)
 
     def _missing(self, digest: Digest, record: BlobRecord) -> Found | None:
-        if self._layout.blob(digest).exists() or not self._records.delete(digest):
-            return None
+        with self._shelf.holds.naming([digest]):
+            if self._layout.blob(digest).exists() or not self._records.delete(digest):
+                return None
         _LOG.warning("store.blob.missing digest=%s", digest)
         lost = SpanSet([Span(0, record.size)])
         return _found(digest, record, "its file is not there", lost, None)
@@ -142,20 +144,25 @@ class BlobChecker:
         self, digest: Digest, record: BlobRecord, descriptor: int, what: str
     ) -> Found | None:
         """Nothing of the file is of use. A record without a file is read by nobody."""
-        path = self._layout.blob(digest)
-        try:
-            if not os.path.samestat(path.stat(), os.fstat(descriptor)):
-                return None  # somebody has brought it anew
-        except FileNotFoundError:
-            return None
-        path.rename(self._layout.quarantine / path.name)
-        self._shelf.files.forget(path)
-        if not path.exists():
+        with self._shelf.holds.naming([digest]):
+            if not self._moved(self._layout.blob(digest), descriptor):
+                return None
             self._records.delete(digest)
         lost = SpanSet([Span(0, record.size)])
         self._note(digest, what, lost)
         _LOG.warning("store.blob.quarantined digest=%s: %s", digest, what)
         return _found(digest, record, what, lost, None)
+
+    def _moved(self, path: Path, descriptor: int) -> bool:
+        """Move a blob's file to quarantine, if it still is the open one; whether it was."""
+        try:
+            if not os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return False  # somebody has brought it anew
+        except FileNotFoundError:
+            return False
+        path.rename(self._layout.quarantine / path.name)
+        self._shelf.files.forget(path)
+        return True
 
     def _note(self, digest: Digest, what: str, lost: SpanSet) -> None:
         """Say in the quarantine what was wrong, for who looks for a pattern."""

@@ -16,10 +16,11 @@ from cafs.model.item import Item
 from cafs.model.span import Span
 from cafs.store.counters import BLOBS, Counter, charge
 from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.pin_table import PinTable
 from cafs.store.presence import Presence, blob_owner, owner_of
 from cafs.store.records import BlobRecord, Packed, StreamRecord, unpack_stream
 from cafs.store.sums import Piece
-from cafs.store.uses import UseTable
+from cafs.store.uses import Rank, Use, UseTable
 
 _PAGE: Final = 1024
 """Digests listed in one transaction."""
@@ -58,6 +59,7 @@ class BlobRecords:
         self._presence = Presence(index)
         self._packed = Packed(BlobRecord)
         self._uses = UseTable(index)
+        self._pins = PinTable(index)
         self.counter = Counter(index, BLOBS)
         """Counts the bytes that all blobs take."""
 
@@ -75,6 +77,11 @@ class BlobRecords:
     def has(self, snapshot: Snapshot, digest: Digest) -> bool:
         """Whether a snapshot has a record of a canonical digest."""
         return snapshot.get(self._blobs, digest.raw) is not None
+
+    def recorded(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Those of some canonical digests that have a record."""
+        with self._index.read() as snapshot:
+            return {digest for digest in digests if self.has(snapshot, digest)}
 
     def sizes(self, snapshot: Snapshot) -> Iterator[int]:
         """The sizes of all blobs that a snapshot has."""
@@ -243,17 +250,19 @@ class BlobRecords:
         """Make a canonical blob a stream, without what it has lost; False when it is none any more.
 
         Args:
-            digest: the blob's; its aliases, and the other streams that are it, are forgotten.
+            digest: the blob's; its aliases, and the other streams that are it, are forgotten. What
+                keeps it from being removed keeps the stream.
             key: the stream.
             record: what the stream is to be; its file has all the bytes.
             lost: spans of it that nothing may be read from.
         """
-        owner = owner_of(key, record)
+        owner, blob = owner_of(key, record), Item.blob(digest)
 
         def change(batch: Batch) -> bool:
             if batch.get(self._blobs, digest.raw) is None:
                 return False
             self._presence.copy(batch, blob_owner(digest), owner)
+            use = self._uses.get(batch, blob)
             self.take_out(batch, digest)
             whole = Span(0, record.size or 0)
             former = batch.get(self._streams, bytes.fromhex(key))
@@ -261,13 +270,19 @@ class BlobRecords:
                 # It was begun anew while the blob was away; its file goes when nothing names it.
                 self._presence.clear(batch, owner_of(key, unpack_stream(former)))
             batch.put(self._streams, bytes.fromhex(key), record.pack())
-            self._uses.begin(batch, Item.stream(key))
+            self._follow(batch, use, blob, Item.stream(key))
             self._presence.add(batch, owner, [whole], ())
             for span in lost:
                 self._presence.remove(batch, owner, span)
             return True
 
         return self._index.apply(change, urgent=True)
+
+    def _follow(self, batch: Batch, use: Use | None, blob: Item, stream: Item) -> None:
+        """Keep a stream as the blob was kept that it is made of: pins, holds, its turn to go."""
+        use = use or Use(stream, Rank.USUAL, time.time_ns())
+        self._uses.put(batch, replace(use, item=stream, former=blob.digest))
+        self._pins.follow(batch, blob, stream)
 
 
 def _alias(digest: Digest) -> bytes:

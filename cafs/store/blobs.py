@@ -249,9 +249,14 @@ class Blobs(BlobStore):
         if canonical is None:
             return
         path = self._layout.blob(canonical)
-        self._records.delete(canonical)
-        self._files.forget(path)
-        path.unlink(missing_ok=True)
+        try:
+            # Others may read it, and so hold it; who brings it anew at this moment waits.
+            with self._holds.naming([canonical]):
+                self._records.delete(canonical)
+                self._files.forget(path)
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, f"{digest}: cannot be deleted") from error
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -1,7 +1,8 @@
 """Demotion: a blob that has lost bytes becomes the stream again that it came as.
 
 What is left of it is present, what was lost is fetched again, and the whole passes the gate again:
-of a large blob in which a disk flipped a bit, 64 KiB come from the network.
+of a large blob in which a disk flipped a bit, 64 KiB come from the network. Whatever kept the blob
+from being removed keeps the stream: pins, holds, and its place in the order in which items go.
 """
 
 import logging
@@ -14,6 +15,7 @@ from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.span import Span
 from cafs.store.blob_records import BlobRecords
 from cafs.store.files import Files
+from cafs.store.holds import Holds
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
 
@@ -26,10 +28,11 @@ class Demotion:
     Concurrency: any number of worker threads and processes.
     """
 
-    def __init__(self, layout: Layout, files: Files, records: BlobRecords) -> None:
+    def __init__(self, layout: Layout, files: Files, records: BlobRecords, holds: Holds) -> None:
         self._layout = layout
         self._files = files
         self._records = records
+        self._holds = holds
 
     def demote(self, digest: Digest, lost: Sequence[Span], key: StreamKey | None = None) -> None:
         """Take a blob's lost bytes for absent. Blocks; nothing happens when it is no blob any more.
@@ -44,6 +47,11 @@ class Demotion:
             StorageError: the records cannot be written; the blob stays.
             OSError: the disk failed; likewise.
         """
+        # Whoever admits the blob anew waits: his file would be removed instead.
+        with self._holds.naming([digest]):
+            self._demote(digest, lost, key)
+
+    def _demote(self, digest: Digest, lost: Sequence[Span], key: StreamKey | None) -> None:
         known = self._records.get(digest)
         if known is None:
             return

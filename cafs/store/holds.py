@@ -5,18 +5,22 @@ it locks the byte, shared; who removes it locks it alone, for that moment. So a 
 process, however that ends, and nobody has to be asked whether he lives. Two items that share bytes,
 two in 2^41, protect each other.
 
+Bytes behind all those are for names: who gives a blob's file its name and records it, or forgets
+the blob and removes the file, has one of them alone until both are done.
+
 Source: fcntl_locking(2), "Open file description locks".
 """
 
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from cafs.model.digest import Digest
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store import locking
@@ -26,6 +30,8 @@ GRAIN: Final = 1 << 20
 """Bytes of an item that are held together."""
 _PLACES: Final = 1 << 20
 """Bytes of the file for one item; what lies beyond a TiB shares the last."""
+_NAMES: Final = 1 << 62
+"""The first byte behind those of all items."""
 
 
 class Holds:
@@ -112,6 +118,29 @@ class Holds:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield [locking.try_range(descriptor, _place(*each), alone=True) for each in wanted]
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def naming(self, digests: Iterable[Digest]) -> Iterator[None]:
+        """Be the only one, of all threads and processes, that names or removes files of blobs.
+
+        For who removes one whatever others do, and for who names one; those hold it too, which is
+        what ``claim`` finds. Blocks for as long as somebody else does so with the same blob, a sync
+        of it included; belongs in a worker thread.
+
+        Args:
+            digests: canonical ones; all of them at once, so that nobody waits in a circle.
+
+        Raises:
+            OSError: the file has gone, and cannot be made.
+        """
+        places = sorted({_NAMES + _number(_place(Item.blob(each), None)) for each in digests})
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            for place in places:
+                locking.hold_range(descriptor, Span(place, place + 1), alone=True)
+            yield
         finally:
             os.close(descriptor)
 

@@ -96,7 +96,7 @@ class _Tray:
             os.close(descriptor)
         return path
 
-    def place(self) -> None:
+    def _place(self) -> None:
         """Make all bytes outlive a power cut, under the names of their blobs.
 
         All are written by then, so that the first sync carries most of the others with it.
@@ -117,14 +117,34 @@ class _Tray:
         for parent in sorted(parents):
             sync_directory(parent)
 
-    def record(self, retire: Retire) -> None:
+    def keep(self, retire: Retire) -> None:
+        """Name and record all that was added, or nothing.
+
+        Raises:
+            OSError: the disk failed.
+            StorageError: the records cannot be written.
+        """
+        with self._holds.naming(each.admitted.descriptor.digest for each in self._arrivals):
+            # What was here when it was added may have been damaged, or deleted, since.
+            self._arrivals = [each for each in self._arrivals if each.file or self._is_here(each)]
+            try:
+                self._place()
+                self._record(retire)
+            except (OSError, StorageFullError):
+                self._take_back()
+                raise
+
+    def _is_here(self, arrival: _Arrival) -> bool:
+        return self._has(arrival.admitted.descriptor)
+
+    def _record(self, retire: Retire) -> None:
         """Record all in one transaction, but those whose streams others have begun meanwhile."""
         former = self._records.admit([each.admitted for each in self._arrivals])
         for arrival, streams in zip(self._arrivals, former, strict=True):
             arrival.taken = streams is not None
             retire(streams or [])
 
-    def take_back(self) -> None:
+    def _take_back(self) -> None:
         """Remove what got a name and no record: on a full disk nobody may come to need it."""
         for arrival in self._arrivals:
             digest = arrival.admitted.descriptor.digest
@@ -175,14 +195,9 @@ class Intake:
         tray = _Tray(self._layout, self._records, self._shelf.holds)
         try:
             change(tray)
-            tray.place()
-            tray.record(self._retire)
+            tray.keep(self._retire)
         except OSError as error:
-            tray.take_back()
             raise storage_error(error, "taking small content") from error
-        except StorageFullError:
-            tray.take_back()
-            raise
         finally:
             tray.clear()
         self._shelf.grown()

@@ -100,9 +100,9 @@ def try_range(descriptor: int, span: Span, *, alone: bool) -> bool:
     return True
 
 
-def hold_range(descriptor: int, span: Span) -> None:
-    """Lock a span of an open file, shared, once nobody has it alone. Blocks."""
-    _ofd(descriptor, fcntl.F_OFD_SETLKW, fcntl.F_RDLCK, span)
+def hold_range(descriptor: int, span: Span, *, alone: bool = False) -> None:
+    """Lock a span of an open file, ``alone`` or shared, once nobody else is in the way. Blocks."""
+    _ofd(descriptor, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK if alone else fcntl.F_RDLCK, span)
 
 
 def let_go(descriptor: int, span: Span) -> None:

@@ -222,7 +222,8 @@ class Neighbours:
         """
         try:
             # Who removes such a blob at this moment would remove the file that gets its name.
-            with self._shelf.holds.hold_here(Item.blob(copied.descriptor.digest)):
+            holds, digest = self._shelf.holds, copied.descriptor.digest
+            with holds.hold_here(Item.blob(digest)), holds.naming([digest]):
                 return self._admit(copied)
         except OSError as error:
             raise storage_error(error, f"{copied.digest}: taking a copy") from error

@@ -7,30 +7,15 @@ whenever that came. Nothing that makes room takes what is pinned; only ``unpin``
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from cafs.model.digest import Digest
-from cafs.model.identity import raw_stream
+from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.item import Item
 from cafs.store.belonging import Belongings
 from cafs.store.environment import Environment
-from cafs.store.records import Packed, hashed
+from cafs.store.pin_table import ITEM, REF, PinRecord, PinTable
+from cafs.store.records import hashed
 from cafs.store.references import References
-
-_ITEM: Final = b"i"
-_REF: Final = b"r"
-
-
-@dataclass(frozen=True, slots=True)
-class PinRecord:
-    """What is pinned, for people; since when, in ns since the epoch.
-
-    ``digests`` are, of a ref, those that its settings insist on, as text.
-    """
-
-    name: str
-    since_ns: int
-    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +35,9 @@ class Pins:
 
     def __init__(self, index: Environment, references: References, belongings: Belongings) -> None:
         self._index = index
-        self._table = index.table("pins")
-        self._packed = Packed(PinRecord)
+        pins = PinTable(index)
+        self._table = pins.pins
+        self._packed = pins.packed
         self._references = references
         self._belongings = belongings
         self._known: tuple[int, frozenset[Item]] = (-1, frozenset())
@@ -73,6 +59,7 @@ class Pins:
             if pin.item is not None and pin.item.digest is not None:
                 # A blob in which the disk changed a byte is a stream until it is whole again.
                 yield Item.stream(raw_stream(pin.item.digest))
+                yield from (Item.stream(StreamKey(each)) for each in pin.record.streams)
 
     def of(self, pin: Pin) -> set[Item]:
         """What a pin is on, as far as it is in the store."""
@@ -89,7 +76,7 @@ class Pins:
         for page in self._index.pages(self._table):
             for key, raw in page:
                 record = self._packed.unpack(raw)
-                if record is not None and key[:1] == _ITEM:
+                if record is not None and key[:1] == ITEM:
                     found.append(Pin(record, item=Item(key[1:])))
                 elif record is not None:
                     found.append(Pin(record, source=key[1:]))
@@ -97,14 +84,14 @@ class Pins:
 
     def has_ref(self, source: bytes) -> bool:
         """Whether a ref is pinned, by the hash of its source key."""
-        return self._index.get(self._table, _REF + source) is not None
+        return self._index.get(self._table, REF + source) is not None
 
     async def pin(self, item: Item, name: str) -> None:
         """Pin an item; once pinned it stays so. ``name`` is for people.
 
         Cancellation: all or nothing.
         """
-        await self._put(_ITEM + item.key, PinRecord(name, time.time_ns()))
+        await self._put(ITEM + item.key, PinRecord(name, time.time_ns()))
 
     async def pin_ref(self, source: str, name: str, digests: Sequence[Digest] = ()) -> None:
         """Pin what the ref of a source key means, now and later.
@@ -117,28 +104,28 @@ class Pins:
         Cancellation: all or nothing.
         """
         record = PinRecord(name, time.time_ns(), tuple(map(str, digests)))
-        await self._put(_REF + hashed(source), record)
+        await self._put(REF + hashed(source), record)
 
     async def unpin(self, item: Item) -> bool:
         """End the pin of an item; whether there was one.
 
         Cancellation: all or nothing.
         """
-        return await self._delete(_ITEM + item.key)
+        return await self._delete(ITEM + item.key)
 
     async def unpin_ref(self, source: str) -> bool:
         """End the pin of the ref of a source key; whether there was one.
 
         Cancellation: all or nothing.
         """
-        return await self._delete(_REF + hashed(source))
+        return await self._delete(REF + hashed(source))
 
     async def end(self, pin: Pin) -> bool:
         """End a pin, as ``all`` tells it; whether it was there.
 
         Cancellation: all or nothing.
         """
-        return await self._delete(_REF + pin.source if pin.item is None else _ITEM + pin.item.key)
+        return await self._delete(REF + pin.source if pin.item is None else ITEM + pin.item.key)
 
     async def _put(self, key: bytes, record: PinRecord) -> None:
         value = self._packed.pack(record)

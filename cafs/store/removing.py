@@ -10,6 +10,7 @@ held, so that nothing is recorded of it afterwards.
 
 import os
 import struct
+import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
 from cafs.store.shelf import Shelf
 from cafs.store.sums import PIECE
+from cafs.store.uses import UseTable
 
 BATCH: Final = 64
 """Items removed in one transaction."""
@@ -60,8 +62,11 @@ class Remover:
         self._shelf = shelf
         self._records = records
         self._holds = holds
+        self._uses = UseTable(index)
         self._notes = index.table("condemned")
+        self._lock = threading.Lock()
         self._settled: list[bytes] = []
+        """Notes of what has been done; the next transaction forgets them. With the lock alone."""
         self.holes = True
         """Whether the file system gives back the space of parts of files, as far as is known."""
 
@@ -77,7 +82,7 @@ class Remover:
         """
         names = [(item, name) for item in items for name in self.names(item)]
         wanted = [(name, None) for _, name in names]
-        with self._holds.claim(wanted) as claimed, ExitStack() as gates:
+        with self._lock, self._holds.claim(wanted) as claimed, ExitStack() as gates:
             held = {item for (item, _), got in zip(names, claimed, strict=True) if not got}
             ours = [item for item in items if item not in held]
             streams = [each for item in ours if (each := self._gated(item, gates)) is not None]
@@ -98,8 +103,12 @@ class Remover:
         return freed
 
     def names(self, item: Item) -> list[Item]:
-        """An item, and all others that are it: who holds one of them holds it."""
-        return [item] if item.digest is None else self._records.items(item.digest)
+        """An item, and all others that are it, or were: who holds one of them holds it."""
+        if item.digest is not None:
+            return self._records.items(item.digest)
+        with self._index.read() as snapshot:
+            use = self._uses.get(snapshot, item)
+        return [item] if use is None or use.former is None else [item, Item.blob(use.former)]
 
     def _gated(self, item: Item, gates: ExitStack) -> _Stream | None:
         """The stream of an item, with its gate held; None for a blob, or where none is."""
@@ -136,6 +145,8 @@ class Remover:
     def cut(self, key: StreamKey, spans: Sequence[Span]) -> int:
         """Take spans out of a stream, and give their space back; parts that somebody holds stay.
 
+        Some at a time: who writes into the stream, or any records, waits for no more than those.
+
         Args:
             key: the stream.
             spans: their ends are multiples of ``PIECE``, or the end of the stream.
@@ -147,9 +158,15 @@ class Remover:
             StorageError: the records cannot be changed; nothing has been removed.
             OSError: the disk failed; what remains is freed by whoever opens the store alone.
         """
-        item, ledger = Item.stream(key), self._shelf.ledger
-        with self._holds.claim([(item, span) for span in spans]) as claimed:
-            ours = [span for span, got in zip(spans, claimed, strict=True) if got]
+        starts = range(0, len(spans), BATCH)
+        return sum(self._cut_some(key, spans[start : start + BATCH]) for start in starts)
+
+    def _cut_some(self, key: StreamKey, spans: Sequence[Span]) -> int:
+        names, ledger = self.names(Item.stream(key)), self._shelf.ledger
+        wanted = [(name, span) for name in names for span in spans]
+        with self._lock, self._holds.claim(wanted) as claimed:
+            held = {span for (_, span), got in zip(wanted, claimed, strict=True) if not got}
+            ours = [span for span in spans if span not in held]
             record = ledger.record(key)
             if not ours or record is None or record.digest is not None:
                 return 0

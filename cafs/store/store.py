@@ -77,9 +77,9 @@ class Store:
         bounds: Bounds,
     ) -> None:
         records = BlobRecords(index)
-        demotion = Demotion(layout, files, records)
         self.uses = Uses(index)
         self.holds = Holds(layout.leases / "held")
+        demotion = Demotion(layout, files, records, self.holds)
         shelf = Shelf(ledger, files, checkpointer, demotion, uses=self.uses, holds=self.holds)
         self._layout = layout
         self._checkpointer = checkpointer

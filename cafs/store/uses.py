@@ -16,13 +16,14 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import trio
 
 from cafs.errors import StorageError, StorageFullError
+from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.store.environment import Batch, BrokenEnvironmentError, Environment, Snapshot
@@ -40,6 +41,7 @@ _BATCH: Final = 512
 _LOG: Final = logging.getLogger("cafs.store")
 _VALUE: Final = struct.Struct(">BQ")
 _KEY: Final = 33
+_NO_LINK: Final = bytes(32)
 _END: Final = b"\xff" * (_VALUE.size + _KEY + 1)
 
 
@@ -58,12 +60,15 @@ class Use:
     """The last use of an item.
 
     ``decoded`` is the stream for whose sake the item is spent, as long as that stream is whole.
+    ``former`` is, of a stream, the blob that it was until a disk changed it: who holds that holds
+    the stream.
     """
 
     item: Item
     rank: Rank
     last_ns: int
     decoded: StreamKey | None = None
+    former: Digest | None = None
 
 
 class UseTable:
@@ -86,8 +91,7 @@ class UseTable:
         """Record the last use of an item, instead of the one that was."""
         self.drop(batch, use.item)
         age = _VALUE.pack(use.rank, use.last_ns)
-        link = b"" if use.decoded is None else bytes.fromhex(use.decoded)
-        batch.put(self._uses, use.item.key, age + link)
+        batch.put(self._uses, use.item.key, age + _links(use))
         batch.put(self.ages, age + use.item.key, b"")
 
     def begin(self, batch: Batch, item: Item) -> None:
@@ -99,7 +103,7 @@ class UseTable:
         """Record that an item is used now, where what is recorded is a minute old."""
         use = self.get(batch, item)
         if use is not None and use.last_ns + STALE_NS <= now:
-            self.put(batch, Use(item, use.rank, now, use.decoded))
+            self.put(batch, replace(use, last_ns=now))
 
     def drop(self, batch: Batch, item: Item) -> None:
         """Forget an item."""
@@ -107,6 +111,10 @@ class UseTable:
         if raw is not None:
             batch.delete(self.ages, raw[: _VALUE.size] + item.key)
         batch.delete(self._uses, item.key)
+
+    def place(self, rank: Rank, last_ns: int) -> bytes:
+        """The place in the order behind which is what was used since, and the later ranks."""
+        return _VALUE.pack(rank, last_ns)
 
     def oldest(self, snapshot: Snapshot, start: bytes) -> Iterator[tuple[bytes, Item]]:
         """Items in the order in which they are let go of, each with its place in it.
@@ -222,7 +230,7 @@ class Uses:
         def change(batch: Batch) -> None:
             use = self.table.get(batch, item)
             if use is not None:
-                self.table.put(batch, Use(item, rank, use.last_ns, decoded))
+                self.table.put(batch, replace(use, rank=rank, decoded=decoded))
 
         known = self.last(item)
         if known is not None and (known.rank, known.decoded) != (rank, decoded):
@@ -232,5 +240,18 @@ class Uses:
 
 def _unpacked(item: Item, raw: bytes) -> Use:
     rank, last_ns = _VALUE.unpack_from(raw)
-    link = raw[_VALUE.size :]
-    return Use(item, Rank(rank), last_ns, StreamKey(link.hex()) if link else None)
+    links = raw[_VALUE.size :]
+    decoded, former = links[: len(_NO_LINK)], links[len(_NO_LINK) :]
+    return Use(
+        item,
+        Rank(rank),
+        last_ns,
+        StreamKey(decoded.hex()) if decoded.strip(b"\0") else None,
+        Digest(CANONICAL, former) if former else None,
+    )
+
+
+def _links(use: Use) -> bytes:
+    """The stream that was decoded, then the former blob; the first is zeros where only that is."""
+    decoded = b"" if use.decoded is None else bytes.fromhex(use.decoded)
+    return decoded if use.former is None else (decoded or _NO_LINK) + use.former.raw

@@ -16,6 +16,7 @@ from typing import Final
 import trio
 
 from cafs.errors import StorageError
+from cafs.model.digest import Digest
 from cafs.model.item import Item
 from cafs.store.blob_checking import BlobChecker
 from cafs.store.blob_records import BlobRecords
@@ -171,7 +172,7 @@ class Verifier:
                         continue
                     trio.from_thread.check_cancelled()
                     try:
-                        restored = restore_blob(self._layout, self._records, path)
+                        restored = self._restored(digest, path)
                     except FileNotFoundError:
                         continue  # somebody has removed it meanwhile
                     adopted += restored
@@ -179,6 +180,14 @@ class Verifier:
         except OSError as error:
             raise storage_error(error, f"{self._layout.root}: its blobs cannot be read") from error
         return adopted, aside
+
+    def _restored(self, digest: Digest | None, path: Path) -> bool:
+        """``restore_blob``, while nobody else names or removes its file."""
+        holds = self._shelf.holds
+        if digest is None:
+            return restore_blob(self._layout, self._records, path)
+        with holds.hold_here(Item.blob(digest)), holds.naming([digest]):
+            return restore_blob(self._layout, self._records, path)
 
     async def verify(
         self,

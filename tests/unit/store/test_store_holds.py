@@ -4,16 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
+from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span
 from cafs.store.holds import GRAIN, Holds
+from cafs.store.store import Store
 
 ITEM = Item.stream(StreamKey("ab" * 32))
 OTHER = Item.stream(StreamKey("cd" * 32))
@@ -137,3 +140,24 @@ async def test_a_process_that_dies_holds_nothing(
     holder.wait()
     assert not holds.held(ITEM)
     assert claimed(holds, ITEM)
+
+
+async def test_a_blob_is_named_or_removed_by_one_at_a_time_whoever_holds_it(store: Store) -> None:
+    digests = [digest_of(b"%d" % number) for number in range(3)]
+    inside, entered = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with store.holds.naming(reversed(digests[1:])):
+            entered.set()
+
+    def first() -> None:
+        with store.holds.naming(digests[:2]):
+            inside.set()
+            with store.holds.naming(digests[2:]):  # another one is nobody's business
+                assert not entered.wait(0.1)
+
+    async with store.blobs.hold(digests[1]), trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, first)
+        await trio.to_thread.run_sync(inside.wait)
+        nursery.start_soon(trio.to_thread.run_sync, second)
+    assert entered.is_set()

@@ -13,7 +13,8 @@ from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.span import Span
-from cafs.store.intake import LARGEST
+from cafs.store.admission import Claim
+from cafs.store.intake import LARGEST, _Tray
 from cafs.store.store import Store, open_store
 
 KEY = StreamKey("ab" * 32)
@@ -153,3 +154,17 @@ async def test_content_without_a_stream_is_locked_by_one_at_a_time(store: Store)
     assert again is not None
     again.release()
     other.release()
+
+
+async def test_what_was_here_and_went_before_it_is_recorded_is_no_blob(store: Store) -> None:
+    """A record without a file would say that it is present, and nobody would bring it."""
+    assert await take(store) is not None
+    tray = _Tray(store.blobs._layout, store.blobs._records, store.holds)
+    arrival = tray.add(OTHER, DATA, Claim("x", OCTETS, (), len(DATA)))
+    await store.blobs.delete(DIGEST)
+    tray.keep(lambda _: None)
+    tray.clear()
+    assert arrival is not None
+    assert not arrival.taken
+    assert list(store.blobs.digests()) == []
+    assert await take(store, OTHER) is not None
