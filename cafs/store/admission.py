@@ -123,6 +123,8 @@ class Admission:
                         data = opened.read(min(_CHUNK, span.stop - start))
                         stream.write_sync(start, data)
                         taken.append(Span(start, start + len(data)))
+        except FileNotFoundError:
+            pass  # it went because room is short
         except OSError as error:
             raise storage_error(error, f"taking back stream {key}") from error
         return SpanSet(taken)

@@ -113,7 +113,7 @@ class Room:
             Count(index, [(blobs, self._charged), (durable.counter, durable.total)]),
             Count(recent, [(fresh.counter, fresh.total)]),
         )
-        self._quarantine = Quarantine(layout.quarantine)
+        self.quarantine = Quarantine(layout.quarantine)
         self.bounds = bounds
 
     def usage(self) -> RoomUsage:
@@ -153,7 +153,7 @@ class Room:
             quota=self.bounds.quota,
             free=self._layout.free_bytes(),
             min_free=self.bounds.min_free,
-            quarantine=self._quarantine.total(),
+            quarantine=self.quarantine.total(),
         )
 
     def counted(self) -> bool:
