@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from cafs.store import evicting, files, removing, uses
+from cafs.store import choosing, files, removing, uses
 from cafs.store.store import Store, open_store
 from tests.crash.store_child import Deadly, say
 
@@ -19,19 +19,19 @@ ALL = 1 << 40
 
 async def die(store: Store, number: int) -> None:
     """Let go of everything, in parts and as wholes, and die at a step on the way."""
-    vars(evicting)["LARGE"] = 1 << 20  # so that ranges go of a small one
+    vars(choosing)["LARGE"] = 1 << 20  # so that ranges go of a small one
     deadly = Deadly(number)
     deadly.lurk()
     vars(removing)["punch"] = partial(deadly, files.punch)  # another step
     await store.evictor.make_room(5 << 20)
-    vars(evicting)["LARGE"] = 1 << 40
+    vars(choosing)["LARGE"] = 1 << 40
     await store.evictor.make_room(ALL)
     say("done")
 
 
 async def go_on(store: Store, seconds: int) -> None:
     """Let go of everything that nobody holds, over and over."""
-    vars(evicting)["LARGE"] = 1 << 20
+    vars(choosing)["LARGE"] = 1 << 20
     vars(uses)["JUST_S"] = 0.0
     say("begun")
     freed = 0

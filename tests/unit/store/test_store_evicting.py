@@ -13,10 +13,10 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
-from cafs.store import evicting
+from cafs.store import choosing
+from cafs.store.choosing import RANGE
 from cafs.store.counters import charge
 from cafs.store.environment import Environment, Snapshot
-from cafs.store.evicting import RANGE
 from cafs.store.files import punch
 from cafs.store.holds import GRAIN
 from cafs.store.store import Store, open_store
@@ -195,7 +195,7 @@ async def test_what_nobody_can_fetch_again_goes_last(store: Store) -> None:
 async def test_a_large_stream_loses_ranges_from_its_front_and_the_disk_gets_them(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evicting, "LARGE", 8 << 20)
+    monkeypatch.setattr(choosing, "LARGE", 8 << 20)
     await fill(store, KEY, 20 << 20)
     assert await store.evictor.make_room(5 << 20) == 2 * RANGE
     assert present(store) == SpanSet([Span(2 * RANGE, 20 << 20)])
@@ -227,7 +227,7 @@ async def test_of_a_stream_in_use_goes_what_nobody_holds(store: Store) -> None:
 async def test_where_no_holes_can_be_made_the_whole_goes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evicting, "LARGE", 1 << 20)
+    monkeypatch.setattr(choosing, "LARGE", 1 << 20)
     monkeypatch.setattr("cafs.store.removing.punch", lambda *_: False)
     await fill(store, KEY, 8 << 20)
     await fill(store, OTHER, 8 << 20)
@@ -302,7 +302,7 @@ async def test_a_prefetch_of_more_than_there_may_be_is_told(bounded: Store) -> N
 async def test_what_a_crash_left_between_records_and_bytes_goes_when_the_store_is_opened(
     store: Store, frozen: Callable[[Store], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evicting, "LARGE", 1 << 20)
+    monkeypatch.setattr(choosing, "LARGE", 1 << 20)
     await fill(store, KEY, 8 << 20)
     await store.checkpoint()
     digest = await blob(store)
