@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from cafs.model.bounds import Bounds
+from cafs.model.digest import EMPTY
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.store.counters import BLOCK, Counter, charge
@@ -244,3 +246,24 @@ async def test_who_is_killed_while_he_counts_leaves_it_to_the_next(
     assert not room.counted()
     room.reckon()
     assert counted(store) == really(store)
+
+
+async def test_what_is_in_quarantine_goes_before_anything_that_is_right(store: Store) -> None:
+    """Else a source that sent wrong bytes would have all that is right evicted for a week."""
+    kept = await blob(store, bytes(10 * BLOCK))
+    aside = store.path / "quarantine"
+    for number, name in enumerate(("first", "second")):
+        (aside / name).write_bytes(bytes(5 * BLOCK))
+        (aside / f"{name}.json").write_bytes(b"{}")
+        os.utime(aside / name, (number + 1, number + 1))
+        await trio.sleep(0.02)  # they are told apart by when they came, in ticks of the kernel
+    (aside / "index-1").mkdir()
+    (aside / "index-1" / "data.mdb").write_bytes(bytes(5 * BLOCK))
+    assert await store.evictor.make_room(2 * BLOCK) == 5 * BLOCK
+    names = {path.name for path in aside.iterdir()}
+    assert names == {"first.json", "second", "second.json", "index-1"}
+    assert await store.evictor.make_room(10 * BLOCK) == 10 * BLOCK
+    assert {path.name for path in aside.iterdir()} == {"first.json", "second.json"}
+    assert store.room.usage().total == 12 * BLOCK
+    assert await store.evictor.make_room(BLOCK) == 10 * BLOCK
+    assert store.blobs.stat(kept.digest or EMPTY) is None
