@@ -18,6 +18,7 @@ from cafs.store.files import storage_error
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
 from cafs.store.locking import flock, hold_gate
+from cafs.store.pending import Pending
 from cafs.store.records import StreamRecord
 
 _LOG: Final = logging.getLogger("cafs.store")
@@ -29,9 +30,12 @@ class Checkpointer:
     Concurrency: ``note`` from any thread; the rest from one trio run.
     """
 
-    def __init__(self, layout: Layout, ledger: Ledger, *, limit: int, period_s: float) -> None:
+    def __init__(
+        self, layout: Layout, ledger: Ledger, pending: Pending, *, limit: int, period_s: float
+    ) -> None:
         self._layout = layout
         self._ledger = ledger
+        self.pending = pending
         self._limit = limit
         self._period_s = period_s
         self._lock = threading.Lock()
@@ -122,7 +126,7 @@ class Checkpointer:
     def _sync(self) -> StorageError | None:
         failure: StorageError | None = None
         synced: dict[tuple[StreamKey, StreamRecord], SpanSet] = {}
-        for (key, record), each in self._ledger.fresh().items():
+        for (key, record), each in self.pending.spans().items():
             try:
                 descriptor = os.open(self._ledger.path(key, record), os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -134,9 +138,9 @@ class Checkpointer:
                 # The kernel has marked the pages clean: whether they were written is not known.
                 # Those of writes that came after the look at the records may be among them.
                 hold_gate(descriptor)
-                self._ledger.drop(key, record)
+                self.pending.drop(key, record)
                 failure = storage_error(error, f"stream {key}: what was new is dropped")
             finally:
                 os.close(descriptor)
-        self._ledger.keep(synced)
+        self.pending.keep(synced)
         return failure

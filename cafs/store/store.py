@@ -39,6 +39,7 @@ from cafs.store.mounts import Mounts
 from cafs.store.neighbours import Neighbours
 from cafs.store.opening import enter, open_environments, put_in_order, read_boot_id
 from cafs.store.parts import Parts
+from cafs.store.pending import Pending
 from cafs.store.pinning import Pins
 from cafs.store.precedence import Precedence
 from cafs.store.prefixes import Prefixes
@@ -240,7 +241,10 @@ async def open_store(
         ledger = Ledger(layout, index, recent)
         files = Files()
         held.callback(files.close)
-        checkpointer = Checkpointer(layout, ledger, limit=checkpoint_bytes, period_s=checkpoint_s)
+        pending = Pending(ledger, index, recent)
+        checkpointer = Checkpointer(
+            layout, ledger, pending, limit=checkpoint_bytes, period_s=checkpoint_s
+        )
         store = Store(
             layout=layout,
             index=index,

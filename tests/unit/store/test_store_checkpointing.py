@@ -254,12 +254,13 @@ async def test_spans_of_a_former_file_do_not_come_back(store: Store, frozen: Fre
     """A checkpoint that was under way while the stream was discarded and filled anew."""
     await write(store, 0, b"old")
     ledger = store.streams._shelf.ledger
-    pending = ledger.fresh()
+    pending = store._checkpointer.pending
+    spans = pending.spans()
     stream = store.streams.find(KEY)
     assert stream is not None
     await stream.discard()
     await stream.write(500, b"new")
-    await trio.to_thread.run_sync(partial(ledger.keep, pending))
+    await trio.to_thread.run_sync(partial(pending.keep, spans))
     assert stream.present() == SpanSet([Span(500, 503)])
     with ledger._index.read() as snapshot:
         assert ledger._durable.by_owner(snapshot) == {}
@@ -270,11 +271,11 @@ async def test_spans_of_a_former_file_do_not_come_back(store: Store, frozen: Fre
 async def test_spans_that_were_dropped_meanwhile_are_not_kept(store: Store) -> None:
     """One process found that the disk had failed; another was about to keep the same spans."""
     await write(store, 0, b"abc")
-    ledger = store.streams._shelf.ledger
-    pending = ledger.fresh()
-    key, record = next(iter(pending))
-    await trio.to_thread.run_sync(partial(ledger.drop, key, record))
-    await trio.to_thread.run_sync(partial(ledger.keep, pending))
+    pending = store._checkpointer.pending
+    spans = pending.spans()
+    key, record = next(iter(spans))
+    await trio.to_thread.run_sync(partial(pending.drop, key, record))
+    await trio.to_thread.run_sync(partial(pending.keep, spans))
     stream = store.streams.find(KEY)
     assert stream is not None
     assert not stream.present()
@@ -287,11 +288,12 @@ async def test_what_was_written_stays_when_something_else_is_taken_out_during_a_
     await store.checkpoint()
     await write(store, 500, b"second")
     ledger = store.streams._shelf.ledger
-    pending = ledger.fresh()
+    pending = store._checkpointer.pending
+    spans = pending.spans()
     record = ledger.record(KEY)
     assert record is not None
     assert await trio.to_thread.run_sync(ledger.take_out, KEY, record, [Span(0, 5)])
-    await trio.to_thread.run_sync(ledger.keep, pending)
+    await trio.to_thread.run_sync(pending.keep, spans)
     stream = store.streams.find(KEY)
     assert stream is not None
     assert stream.present() == SpanSet([Span(500, 506)])

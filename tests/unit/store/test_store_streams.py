@@ -375,7 +375,7 @@ async def test_a_span_that_is_taken_away_during_a_read_is_absent(
     read = Files.read
 
     async def evicted(files: Files, where: Path, offset: int, length: int) -> bytes:
-        await trio.to_thread.run_sync(shelf.ledger.drop, KEY, record)
+        await trio.to_thread.run_sync(store._checkpointer.pending.drop, KEY, record)
         with path.open("r+b") as file:
             file.write(bytes(5))
         return await read(files, where, offset, length)
