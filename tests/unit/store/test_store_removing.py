@@ -14,7 +14,6 @@ from cafs.model.span import Span
 from cafs.store.environment import Batch, Environment
 from cafs.store.ledger import Ledger
 from cafs.store.records import StreamRecord
-from cafs.store.removing import BATCH
 from cafs.store.store import Store
 from cafs.store.sums import PIECE
 
@@ -63,7 +62,7 @@ async def test_very_many_ranges_go_some_at_a_time(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who writes into the stream, or any records, waits for one transaction of those."""
-    count = 2 * BATCH + 5
+    count = 2 * 64 + 5
     stream = await store.streams.open(KEY, 2 * count * PIECE)
     for number in range(count):
         await stream.write(2 * number * PIECE, b"x" * PIECE)
@@ -84,6 +83,6 @@ async def test_very_many_ranges_go_some_at_a_time(
     monkeypatch.setattr(Ledger, "take_out", counted)
     spans = [Span(2 * number * PIECE, (2 * number + 1) * PIECE) for number in range(count)]
     assert store.remover.cut(KEY, spans) == count * PIECE
-    assert batches == [BATCH, BATCH, 5]
+    assert batches == [64, 64, 5]
     assert not stream.present()
     assert len(notes(store)) == 5
