@@ -141,7 +141,7 @@ class Layout:
             for folder in _FOLDERS:
                 (self.root / folder).mkdir(mode=_MODE, parents=True, exist_ok=True)
             for other in self.root.glob("recent-*"):
-                if other != self.recent:
+                if other != self.recent and other.is_dir() and not other.is_symlink():
                     shutil.rmtree(other)
             self.ballast.fill()
         except OSError as error:
@@ -181,7 +181,10 @@ class Layout:
         except FileNotFoundError:
             return None
         if not text.isdecimal() or int(text) == 0:
-            raise StorageError(f"{path}: {text[:40]!r} is no layout version")
+            raise StorageError(
+                f"{path}: {text[:40]!r} is no layout version",
+                hint=f"name another store; if it is one, rm -r {self.root}: all is fetched again",
+            )
         if int(text) > VERSION:
             raise StorageError(
                 f"{self.root}: written by a newer cafs (layout {text}, known up to {VERSION})",

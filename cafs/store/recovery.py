@@ -32,6 +32,8 @@ def sweep_streams(layout: Layout, ledger: Ledger) -> None:
         OSError: the disk failed.
     """
     for path in layout.root.glob("streams/*/*"):
+        if path.is_dir():
+            continue  # none of ours
         key, _, rest = path.name.partition(".")
         try:
             record = ledger.record(StreamKey(key))

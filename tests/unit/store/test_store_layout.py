@@ -92,6 +92,19 @@ async def test_the_top_of_a_new_disk_may_be_a_store(tmp_path: Path) -> None:
         assert store.path == tmp_path
 
 
+async def test_of_another_boot_is_what_is_a_directory(tmp_path: Path) -> None:
+    async with open_store(tmp_path):
+        pass
+    (tmp_path / "recent-before").mkdir()
+    (tmp_path / "recent-notes").touch()
+    (tmp_path / "recent-elsewhere").symlink_to(tmp_path.parent)
+    async with open_store(tmp_path):
+        pass
+    left = {name for name in names_in(tmp_path) if name.startswith("recent-")}
+    assert {"recent-notes", "recent-elsewhere"} < left
+    assert "recent-before" not in left
+
+
 async def test_a_store_that_has_lost_its_version_is_one(tmp_path: Path) -> None:
     async with open_store(tmp_path):
         pass

@@ -8,10 +8,10 @@ import pytest
 from cafs.errors import MountError
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, raw_stream
-from cafs.store.environment import BrokenEnvironmentError
 from cafs.store.leases import Leases
 from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
+from cafs.store.transactions import BrokenEnvironmentError
 
 KEY = StreamKey("ab" * 32)
 PAGE = 4096
@@ -42,6 +42,15 @@ async def test_stream_files_that_no_record_names_are_swept(tmp_path: Path) -> No
         found = store.streams.find(KEY)
         assert found is not None
         assert await found.read(0, 3) == b"abc"
+
+
+async def test_directories_that_are_not_the_stores_are_left(tmp_path: Path) -> None:
+    async with open_store(tmp_path):
+        pass
+    theirs = tmp_path / "streams" / "theirs" / "below"
+    theirs.mkdir(parents=True)
+    async with open_store(tmp_path):
+        assert theirs.exists()
 
 
 async def test_nothing_is_swept_while_somebody_else_uses_the_store(tmp_path: Path) -> None:
