@@ -1,20 +1,29 @@
 """Which of the exceptions that reach the command line are no bugs, and how they are told."""
 
+import errno
 import os
 import sys
 from types import UnionType
+from typing import Final
 
 import click
 
 from cafs.cli.exits import exit_code
-from cafs.cli.saying import ReaderGoneError
-from cafs.errors import CafsError
+from cafs.cli.saying import ReaderGoneError, mute
+from cafs.errors import CafsError, StorageError, StorageFullError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_IN_THE_WAY: Final = _FULL | {errno.EACCES, errno.EPERM, errno.EIO, errno.EROFS, errno.ESTALE}
+"""What a system says of a file that is there and cannot be used: no bug, wherever it is met."""
 
 
 def expected(error: BaseException) -> CafsError | None:
     """The failure to report when an exception, or a group of them, is one of ours."""
     if isinstance(error, CafsError):
         return error
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _IN_THE_WAY:
+        kind = StorageFullError if error.errno in _FULL else StorageError
+        return kind(f"{os.fsdecode(error.filename)}: {error.strerror}")
     if isinstance(error, BaseExceptionGroup):
         found = [expected(each) for each in error.exceptions]
         if all(each is not None for each in found):
@@ -47,9 +56,12 @@ def report(error: CafsError) -> int:
 
 
 def lament(what: str, hint: str) -> None:
-    """Print what went wrong, and what to do, on standard error."""
+    """Print what went wrong, and what to do, on standard error; the exit code says it too."""
     styled = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     label = click.style("error", fg="red", bold=True) if styled else "error"
-    click.echo(f"{label}: {what}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+    try:
+        click.echo(f"{label}: {what}", err=True)
+        if hint:
+            click.echo(f"hint: {hint}", err=True)
+    except OSError:
+        mute()  # that cannot be told, either

@@ -51,6 +51,10 @@ def blob_of(store: "Store", digest: "Digest") -> "Item":
     from cafs.model.item import Item
 
     known = store.blobs.stat(digest)
+    if known is None and store.members.find(digest):
+        raise NotFoundError(
+            f"{digest}: a file inside an archive, and no blob", hint="name the ref of the archive"
+        )
     if known is None:
         raise NotFoundError(f"{digest}: not in the store")
     return Item.blob(known.digest)

@@ -11,6 +11,7 @@ from typing_extensions import override
 from cafs import __version__
 from cafs.cli.exits import BUG, EPILOG, INTERRUPTED, USAGE
 from cafs.cli.failing import expected, interrupted, lament, reader_gone, report
+from cafs.cli.saying import keep_places
 from cafs.model.nearest import nearest_hint
 
 VERBS: Final = (
@@ -95,6 +96,7 @@ def _misused(error: click.ClickException) -> None:
 
 def main() -> None:
     """Run the command line and exit with the code of ``cafs.cli.exits``."""
+    keep_places()
     try:
         code = cli.main(prog_name="cafs", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

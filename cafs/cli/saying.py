@@ -8,6 +8,8 @@ from typing import Final
 from cafs.errors import StorageError, StorageFullError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LAST_STREAM: Final = 2
+"""The number of standard error, after standard input and output."""
 
 
 class ReaderGoneError(Exception):
@@ -15,6 +17,29 @@ class ReaderGoneError(Exception):
 
     It is not an OSError, since click ends the process by itself when it sees a broken pipe.
     """
+
+
+def keep_places() -> None:
+    """Take the places of standard streams that were closed (`cafs verify 2>&-`).
+
+    Else the next files that are opened have their numbers: those of the store, into which every
+    child would write what it has to say.
+    """
+    while (place := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+        os.set_inheritable(place, True)
+    os.close(place)
+    if sys.stderr is None:
+        sys.stderr = open(_LAST_STREAM, "w", closefd=False)  # noqa: SIM115 - as long as we live
+
+
+def mute() -> None:
+    """Let standard error, which cannot be written, lead nowhere.
+
+    Python would try again at exit, and make its own exit code of the failure.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _LAST_STREAM)
+    os.close(nowhere)
 
 
 def say(line: str | bytes) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 HEALED: Final = "healed"
 DAMAGED: Final = "damaged"
+_PAGE: Final = 4096
+"""Bytes of a page of records, near enough for a bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,14 @@ class Board:
         self.damaged = 0
 
     def far(self, what: str, done: int, total: int) -> None:
-        """Tell how many bytes of how many are done of something."""
+        """Tell how many bytes of how many are done of something; of records, how many pages."""
         if self._as_json and not self._quiet:
             _print({"doing": what, "checked": done, "total": total, "done": False})
         elif self._bars is not None and self._task is not None:
-            self._bars.update(self._task, description=what, completed=done, total=total or None)
+            unit = _PAGE if what == "records" else 1
+            self._bars.update(
+                self._task, description=what, completed=done * unit, total=total * unit or None
+            )
 
     def tell(self, verdict: Verdict) -> None:
         """Tell what was wrong."""
@@ -91,7 +96,8 @@ class Board:
         sample = "" if seed is None else f", a sample (--seed {seed} takes it again)"
         wrong = self.healed + self.damaged
         told = f"{wrong} wrong, {self.healed} healed" if wrong else "nothing is wrong"
-        return f"{size(checked)} in {items} items verified{sample}: {told}"
+        things = "1 item" if items == 1 else f"{items} items"
+        return f"{size(checked)} in {things} verified{sample}: {told}"
 
     def _line(self, line: str) -> None:
         """A line for people; the bar stands aside."""

@@ -1,6 +1,7 @@
 """``cafs verify``: check that the store has what it should, and have again what it has lost."""
 
 import logging
+import math
 import secrets
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -68,15 +69,26 @@ def command(
 
     if seed is not None and sample is None:
         raise click.UsageError("--seed is of a --sample")
-    if not (loaded.store / "VERSION").exists():
-        say("{}" if as_json else f"{loaded.store}: there is no store yet")
-        return 0
+    if sample is not None and math.isnan(sample):
+        raise click.UsageError("--sample: not a number")
+    if not any((loaded.store / name).exists() for name in ("VERSION", "index")):
+        return _nothing(loaded, as_json=as_json, quiet=quiet)
     if sample is not None and seed is None:
         seed = secrets.randbelow(_SEEDS)
     wish = _Wish(loaded, refs, repair=repair, percent=sample or 100.0, seed=seed)
     logging.getLogger("cafs.store").addHandler(logging.NullHandler())  # the board tells it
     with board(as_json=as_json, quiet=quiet) as told:
         return trio.run(_verify, wish, told)
+
+
+def _nothing(loaded: "Settings", *, as_json: bool, quiet: bool) -> int:
+    """Tell that there is no store, which is nothing wrong, and make none."""
+    if as_json:
+        with board(as_json=True, quiet=quiet) as told:
+            told.end(0, 0, None)
+    elif not quiet:
+        say(f"{loaded.store}: there is no store yet")
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +103,7 @@ class _Wish:
 
 
 async def _verify(wish: _Wish, told: Board) -> int:
-    from cafs.store.environment import BrokenEnvironmentError
+    from cafs.store.transactions import BrokenEnvironmentError
     from cafs.store.verifying import Scope
     from cafs.store.walking import examine
 
@@ -161,11 +173,15 @@ async def _adopt(store: "Store", told: Board) -> None:
     """Files against records: blobs that lost their record have it again."""
     adopted, aside = await store.verifier.adopt()
     if adopted:
-        what = f"{adopted} blobs had no record"
-        told.tell(Verdict("files", what, 0, HEALED, "they were hashed, and have it again"))
+        what = f"{_count(adopted, 'blob')} without a record"
+        told.tell(Verdict("files", what, 0, HEALED, "hashed, and recorded again"))
     if aside:
-        what = f"{aside} files among the blobs are not what their names say"
-        told.tell(Verdict("files", what, 0, HEALED, "they are in quarantine"))
+        what = f"{_count(aside, 'file')} among the blobs with other content than the name says"
+        told.tell(Verdict("files", what, 0, HEALED, "put into quarantine"))
+
+
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def _items(loaded: "Settings", store: "Store", words: tuple[str, ...]) -> "frozenset[Item]":

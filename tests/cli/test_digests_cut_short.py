@@ -107,3 +107,6 @@ def test_r23_a_member_of_an_archive_is_printed_by_the_beginning_of_its_digest(
     assert cafs.run("cat", f"sha256:{sha(b'compiler')[:8]}").stdout == "compiler"
     facts = json.loads(cafs.run("ls", "--json", f"digest/sha256/{sha(b'library')}").stdout)
     assert (facts["kind"], facts["size"]) == ("file", 7)
+    refused = cafs.run("pin", f"sha256:{sha(b'compiler')[:8]}", check=False)
+    assert refused.returncode == 3
+    assert "inside an archive" in refused.stderr

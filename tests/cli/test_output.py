@@ -58,6 +58,48 @@ def test_output_that_cannot_be_written_is_7_and_no_bug(
     assert done.stderr == "error: cannot write to standard output: No space left on device\n"
 
 
+@pytest.mark.parametrize("closed", [">&- 2>&-", ">/dev/full 2>/dev/full", "<&- >&- 2>&-"])
+def test_who_closes_standard_error_too_is_told_by_the_exit_code(
+    cafs: Cafs, origin: Origin, closed: str
+) -> None:
+    """Nothing is written into the files that would have those numbers then."""
+    url = origin.put("/model.bin", Generated(MIB, seed=7))
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    cafs.run("prefetch")
+    for words, code in (("rm nothing", 3), ("verify --quiet", 0), ("verify --sample 0", 2)):
+        command = f"exec {sys.executable} -m cafs {words} {closed}"
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=cafs.directory, env=cafs.environment, check=False
+        )
+        assert done.returncode == code, words
+    assert cafs.run("verify").stdout == "1.0 MiB in 1 item verified: nothing is wrong\n"
+
+
+def test_a_file_of_the_store_that_may_not_be_read_is_named_and_no_bug(
+    cafs: Cafs, origin: Origin
+) -> None:
+    url = origin.put("/model.bin", Generated(MIB, seed=8))
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    cafs.run("prefetch")
+    index = Path(json.loads(cafs.run("status", "--json").stdout)["store"]) / "index"
+    index.chmod(0)
+    bound = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+    for verb in ("verify", "du"):
+        done = subprocess.run(
+            [*(bound if os.geteuid() == 0 else ()), sys.executable, "-P", "-m", "cafs", verb],
+            cwd=cafs.directory,
+            env=cafs.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 7
+        assert str(index) in done.stderr
+        assert "Permission denied" in done.stderr
+        assert "Traceback" not in done.stderr
+    index.chmod(0o700)
+
+
 def test_a_reader_that_goes_ends_it_as_it_ends_a_filter(cafs: Cafs, origin: Origin) -> None:
     names = {f"name-{number:05}": (0o644, b"") for number in range(20_000)}
     url = origin.put("/tree.tar", tar_bytes(names))

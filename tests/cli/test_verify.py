@@ -64,7 +64,7 @@ def model(cafs: Cafs, origin: Origin) -> Generated:
 
 def test_a_store_in_which_nothing_is_wrong_is_0(cafs: Cafs, model: Generated) -> None:
     done = cafs.run("verify")
-    assert done.stdout == "3.0 MiB in 1 items verified: nothing is wrong\n"
+    assert done.stdout == "3.0 MiB in 1 item verified: nothing is wrong\n"
     assert cafs.run("verify", "--quiet").stdout == ""
     last = json.loads(cafs.run("verify", "--json").stdout.splitlines()[-1])
     assert last == {
@@ -80,6 +80,9 @@ def test_a_store_in_which_nothing_is_wrong_is_0(cafs: Cafs, model: Generated) ->
 def test_without_a_store_nothing_is_made(cafs: Cafs) -> None:
     cafs.project("")
     assert "no store" in cafs.run("verify").stdout
+    last = json.loads(cafs.run("verify", "--json").stdout)
+    assert (last["checked"], last["damaged"], last["done"]) == (0, 0, True)
+    assert cafs.run("verify", "--quiet").stdout == ""
     assert not list(cafs.directory.parent.rglob("VERSION"))
 
 
@@ -94,7 +97,7 @@ def test_a_flip_is_4_and_is_fetched_again_when_it_is_read(
     before = origin.bytes_sent()
     assert cafs.run("prefetch").returncode == 0
     assert origin.bytes_sent() - before <= PIECE + 1
-    assert cafs.run("verify", "model").stdout.startswith("3.0 MiB in 1 items")
+    assert cafs.run("verify", "model").stdout.startswith("3.0 MiB in 1 item ")
 
 
 def test_repair_fetches_the_piece_and_nothing_else(
@@ -157,7 +160,7 @@ def test_a_damaged_index_is_made_anew_from_the_blobs(cafs: Cafs, model: Generate
     spoil_pages(cafs)
     done = cafs.run("verify")
     assert "made anew from the blobs" in done.stdout
-    assert cafs.run("verify").stdout == "3.0 MiB in 1 items verified: nothing is wrong\n"
+    assert cafs.run("verify").stdout == "3.0 MiB in 1 item verified: nothing is wrong\n"
     assert list(store_of(cafs).glob("quarantine/index-*"))
 
 
@@ -204,11 +207,11 @@ def test_a_sample_says_its_seed_and_can_be_taken_again(cafs: Cafs, origin: Origi
 
 def test_digests_may_be_cut_short_and_unknown_ones_are_3(cafs: Cafs, model: Generated) -> None:
     name = by_size(cafs)[0].name
-    assert "in 1 items" in cafs.run("verify", f"sha256:{name[:6]}").stdout
+    assert "in 1 item" in cafs.run("verify", f"sha256:{name[:6]}").stdout
     assert cafs.run("verify", f"sha256:{name}").returncode == 0
     for word in ("sha256:" + "ab" * 32, "nothing"):
         assert cafs.run("verify", word, check=False).returncode == 3
-    for words in (("--seed", "3"), ("--sample", "0"), ("--sample", "101")):
+    for words in (("--seed", "3"), *(("--sample", wrong) for wrong in ("0", "101", "nan"))):
         assert cafs.run("verify", *words, check=False).returncode == 2
 
 
@@ -224,4 +227,4 @@ def test_files_without_records_are_looked_at(cafs: Cafs, model: Generated) -> No
 def test_a_terminal_gets_a_bar_and_the_line_at_the_end(cafs: Cafs, model: Generated) -> None:
     shown = on_a_terminal(cafs, "verify", TERM="xterm")
     assert "bytes" in shown
-    assert "3.0 MiB in 1 items verified: nothing is wrong" in shown
+    assert "3.0 MiB in 1 item verified: nothing is wrong" in shown
