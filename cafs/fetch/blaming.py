@@ -101,6 +101,27 @@ class Blame:
         """What came so far was thrown away, whole and right or not."""
         self._pieces.clear()
 
+    def doubt(self, span: Span) -> bool:
+        """Bytes of a span were wrong, and are thrown away: who sent them is asked last.
+
+        Who it was is found out when the whole has passed its gate, if it ever does.
+
+        Returns:
+            whether somebody else may have the right ones.
+        """
+        sent = [piece for piece in self._pieces if piece.span.overlaps(span)]
+        self._pieces = [piece for piece in self._pieces if piece not in sent]
+        self._mixed += sent
+        for number in sorted({piece.number for piece in sent}):
+            host = self._sources.host(number)
+            _LOG.warning("fetch.mirror.doubted host=%s: %s: wrong in %s", host, self._name, span)
+        return self._sources.doubt(piece.number for piece in sent)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether, once the right content is there, it is to be found out whose was wrong."""
+        return bool(self.attempts or self._mixed)
+
     def wrong(self, error: DigestMismatchError, size: int) -> None:
         """The whole does not have the promised digest, and has been put aside."""
         pieces, self._pieces = self._pieces, []

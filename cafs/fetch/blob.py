@@ -4,7 +4,8 @@ from typing_extensions import override
 
 from cafs.errors import OfflineError
 from cafs.fetch.feeding import Reading
-from cafs.fetch.interfaces import Feed, Feeder, Patience
+from cafs.fetch.interfaces import Feed, Feeder, Patience, Ranges
+from cafs.fetch.raw_ranges import CheckedRanges
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
@@ -69,6 +70,10 @@ class BlobContent(Feed):
         await self.ensure(Span(offset, offset + length), patience)
         self._metrics.add("fetch.hits")
         return await self._blobs.read(self._descriptor.digest, offset, length, self._key)
+
+    @override
+    def ranges(self) -> Ranges:
+        return CheckedRanges(self)
 
     @override
     def lazy(self) -> bool:

@@ -153,7 +153,7 @@ class Contents:
                 blobs, lane, self._works, seal, self._means.metrics, finding=self._finding
             )
             return gated, lane
-        return RangedContent(lane, self._works, seal, self._means.metrics), lane
+        return RangedContent(blobs, lane, self._works, seal, self._means.metrics), lane
 
     def _lane(self, terms: Terms, sources: Sequence[Source]) -> Lane:
         return Lane(

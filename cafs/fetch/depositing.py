@@ -7,7 +7,8 @@ moment needs none of that: it is held until it is whole, and then is a blob at o
 Where the disk is full, what readers wait for is kept in memory instead (ADR 0020).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from cafs.errors import StorageFullError
@@ -48,6 +49,7 @@ class Deposit:
         self._key = terms.key
         self._name = terms.name
         self._whole = terms.pinned or not terms.ranges
+        self._by_range = 0
         self._streams = streams
 
     def present(self, around: Span | None = None) -> SpanSet:
@@ -165,9 +167,10 @@ class Deposit:
             StorageFullError: nobody reads it, or there is no room.
         """
         self._check_wanted(priority)
-        lacking = (self.size or 0) - self.stored().total if self._whole else 0
+        whole = self._whole and not self._by_range
+        lacking = (self.size or 0) - self.stored().total if whole else 0
         if lacking > self.overflow.limit or not self.overflow.put(
-            self._key, offset, data, together=self._whole
+            self._key, offset, data, together=whole
         ):
             raise self.shortage.error(self._name, max(lacking, len(data)))
 
@@ -201,6 +204,26 @@ class Deposit:
                 # Then it is not whole in the store, whatever is there.
                 self.shortage.found()
         self.size = size
+
+    async def reject(self, span: Span) -> bool:
+        """Take away bytes that were wrong; False where all were checked, and are right.
+
+        Raises:
+            StorageError: the disk failed.
+
+        Cancellation: as ``Stream.reject``.
+        """
+        self.overflow.cut(self._key, span)
+        return self.stream is None or await self.stream.reject(span)
+
+    @contextmanager
+    def by_range(self) -> Iterator[None]:
+        """Meanwhile a part of what must be checked as a whole is of use without the rest."""
+        self._by_range += 1
+        try:
+            yield
+        finally:
+            self._by_range -= 1
 
     async def forget(self) -> None:
         """Begin anew, with nothing. What has become a blob stays one."""

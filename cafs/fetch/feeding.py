@@ -28,12 +28,15 @@ class Reading(Feeder):
 class Forward(Feeder):
     """Reads a lane forward while its bytes arrive, with several requests under way.
 
+    ``released`` says that the pass has ended.
+
     Concurrency: one task at a time.
     """
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self._hold = lane.hold(Patience(None))
+        self.released = False
 
     @override
     async def take(self, offset: int, length: int, patience: Patience) -> bytes:
@@ -51,4 +54,5 @@ class Forward(Feeder):
 
     @override
     def release(self) -> None:
+        self.released = True
         self._hold.release()

@@ -17,12 +17,11 @@ from cafs.errors import CafsError
 from cafs.fetch.blob import BlobContent
 from cafs.fetch.budget import Account, Budget
 from cafs.fetch.contents import Contents
-from cafs.fetch.decoded import DecodedContent
 from cafs.fetch.failures import Failures
 from cafs.fetch.finding import Finding
 from cafs.fetch.first_pass import LINGER_S, PASSES, FirstPass, complete_tree
 from cafs.fetch.gated import GatedContent
-from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Source
+from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Ranges, Source
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.fetch.means import Means
 from cafs.fetch.member import MemberContent, Reopen
@@ -32,10 +31,13 @@ from cafs.fetch.prefetching import bring_all
 from cafs.fetch.progress import Progress
 from cafs.fetch.ranged import RangedContent
 from cafs.fetch.rating import Rating
+from cafs.fetch.raw_ranges import CheckedRanges
 from cafs.fetch.sealing import Learned
+from cafs.fetch.segmented import SegmentedContent
 from cafs.fetch.shortage import Shortage
 from cafs.fetch.slots import Slots
 from cafs.fetch.work import Works
+from cafs.fetch.zipped import ZipContent
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest
@@ -203,17 +205,12 @@ class Fetcher:
         what = record.streams[stream]
         if not what.rules:
             return raw
+        store, works, means = self._store, self._works, self._means
+        if what.rules == "zip":
+            return ZipContent(store, record, stream, raw, works=works, means=means)
         if what.rules != "tar":
-            return DecodedContent(
-                self._store,
-                record,
-                stream,
-                raw,
-                works=self._works,
-                metrics=self._metrics,
-                overflow=self._means.overflow,
-                shortage=self._means.shortage,
-            )
+            ranges = _ranges(raw)
+            return SegmentedContent(store, record, stream, raw, ranges, works=works, means=means)
         plant = partial(self._replant, raw, making)
         need = Need(verified=raw.checked(), source=record.digest)
         return PlantedContent(self._store.streams, what, raw.name, plant, self._metrics, need=need)
@@ -317,6 +314,12 @@ class Fetcher:
 
     async def _replant(self, raw: Content, making: Making, patience: Patience) -> None:
         await self.plant(raw, name=raw.name, media_type="", patience=patience, making=making)
+
+
+def _ranges(raw: Content) -> Ranges:
+    """The bytes of raw content by range; of what comes only as a whole, when it is here."""
+    ranges = raw.ranges() if isinstance(raw, BlobContent | GatedContent | RangedContent) else None
+    return CheckedRanges(raw) if ranges is None else ranges
 
 
 @asynccontextmanager

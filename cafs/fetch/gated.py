@@ -13,8 +13,9 @@ from typing_extensions import override
 from cafs.errors import DigestMismatchError, NotFoundError, StorageFullError
 from cafs.fetch.feeding import Forward, Reading
 from cafs.fetch.finding import Finding
-from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority
+from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority, Ranges
 from cafs.fetch.lane import Lane
+from cafs.fetch.raw_ranges import LaneRanges
 from cafs.fetch.sealing import Seal
 from cafs.fetch.unstored import Unstored
 from cafs.fetch.work import Work, Works
@@ -57,6 +58,8 @@ class GatedContent(Feed):
         self._deposit = deposit = lane.downloader.deposit
         self._unstored = Unstored(deposit, seal, lane.terms.key, lane.terms.name)
         self._verified: Digest | None = None
+        self._feeding: Forward | None = None
+        """The pass that reads all of it, and will see to the gate itself."""
 
     @property
     @override
@@ -133,6 +136,16 @@ class GatedContent(Feed):
             return data
 
     @override
+    def ranges(self) -> Ranges | None:
+        """Its bytes by range; None where they come all at once, or are small and come so anyway."""
+        lane = self._lane
+        if not lane.terms.pinned or lane.downloader.single or lane.end <= LARGEST:
+            return None
+        # From now on a whole may come together that nobody waits for.
+        lane.landed = self._landed
+        return LaneRanges(lane, self._blobs, self.digest)
+
+    @override
     def lazy(self) -> bool:
         return self._readable()
 
@@ -140,11 +153,27 @@ class GatedContent(Feed):
     def algorithms(self) -> tuple[str, ...]:
         return self._seal.algorithms
 
+    def _landed(self) -> None:
+        """Close the gate in the background, once the last range has come."""
+        passing = self._feeding is not None and not self._feeding.released
+        if not passing and self._lane.is_stored() and self.digest() is None:
+            self._works.start(("gate", self.key), self._close_behind)
+
+    async def _close_behind(self, work: Work[None]) -> None:
+        """Let what came by ranges pass the gate; wrong, it is put aside, and fetched when read."""
+        async with self._lane.downloader.hold():
+            if self._lane.is_stored() and self.digest() is None:
+                await self._close(await self._hashed(work))
+
     @override
     def feed(self) -> Feeder:
         # Bytes that must come from one response cannot be given away while it can still break.
         early = self._lane.terms.pinned and not self._readable()
-        return Forward(self._lane) if early else Reading(self)
+        if not early:
+            return Reading(self)
+        forward = Forward(self._lane)
+        self._feeding = forward
+        return forward
 
     @override
     async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
@@ -231,7 +260,7 @@ class GatedContent(Feed):
         except DigestMismatchError as error:
             self._blame.wrong(error, self.size)
             raise
-        if self._blame.attempts:
+        if self._blame.unsettled:
             self._works.start(("blame", self.key), self._settle)
         else:
             self._blame.forget()

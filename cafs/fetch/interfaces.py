@@ -2,6 +2,8 @@
 
 import enum
 from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -204,6 +206,22 @@ class Ranges(Protocol):
 
         Cancellation: as ``ensure``.
         """
+
+    def ahead(self, spans: Sequence[Span], patience: Patience) -> AbstractContextManager[None]:
+        """Let spans come that will be read next, in few requests, for as long as it is held.
+
+        It neither waits nor fails: who reads them does.
+        """
+        del spans, patience  # nothing is done ahead
+        return nullcontext()
+
+    def passed(self, span: Span) -> None:
+        """Note that a reader needs a span, so that what follows is fetched when it goes forward."""
+        del span  # nothing is fetched ahead
+
+    @abstractmethod
+    def here(self, span: Span) -> bool:
+        """Whether a span can be read without fetching any of it."""
 
     @abstractmethod
     async def reject(self, span: Span) -> bool:

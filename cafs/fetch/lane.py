@@ -146,7 +146,7 @@ class Lane(Flights):
     def passed(self, span: Span) -> None:
         """Note that a reader reads the span, and fetch ahead of it when it goes forward."""
         self._touched = trio.current_time()
-        at_once, gap = self.useful(Priority.READAHEAD), self.downloader.gap(self._host)
+        at_once, gap = self.useful(Priority.READAHEAD), self.gap()
         ahead = self._readahead.advise(span, self.end, at_once=at_once, gap=gap)
         if ahead is None or self.downloader.single or self.short or not self.missing(ahead):
             return
@@ -156,6 +156,10 @@ class Lane(Flights):
         if not self._tended:
             self._tended = True
             self._nursery.start_soon(self._tend, self._ahead)
+
+    def gap(self) -> int:
+        """The most bytes that cost less than another request."""
+        return self.downloader.gap(self._host)
 
     def rest(self) -> None:
         """Let go of what is fetched ahead."""

@@ -156,6 +156,11 @@ class Overflow:
         for start in (*self._starts.get(key, ()), -1):
             self._remove(key, start)
 
+    def cut(self, key: StreamKey, span: Span) -> None:
+        """Forget what is kept of a stream where it touches a span."""
+        for piece in self._overlapping(key, span):
+            self._remove(key, piece.span.start)
+
     def _pieces(self, key: StreamKey) -> Iterator[_Piece]:
         for start in self._starts.get(key, ()):
             piece = self._kept[key, start]

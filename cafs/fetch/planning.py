@@ -41,6 +41,17 @@ def around(span: Span) -> Span:
     return span.align(GRANULE)
 
 
+def joined(spans: Iterable[Span], gap: int) -> list[Span]:
+    """Spans in order, as one where no more than ``gap`` bytes lie between them."""
+    found: list[Span] = []
+    for span in sorted(spans, key=lambda one: one.start):
+        if found and span.start <= found[-1].stop + gap:
+            found[-1] = Span(found[-1].start, max(found[-1].stop, span.stop))
+        else:
+            found.append(span)
+    return found
+
+
 def requests(span: Span, present: SpanSet, flying: Iterable[Span], size: int) -> list[Span]:
     """The ranges to ask for, so that with those under way all of ``span`` becomes present.
 

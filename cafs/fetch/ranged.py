@@ -4,14 +4,16 @@ from typing_extensions import override
 
 from cafs.errors import StorageFullError
 from cafs.fetch.feeding import Forward
-from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority
+from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority, Ranges
 from cafs.fetch.lane import Lane
+from cafs.fetch.raw_ranges import LaneRanges
 from cafs.fetch.sealing import Seal
 from cafs.fetch.work import Work, Works
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
+from cafs.store.blobs import Blobs
 
 
 class RangedContent(Feed):
@@ -22,8 +24,11 @@ class RangedContent(Feed):
     Concurrency: as ``Content``.
     """
 
-    def __init__(self, lane: Lane, works: Works[None], seal: Seal, metrics: Metrics) -> None:
+    def __init__(
+        self, blobs: Blobs, lane: Lane, works: Works[None], seal: Seal, metrics: Metrics
+    ) -> None:
         self._lane = lane
+        self._ranges = LaneRanges(lane, blobs, seal.digest)
         self._works = works
         self._seal = seal
         self._metrics = metrics
@@ -84,6 +89,10 @@ class RangedContent(Feed):
                 await self._lane.ensure(span, patience)
                 data = await self._lane.read(span)
         return data
+
+    @override
+    def ranges(self) -> Ranges:
+        return self._ranges
 
     @override
     def lazy(self) -> bool:

@@ -41,6 +41,7 @@ class Sources:
         self._ratings = ratings
         self._condemned: set[int] = set()
         self._aside: set[int] = set()
+        self._doubted: set[int] = set()
         self._refused: dict[int, tuple[float, int]] = {}
         self.only: int | None = None
         self.add(sources)
@@ -87,7 +88,9 @@ class Sources:
         now = trio.current_time()
         ranks = self._ratings.order([self._hosts[number] for number in numbers], length, now)
         ordered = [numbers[rank] for rank in ranks]
-        return sorted(ordered, key=lambda number: self._refused_until(number) > now)
+        return sorted(
+            ordered, key=lambda one: (one in self._doubted, self._refused_until(one) > now)
+        )
 
     def worth_leaving(
         self, number: int, others: Sequence[int], rest: int, rate: float, anew: int
@@ -114,6 +117,18 @@ class Sources:
         """Note that a source gave what it was asked for."""
         self._refused.pop(number, None)
         self._ratings.succeeded(self._hosts[number])
+
+    def doubt(self, numbers: Iterable[int]) -> bool:
+        """Note that bytes of some were wrong, or of one of them: the others are asked first.
+
+        Returns:
+            whether there are others. When there are none, all are as good as before.
+        """
+        self._doubted.update(numbers)
+        if self._doubted.issuperset(self.usable()):
+            self._doubted.clear()
+            return False
+        return True
 
     def condemn(self, number: int, why: str) -> None:
         """Leave a source out, for its bytes of this content are wrong."""

@@ -1,0 +1,209 @@
+"""Content of a stream that can be decoded from many places, each stretch with a digest of its own.
+
+Of what is read, only the segments that it touches are fetched and decoded. Where a first pass
+here has made the segments, what has their digests is what it decoded from the raw content as a
+whole, and so has that behind it. Where an index names them, whoever named the index vouches for
+them.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final
+
+import trio
+from typing_extensions import override
+
+from cafs.codec.segments import decode
+from cafs.codec.windows import unpack
+from cafs.errors import (
+    CafsError,
+    DigestMismatchError,
+    MalformedError,
+    SourceChangedError,
+    StorageError,
+    StorageFullError,
+)
+from cafs.fetch.bridging import PIECE
+from cafs.fetch.decoded import Checks, DecodedContent, Job
+from cafs.fetch.interfaces import Content, Patience, Priority, Ranges
+from cafs.fetch.means import Means
+from cafs.fetch.work import Work, Works
+from cafs.model.digest import CANONICAL, Digest
+from cafs.model.identity import TreeIdentity
+from cafs.model.record import Segment, TreeRecord
+from cafs.model.span import Span
+from cafs.model.trust import ANYTHING, Need
+from cafs.store.store import Store
+
+_HEALS: Final = 3
+"""How often other bytes are asked for after wrong ones, while there is anybody else to ask."""
+
+
+class SegmentMismatchError(DigestMismatchError):
+    """A part of an archive decodes to something else than it must; what both are, as digests."""
+
+    def __init__(self, name: str, *, expected: Digest, actual: Digest, vouched: bool) -> None:
+        """``vouched``: an index says what it must be, not what it was decoded to here before."""
+        super().__init__(name, expected=expected, actual=actual)
+        said = "where the index says" if vouched else "where it was decoded before to"
+        why = "not the one that was locked, or the index is wrong" if vouched else "another one now"
+        self.what = f"{name} decode to {actual} {said} {expected}"
+        self.hint = f"the archive at its source is {why}"
+        self.args = (self.what,)
+
+
+class Buffered:
+    """Reads a span forward, by large pieces: each crossing to the trio thread costs 100 µs.
+
+    Concurrency: one worker thread.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], span: Span) -> None:
+        self._read = read
+        self._stop = span.stop
+        self._at = span.start
+        self._piece = b""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes there, which do not lie before those that were read last."""
+        wanted = Span(offset, min(offset + length, self._stop))
+        if wanted.start < self._at or wanted.stop > self._at + len(self._piece):
+            size = min(max(PIECE, wanted.length), self._stop - offset)
+            self._at, self._piece = offset, self._read(offset, size)
+        return self._piece[offset - self._at :][: wanted.length]
+
+
+class SegmentedContent(DecodedContent):
+    """Decodes the segments that are read, from their raw ranges.
+
+    A segment that is wrong is fetched again, from another source where there is one.
+
+    Concurrency: as ``Content``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        record: TreeRecord,
+        number: int,
+        raw: Content,
+        ranges: Ranges,
+        *,
+        works: Works[None],
+        means: Means,
+    ) -> None:
+        self._store = store
+        self._means = means
+        self._works = works
+        self._what = what = record.streams[number]
+        self._raw = raw
+        self._record = record
+        self._planted: tuple[TreeRecord, int] | None = None if what.planted else (record, number)
+        self._ranges = ranges
+
+    @property
+    @override
+    def need(self) -> Need:
+        if self._what.vouched:
+            return ANYTHING
+        return Need(verified=self._raw.checked(), source=self._tree()[0].digest)
+
+    @override
+    def label(self, segment: Segment) -> str:
+        stop = segment.input_start + segment.input_length
+        return f"{self.name}: bytes {segment.input_start}-{stop - 1} of the archive"
+
+    @override
+    def segments(self, span: Span) -> Sequence[Segment]:
+        tree, number = self._tree()
+        found = self._store.trees.segments(tree.number, number, span)
+        if found or not self._what.planted:
+            return found
+        # Another pass may have made the tree anew.
+        self._planted = None
+        now, number = self._tree()
+        if now.digest != tree.digest:
+            raise SourceChangedError(
+                f"{self.name}: it has other content at its source now", hint="mount anew"
+            )
+        return self._store.trees.segments(now.number, number, span)
+
+    def _tree(self) -> tuple[TreeRecord, int]:
+        """The tree that has the segments, and the number of the stream in it.
+
+        Raises:
+            StorageError: it is not in the store any more.
+        """
+        if self._planted is None:
+            found = self._store.trees.find(TreeIdentity(self._what.planted))
+            if found is None:
+                raise StorageError(
+                    f"{self.name}: what says how it is decoded has left the store",
+                    hint="mount anew",
+                )
+            self._planted = (found, 0)
+        return self._planted
+
+    @override
+    @asynccontextmanager
+    async def gathering(
+        self, segments: Sequence[Segment], patience: Patience
+    ) -> AsyncIterator[None]:
+        with self._ranges.ahead([_input(one) for one in segments], patience):
+            yield
+
+    @override
+    async def job(self, segment: Segment, work: Work[None], attempt: int) -> Job:
+        source = _input(segment)
+        if source.stop > self._ranges.size:
+            raise MalformedError(f"{self.label(segment)}: there are only {self._ranges.size}")
+        if work.priority() is Priority.DEMAND:
+            self._ranges.passed(source)
+        # What has no room, all of it at once, is fetched again as it is decoded.
+        with suppress(StorageFullError):
+            await self._ranges.ensure(source, work.patience())
+        tree, number = self._tree()
+        blob = None if self._what.vouched else tree.digest
+        window = self._store.trees.window(tree.number, number, segment.start)
+        return Job(segment, source, partial(self._pull, work), blob, work, window)
+
+    async def _pull(self, work: Work[None], offset: int, length: int) -> bytes:
+        work.beat()
+        return await self._ranges.read(offset, length, work.patience())
+
+    @override
+    def pieces(self, job: Job) -> Iterator[bytes]:
+        window = unpack(job.window) if job.window else b""
+
+        def read(offset: int, length: int) -> bytes:
+            return trio.from_thread.run(job.pull, offset, length)
+
+        buffered = Buffered(read, job.source)
+        yield from decode(job.segment, buffered.read, window, name=self.label(job.segment))
+
+    @override
+    def check(self, job: Job, found: Checks) -> None:
+        segment = job.segment
+        if segment.sha256:
+            if found.sha256 != segment.sha256:
+                raise SegmentMismatchError(
+                    self.label(segment),
+                    expected=Digest(CANONICAL, segment.sha256),
+                    actual=Digest(CANONICAL, found.sha256),
+                    vouched=self._what.vouched,
+                )
+        elif self._what.vouched or segment.crc32 is None or segment.crc32 != found.crc32:
+            raise MalformedError(f"{self.label(segment)}: the index does not say what they must be")
+
+    @override
+    async def again(self, job: Job, error: CafsError, attempt: int) -> bool:
+        if not isinstance(error, MalformedError | DigestMismatchError):
+            return False
+        # Away with it also after the last try: whoever asks again later gets what is there then.
+        hopeful = await self._ranges.reject(job.source)
+        return hopeful and attempt < _HEALS
+
+
+def _input(segment: Segment) -> Span:
+    return Span(segment.input_start, segment.input_start + segment.input_length)

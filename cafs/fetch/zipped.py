@@ -1,0 +1,139 @@
+"""Content of the members of a zip, each decoded when it is read, checked by its CRC-32."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final
+
+import trio
+from typing_extensions import override
+
+from cafs.codec import zip as zip_codec
+from cafs.errors import CafsError, MalformedError, NotFoundError, StorageFullError
+from cafs.fetch.bridging import PIECE
+from cafs.fetch.decoded import Checks, DecodedContent, Job
+from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.means import Means
+from cafs.fetch.work import Work, Works
+from cafs.model.digest import Digest
+from cafs.model.record import Segment, TreeRecord
+from cafs.model.span import Span
+from cafs.model.trust import ANYTHING, VERIFIED, Need
+from cafs.store.store import Store
+
+_SLACK: Final = 1 << 10
+"""Bytes that a local header's name and extra fields are taken to have: more is asked for when they
+are longer, and nobody notices these few when they are shorter."""
+_TRIES: Final = 3
+"""How often raw content is asked for that leaves the store before it is decoded."""
+
+
+class ZipContent(DecodedContent):
+    """Decodes the members that are read.
+
+    Concurrency: as ``Content``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        record: TreeRecord,
+        number: int,
+        raw: Content,
+        *,
+        works: Works[None],
+        means: Means,
+    ) -> None:
+        self._store = store
+        self._means = means
+        self._works = works
+        self._record = record
+        self._number = number
+        self._what = record.streams[number]
+        self._raw = raw
+
+    @property
+    @override
+    def need(self) -> Need:
+        return VERIFIED if self._raw.checked() else ANYTHING
+
+    @override
+    def label(self, segment: Segment) -> str:
+        return f"{self.name}: the member at byte {segment.input_start}"
+
+    @override
+    def segments(self, span: Span) -> Sequence[Segment]:
+        return self._store.trees.segments(self._record.number, self._number, span)
+
+    @override
+    @asynccontextmanager
+    async def gathering(
+        self, segments: Sequence[Segment], patience: Patience
+    ) -> AsyncIterator[None]:
+        total = sum(one.input_length for one in segments)
+        start = min(one.input_start for one in segments)
+        stop = max(one.input_start + one.input_length for one in segments)
+        if len(segments) > 1 and 2 * total >= stop - start:
+            await self._raw.ensure(Span(start, min(self._raw.size, stop + _SLACK)), patience)
+        yield
+
+    @override
+    async def job(self, segment: Segment, work: Work[None], attempt: int) -> Job:
+        zip_codec.inflate(segment.codec, name=self.label(segment))  # before anything is fetched
+        source = await self._input(segment, work)
+        # What leaves the store again and again is read as it comes.
+        blob = self._raw.digest() if attempt < _TRIES else None
+        return Job(segment, source, partial(self._pull, work, blob), blob, work)
+
+    async def _input(self, segment: Segment, work: Work[None]) -> Span:
+        """Where the segment's input lies in the raw content; it is local when this returns."""
+        raw, patience = self._raw, work.patience()
+        start = segment.input_start
+        guess = Span(start, start + zip_codec.LOCAL + _SLACK + segment.input_length)
+        await raw.ensure(guess.clamp(raw.size), patience)
+        header = await raw.read(start, zip_codec.LOCAL, patience)
+        start += zip_codec.content_start(header, name=self.label(segment))
+        source = Span(start, start + segment.input_length)
+        if source.stop > raw.size:
+            raise MalformedError(
+                f"{self.label(segment)}: its data reach beyond the end of the archive"
+            )
+        # What has no room, all of it at once, is fetched again as it is decoded.
+        with suppress(StorageFullError):
+            await raw.ensure(source, patience)
+        return source
+
+    async def _pull(self, work: Work[None], blob: Digest | None, offset: int, length: int) -> bytes:
+        work.beat()
+        if blob is not None:
+            return await self._store.blobs.read(blob, offset, length, self._raw.key)
+        return await self._raw.read(offset, length, work.patience())
+
+    @override
+    def pieces(self, job: Job) -> Iterator[bytes]:
+        segment, source = job.segment, job.source
+        inflater = zip_codec.inflate(segment.codec, name=self.label(segment), length=segment.length)
+        for offset in range(source.start, source.stop, PIECE):
+            length = min(PIECE, source.stop - offset)
+            yield from inflater.pieces(trio.from_thread.run(job.pull, offset, length))
+        inflater.finish()
+
+    @override
+    def check(self, job: Job, found: Checks) -> None:
+        segment = job.segment
+        if segment.crc32 is not None and found.crc32 != segment.crc32:
+            raise MalformedError(
+                f"{self.label(segment)}: its CRC-32 is {found.crc32:08x}, not {segment.crc32:08x}",
+                hint="the archive is damaged at its source",
+            )
+
+    @override
+    async def again(self, job: Job, error: CafsError, attempt: int) -> bool:
+        # It has left the store since, and is fetched again.
+        return isinstance(error, NotFoundError) and job.blob is not None
+
+    @override
+    def kept(self, job: Job, sha256: bytes) -> None:
+        if job.blob is not None and job.blob == self._record.digest:
+            tree = self._record.number
+            self._store.members.learn(tree, self._number, job.segment, sha256)
