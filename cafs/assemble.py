@@ -5,6 +5,7 @@ them stands with the verb: ``cafs.cli.serving`` puts the file system before a ke
 """
 
 import gc
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -55,6 +56,7 @@ from cafs.transport.s3 import S3Transport
 from cafs.vfs.attributes import Appearance
 from cafs.vfs.filesystem import FileSystem
 
+_LOG: Final = logging.getLogger("cafs")
 _EAGER: Final = Span(0, 64 << 10)
 """What is asked for of what will be read anyway: a small file costs one request then, not two."""
 _COLLECT_AFTER: Final = 10_000
@@ -184,6 +186,8 @@ async def open_system_in(
         CafsError: the view cannot be opened.
     """
     _collect_less()
+    for note in settings.notes:
+        _LOG.warning("%s", note)
     # A worker opens its store before it knows its settings.
     store.evictor.keep_within(settings.bounds)
     metrics = Metrics()

@@ -86,7 +86,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ``fetched`` bytes came from sources, ``found`` ones from other stores on this machine.
     ``hit_rate`` is the part of reads that found their bytes in the store, None before the first.
     ``requests`` counts what the kernel asked the worker, by operation: what is answered from the
-    kernel's caches is not among them.
+    kernel's caches is not among them. ``notes`` tell what of cafs.lock does not count.
     """
 
     version: str
@@ -105,6 +105,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     mirrors: tuple[MirrorStatus, ...]
     requests: dict[str, int]
     counters: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def present(store: Store, part: Part) -> int:
@@ -113,6 +114,11 @@ def present(store: Store, part: Part) -> int:
         return part.size if part.size is not None else 0
     stream = store.streams.find(located_stream(part))
     return stream.present().total if stream is not None else 0
+
+
+def _last(store: Store, spec: RefSpec) -> Resolved | None:
+    """What a ref means by its lock, or else meant when somebody last asked."""
+    return spec.locked or store.references.latest(spec.source)
 
 
 def _digest(store: Store, resolved: Resolved | None) -> str | None:
@@ -186,6 +192,7 @@ def status(
     view: str = "/",
     pid: int | None = None,
     started_ns: int | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Status:
     """Put the facts together."""
     counters = metrics.snapshot()
@@ -219,6 +226,7 @@ def status(
             if name.startswith(_OPERATION)
         },
         counters=counters,
+        notes=notes,
     )
 
 
@@ -267,11 +275,12 @@ class Reports:
             view=self._settings.view,
             pid=os.getpid(),
             started_ns=self._started_ns,
+            notes=self._settings.notes,
         )
 
     def _ref(self, spec: RefSpec) -> RefStatus:
         resolved, error = self._resolver.peek(spec), self._resolver.error(spec)
-        last = self._store.references.latest(spec.source) if resolved is None else None
+        last = _last(self._store, spec) if resolved is None else None
         return ref_status(self._store, spec, resolved, error, last=last)
 
 
@@ -282,6 +291,5 @@ def status_without_mount(settings: Settings) -> Status:
 
 async def _status_without_mount(settings: Settings) -> Status:
     async with open_store(settings.store, bounds=settings.bounds) as store:
-        latest = store.references.latest
-        refs = (ref_status(store, spec, latest(spec.source), None) for spec in settings.refs)
-        return status(store, Metrics(), refs)
+        refs = (ref_status(store, spec, _last(store, spec), None) for spec in settings.refs)
+        return status(store, Metrics(), refs, notes=settings.notes)

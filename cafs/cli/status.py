@@ -259,6 +259,8 @@ def _show(seen: _Seen) -> None:
     if found.found:
         say(f"found {size(found.found)} in other stores on this machine")
     _show_refs(found.refs)
+    for note in found.notes:
+        say(f"note {note}")
     _show_mirrors(found.mirrors)
     for line in _failures(seen.mount_point) if seen.mount_point is not None else ():
         say(f"failed {line}")

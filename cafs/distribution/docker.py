@@ -70,25 +70,26 @@ class DockerHandler(Handler):
                 raise OfflineError(f"{title(spec)}: the tag {ref.tag} was never asked for here")
             return previous
 
-        async def ask(repository: Repository, attempts: int | None) -> Image:
+        async def ask(repository: Repository, attempts: int | None) -> tuple[Digest, Image]:
             repository = replace(repository, attempts=attempts)
             digest = pin
             if digest is None:
                 digest = await self._images.tag(
                     repository, ref.reference, known=previous is not None
                 )
-            return await self._images.image(
+            return digest, await self._images.image(
                 repository, digest, platform=spec.platform, offline=offline
             )
 
         repositories = _repositories(spec, ref, note)
-        image = await first_answer(repositories, ask)
+        named, image = await first_answer(repositories, ask)
         return Resolved(
             ref=ref.canonical,
             shape=Shape.TREE,
             digest=image.digest,
             parts=tuple(self._part(layer, repositories) for layer in image.manifest.layers),
             resolved_ns=time.time_ns(),
+            named=named,
         )
 
     @override

@@ -5,6 +5,7 @@ mount, so a build never sees two versions. Every answer is recorded too, for the
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -197,7 +198,7 @@ class Resolver:
 
         Cancellation: as ``resolve``.
         """
-        pinned = replace(spec, integrity=resolved.digest, pull="update")
+        pinned = replace(spec, integrity=resolved.digest, pull="update", locked=None)
         await self._handler(spec).resolve(pinned, resolved, lambda _: None)
 
     async def doubt(self, spec: RefSpec) -> None:
@@ -293,7 +294,9 @@ class Resolver:
         return await self._store.mounts.resolve(self._mount, spec.source, resolved)
 
     async def _ask(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
-        """What the ref means, by its policy (R-24)."""
+        """What the ref means, by its policy (R-24). Of what is locked nobody is asked."""
+        if spec.locked is not None:
+            return replace(spec.locked, resolved_ns=time.time_ns())
         pull = "never" if self._offline else spec.pull
         if previous is not None and (
             pull == "never" or (pull == "new" and self._lasting(previous))

@@ -62,7 +62,8 @@ class Resolved:
 
     ``ref`` is the canonical text. ``digest`` is that of the blob, or of the image's platform
     manifest. ``parts`` has one part for a blob or an archive, and the layers, lowest first, for an
-    image. ``resolved_ns`` is when, since the epoch.
+    image. ``resolved_ns`` is when, since the epoch. ``named`` is the digest of what an image's name
+    means: its index, where it has one; None for all else.
     """
 
     ref: str
@@ -70,3 +71,4 @@ class Resolved:
     digest: Digest | None
     parts: tuple[Part, ...]
     resolved_ns: int
+    named: Digest | None = None

@@ -11,7 +11,8 @@ from cafs.model.resolved import Resolved
 
 Pull = Literal["lock", "new", "update", "never"]
 """When a mutable ref is asked for again (R-24): ``new`` takes what the store has; ``update``
-revalidates; ``never`` asks nobody; ``lock`` takes what is locked, the rest as ``update``."""
+revalidates; ``never`` asks nobody; ``lock`` takes what is locked, the rest as ``update``. Of these
+``never`` takes what is locked too."""
 
 
 Verify = Literal["block", "provisional"]
@@ -40,7 +41,7 @@ class RefSpec:
     pin. ``strip`` leading path components are removed, then ``subdir`` is the root. ``mirrors`` are
     other URLs of the same content. ``platform`` None is the machine's own. ``deadline_s`` bounds
     time without progress; None means: as long as the reader lives. ``locked`` is what cafs.lock
-    says that it means, for as long as ``pull`` is "lock".
+    says that it means, where ``pull`` obeys it.
 
     From these follow ``source``, the text under which it is kept what the spec resolved to: it has
     nothing of what is shown of that, since all refs of a mount to one tag have one version; and
@@ -65,6 +66,7 @@ class RefSpec:
         # Once, and not for every request: to spell a URL costs more than to find its bytes.
         source = [self.ref.canonical, str(self.integrity or ""), str(self.platform or "")]
         if self.locked is not None:
+            source += [f"locked {self.locked.digest}"]
             source += [f"{part.digest} {part.index}" for part in self.locked.parts]
         object.__setattr__(self, "source", "\n".join(source))
         object.__setattr__(self, "key", "\n".join([self.source, str(self.strip), self.subdir]))

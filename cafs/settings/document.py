@@ -169,17 +169,29 @@ def read(path: Path, voice: Voice) -> Document | None:
         SettingsError: it cannot be read, is no TOML (names the line), or has keys that may not
             stand in it.
     """
+    values = tables(path)
+    if values is None:
+        return None
+    return Document(values, origin=Origin(str(path), voice), directory=path.parent)
+
+
+def tables(path: Path, *, most: int = _MAX_FILE) -> dict[str, object] | None:
+    """What a TOML file of at most ``most`` bytes has, unchecked. None when it does not exist.
+
+    Raises:
+        SettingsError: it cannot be read, or is no TOML (names the line).
+    """
     name = str(path)
     try:
         with path.open("rb") as file:
-            raw = file.read(_MAX_FILE + 1)
+            raw = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise SettingsError(name, "", f"cannot be read: {error.strerror}") from error
-    if len(raw) > _MAX_FILE:
-        raise SettingsError(name, "", f"is larger than {_MAX_FILE} bytes", hint="is it settings?")
-    return Document(_parse(raw, name), origin=Origin(name, voice), directory=path.parent)
+    if len(raw) > most:
+        raise SettingsError(name, "", f"is larger than {most} bytes", hint="is it settings?")
+    return _parse(raw, name)
 
 
 def _parse(raw: bytes, name: str) -> dict[str, object]:

@@ -7,15 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from cafs.errors import InvalidReferenceError, SettingsError
-from cafs.model.address import authority
+from cafs.errors import CafsError, InvalidReferenceError, SettingsError
+from cafs.model.address import SCHEMES, authority, file_path, normalised
+from cafs.model.digest import EMPTY
 from cafs.settings import units
 from cafs.settings.document import Document
 from cafs.settings.fetching import UNSAID, Fetching, fetching
 from cafs.settings.naming import SILENT, Draft, Terms, drafts, terms
 from cafs.settings.places import absolute, project_mount, settled
-from cafs.settings.schema import Voice
-from cafs.settings.values import Overrides
+from cafs.settings.schema import MACHINE_FILES, Voice
+from cafs.settings.values import INDEX_PLACES, Overrides, index_url
 
 T = TypeVar("T")
 ENVIRONMENT: Final = "environment"
@@ -43,6 +44,7 @@ class Layer:
     look_in: tuple[Path, ...] | None = None
     quota: units.Budget | None = None
     min_free: int | None = None
+    index_urls: tuple[str, ...] | None = None
     fetching: Fetching = UNSAID
 
 
@@ -80,6 +82,7 @@ def of_file(document: Document, environ: Mapping[str, str], schemes: Collection[
         look_in=_folders(document, "store.look-in", environ),
         quota=document.parsed("store.quota", units.quota),
         min_free=document.parsed("store.min-free", units.size),
+        index_urls=_index_urls(document, schemes),
         fetching=fetching(document, environ, schemes),
     )
 
@@ -214,6 +217,27 @@ def _folders(document: Document, key: str, environ: Mapping[str, str]) -> tuple[
         if path is None:
             raise document.wrong(key, f"{text!r} must be an absolute path", hint="/… or ~/…")
     return tuple(path for _, path in found if path is not None)
+
+
+def _index_urls(document: Document, schemes: Collection[str]) -> tuple[str, ...] | None:
+    """URLs with a place for a digest in them; None when nothing is said."""
+    if not document.has("lock.index-url"):
+        return None
+    key = "lock.index-url"
+    urls = document.one_or_more(key)
+    for text in urls:
+        if not any(place in text for place in INDEX_PLACES):
+            hint = "https://example.com/indexes/{hex}.idx"
+            raise document.wrong(key, f"{text!r} has no {{digest}} or {{hex}} in it", hint=hint)
+        try:
+            url = normalised(index_url(text, EMPTY), schemes=(*SCHEMES, *schemes))
+        except CafsError as error:
+            raise document.wrong(key, error.what, hint=error.hint) from error
+        path = file_path(url)
+        if path is not None and document.origin.voice is Voice.PROJECT:
+            what = f"{text!r} leads out of the project"
+            raise document.wrong(key, what, hint=f"it belongs in {MACHINE_FILES}")
+    return urls
 
 
 def _search_path(start: Path, text: str) -> tuple[Path, ...]:

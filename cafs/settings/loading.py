@@ -49,6 +49,7 @@ retry.multiplier                                                         2.3
 retry.max-delay                                                          "30s"
 retry.jitter                                                             true
 retry.fixed                                                              false
+lock.index-url                                                           []
 ======================  =======================  ======================  ===============
 
 Tables whose keys are names are in the user's and the system's file only: ``map`` (URL prefixes),
@@ -82,7 +83,12 @@ _DEADLINE_S: Final = 60.0
 
 
 def load_settings(
-    start: Path, *, project: Path | None, overrides: Overrides, environ: Mapping[str, str]
+    start: Path,
+    *,
+    project: Path | None,
+    overrides: Overrides,
+    environ: Mapping[str, str],
+    locked: bool = True,
 ) -> Settings:
     """Read every source and merge them.
 
@@ -92,6 +98,7 @@ def load_settings(
         project: the project file, None to search for one.
         overrides: what the flags say.
         environ: the environment; nothing else is taken from the process's own.
+        locked: whether cafs.lock counts; where it does not, it is not even read.
 
     Raises:
         SettingsError: any source is wrong; it names the source and the key.
@@ -108,7 +115,26 @@ def load_settings(
     schemes = {name for each in documents if each for name in plugins(each, environ)}
     files = [layers.of_file(each, environ, schemes) for each in documents if each]
     said = [layers.of_flags(overrides, start), layers.of_environment(environ, start)]
-    return _merged(said, files, project_file=file, store=places.default_store(environ))
+    merged = _merged(said, files, project_file=file, store=places.default_store(environ))
+    if file is None or not locked:
+        return merged
+    return _heeding(merged, file, frozenset(draft.spec.name for draft in files[0].refs))
+
+
+def _heeding(merged: Settings, project_file: Path, names: frozenset[str]) -> Settings:
+    """The settings with what is locked of the project's refs."""
+    from cafs.settings.lockfile import lock_file, read_lock  # noqa: PLC0415 - where there is one
+
+    file = lock_file(project_file)
+    lock = read_lock(file)
+    if lock is None:
+        return merged
+    from cafs.distribution.policy import HostPolicy  # noqa: PLC0415
+    from cafs.settings.heeding import heed  # noqa: PLC0415
+
+    policy = HostPolicy(merged.allowed_hosts, merged.dynamic)
+    heeded = heed(merged.refs, lock, file, names=names, allowed=policy.allows_url)
+    return replace(merged, refs=heeded.specs, lock_file=file, notes=heeded.notes)
 
 
 def _file(path: Path | None, voice: Voice, *, must_exist: bool = False) -> Document | None:
@@ -149,6 +175,7 @@ def _merged(
         look_in=_first((each.look_in for each in every), ()),
         quota=_first((each.quota for each in every), Budget(None)).limit,
         min_free=_first((each.min_free for each in every), 0),
+        index_urls=_first((each.index_urls for each in every), ()),
         mapping=mapping,
         logins=_united(each.fetching.logins for each in every),
         helpers=_united(each.fetching.helpers for each in every),

@@ -26,7 +26,7 @@ from cafs.model.resolved import Resolved
 from cafs.model.spec import Platform, Pull, RefSpec, Verify
 from cafs.settings.values import USUAL_RETRIES, OnError, RetrySettings, Settings
 
-_PATHS: Final = ("project_file", "mount_point", "store", "ca_bundle")
+_PATHS: Final = ("project_file", "mount_point", "store", "ca_bundle", "lock_file")
 """Fields that are paths: packed as bytes, since a path need not be text."""
 _LOGIN_PATHS: Final = ("password_file", "token_file", "client_cert", "client_key")
 """Those of a login."""
@@ -92,6 +92,9 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     plugins: tuple[PluginSpec, ...] = ()
     pacing: Pacing = USUAL
     retry: RetrySettings = USUAL_RETRIES
+    lock_file: bytes | None = None
+    index_urls: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 _ENCODE: Final = msgspec.msgpack.Encoder(order="deterministic").encode

@@ -56,6 +56,7 @@ _TABLES: Final = {
         "dev": _M,
     },
     "defaults": {"verify": _A, "deadline": _A, "on-error": _A, "pull": _A},
+    "lock": {"index-url": _A},
     "store": {"path": _M, "look-in": _M, "quota": _M, "min-free": _M},
     "hosts": {"allow": _M, "dynamic": _M},
     "network": {"ca-bundle": _M, "offline": _M, "proxy": _N},

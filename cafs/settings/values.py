@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from cafs.model.bounds import Bounds
+from cafs.model.digest import Digest
 from cafs.model.login import HelperRule, HostLogin
 from cafs.model.mapping import MapRule
 from cafs.model.pacing import USUAL, Pacing
@@ -14,6 +15,15 @@ from cafs.model.spec import Pull, RefSpec
 
 OnError = Literal["fail", "wait"]
 """At the deadline: fail the read, or retry as long as the reader lives."""
+
+
+INDEX_PLACES: Final = ("{digest}", "{hex}")
+"""What stands for an index in a URL: its digest, ``sha256:<hex>``, or the digits alone."""
+
+
+def index_url(text: str, digest: Digest) -> str:
+    """Where an index is, as ``lock.index-url`` says it."""
+    return text.replace("{digest}", str(digest)).replace("{hex}", digest.hex)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +65,10 @@ class Settings:
     its disk are left to others. ``ca_bundle`` is an absolute path, None for the system's
     certificates.
 
+    ``lock_file`` is the cafs.lock that was read, None without one; ``index_urls`` are where its
+    large index files can be had, with ``{digest}`` or ``{hex}`` in them. ``notes`` are lines that
+    tell what in it does not count.
+
     ``mapping``, ``logins``, ``helpers`` and ``plugins`` are sorted by prefix, host or scheme, which
     are unique. No secret is among them: files and variables are named, and read by who needs them.
     """
@@ -85,6 +99,9 @@ class Settings:
     plugins: tuple[PluginSpec, ...] = ()
     pacing: Pacing = USUAL
     retry: RetrySettings = USUAL_RETRIES
+    lock_file: Path | None = None
+    index_urls: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def bounds(self) -> Bounds:

@@ -394,3 +394,30 @@ async def test_the_shape_is_known_from_the_ref_alone(mount: NewMount) -> None:
     }
     for text, shape in shapes.items():
         assert resolver.shape(RefSpec(name="", ref=parse_ref(text))) is shape
+
+
+@pytest.mark.parametrize("offline", [False, True])
+async def test_what_is_locked_is_asked_of_nobody(
+    store: Store, mount: NewMount, offline: bool
+) -> None:
+    handler = Answering(resolved("b"))
+    spec = replace(SPEC, locked=replace(resolved("a"), resolved_ns=0))
+    answer = await mount(handler, offline=offline).resolve(spec, USUAL)
+    assert replace(answer, resolved_ns=1) == resolved("a")
+    assert answer.resolved_ns > 1
+    assert store.references.latest(spec.source) == answer
+    assert handler.asked == []
+
+
+async def test_a_lock_that_says_something_else_is_another_question(
+    store: Store, mount: NewMount
+) -> None:
+    """A reload with a changed lock: the same mount moves on."""
+    number = await store.mounts.open(new_key(), "test")
+    handler = Answering(resolved("asked"))
+    answers = []
+    for locked in (resolved("a"), resolved("b"), None):
+        spec = replace(SPEC, locked=locked)
+        answer = await mount(handler, number=number).resolve(spec, USUAL)
+        answers.append(answer.digest)
+    assert answers == [digest_of(b"a"), digest_of(b"b"), digest_of(b"asked")]

@@ -52,6 +52,7 @@ LOCKED = Resolved(
         ),
     ),
     resolved_ns=0,
+    named=digest_of(b"named"),
 )
 FULL = Settings(
     project_file=Path("/home/ü/cafs.toml"),
@@ -118,6 +119,9 @@ FULL = Settings(
     retry=RetrySettings(
         retries=0, initial_s=1.0, multiplier=1.5, cap_s=2.0, jitter=False, fixed=True
     ),
+    lock_file=Path("/home/\udcff/cafs.lock"),
+    index_urls=("https://a.example/{hex}",),
+    notes=("x: ü",),
 )
 REFS = [
     "docker://debian",

@@ -116,7 +116,7 @@ UNKNOWN = [
     ("[defualts]\n", "defualts", "did you mean 'defaults'?"),
     ("[refs.x]\n", "refs", "did you mean 'ref'?"),
     ('budget = "1GiB"', "budget", "did you mean 'mount.budget'?"),
-    ("xyzzy = 1", "xyzzy", "known: defaults, mount, ref"),
+    ("xyzzy = 1", "xyzzy", "known: defaults, lock, mount, ref"),
     ('[mount]\npaht = "x"', "mount.paht", "did you mean 'path'?"),
     ("[mount]\nallow-others = true", "mount.allow-others", "known: budget, path, view"),
     ('[defaults]\non_error = "fail"', "defaults.on_error", "did you mean 'on-error'?"),

@@ -1,0 +1,167 @@
+"""Writes cafs.lock: the same entries are the same bytes, and two who write wait for each other."""
+
+import errno
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from cafs.errors import DeadlineError, StorageError, StorageFullError
+from cafs.model.resolved import Contents
+from cafs.settings.lockfile import VERSION, Lock, LockedPart, LockEntry
+
+_HEAD: Final = (
+    "# Which bytes the refs of cafs.toml mean. Written by cafs lock; commit it with cafs.toml.\n"
+)
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_WAIT_S: Final = 10.0
+"""How long one who writes waits for another: writing takes milliseconds."""
+_POLL_S: Final = 0.02
+
+
+def lock_text(lock: Lock) -> str:
+    """The lock as a file has it: sorted, one fact a line."""
+    tables = [_entry(each) for each in sorted(lock.entries, key=lambda e: (e.name, e.platform))]
+    return "\n".join([f"{_HEAD}version = {VERSION}\n", *tables])
+
+
+def _entry(entry: LockEntry) -> str:
+    key = f"ref.{_word(entry.name)}"
+    if entry.platform:
+        key += f".platform.{_text(entry.platform)}"
+    layered = entry.named is not None
+    facts = [
+        ("ref", _text(entry.ref)),
+        ("query", _text(entry.query) if entry.query else ""),
+        ("integrity", _text(entry.integrity) if entry.integrity else ""),
+        ("named", _text(str(entry.named)) if entry.named else ""),
+        ("digest", _text(str(entry.digest))),
+        ("size", str(entry.size)),
+        ("media-type", _text(entry.media_type)),
+        *([] if layered else _where(entry.parts[0])),
+    ]
+    pieces = [f"[{key}]\n{_lines(facts)}"]
+    if layered and not entry.parts:
+        pieces[0] += "layer = []\n"
+    pieces += [f"[[{key}.layer]]\n{_lines(_facts(part))}" for part in entry.parts if layered]
+    return "\n".join(pieces)
+
+
+def _facts(part: LockedPart) -> list[tuple[str, str]]:
+    return [
+        ("digest", _text(str(part.digest))),
+        ("size", str(part.size)),
+        ("media-type", _text(part.media_type)),
+        *_where(part),
+    ]
+
+
+def _where(part: LockedPart) -> list[tuple[str, str]]:
+    return [
+        ("index", _text(str(part.index)) if part.index else ""),
+        ("contents", _contents(part.contents) if part.contents else ""),
+        ("urls", f"[{', '.join(map(_text, part.urls))}]" if part.urls else ""),
+    ]
+
+
+def _contents(contents: Contents) -> str:
+    facts = f"kind = {_text(contents.kind)}, digest = {_text(str(contents.digest))}"
+    numbers = {"start": contents.start, "length": contents.length, "size": contents.size}
+    return f"{{{facts}{''.join(f', {key} = {each}' for key, each in numbers.items() if each)}}}"
+
+
+def _lines(facts: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"{key} = {value}\n" for key, value in facts if value)
+
+
+def _word(name: str) -> str:
+    """A key without quotes where that may be."""
+    return _text(name) if "." in name else name
+
+
+def _text(text: str) -> str:
+    """A basic string: what JSON escapes, TOML does likewise, and DEL too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Nobody else writes this file, or those that belong to it, inside the block.
+
+    What is locked is the directory: it is always there, and nothing has to be cleaned up. Blocks.
+
+    Raises:
+        DeadlineError: somebody else is at it for 10 s.
+        StorageError: the directory cannot be opened.
+    """
+    try:
+        descriptor = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageError(f"{file.parent}: {error.strerror}") from error
+    try:
+        limit = time.monotonic() + _WAIT_S
+        while not _taken(descriptor):
+            if time.monotonic() > limit:
+                raise DeadlineError(f"{file}: somebody else is writing it", hint="try again")
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file so that it is the old one or the new one, whatever happens. Blocks.
+
+    A symlink stays one: what it leads to is written.
+
+    Raises:
+        StorageError: it cannot be written; the old one is as it was.
+    """
+    place = Path(os.path.realpath(file))
+    made = ""
+    try:
+        mode = place.stat().st_mode & 0o777 if place.exists() else 0o666 & ~_umask()
+        descriptor, made = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+        with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, not a path
+            out.write(data)
+            out.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        Path(made).replace(place)
+        made = ""
+        _sync(place.parent)
+    except OSError as error:
+        kind = StorageFullError if error.errno in _NO_SPACE else StorageError
+        raise kind(f"{file} cannot be written: {error.strerror}") from error
+    finally:
+        if made:
+            with suppress(OSError):
+                Path(made).unlink()
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    """What this process takes away from the mode of files."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
