@@ -143,7 +143,7 @@ class Deposit:
             if await self._store(offset, data):
                 return True
             self.shortage.found()
-        if urgency() is not Priority.DEMAND or not await self.shortage.relieve(len(data)):
+        if not await self.shortage.relieve(len(data), urgency()):
             return False
         if await self._store(offset, data):
             return True
@@ -239,7 +239,18 @@ class Deposit:
         Raises:
             StorageError: the disk failed; or it is full, and no reader waits.
         """
+        if await self._opened():
+            return
+        if urgency() is Priority.PREFETCH and await self.shortage.relieve(0, Priority.PREFETCH):
+            if await self._opened():
+                return
+            self.shortage.fruitless()
+        self._check_wanted(urgency())
+
+    async def _opened(self) -> bool:
+        """Get a stream; False when the disk is full."""
         try:
             self.stream = await self._streams.open(self._key, self.size)
         except StorageFullError:
-            self._check_wanted(urgency())
+            return False
+        return True

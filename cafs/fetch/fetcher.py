@@ -92,7 +92,7 @@ class Fetcher:
             policy=policy,
             metrics=metrics,
             overflow=Overflow(),
-            shortage=Shortage(store.evictor.make_room, store.free_bytes),
+            shortage=Shortage(nursery, store.evictor.make_room, store.free_bytes),
             settled=store.evictor.settled,
         )
         failures = Failures()

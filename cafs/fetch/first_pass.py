@@ -145,9 +145,10 @@ class FirstPass:
             if not self._raw.hopeful():
                 raise
         except StorageFullError as error:
-            if work.priority() is Priority.PREFETCH:
-                raise self._shortage.stopped(self._name, self._raw.size) from error
-            if not await self._shortage.relieve(self._raw.size):
+            priority = work.priority()
+            if not await self._shortage.relieve(self._raw.size, priority):
+                if priority is Priority.PREFETCH:
+                    raise self._shortage.stopped(self._name, self._raw.size) from error
                 raise
         except (MalformedError, UnsupportedError):
             if self._raw.digest() is not None or not self._raw.algorithms():

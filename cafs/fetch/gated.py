@@ -235,6 +235,8 @@ class GatedContent(Feed):
                 return
         except StorageFullError:
             if work.priority() is Priority.PREFETCH:
+                if await self._deposit.shortage.relieve(0, Priority.PREFETCH):
+                    return  # it is tried again, as long as something makes way
                 raise
         await self._pass_in_memory(work)
 

@@ -118,7 +118,13 @@ class RangedContent(Feed):
             self._works.start(("gate", self.key), self._admit)
 
     async def _admit(self, work: Work[None]) -> None:
+        shortage = self._deposit.shortage
         async with self._lane.downloader.hold():
-            if self._lane.is_stored():  # room may have been made in between
-                await self._seal.close(None, self.size)
+            while self._lane.is_stored() and self.digest() is None:
+                try:  # room may have been made in between
+                    await self._seal.close(None, self.size)
+                except StorageFullError:
+                    ahead = work.waiters and work.priority() is Priority.PREFETCH
+                    if not ahead or not await shortage.relieve(0, Priority.PREFETCH):
+                        raise
         work.beat()

@@ -1,18 +1,22 @@
 """Shortages: what is done about a disk that is full, in which order, and how often.
 
-Prefetches stop. For readers, something that is used less is evicted; where that does not help, what
-comes is kept in memory (``overflow``), and in the end a reader is told that the disk is full. All
-of that is about one shortage, not about one request: while it lasts nobody tries the disk, and
-eviction, more than now and then.
+What is only read ahead is not fetched. For readers and prefetches, something that is used less is
+evicted. Where that does not help, prefetches stop; what comes for readers is kept in memory
+(``overflow``), and in the end a reader is told that the disk is full. All of that is about one
+shortage, not about one request: while it lasts nobody tries the disk, and eviction, more than now
+and then.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from cafs.errors import StorageFullError
+from cafs.errors import StorageError, StorageFullError
+from cafs.fetch.interfaces import Priority
 
 MakeRoom = Callable[[int], Awaitable[object]]
 """Evicts so many bytes; returns something true when that has made room."""
@@ -28,22 +32,33 @@ _MIB: Final = 1 << 20
 _LOG: Final = logging.getLogger("cafs.fetch")
 
 
+@dataclass(slots=True)
+class _Eviction:
+    """One that is under way since a time, and in the end whether it made room."""
+
+    since: float
+    made: bool = False
+    ended: trio.Event = field(default_factory=trio.Event)
+
+
 class Shortage:
     """Whether the store's disk is full, as the writes of one process find it.
 
     Args:
+        nursery: where it is evicted.
         make_room: evicts.
         free: bytes that may still be written.
 
     Concurrency: any number of tasks of one trio run.
     """
 
-    def __init__(self, make_room: MakeRoom, free: Callable[[], int]) -> None:
+    def __init__(self, nursery: trio.Nursery, make_room: MakeRoom, free: Callable[[], int]) -> None:
+        self._nursery = nursery
         self._make_room = make_room
         self._free = free
         self._until = 0.0
         self._next = 0.0
-        self._trying: trio.Event | None = None
+        self._eviction: _Eviction | None = None
 
     def lasting(self) -> bool:
         """Whether it need not be tried to write anything: that failed a moment ago."""
@@ -55,34 +70,44 @@ class Shortage:
             _LOG.info("fetch.shortage free=%d", self._free())
         self._until = trio.current_time() + AGAIN_S
 
-    async def relieve(self, count: int) -> bool:
+    async def relieve(self, count: int, priority: Priority = Priority.DEMAND) -> bool:
         """Evict, unless that was of no use a moment ago; whether it is worth writing again.
 
-        Those who ask meanwhile wait for the same eviction.
+        Those who ask meanwhile wait for the same eviction. Readers do so for its first 5 s, and it
+        goes on without them; a prefetch waits for its end, which its own patience bounds. Nothing
+        is evicted for what is only read ahead.
 
-        Cancellation: what is evicted, is; the others who wait go on.
+        Cancellation: it goes on; so do the others who wait.
         """
-        if self._trying is not None:
-            with trio.move_on_after(_LONGEST_S):
-                await self._trying.wait()
-            return not self.lasting()
-        if trio.current_time() < self._next:
+        if priority is Priority.READAHEAD:
             return False
-        self._trying = ended = trio.Event()
-        made = False
+        if self._eviction is None:
+            if trio.current_time() < self._next:
+                return False
+            self._eviction = _Eviction(trio.current_time())
+            self._nursery.start_soon(self._evict, self._eviction, max(count, _LEAST))
+        eviction = self._eviction
+        patient = priority is Priority.PREFETCH
+        with trio.move_on_at(math.inf if patient else eviction.since + _LONGEST_S):
+            await eviction.ended.wait()
+        if not eviction.ended.is_set():
+            self.found()
+        return eviction.made and not self.lasting()
+
+    async def _evict(self, eviction: _Eviction, count: int) -> None:
         try:
-            with trio.move_on_after(_LONGEST_S):
-                made = bool(await self._make_room(max(count, _LEAST)))
-        except StorageFullError as error:
+            eviction.made = bool(await self._make_room(count))
+        except StorageError as error:
             _LOG.info("fetch.shortage.unrelieved: %s", error.line)
+        except Exception:  # noqa: BLE001 - who waits is told that there is no room
+            _LOG.exception("fetch.shortage.broke")
         finally:
-            self._trying = None
-            if made:
+            self._eviction = None
+            if eviction.made:
                 self._until = 0.0
             else:
                 self.fruitless()
-            ended.set()
-        return made
+            eviction.ended.set()
 
     def fruitless(self) -> None:
         """An eviction was of no use: what it freed, if anything, others have taken."""

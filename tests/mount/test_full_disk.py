@@ -221,6 +221,32 @@ def test_what_was_used_longest_ago_makes_way_for_what_is_read(
         assert mount.ref("old").read_bytes() == old
 
 
+def test_a_prefetch_goes_on_while_anything_makes_way_and_stops_where_the_rest_is_pinned(
+    cafs: Cafs, origin: Origin, disk: Path
+) -> None:
+    old, kept, new, last = (body(size * MIB, 32 + size) for size in (30, 6, 20, 14))
+    named = {"old": old, "kept": kept, "new": new, "last": last}
+    toml = "".join(
+        ref(name, origin.put(f"/{name}", Literal(data)), sha256(data) if name != "new" else "")
+        for name, data in named.items()
+    )
+    with cafs.mount(toml) as mount:
+        for name in ("old", "kept"):
+            assert mount.ref(name).read_bytes() == named[name]
+        assert cafs.run("pin", "kept").returncode == 0
+        time.sleep(3.1)  # what was used a moment ago stays
+        fill(disk)
+        assert cafs.run("prefetch", "new").returncode == 0
+        present = {one["name"]: one["present"] for one in mount.status()["refs"]}
+        assert present == {"old": 0, "kept": 6 * MIB, "new": 20 * MIB, "last": 0}
+        assert cafs.run("pin", "new").returncode == 0
+        done = cafs.run("prefetch", "last", check=False)
+        assert done.returncode == 7, done.stderr
+        assert "cafs gc" in done.stderr
+        assert mount.ref("new").read_bytes() == new
+        assert mount.ref("kept").read_bytes() == kept
+
+
 def test_things_are_told_and_removed_on_a_full_disk(cafs: Cafs, origin: Origin, disk: Path) -> None:
     one, two = body(10 * MIB, 40), body(12 * MIB, 41)
     toml = ref("one", origin.put("/one", Literal(one)), sha256(one)) + ref(

@@ -4,6 +4,7 @@ import trio
 from trio.testing import MockClock
 
 from cafs.errors import StorageFullError
+from cafs.fetch.interfaces import Priority
 from cafs.fetch.overflow import WANTED_S, Overflow
 from cafs.fetch.shortage import AGAIN_S, FRUITLESS_S, Shortage
 from cafs.model.digest import digest_of
@@ -115,18 +116,18 @@ class Disk:
 
 
 async def test_eviction_is_tried_once_a_shortage_and_not_once_a_request(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     disk = Disk(0, 1)
-    shortage = Shortage(disk.make_room, lambda: 0)
+    shortage = Shortage(nursery, disk.make_room, lambda: 0)
     outcomes: list[bool] = []
 
     async def write() -> None:
         outcomes.append(await shortage.relieve(1))
 
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as writers:
         for _ in range(100):
-            nursery.start_soon(write)
+            writers.start_soon(write)
     assert (disk.tries, set(outcomes)) == (1, {False})
     assert shortage.lasting()
     await write()
@@ -139,23 +140,58 @@ async def test_eviction_is_tried_once_a_shortage_and_not_once_a_request(
     assert not shortage.lasting()
 
 
-async def test_an_eviction_that_takes_long_or_fails_is_not_waited_for(
-    autojump_clock: MockClock,
+async def test_readers_wait_for_an_eviction_for_its_first_seconds_and_it_goes_on(
+    autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async def endless(count: int) -> int:
-        await trio.sleep_forever()
+    ended: list[float] = []
 
+    async def slow(count: int) -> int:
+        await trio.sleep(60)
+        ended.append(trio.current_time())
+        return count
+
+    shortage = Shortage(nursery, slow, lambda: 0)
+    began = trio.current_time()
+    assert not await shortage.relieve(1)
+    assert trio.current_time() - began == 5
+    assert not await shortage.relieve(1)  # the same eviction, which is too old to be waited for
+    assert trio.current_time() - began == 5
+    assert shortage.lasting()
+    await trio.sleep(1)
+    assert await shortage.relieve(1, Priority.PREFETCH)
+    assert ended == [began + 60]
+    assert not shortage.lasting()
+
+
+async def test_a_reader_who_is_killed_ends_no_eviction(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    disk = Disk(1)
+    shortage = Shortage(nursery, disk.make_room, lambda: 0)
+    with trio.move_on_after(0.05):
+        await shortage.relieve(1)
+    assert await shortage.relieve(1)
+    assert disk.tries == 1
+
+
+async def test_nothing_is_evicted_for_what_is_only_read_ahead(nursery: trio.Nursery) -> None:
+    disk = Disk(1)
+    shortage = Shortage(nursery, disk.make_room, lambda: 0)
+    assert not await shortage.relieve(1, Priority.READAHEAD)
+    assert disk.tries == 0
+
+
+async def test_an_eviction_that_fails_is_of_no_use(nursery: trio.Nursery) -> None:
     async def failing(count: int) -> int:
         raise StorageFullError("no room for that either")
 
-    for make_room in (endless, failing):
-        shortage = Shortage(make_room, lambda: 0)
-        with trio.fail_after(60):
-            assert not await shortage.relieve(1)
+    assert not await Shortage(nursery, failing, lambda: 0).relieve(1)
 
 
-def test_a_prefetch_is_told_what_was_asked_what_is_free_and_what_to_do() -> None:
-    shortage = Shortage(Disk().make_room, lambda: 3 << 20)
+async def test_a_prefetch_is_told_what_was_asked_what_is_free_and_what_to_do(
+    nursery: trio.Nursery,
+) -> None:
+    shortage = Shortage(nursery, Disk().make_room, lambda: 3 << 20)
     line = shortage.stopped("gcc", 5 << 20).line
     assert "gcc: 5 MiB are missing" in line
     assert "3.0 MiB free" in line
