@@ -8,9 +8,10 @@ import trio
 
 from cafs.errors import NotFoundError
 from cafs.model.record import Attachment
-from cafs.store.environment import Batch, Environment, Snapshot, after
+from cafs.store.environment import Environment
 from cafs.store.mount_tables import MountTables, number_in, pack_number
 from cafs.store.records import hashed
+from cafs.store.transactions import Batch, Snapshot, after
 
 SNAPSHOTS: Final = 64
 """Snapshots kept of one path; the inodes of older ones mean nothing any more."""

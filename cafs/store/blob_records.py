@@ -15,11 +15,12 @@ from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.item import Item
 from cafs.model.span import Span
 from cafs.store.counters import BLOBS, Counter, charge
-from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.environment import Environment
 from cafs.store.pin_table import PinTable
 from cafs.store.presence import Presence, blob_owner, owner_of
 from cafs.store.records import BlobRecord, Packed, StreamRecord, unpack_stream
 from cafs.store.sums import Piece
+from cafs.store.transactions import Batch, Snapshot
 from cafs.store.uses import Rank, Use, UseTable
 
 _PAGE: Final = 1024

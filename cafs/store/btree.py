@@ -6,7 +6,7 @@ against the rest: where a page lies, what its nodes are, the order of its keys a
 pages above, how deep and how many the pages of a table are, and that no page is used twice, or is
 free and used. What is left are the bytes between the nodes, which nobody reads.
 
-Records are checked as ``environment`` seals them. One that is wrong is told with its neighbours,
+Records are checked as ``transactions`` seals them. One that is wrong is told with its neighbours,
 since its key may be what is wrong.
 
 Source: mdb.c of LMDB 0.9; ``mdb_node_search`` does not look at the first key of a branch.

@@ -10,7 +10,8 @@ that there is next to nothing.
 import struct
 from typing import Final
 
-from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.environment import Environment
+from cafs.store.transactions import Batch, Snapshot
 
 BLOBS: Final = b"bytes of blobs"
 SPANS: Final = b"bytes of spans"

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cafs.store.counters import Counter
-from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.environment import Environment
+from cafs.store.transactions import Batch, Snapshot
 
 _MARK: Final = b"being counted"
 

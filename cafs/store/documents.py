@@ -15,8 +15,9 @@ from cafs.model.descriptor import OCTETS
 from cafs.model.digest import Digest
 from cafs.model.document import CacheDocument
 from cafs.model.validator import Validator
-from cafs.store.environment import Batch, Environment
+from cafs.store.environment import Environment
 from cafs.store.records import hashed
+from cafs.store.transactions import Batch
 
 VERSION: Final = 1
 

@@ -1,26 +1,19 @@
-"""Key-value environments with checked records: lmdb's only door.
+"""Key-value environments with checked records: LMDB directories, opened; see ``transactions``.
 
-An environment is one LMDB directory with named tables. Every record carries the crc32 of its key
-and value, seeded with its table's version, so what is damaged, misplaced or of another version
-reads as absent and is logged. Reads never wait for writes. Write transactions are short; they run
-in worker threads, one at a time in this process, and LMDB's own lock orders them across processes.
+An environment is one LMDB directory with named tables. Reads never wait for writes. Write
+transactions are short; they run in worker threads, one at a time in this process, and LMDB's own
+lock orders them across processes.
 """
 
-import errno
-import logging
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 import lmdb
 import trio
-from typing_extensions import override
 
 from cafs.errors import StorageError, StorageFullError
 from cafs.store import reader_slots
@@ -28,10 +21,16 @@ from cafs.store.btree import Walk
 from cafs.store.btree_pages import DamageError, metas
 from cafs.store.files import storage_error
 from cafs.store.grouping import Grouping
+from cafs.store.transactions import (
+    Batch,
+    BrokenEnvironmentError,
+    Snapshot,
+    Table,
+    is_marked,
+    translated,
+)
 
 T = TypeVar("T")
-_LOG: Final = logging.getLogger("cafs.store")
-_CRC: Final = struct.Struct("<I")
 MAP_SIZE: Final = 1 << 40
 """Address space of one environment. Reserved, not used: the file grows with its content."""
 READERS: Final = 4096
@@ -40,175 +39,8 @@ _PAGE: Final = 1024
 """Records of a page: about a millisecond."""
 _ROOM: Final = b"\0room"
 """The key of what only takes room, for a moment."""
-_MARK: Final = "broken"
-"""The file that marks a damaged environment."""
 _GROWTH: Final = 1 << 30
 """Address space for what others write while a commit is pinned."""
-_CUT_SHORT: Final = 1 << 20
-"""Bytes left on a disk on which a commit's write may have been cut short: more than it writes."""
-_BROKEN: Final = (
-    lmdb.BadTxnError,
-    lmdb.CorruptedError,
-    lmdb.InvalidError,
-    lmdb.PageNotFoundError,
-    lmdb.PanicError,
-    lmdb.VersionMismatchError,
-)
-"""What LMDB says of damaged pages. A transaction is bad when it met one: nothing goes on after an
-error here."""
-
-
-_STRICT: Final = frozenset({"entries", "names"})
-"""Tables of which a record that is broken is not absent: a directory would lack a name, and a
-program take another file for it."""
-
-
-class BrokenEnvironmentError(StorageError):
-    """The environment's own structure is damaged: nothing in it can be trusted.
-
-    It is marked as such, and cannot be opened any more: some damage shows only where it is read.
-    """
-
-    code = "storage-broken"
-
-
-class Table:
-    """A named table of one environment, and the version of its records."""
-
-    __slots__ = ("_strict", "handle", "name", "version")
-
-    def __init__(self, name: str, version: int, handle: "lmdb._Database") -> None:
-        self._strict = name in _STRICT
-        self.name = name
-        self.version = version
-        self.handle = handle
-
-    def seal(self, key: bytes, value: bytes) -> bytes:
-        """The record of a value: its checksum, then the value."""
-        return _CRC.pack(zlib.crc32(value, zlib.crc32(key, self.version))) + value
-
-    def unseal(self, key: bytes, record: bytes) -> bytes | None:
-        """The value in a record; None, logged, when it is not what was written.
-
-        Raises:
-            StorageError: it is not, and to call it absent would be a lie.
-        """
-        value = record[_CRC.size :]
-        if self.holds(key, record):
-            return value
-        _LOG.warning("store.record.broken table=%s key=%s", self.name, key.hex())
-        if self._strict:
-            raise StorageError(f"a record of {self.name} is damaged", hint="cafs verify mends it")
-        return None
-
-    def holds(self, key: bytes, record: bytes) -> bool:
-        """Whether a record is what was written."""
-        crc = zlib.crc32(memoryview(record)[_CRC.size :], zlib.crc32(key, self.version))
-        return record[: _CRC.size] == _CRC.pack(crc)
-
-
-class Snapshot:
-    """A read transaction: one consistent view, held for microseconds.
-
-    Concurrency: one thread; never across an await.
-    """
-
-    __slots__ = ("_path", "_transaction")
-
-    def __init__(self, transaction: "lmdb.Transaction[bytes]", path: Path) -> None:
-        self._transaction = transaction
-        self._path = path
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._transaction.abort()
-        if isinstance(error, lmdb.Error):
-            raise _translated(error, self._path) from error
-
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        """The value at a key, None when there is none."""
-        record = self._transaction.get(key, db=table.handle)
-        return None if record is None else table.unseal(key, record)
-
-    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
-        """The record with the greatest key that is not above ``key``, None when there is none."""
-        cursor = self._transaction.cursor(table.handle)
-        above = cursor.set_range(key)
-        if not (cursor.key() == key or cursor.prev() if above else cursor.last()):
-            return None
-        at, record = cursor.item()
-        value = table.unseal(at, record)
-        return None if value is None else (at, value)
-
-    def last_key(self, table: Table) -> bytes:
-        """The greatest key of a table, whatever its record is; empty when the table is."""
-        cursor = self._transaction.cursor(table.handle)
-        return cursor.key() if cursor.last() else b""
-
-    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """The records with ``start <= key < stop``, ascending. Broken ones are left out."""
-        cursor = self._transaction.cursor(table.handle)
-        if not cursor.set_range(start):
-            return
-        for key, record in cursor:
-            if key >= stop:
-                return
-            value = table.unseal(key, record)
-            if value is not None:
-                yield key, value
-
-
-class Batch(Snapshot):
-    """A write transaction: committed as a whole, or not at all. It reads its own writes."""
-
-    __slots__ = ()
-
-    @override
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            super().__exit__(kind, error, trace)
-            return
-        try:
-            self._transaction.commit()
-        except lmdb.Error as failure:
-            raise _translated(failure, self._path) from failure
-
-    def put(self, table: Table, key: bytes, value: bytes) -> None:
-        """Write a record, over one that may be there."""
-        self._transaction.put(key, table.seal(key, value), db=table.handle)
-
-    def delete(self, table: Table, key: bytes) -> bool:
-        """Remove a record; whether there was one."""
-        return self._transaction.delete(key, db=table.handle)
-
-    def delete_broken(self, table: Table, key: bytes) -> bool:
-        """Remove a record if it is not what was written; whether it was so."""
-        record = self._transaction.get(key, db=table.handle)
-        if record is None or table.holds(key, record):
-            return False
-        return self.delete(table, key)
-
-    def clear(self, table: Table, start: bytes, stop: bytes, limit: int) -> int:
-        """Remove at most ``limit`` records with ``start <= key < stop``; how many it were."""
-        cursor = self._transaction.cursor(table.handle)
-        count = 0
-        found = cursor.set_range(start)
-        while found and count < limit and cursor.key() < stop:
-            found = cursor.delete() and bool(cursor.key())
-            count += 1
-        return count
 
 
 class Environment:
@@ -273,7 +105,7 @@ class Environment:
                     for name, version in tables.items()
                 }
         except lmdb.Error as error:
-            raise _translated(error, path) from error
+            raise translated(error, path) from error
 
     def _check_whole(self) -> None:
         """Refuse what was found damaged before, or lacks its end: a look there would kill us.
@@ -348,7 +180,7 @@ class Environment:
         try:
             return Snapshot(self._environment.begin(), self.path)
         except lmdb.Error as error:
-            raise _translated(error, self.path) from error
+            raise translated(error, self.path) from error
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """The value at a key, in a transaction of its own."""
@@ -407,7 +239,7 @@ class Environment:
         try:
             transaction = self._environment.begin(write=True)
         except lmdb.Error as error:
-            raise _translated(error, self.path) from error
+            raise translated(error, self.path) from error
         with Batch(transaction, self.path) as batch:
             return change(batch)
 
@@ -451,44 +283,5 @@ def pinned(path: Path) -> Iterator[int]:
         raise StorageError(f"{path}: {error}") from error
 
 
-def mark_broken(path: Path) -> None:
-    """Say that an environment is damaged: nobody opens it any more, and it is made anew.
-
-    Raises:
-        OSError: the disk failed, or is full.
-    """
-    (path / _MARK).touch()
-
-
-def is_marked(path: Path) -> bool:
-    """Whether somebody has said so."""
-    return (path / _MARK).exists()
-
-
-def _translated(error: lmdb.Error, path: Path) -> StorageError:
-    if isinstance(error, lmdb.MapFullError) or _no_space(error.code, path):
-        return StorageFullError(f"{path}: {error}", hint="free space on the store's disk")
-    if isinstance(error, _BROKEN):
-        # On a full disk there is no mark; then whoever meets the damage next makes it.
-        with suppress(OSError):
-            mark_broken(path)
-        return BrokenEnvironmentError(f"{path}: {error}")
-    return StorageError(f"{path}: {error}")
-
-
-def _no_space(code: int, path: Path) -> bool:
-    """Whether an errno of LMDB means a full disk: it calls a write that was cut short EIO."""
-    if code != errno.EIO:
-        return code in {errno.ENOSPC, errno.EDQUOT}
-    info = os.statvfs(path)
-    return info.f_bavail * info.f_frsize < _CUT_SHORT
-
-
 def _put(batch: Batch, table: Table, value: bytes) -> None:
     batch.put(table, _ROOM, value)
-
-
-def after(prefix: bytes) -> bytes:
-    """The first key behind all keys that begin with ``prefix``, for ``scan`` and ``clear``."""
-    trimmed = prefix.rstrip(b"\xff")
-    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 512

@@ -19,12 +19,13 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
-from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.environment import Environment
 from cafs.store.files import storage_error
 from cafs.store.layout import Layout
 from cafs.store.presence import Presence, owner_of
 from cafs.store.records import StreamRecord, unpack_stream
 from cafs.store.sums import Piece
+from cafs.store.transactions import Batch, Snapshot
 from cafs.store.uses import UseTable
 
 

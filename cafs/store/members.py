@@ -25,8 +25,8 @@ from cafs.errors import StorageError
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.member import Entry, Kind, Piece
 from cafs.model.record import Segment, TreeRecord
-from cafs.store.environment import Batch, Snapshot, after
 from cafs.store.records import unpack_entry
+from cafs.store.transactions import Batch, Snapshot, after
 from cafs.store.tree_tables import (
     LEAD,
     TreeTables,

@@ -25,9 +25,10 @@ import msgspec
 from cafs.errors import StorageError
 from cafs.model.span import SpanSet
 from cafs.store import spans, sums
-from cafs.store.environment import Batch, BrokenEnvironmentError, Environment
+from cafs.store.environment import Environment
 from cafs.store.files import storage_error, sync_directory
 from cafs.store.layout import VERSION, Layout, write_new
+from cafs.store.transactions import Batch, BrokenEnvironmentError
 
 _LOG: Final = logging.getLogger("cafs.store")
 KEPT: Final = 5

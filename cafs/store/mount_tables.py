@@ -17,8 +17,9 @@ from typing import Final
 
 from cafs.model.record import Attachment
 from cafs.model.resolved import Resolved
-from cafs.store.environment import Batch, Environment, Snapshot, after
+from cafs.store.environment import Environment
 from cafs.store.records import Packed
+from cafs.store.transactions import Batch, Snapshot, after
 
 _ID: Final = struct.Struct(">Q")
 _COUNTER: Final = b"mount"

@@ -18,11 +18,12 @@ import trio
 
 from cafs.errors import MountError, StorageFullError
 from cafs.model.resolved import Resolved
-from cafs.store.environment import Batch, Environment
+from cafs.store.environment import Environment
 from cafs.store.files import storage_error
 from cafs.store.leases import Lease, Leases
 from cafs.store.mount_tables import MountRecord, MountTables, pack_number
 from cafs.store.records import hashed
+from cafs.store.transactions import Batch
 
 _LOG: Final = logging.getLogger("cafs.store")
 _FIRST: Final = 2

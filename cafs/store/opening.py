@@ -13,11 +13,12 @@ from cafs.errors import StorageError, StorageFullError
 from cafs.store import recovery
 from cafs.store.attachments import Attachments
 from cafs.store.blob_records import BlobRecords
-from cafs.store.environment import BrokenEnvironmentError, Environment
+from cafs.store.environment import Environment
 from cafs.store.files import storage_error
 from cafs.store.layout import VERSION, Layout, Usage
 from cafs.store.ledger import Ledger
 from cafs.store.migrating import migrate
+from cafs.store.transactions import BrokenEnvironmentError
 from cafs.store.trees import Trees
 
 _RESERVE: Final = 1 << 20

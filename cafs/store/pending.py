@@ -11,10 +11,11 @@ from dataclasses import replace
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import SpanSet
-from cafs.store.environment import Batch, Environment
+from cafs.store.environment import Environment
 from cafs.store.ledger import Ledger
 from cafs.store.presence import Presence, owner_of
 from cafs.store.records import StreamRecord, unpack_stream
+from cafs.store.transactions import Batch
 from cafs.store.uses import UseTable
 
 

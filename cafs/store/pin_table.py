@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cafs.model.item import Item
-from cafs.store.environment import Batch, Environment
+from cafs.store.environment import Environment
 from cafs.store.records import Packed
+from cafs.store.transactions import Batch
 
 ITEM: Final = b"i"
 """What the key of a pin of an item begins with."""

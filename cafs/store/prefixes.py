@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from cafs.model.digest import CANONICAL, SIZES, Digest
-from cafs.store.environment import Environment, after
+from cafs.store.environment import Environment
+from cafs.store.transactions import after
 
 _PAGE = 64
 """Digests listed in one transaction."""

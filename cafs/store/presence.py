@@ -12,9 +12,10 @@ from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
 from cafs.store import spans, sums
 from cafs.store.counters import SPANS, Counter
-from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.environment import Environment
 from cafs.store.records import StreamRecord
 from cafs.store.sums import Piece
+from cafs.store.transactions import Batch, Snapshot
 
 _OWNER: Final = 40
 """Length of an owner: a stream's key and its file's name, or a digest and as many zeros."""

@@ -15,7 +15,8 @@ from typing import Final
 
 from cafs.model.identity import TreeIdentity
 from cafs.store.btree import BrokenRecord
-from cafs.store.environment import Batch, Environment, Table
+from cafs.store.environment import Environment
+from cafs.store.transactions import Batch, Table
 from cafs.store.tree_tables import TreeTables, draft_key
 
 _LOG: Final = logging.getLogger("cafs.store")

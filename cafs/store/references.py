@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Final
 
 from cafs.model.resolved import Resolved
-from cafs.store.environment import Batch, Environment, Snapshot, after
+from cafs.store.environment import Environment
 from cafs.store.records import Packed, hashed
+from cafs.store.transactions import Batch, Snapshot, after
 
 _SERIAL: Final = struct.Struct(">Q")
 KEPT: Final = 64

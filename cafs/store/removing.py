@@ -24,13 +24,14 @@ from cafs.model.span import Span
 from cafs.store import locking
 from cafs.store.blob_records import BlobRecords
 from cafs.store.counters import charge
-from cafs.store.environment import Batch, Environment
+from cafs.store.environment import Environment
 from cafs.store.files import erase, punch, storage_error
 from cafs.store.holds import Holds
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
 from cafs.store.shelf import Shelf
 from cafs.store.sums import PIECE
+from cafs.store.transactions import Batch
 from cafs.store.uses import UseTable
 
 BATCH: Final = 64

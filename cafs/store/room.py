@@ -19,13 +19,14 @@ from cafs.model.item import Item
 from cafs.store.blob_records import BlobRecords
 from cafs.store.counters import charge
 from cafs.store.counting import Count
-from cafs.store.environment import Batch, Environment, Snapshot
+from cafs.store.environment import Environment
 from cafs.store.files import storage_error
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
 from cafs.store.locking import flock
 from cafs.store.presence import Presence
 from cafs.store.quarantine import Quarantine
+from cafs.store.transactions import Batch, Snapshot
 from cafs.store.uses import UseTable
 
 LOW: Final = 0.9

@@ -8,7 +8,7 @@ import struct
 from typing import Final
 
 from cafs.model.span import Span, SpanSet
-from cafs.store.environment import Batch, Snapshot, Table, after
+from cafs.store.transactions import Batch, Snapshot, Table, after
 
 _EDGE: Final = struct.Struct(">Q")
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from isal import isal_zlib
 
 from cafs.model.span import Span
-from cafs.store.environment import Batch, Snapshot, Table, after
+from cafs.store.transactions import Batch, Snapshot, Table, after
 
 PIECE: Final = 64 << 10
 """Bytes of a piece at most: what is read to check one byte, and what a flipped bit costs."""

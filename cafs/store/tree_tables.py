@@ -18,9 +18,10 @@ from typing import Final
 from cafs.model.record import TreeRecord
 from cafs.model.span import Span
 from cafs.store import locking
-from cafs.store.environment import Batch, Environment, Table, after
+from cafs.store.environment import Environment
 from cafs.store.locking import SpanLock
 from cafs.store.records import Packed, digest_in
+from cafs.store.transactions import Batch, Table, after
 
 _TREE: Final = struct.Struct(">Q")
 _ENTRY: Final = struct.Struct(">QI")

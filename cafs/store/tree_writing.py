@@ -11,10 +11,10 @@ from cafs.model.digest import Digest
 from cafs.model.identity import TreeIdentity
 from cafs.model.member import ROOT, Entry
 from cafs.model.record import Segment, TreeRecord, TreeStream
-from cafs.store.environment import Batch, after
 from cafs.store.files import storage_error
 from cafs.store.locking import SpanLock
 from cafs.store.records import pack_entry, pack_segment, unpack_entry
+from cafs.store.transactions import Batch, after
 from cafs.store.tree_tables import (
     LEAD,
     TreeTables,

@@ -13,8 +13,8 @@ from cafs.model.identity import TreeIdentity
 from cafs.model.member import ROOT, Entry
 from cafs.model.record import Segment, TreeRecord
 from cafs.model.span import Span
-from cafs.store.environment import Batch, Snapshot, after as behind
 from cafs.store.records import unpack_entry, unpack_segment
+from cafs.store.transactions import Batch, Snapshot, after as behind
 from cafs.store.tree_tables import (
     TreeTables,
     draft_key,

@@ -21,12 +21,13 @@ from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span
 from cafs.store import locking
-from cafs.store.environment import Environment, after
+from cafs.store.environment import Environment
 from cafs.store.files import storage_error
 from cafs.store.holds import Holds
 from cafs.store.locking import SpanLock
 from cafs.store.records import Packed, hashed
 from cafs.store.streams import Stream, Streams
+from cafs.store.transactions import after
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from cafs.errors import StorageError, StorageFullError
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
-from cafs.store.environment import Batch, BrokenEnvironmentError, Environment, Snapshot
+from cafs.store.environment import Environment
+from cafs.store.transactions import Batch, BrokenEnvironmentError, Snapshot
 
 PERIOD_S: Final = 5.0
 """How long a use may stand in memory alone."""

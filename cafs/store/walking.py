@@ -21,10 +21,10 @@ import trio
 
 from cafs.errors import StorageError
 from cafs.store.btree import BrokenRecord
-from cafs.store.environment import is_marked, mark_broken
 from cafs.store.files import storage_error
 from cafs.store.layout import VERSION, Layout, Usage
 from cafs.store.opening import INDEX, RECENT, pid_namespace, read_boot_id
+from cafs.store.transactions import is_marked, mark_broken
 from cafs.store.walker import Line
 
 _LOG: Final = logging.getLogger("cafs.store")

@@ -23,10 +23,10 @@ from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import StreamKey
 from cafs.store.btree import BrokenRecord, Walk
 from cafs.store.btree_pages import metas
-from cafs.store.environment import mark_broken
 from cafs.store.opening import INDEX, RECENT
 from cafs.store.redress import redress
 from cafs.store.store import Store, open_store
+from cafs.store.transactions import mark_broken
 from cafs.store.walker import walk
 
 BOOT = "boot"

@@ -16,10 +16,11 @@ import trio
 from cafs.errors import MountError, NotFoundError
 from cafs.model.resolved import Resolved, Shape
 from cafs.store import mount_tables
-from cafs.store.environment import Environment, after
+from cafs.store.environment import Environment
 from cafs.store.leases import Leases
 from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
+from cafs.store.transactions import after
 
 CHILD = Path(__file__).with_name("mounting_child.py")
 ROOT = Path(__file__).parents[3]

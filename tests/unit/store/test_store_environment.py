@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cafs.errors import StorageError, StorageFullError
-from cafs.store.environment import Batch, BrokenEnvironmentError, Environment, after
+from cafs.store.environment import Environment
+from cafs.store.transactions import Batch, BrokenEnvironmentError, after
 
 
 def no_room() -> bool:

@@ -16,10 +16,11 @@ from cafs.model.span import Span, SpanSet
 from cafs.store import choosing
 from cafs.store.choosing import RANGE
 from cafs.store.counters import charge
-from cafs.store.environment import Environment, Snapshot
+from cafs.store.environment import Environment
 from cafs.store.files import punch
 from cafs.store.holds import GRAIN
 from cafs.store.store import Store, open_store
+from cafs.store.transactions import Snapshot
 from cafs.store.uses import Rank
 
 KEY = StreamKey("ab" * 32)

@@ -14,8 +14,8 @@ from cafs.model.bounds import Bounds
 from cafs.model.digest import Digest
 from cafs.model.item import Item
 from cafs.store import choosing, evicting
-from cafs.store.environment import Snapshot
 from cafs.store.store import Store
+from cafs.store.transactions import Snapshot
 
 QUOTA = 10 * 4096
 

@@ -11,11 +11,12 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span
-from cafs.store.environment import Batch, Environment
+from cafs.store.environment import Environment
 from cafs.store.ledger import Ledger
 from cafs.store.records import StreamRecord
 from cafs.store.store import Store
 from cafs.store.sums import PIECE
+from cafs.store.transactions import Batch
 
 KEY = StreamKey("ab" * 32)
 

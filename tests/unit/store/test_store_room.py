@@ -14,10 +14,11 @@ from cafs.model.digest import EMPTY
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.store.counters import BLOCK, Counter, charge
-from cafs.store.environment import Batch, Environment
+from cafs.store.environment import Environment
 from cafs.store.presence import Presence
 from cafs.store.room import RoomUsage
 from cafs.store.store import Store, open_store
+from cafs.store.transactions import Batch
 
 KEYS = [StreamKey(f"{number:02x}" * 32) for number in range(4)]
 SIZE = 256 << 10

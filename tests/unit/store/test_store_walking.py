@@ -15,10 +15,11 @@ from cafs.model.identity import StreamKey, TreeIdentity
 from cafs.model.member import ROOT, Entry, Kind
 from cafs.store.btree import BrokenRecord, Walk
 from cafs.store.btree_pages import DamageError, Meta, metas
-from cafs.store.environment import Batch, BrokenEnvironmentError, Environment, is_marked
+from cafs.store.environment import Environment
 from cafs.store.opening import INDEX
 from cafs.store.redress import redress
 from cafs.store.store import Store, open_store
+from cafs.store.transactions import Batch, BrokenEnvironmentError, is_marked
 from cafs.store.tree_tables import TreeTables
 from cafs.store.trees import Trees
 from cafs.store.walking import examine, walk
