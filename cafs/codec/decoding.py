@@ -60,34 +60,45 @@ def decoder(
         name: what errors call the input.
         limits: ratio and size are obeyed; the defaults of ``Limits`` when None.
     """
-    source = _Counted(read)
+    source = Counted(read)
     if compression is Compression.NONE:
         pieces = _plain(source)
     elif compression is Compression.ZSTD:
         pieces = zstd_pieces(source.read, name)
     else:
         pieces = _framed(compression, source.read, name)
-    return _Pulled(pieces, source, name, limits or Limits())
+    return Pulled(pieces, source, name, limits or Limits())
 
 
-class _Counted:
-    """Input that knows how much of it was read."""
+class Counted:
+    """Input that knows how much of it was read.
+
+    Concurrency: one caller at a time, in a thread.
+    """
 
     def __init__(self, read: Read) -> None:
         self._read = read
         self.total = 0
 
     def read(self, size: int) -> bytes:
+        """The next bytes: at most ``size``, none only at the end."""
         data = self._read(size)
         self.total += len(data)
         return data
 
 
-class _Pulled(Decoder):
-    """Cuts pieces into what the caller asks for, and watches the ratio."""
+class Pulled(Decoder):
+    """Cuts pieces into what the caller asks for, and watches the ratio.
+
+    Args:
+        pieces: the decoded bytes.
+        source: what they are decoded from, for the ratio.
+        name: what errors call the input.
+        limits: ratio and size are obeyed.
+    """
 
     def __init__(
-        self, pieces: Iterator[bytes], source: _Counted, name: str, limits: Limits
+        self, pieces: Iterator[bytes], source: Counted, name: str, limits: Limits
     ) -> None:
         self._pieces = pieces
         self._source = source
@@ -131,7 +142,7 @@ class _Pulled(Decoder):
             )
 
 
-def _plain(source: _Counted) -> Iterator[bytes]:
+def _plain(source: Counted) -> Iterator[bytes]:
     while data := source.read(_INPUT):
         yield data
 

@@ -54,9 +54,9 @@ def gzip_engine() -> Engine:
     return igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
 
 
-def deflate_engine() -> Engine:
-    """Raw deflate."""
-    return igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE)
+def deflate_engine(window: bytes = b"") -> Engine:
+    """Raw deflate, behind what was decoded before."""
+    return igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE, zdict=window)
 
 
 def bzip2_engine() -> Engine:

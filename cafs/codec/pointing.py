@@ -1,73 +1,20 @@
-"""Restart points: where in a compressed stream decoding can begin anew.
+"""Makes the decoder of a first pass, which tells restart points (``codec/points.py``)."""
 
-A first pass decodes a stream once, from its front, and is told on the way where a reader may begin
-later without what comes before. Between two points lies a segment (``codec/segments.py`` decodes
-one). A format without points has one, its beginning.
-
-What ``codec`` and ``state`` of a point mean:
-
-=========  =====================================================================================
-"store"    the bytes themselves
-"gzip"     a gzip member begins there; others may follow it
-"deflate"  in the middle of a member, at the first bit of a block: ``state`` is how many low bits of
-           the byte at ``input_start`` come before it (0 to 7); ``window`` what was decoded before.
-           Behind the member's end others may follow
-"zstd"     a frame begins there; others may follow it
-"xz"       a block begins there; ``state`` is the id of its check
-"bzip2"    the magic of a block begins there, ``state`` bits into the byte at ``input_start``
-=========  =====================================================================================
-"""
-
-from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from typing_extensions import override
 
-from cafs.codec.decoding import Decoder, Read, decoder
+from cafs.codec.decoding import Read, decoder
+from cafs.codec.gzip_points import GzipPoints
+from cafs.codec.points import Point, PointedDecoder
 from cafs.codec.sniffing import Compression
 from cafs.model.limits import Limits
+
+__all__ = ["SPACING", "Point", "PointedDecoder", "pointed"]
 
 SPACING: Final = 2 << 20
 """Decoded bytes between two points, at least where the format has them: a reader of one byte
 fetches and decodes so much."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """A place where decoding can begin.
-
-    ``start`` is in the decoded stream, ``input_start`` in the raw one: the byte that has the first
-    bit. ``window`` is what was decoded right before, at most 32 KiB, of which what nothing refers
-    to may be zeros; empty where the codec needs none.
-    """
-
-    start: int
-    input_start: int
-    codec: str
-    state: int = 0
-    window: bytes = b""
-
-
-class PointedDecoder(Decoder, Protocol):
-    """A decoder that tells where decoding can begin.
-
-    Concurrency: one caller at a time, in a thread.
-    """
-
-    @abstractmethod
-    def points(self) -> list[Point]:
-        """The points that are new since the last call, ascending; the first is at 0.
-
-        A point is told at the latest with the ``read`` that returns its first byte.
-        """
-
-    @abstractmethod
-    def consumed(self) -> int:
-        """Raw bytes up to the end of what was decoded; to be asked when all was read.
-
-        What follows (padding, garbage that the format's own tool ignores) belongs to no segment.
-        """
 
 
 def pointed(
@@ -86,8 +33,12 @@ def pointed(
         name: what errors call the input.
         limits: as for ``decoder``.
         spacing: decoded bytes between two points, as near as the format lets.
+
+    Raises:
+        UnsupportedError: what decodes it is missing on this machine.
     """
-    del spacing  # what has no points has none at any distance
+    if compression is Compression.GZIP:
+        return GzipPoints(read, name, limits or Limits(), spacing)
     return _Whole(compression, read, name, limits)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from cafs.codec.decoding import decoder
+from cafs.codec.restart import members, resumed
 from cafs.codec.sniffing import Compression
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.model.record import Segment
@@ -30,9 +31,8 @@ def decode(segment: Segment, read: Input, window: bytes, *, name: str) -> Iterat
         UnsupportedError: a codec that is not known, or more memory than we give.
         CafsError: as ``read``.
     """
-    del window  # no codec here begins in the middle
     left, skip = segment.length, segment.skip
-    for piece in _decoded(segment, _forward(segment, read), name):
+    for piece in _decoded(segment, _forward(segment, read), window, name):
         part = piece[skip : skip + left]
         skip -= min(skip, len(piece))
         left -= len(part)
@@ -56,7 +56,17 @@ def _forward(segment: Segment, read: Input) -> Callable[[int], bytes]:
     return more
 
 
-def _decoded(segment: Segment, read: Callable[[int], bytes], name: str) -> Iterator[bytes]:
+def _decoded(
+    segment: Segment, read: Callable[[int], bytes], window: bytes, name: str
+) -> Iterator[bytes]:
+    if segment.codec == "gzip":
+        return members(read, name=name)
+    if segment.codec == "deflate":
+        return resumed(read, bits=segment.state, window=window, name=name)
+    return _whole(segment, read, name)
+
+
+def _whole(segment: Segment, read: Callable[[int], bytes], name: str) -> Iterator[bytes]:
     compression = _WHOLE.get(segment.codec)
     if compression is None:
         raise UnsupportedError(f"{name}: {segment.codec!r} is not known to this version")
@@ -67,7 +77,6 @@ def _decoded(segment: Segment, read: Callable[[int], bytes], name: str) -> Itera
 
 _WHOLE: Final = {
     "store": Compression.NONE,
-    "gzip": Compression.GZIP,
     "zstd": Compression.ZSTD,
     "xz": Compression.XZ,
     "bzip2": Compression.BZIP2,

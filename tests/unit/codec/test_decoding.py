@@ -8,11 +8,13 @@ import random
 import subprocess
 import zlib
 from collections.abc import Callable
+from typing import Protocol
 
 import pytest
 import zstandard
 
 from cafs.codec.decoding import Decoder, decoder
+from cafs.codec.pointing import pointed
 from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name, sniff
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.model.limits import Limits
@@ -27,8 +29,31 @@ TOOLS: dict[Compression, Callable[[bytes], bytes]] = {
 COMPRESSIONS = list(TOOLS)
 
 
-def opened(compression: Compression, data: bytes, limits: Limits | None = None) -> Decoder:
-    return decoder(compression, io.BytesIO(data).read, "x.tar", limits)
+class Opened(Protocol):
+    """Opens a stream of what a ``read`` gives, or of bytes, with one kind of decoder."""
+
+    def __call__(
+        self,
+        compression: Compression,
+        data: bytes | Callable[[int], bytes],
+        limits: Limits | None = None,
+    ) -> Decoder: ...
+
+
+@pytest.fixture(params=[decoder, pointed])
+def opened(request: pytest.FixtureRequest) -> Opened:
+    """Both decoders do the same: the one that tells restart points, and the one that does not."""
+
+    def opening(
+        compression: Compression,
+        data: bytes | Callable[[int], bytes],
+        limits: Limits | None = None,
+    ) -> Decoder:
+        read = io.BytesIO(data).read if isinstance(data, bytes) else data
+        made: Decoder = request.param(compression, read, "x.tar", limits)
+        return made
+
+    return opening
 
 
 def drained(source: Decoder) -> bytes:
@@ -39,7 +64,9 @@ def drained(source: Decoder) -> bytes:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_frames_one_after_the_other_are_one_stream(compression: Compression) -> None:
+def test_frames_one_after_the_other_are_one_stream(
+    compression: Compression, opened: Opened
+) -> None:
     pack = TOOLS[compression]
     data = pack(CONTENT) + pack(b"") + pack(b"more")
     assert sniff(data[:HEAD]) is compression
@@ -47,13 +74,15 @@ def test_frames_one_after_the_other_are_one_stream(compression: Compression) -> 
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_input_may_come_byte_by_byte(compression: Compression) -> None:
+def test_input_may_come_byte_by_byte(compression: Compression, opened: Opened) -> None:
     source = io.BytesIO(TOOLS[compression](b"hello") * 2)
-    assert drained(decoder(compression, lambda size: source.read(1), "x")) == b"hello" * 2
+    assert drained(opened(compression, lambda size: source.read(1))) == b"hello" * 2
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_reads_of_every_size_give_exactly_that_until_the_end(compression: Compression) -> None:
+def test_reads_of_every_size_give_exactly_that_until_the_end(
+    compression: Compression, opened: Opened
+) -> None:
     source = opened(compression, TOOLS[compression](CONTENT))
     at = 0
     for size in (0, 1, 511, 512, 524_288, 524_289, 1 << 20):
@@ -64,7 +93,7 @@ def test_reads_of_every_size_give_exactly_that_until_the_end(compression: Compre
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_every_cut_is_noticed(compression: Compression) -> None:
+def test_every_cut_is_noticed(compression: Compression, opened: Opened) -> None:
     data = TOOLS[compression](b"some content " * 50)
     for cut in range(len(data)):
         with pytest.raises(MalformedError, match=r"x.tar: "):
@@ -72,7 +101,9 @@ def test_every_cut_is_noticed(compression: Compression) -> None:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_every_flipped_byte_is_noticed_or_harmless(compression: Compression) -> None:
+def test_every_flipped_byte_is_noticed_or_harmless(
+    compression: Compression, opened: Opened
+) -> None:
     content = random.Random(2).randbytes(300)
     data = bytearray(TOOLS[compression](content))
     noticed = 0
@@ -87,7 +118,7 @@ def test_every_flipped_byte_is_noticed_or_harmless(compression: Compression) -> 
     assert noticed >= len(data) - 8
 
 
-def test_what_follows_gzip_and_bzip2_is_ignored_as_their_tools_do() -> None:
+def test_what_follows_gzip_and_bzip2_is_ignored_as_their_tools_do(opened: Opened) -> None:
     for compression in (Compression.GZIP, Compression.BZIP2):
         pack = TOOLS[compression]
         for rest in (b"\0" * 700_000, b"garbage", b"\x1f", b"B"):
@@ -101,7 +132,7 @@ def test_what_follows_gzip_and_bzip2_is_ignored_as_their_tools_do() -> None:
         drained(opened(Compression.GZIP, half))
 
 
-def test_what_follows_xz_and_zstd_must_be_padding_or_frames() -> None:
+def test_what_follows_xz_and_zstd_must_be_padding_or_frames(opened: Opened) -> None:
     packed = lzma.compress(b"a")
     assert drained(opened(Compression.XZ, packed + bytes(400_000) + packed)) == b"aa"
     with pytest.raises(MalformedError, match="3 bytes of padding"):
@@ -113,7 +144,7 @@ def test_what_follows_xz_and_zstd_must_be_padding_or_frames() -> None:
         drained(opened(Compression.ZSTD, frame + b"garbage"))
 
 
-def test_skippable_zstd_frames_are_skipped() -> None:
+def test_skippable_zstd_frames_are_skipped(opened: Opened) -> None:
     frame = TOOLS[Compression.ZSTD](b"a")
     skippable = b"\x5a\x2a\x4d\x18" + (300_000).to_bytes(4, "little") + bytes(300_000)
     assert drained(opened(Compression.ZSTD, skippable + frame + skippable + frame)) == b"aa"
@@ -125,12 +156,12 @@ def test_skippable_zstd_frames_are_skipped() -> None:
 @pytest.mark.parametrize(
     "options", [["-1"], ["-19"], ["--ultra", "-22"], ["--long=27"], ["--fast"]]
 )
-def test_what_zstd_writes_is_decoded(options: list[str]) -> None:
+def test_what_zstd_writes_is_decoded(options: list[str], opened: Opened) -> None:
     data = subprocess.run(["zstd", "-c", *options], input=CONTENT, check=True, capture_output=True)
     assert drained(opened(Compression.ZSTD, data.stdout)) == CONTENT
 
 
-def test_zstd_windows_and_dictionaries_beyond_ours_are_not_supported() -> None:
+def test_zstd_windows_and_dictionaries_beyond_ours_are_not_supported(opened: Opened) -> None:
     wide = b"\x28\xb5\x2f\xfd\x00" + bytes([(28 - 10) << 3]) + b"\1\0\0"
     with pytest.raises(UnsupportedError, match="window of 268435456"):
         drained(opened(Compression.ZSTD, wide))
@@ -138,7 +169,7 @@ def test_zstd_windows_and_dictionaries_beyond_ours_are_not_supported() -> None:
         drained(opened(Compression.ZSTD, b"\x28\xb5\x2f\xfd\x21\x07\x00\x01\0\0"))
 
 
-def test_xz_that_needs_much_memory_is_not_supported() -> None:
+def test_xz_that_needs_much_memory_is_not_supported(opened: Opened) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 512 << 20}]
     packer = lzma.LZMACompressor(lzma.FORMAT_XZ, filters=[{**filters[0], "dict_size": 1 << 20}])
     data = bytearray(packer.compress(b"a") + packer.flush())
@@ -152,7 +183,9 @@ def test_xz_that_needs_much_memory_is_not_supported() -> None:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_bombs_are_refused_before_they_fill_anything(compression: Compression) -> None:
+def test_bombs_are_refused_before_they_fill_anything(
+    compression: Compression, opened: Opened
+) -> None:
     data = TOOLS[compression](bytes(40 << 20))
     limits = Limits(free_bytes=1 << 20, ratio=100)
     source = opened(compression, data, limits)
@@ -164,7 +197,7 @@ def test_bombs_are_refused_before_they_fill_anything(compression: Compression) -
         drained(opened(compression, data, Limits(size=30 << 20)))
 
 
-def test_no_compression_hands_through() -> None:
+def test_no_compression_hands_through(opened: Opened) -> None:
     assert drained(opened(Compression.NONE, CONTENT)) == CONTENT
 
 

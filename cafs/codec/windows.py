@@ -1,0 +1,94 @@
+"""Windows: what was decoded before a restart point, as much of it as will be needed, stored small.
+
+Of the 32 KiB before a point most are never referred to again. Which ones are, the blocks behind the
+point tell: they are decoded thrice behind windows whose bytes are the low part of their position,
+its complement, and the high part. A byte of output that differs between the first two comes from
+the window, from where low and high say. Only the first 32 KiB of output can refer to it directly;
+what comes later refers to these. All other bytes become zeros, and what is left compresses well.
+"""
+
+import sys
+from itertools import compress
+from typing import Final
+
+import zstandard
+
+from cafs.codec.zlib_door import RAW, WINDOW, Inflater
+from cafs.errors import MalformedError
+
+_LEVEL: Final = 9
+"""Of zstd: beyond it the windows of a root file system shrink no further, at any price."""
+
+_LOW: Final = bytes(range(256)) * (WINDOW >> 8)
+_COMPLEMENT: Final = _LOW.translate(bytes(range(255, -1, -1)))
+_HIGH: Final = bytes(position >> 8 for position in range(WINDOW))
+_LOW_AT: Final = 0 if sys.byteorder == "little" else 1
+
+
+def pack(window: bytes) -> bytes:
+    """A window as it is stored."""
+    return zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress(window)
+
+
+def unpack(raw: bytes) -> bytes:
+    """A window that was stored.
+
+    Raises:
+        MalformedError: it was not, or is larger than a window can be.
+    """
+    try:
+        size = zstandard.frame_content_size(raw)
+        if not 0 <= size <= WINDOW:
+            raise MalformedError(f"a window of {size} bytes")
+        return zstandard.ZstdDecompressor().decompress(raw, max_output_size=WINDOW)
+    except zstandard.ZstdError as error:
+        raise MalformedError(f"damaged window: {error}") from error
+
+
+class Referring:
+    """Finds which bytes of a window the blocks behind it refer to, for one window after another.
+
+    Concurrency: one caller at a time, in a thread.
+    """
+
+    def __init__(self) -> None:
+        self._streams = [Inflater(RAW, WINDOW) for _ in range(3)]
+        self._outputs = [bytearray() for _ in range(3)]
+
+    def begin(self, length: int, bits: int, value: int) -> None:
+        """Begin behind a window.
+
+        Args:
+            length: of the window, bytes.
+            bits: how many bits come before the input, 0 to 7.
+            value: these bits.
+        """
+        for stream, marks in zip(self._streams, (_LOW, _COMPLEMENT, _HIGH), strict=True):
+            stream.feed(b"")
+            stream.again()
+            stream.begin_within(marks[:length], bits, value)
+        self._outputs = [bytearray() for _ in range(3)]
+
+    def feed(self, data: bytes) -> None:
+        """Go on with the next bytes of the input.
+
+        Raises:
+            DeflateError: it is damaged.
+        """
+        for stream, output in zip(self._streams, self._outputs, strict=True):
+            stream.feed(data)
+            output.extend(stream.run(WINDOW - len(output)))
+
+    def masked(self, window: bytes) -> bytes:
+        """The window that it began behind, with zeros where nothing refers to."""
+        low, complement, high = self._outputs
+        size = len(low)
+        differing = int.from_bytes(low, "little") ^ int.from_bytes(complement, "little")
+        positions = bytearray(2 * size)
+        positions[_LOW_AT::2], positions[1 - _LOW_AT :: 2] = low, high
+        keep = bytearray(len(window))
+        taken = compress(memoryview(positions).cast("H"), differing.to_bytes(size, "little"))
+        for position in set(taken):
+            keep[position] = 0xFF
+        kept = int.from_bytes(window, "little") & int.from_bytes(keep, "little")
+        return kept.to_bytes(len(window), "little")
