@@ -97,9 +97,7 @@ class Pulled(Decoder):
         limits: ratio and size are obeyed.
     """
 
-    def __init__(
-        self, pieces: Iterator[bytes], source: Counted, name: str, limits: Limits
-    ) -> None:
+    def __init__(self, pieces: Iterator[bytes], source: Counted, name: str, limits: Limits) -> None:
         self._pieces = pieces
         self._source = source
         self._name = name

@@ -16,7 +16,7 @@ class Segment:
     "deflate", …), ``crc32`` the archive's own checksum, None where it has none.
 
     ``sha256`` is the raw digest of the decoded bytes, empty where nobody says. ``state`` is what a
-    codec must know to begin in the middle, as ``codec/pointing.py`` has it. ``skip`` bytes of what
+    codec must know to begin in the middle, as ``codec/points.py`` has it. ``skip`` bytes of what
     the input decodes to come before ``start``, and are no part of it.
     """
 
