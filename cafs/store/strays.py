@@ -4,6 +4,7 @@ Only files of the store's own forms are strays, in the directories where it puts
 lies there is none of its business (B-24, non-uuid directories and other ones).
 """
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -34,15 +35,23 @@ class Strays:
         """Files of streams and blobs that no record names, and that nobody has just made."""
         root = self._parts.layout.root
         for folder, form in ((root / "streams", _STREAM), (root / "blobs" / CANONICAL, _BLOB)):
-            for path in _below(folder):
-                if form.fullmatch(path.name) and self._is_stray(path):
-                    name = str(path.relative_to(root))
-                    yield Finding(Kind.FILE, name, _size(path), "no record names it", path)
+            for below, names in _below(folder):
+                ours = [name for name in names if form.fullmatch(name)]
+                for path in map(below.joinpath, self._unrecorded(ours)):
+                    if self._is_stray(path):
+                        name = str(path.relative_to(root))
+                        yield Finding(Kind.FILE, name, _size(path), "no record names it", path)
+
+    def _unrecorded(self, names: list[str]) -> list[str]:
+        """Names without those of blobs that are on record: nearly all files of a store are such."""
+        blobs = {name for name in names if _BLOB.fullmatch(name)}
+        known = self._parts.records.recorded({_digest(name) for name in blobs})
+        return [name for name in names if name not in blobs or _digest(name) not in known]
 
     def _is_stray(self, path: Path) -> bool:
         named = _STREAM.fullmatch(path.name)
         if named is None:
-            known = self._parts.records.get(_digest(path)) is not None
+            known = self._parts.records.get(_digest(path.name)) is not None
         else:
             record = self._parts.ledger.record(StreamKey(named[1]))
             file = None if record is None or record.digest is not None else record.file.hex()
@@ -72,19 +81,20 @@ class Strays:
         if _STREAM.fullmatch(path.name):
             # The random name of a stream's file is never used again: nobody makes it ours now.
             return self._is_stray(path) and _unlink(path)
-        with self._parts.holds.claim([(Item.blob(_digest(path)), None)]) as [ours]:
+        with self._parts.holds.claim([(Item.blob(_digest(path.name)), None)]) as [ours]:
             return ours and self._is_stray(path) and _unlink(path)
 
 
-def _digest(path: Path) -> Digest:
-    return Digest(CANONICAL, bytes.fromhex(path.name))
+def _digest(name: str) -> Digest:
+    return Digest(CANONICAL, bytes.fromhex(name))
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """The files in the folders of a folder, those of one at a time."""
+def _below(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The folders of a folder, and the names of the files in each: there may be thousands."""
     for below in sorted(folder.iterdir()):
         if below.is_dir():
-            yield from sorted(path for path in below.iterdir() if path.is_file())
+            with os.scandir(below) as entries:
+                yield below, sorted(entry.name for entry in entries if entry.is_file())
 
 
 def _touched_ns(path: Path) -> int:

@@ -1,7 +1,8 @@
 """Collecting: what is of no use goes, and nothing else, whatever anybody does meanwhile."""
 
+import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -536,7 +537,10 @@ async def test_only_one_collects_at_a_time(store: Store) -> None:
         assert third
 
 
-async def test_b_s4_what_is_used_between_the_finding_and_its_end_stays(store: Store) -> None:
+async def test_b_s4_what_is_used_between_the_finding_and_its_end_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cafs.store.purging.BATCH", 64)
     digests = [await blob(store, body(str(number))) for number in range(70)]
     await rest(store)
     used: list[Digest] = []
@@ -553,6 +557,28 @@ async def test_b_s4_what_is_used_between_the_finding_and_its_end_stays(store: St
     assert used
     assert [each for each in digests if store.blobs.stat(each) is not None] == used
     assert await store.blobs.read(used[0], 0, 5)
+
+
+async def test_of_many_files_one_that_cannot_be_removed_goes_when_the_store_is_opened(
+    store: Store, frozen: Callable[[Store], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = [await blob(store, body(str(number))) for number in range(40)]
+    stubborn, unlink = digests[7].hex, Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == stubborn:
+            raise PermissionError(errno.EPERM, "not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(PermissionError):
+            store.remover.remove([Item.blob(each) for each in digests])
+    assert not any(map(store.blobs.stat, digests))
+    assert stubborn in {path.name for path in store.path.glob("blobs/sha256/*/*")}
+    async with open_store(frozen(store), boot_id="first") as after:
+        assert list(after.path.glob("blobs/sha256/*/*")) == []
+        assert after.room.usage().total == 0
 
 
 async def test_a_stream_that_was_decoded_long_ago_for_no_tree_goes(store: Store) -> None:
