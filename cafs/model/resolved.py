@@ -40,8 +40,8 @@ class Part:
     for content with a pin. ``ranges`` says that byte ranges can be asked for. ``located_ns`` is,
     where no validator tells versions apart, when this one was located, since the epoch; else 0.
     ``at`` is the URL that was asked for the first URL, where the settings map that to others; else
-    empty. ``index`` is the digest of the index that a lock names for it; ``contents`` is its table
-    of contents, where the manifest names one.
+    empty. ``index`` is the digest of the index that a lock names for it, and ``index_size`` its
+    bytes; ``contents`` is its table of contents, where the manifest names one.
     """
 
     media_type: str
@@ -54,6 +54,7 @@ class Part:
     at: str = ""
     index: Digest | None = None
     contents: Contents | None = None
+    index_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,6 +160,7 @@ def _locked(part: Part, base: Path) -> LockedPart:
         size=part.size,
         media_type=plain(part.media_type),
         index=part.index,
+        index_size=part.index_size,
         contents=part.contents,
         urls=tuple(dict.fromkeys(_shown(url, base) for url in part.urls)),
     )
@@ -216,6 +217,7 @@ def _part(spec: RefSpec, part: LockedPart, allowed: Callable[[str], bool]) -> Pa
         digest=_pin(spec, part),
         urls=_urls(spec, part, allowed),
         index=part.index,
+        index_size=part.index_size,
         contents=part.contents,
     )
 

@@ -64,6 +64,7 @@ def _facts(part: LockedPart) -> list[tuple[str, str]]:
 def _where(part: LockedPart) -> list[tuple[str, str]]:
     return [
         ("index", _text(str(part.index)) if part.index else ""),
+        ("index-size", str(part.index_size) if part.index else ""),
         ("contents", _contents(part.contents) if part.contents else ""),
         ("urls", f"[{', '.join(map(_text, part.urls))}]" if part.urls else ""),
     ]

@@ -23,9 +23,11 @@ from cafs.settings.schema import REF_NAME, Origin, Voice
 VERSION: Final = 1
 MOST: Final = 16 << 20
 """Bytes of a lock file at most: an image of 4096 layers takes some 2 MiB."""
+LARGE: Final = 4 << 20
+"""Bytes of an index that lies beside the lock, at most: larger ones do not belong among sources."""
 _LAYERS: Final = 4096
 _TOP: Final = ("version", "ref")
-_PART: Final = ("digest", "size", "media-type", "index", "contents", "urls")
+_PART: Final = ("digest", "size", "media-type", "index", "index-size", "contents", "urls")
 _ENTRY: Final = ("ref", "query", "integrity", "named", *_PART, "layer")
 _CONTENTS: Final = ("kind", "digest", "start", "length", "size")
 _QUERY: Final = re.compile(r"[0-9a-f]{16}")
@@ -36,14 +38,16 @@ _MADE: Final = "restore it, or remove it and run cafs lock"
 class LockedPart:
     """One blob: its sha256, bytes, and what its source called it.
 
-    ``index`` is the digest of its index, None where it has none. ``contents`` is the table of
-    contents that an image's manifest names. ``urls`` served it; they hold no secrets.
+    ``index`` is the digest of its index and ``index_size`` that one's bytes, None where it has
+    none. ``contents`` is the table of contents that an image's manifest names. ``urls`` served it;
+    they hold no secrets.
     """
 
     digest: Digest
     size: int
     media_type: str
     index: Digest | None = None
+    index_size: int | None = None
     contents: Contents | None = None
     urls: tuple[str, ...] = ()
 
@@ -86,10 +90,10 @@ class Lock:
         """The entries of a ref."""
         return tuple(each for each in self.entries if each.name == name)
 
-    def indexes(self) -> frozenset[Digest]:
-        """The indexes that it names."""
+    def indexes(self) -> dict[Digest, int]:
+        """The indexes that it names, with their bytes."""
         parts = (part for entry in self.entries for part in entry.parts)
-        return frozenset(part.index for part in parts if part.index is not None)
+        return {part.index: part.index_size or 0 for part in parts if part.index is not None}
 
 
 def lock_file(project_file: Path) -> Path:
@@ -100,6 +104,11 @@ def lock_file(project_file: Path) -> Path:
 def index_directory(file: Path) -> Path:
     """Where the index files of a lock are: cafs.lock.d beside it."""
     return file.with_name(f"{file.name}.d")
+
+
+def index_file(file: Path, digest: Digest) -> Path:
+    """Where an index of a lock is, unless it is too large."""
+    return index_directory(file) / f"{digest.hex}.idx"
 
 
 def read_lock(file: Path) -> Lock | None:
@@ -149,7 +158,7 @@ def _entry(name: str, platform: str, table: Table) -> LockEntry:
     layered = table.has("layer")
     if layered != table.has("named"):
         raise table.wrong("layer", "an image has it, and named; others have neither", hint=_MADE)
-    for word in ("index", "contents", "urls") if layered else ():
+    for word in ("index", "index-size", "contents", "urls") if layered else ():
         if table.has(word):
             raise table.wrong(word, "belongs to a layer", hint=_MADE)
     whole = _part(table)
@@ -186,11 +195,14 @@ def _part(table: Table) -> LockedPart:
     size = table.count("size")
     if size is None:
         raise table.wrong("size", "is missing", hint=_MADE)
+    if table.has("index") != table.has("index-size"):
+        raise table.wrong("index-size", "stands with index, and never alone", hint=_MADE)
     return LockedPart(
         digest=_digest(table, "digest"),
         size=size,
         media_type=_needed(table, "media-type"),
         index=_digest(table, "index") if table.has("index") else None,
+        index_size=table.count("index-size"),
         contents=_contents(table) if table.has("contents") else None,
         urls=table.texts("urls"),
     )

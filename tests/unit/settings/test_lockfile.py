@@ -26,11 +26,16 @@ REF = "cimd:archive:v=0:https%3A%2F%2Fexample.com%2Ftool.tar.gz"
 IMAGE = "cimd:docker:v=0:example.com/base:1"
 BLOB, INDEX, NAMED = digest_of(b"blob"), digest_of(b"index"), digest_of(b"named")
 TOC = Contents(kind="zstd:chunked", digest=digest_of(b"toc"), start=7, length=8, size=9)
-PART = LockedPart(digest=BLOB, size=4, media_type="application/gzip", index=INDEX, urls=(URL,))
+PART = LockedPart(
+    digest=BLOB, size=4, media_type="application/gzip", index=INDEX, index_size=9, urls=(URL,)
+)
 TOOL = LockEntry(
     name="tool", ref=REF, digest=BLOB, size=4, media_type="application/gzip", parts=(PART,)
 )
-LAYERS = (replace(PART, contents=TOC, urls=()), replace(PART, index=None, digest=digest_of(b"2")))
+LAYERS = (
+    replace(PART, contents=TOC, urls=()),
+    replace(PART, index=None, index_size=None, digest=digest_of(b"2")),
+)
 BASE = LockEntry(
     name="base",
     platform="linux/amd64",
@@ -92,7 +97,7 @@ def test_a_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
     file.write_text(lock_text(EVERY))
     assert read_lock(file) == EVERY
     assert lock_text(Lock(EVERY.entries[::-1])) == lock_text(EVERY)
-    assert EVERY.indexes() == {INDEX}
+    assert EVERY.indexes() == {INDEX: 9}
 
 
 def test_a_lock_is_made_for_diffs() -> None:
@@ -113,6 +118,7 @@ def test_a_lock_is_made_for_diffs() -> None:
         "size = 4",
         'media-type = "application/gzip"',
         f'index = "{INDEX}"',
+        "index-size = 9",
         f'contents = {{kind = "zstd:chunked", digest = "{TOC.digest}", {places}}}',
         "",
         "[ref.tool]",
@@ -121,6 +127,7 @@ def test_a_lock_is_made_for_diffs() -> None:
         "size = 4",
         'media-type = "application/gzip"',
         f'index = "{INDEX}"',
+        "index-size = 9",
         f'urls = ["{URL}"]',
     ]
 
@@ -151,6 +158,7 @@ GOOD_IMAGE = lock_text(Lock((BASE,)))
         (GOOD.replace("size = 4\n", ""), "ref.tool.size", "is missing"),
         (GOOD.replace(f'ref = "{REF}"\n', ""), "ref.tool.ref", "is missing"),
         (GOOD.replace("urls = [", "urls = [1, "), "ref.tool.urls", "plain string"),
+        (GOOD.replace("index-size = 9\n", ""), "ref.tool.index-size", "stands with index"),
         (GOOD + 'query = "x"\n', "ref.tool.query", "16 hex digits"),
         (GOOD + "layer = []\n", "ref.tool.layer", "an image has it"),
         (GOOD_IMAGE.replace("linux/amd64", "linux"), "platform.linux", "is no platform"),
@@ -325,7 +333,7 @@ def test_a_files_own_pin_is_what_its_bytes_are_held_against(world: World) -> Non
     url = "https://example.com/blob"
     text = f'[ref.tool]\nfrom = "{url}"\nintegrity = "{pin}"\n'
     ref = "cimd:blob:v=0:https%3A%2F%2Fexample.com%2Fblob"
-    bare = replace(PART, index=None)
+    bare = replace(PART, index=None, index_size=None)
     world.write(text, replace(TOOL, ref=ref, integrity=str(pin), parts=(bare,)))
     locked = world.ref("tool").locked
     assert locked is not None

@@ -48,6 +48,7 @@ LOCKED = Resolved(
             digest=digest_of(b"x"),
             urls=("https://a.example/x",),
             index=digest_of(b"index"),
+            index_size=9,
             contents=Contents(kind="estargz", digest=digest_of(b"toc"), start=1, length=2, size=3),
         ),
     ),
