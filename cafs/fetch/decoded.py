@@ -306,9 +306,7 @@ class DecodedContent(Content, Protocol):
             if await self._written(job, stream):
                 return True
             shortage.found()
-        if job.work.priority() is not Priority.DEMAND:
-            return False
-        if not await shortage.relieve(job.segment.length):
+        if not await shortage.relieve(job.segment.length, job.work.priority()):
             return False
         if await self._written(job, stream):
             return True

@@ -145,6 +145,10 @@ class Downloader:
         """The most bytes that cost less than another request to the host."""
         return worth(self._means.ratings.figures(host))
 
+    def ahead(self) -> int | None:
+        """As ``Means.ahead``."""
+        return self._means.ahead()
+
     def _fits(self, flight: Flight) -> bool:
         return flight.single or not self.single
 

@@ -94,6 +94,7 @@ class Fetcher:
             overflow=Overflow(),
             shortage=Shortage(nursery, store.evictor.make_room, store.free_bytes),
             settled=store.evictor.settled,
+            bounds=lambda: store.room.bounds,
         )
         failures = Failures()
         self._works = Works[None](nursery, failures, metrics)

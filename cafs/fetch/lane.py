@@ -147,7 +147,8 @@ class Lane(Flights):
         """Note that a reader reads the span, and fetch ahead of it when it goes forward."""
         self._touched = trio.current_time()
         at_once, gap = self.useful(Priority.READAHEAD), self.gap()
-        ahead = self._readahead.advise(span, self.end, at_once=at_once, gap=gap)
+        limit = self.downloader.ahead()
+        ahead = self._readahead.advise(span, self.end, at_once=at_once, gap=gap, limit=limit)
         if ahead is None or self.downloader.single or self.short or not self.missing(ahead):
             return
         if self._ahead is None:

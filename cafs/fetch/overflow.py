@@ -2,12 +2,14 @@
 
 Its size is bounded. What was read to its end, and what nobody has wanted for a moment, makes way,
 least recently wanted first; what somebody may still be about to read does not, and then there is no
-room for more. Content that must be checked as a whole is kept as a whole, once it was checked.
+room for more. Content that must be checked as a whole is kept as a whole, once it was checked; room
+is set aside for it before it is put together, so that many at once need no more than one.
 """
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,7 +54,9 @@ class Whole:
 class Overflow:
     """What one process keeps of bytes that cannot be stored.
 
-    Concurrency: any number of tasks of one trio run; nothing here awaits.
+    ``size`` counts bytes that are kept, and those that room is set aside for.
+
+    Concurrency: any number of tasks of one trio run; nothing here awaits, but ``set_aside``.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -61,6 +65,9 @@ class Overflow:
         self._starts: dict[StreamKey, list[int]] = {}
         self._together: dict[StreamKey, float] = {}
         self._kept: OrderedDict[tuple[StreamKey, int], _Piece | Whole] = OrderedDict()
+        self._aside: dict[StreamKey, int] = {}
+        self._queue = trio.Lock()
+        self._freed = trio.Event()
 
     def put(self, key: StreamKey, offset: int, data: bytes, *, together: bool = False) -> bool:
         """Keep bytes of a stream, those that are not kept yet; False when there is no room.
@@ -108,12 +115,51 @@ class Overflow:
             return piece.data[offset - piece.span.start :]
         return None
 
+    @asynccontextmanager
+    async def set_aside(self, key: StreamKey, size: int) -> AsyncIterator[bool]:
+        """Set room aside for a content that is put together, beyond what is kept of its stream.
+
+        Whoever has some waits for no more, so that it comes back; who comes first gets it first.
+        ``keep_whole`` uses it; what is kept of the stream stays meanwhile.
+
+        Args:
+            key: the stream, of which one at a time is put together.
+            size: bytes of all of the content.
+
+        Returns:
+            Whether there is room; not where that is taken by what others are about to read.
+
+        Cancellation: none is set aside.
+        """
+        async with self._queue:
+            while not (found := self._take(key, size)) and self._aside:
+                await self._freed.wait()
+        try:
+            yield found
+        finally:
+            self._give_back(key)
+
+    def _take(self, key: StreamKey, size: int) -> bool:
+        held = sum(self._kept[key, start].size for start in self._starts.get(key, ()))
+        count = max(0, size - held)
+        if not self._make_room(count, spare=key):
+            return False
+        self._aside[key] = count
+        self.size += count
+        return True
+
+    def _give_back(self, key: StreamKey) -> None:
+        self.size -= self._aside.pop(key, 0)
+        self._freed.set()
+        self._freed = trio.Event()
+
     def keep_whole(self, key: StreamKey, digest: Digest, pieces: Sequence[bytes]) -> bool:
         """Keep all of a content, which was checked, instead of what is kept of its stream.
 
         Returns:
             False when there is no room; then what was kept, is.
         """
+        self._give_back(key)
         size = sum(map(len, pieces))
         held = [(key, start) for start in self._starts.get(key, ())]
         if not self._make_room(size - sum(self._kept[each].size for each in held), spare=key):
@@ -189,7 +235,8 @@ class Overflow:
                 break
             last = self._together.get(key)
             read = piece.read and last is None
-            if key != spare and (read or (piece.wanted if last is None else last) <= before):
+            free = key != spare and key not in self._aside
+            if free and (read or (piece.wanted if last is None else last) <= before):
                 going.setdefault(key, []).append(start)
                 lacking -= piece.size
         if lacking > 0:

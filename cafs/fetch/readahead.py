@@ -36,7 +36,15 @@ class ReadAhead:
     def __init__(self) -> None:
         self._runs: list[_Run] = []
 
-    def advise(self, span: Span, size: int, *, at_once: int = 2, gap: int = 0) -> Span | None:
+    def advise(
+        self,
+        span: Span,
+        size: int,
+        *,
+        at_once: int = 2,
+        gap: int = 0,
+        limit: int | None = None,
+    ) -> Span | None:
         """What to fetch ahead now that ``span`` is read; None for nothing.
 
         The window is 1 MiB at first and doubles up to 8 MiB with each use. The next one is due
@@ -50,16 +58,21 @@ class ReadAhead:
             at_once: how many requests under way are of use.
             gap: bytes that cost less than another request: a reader that leaves out no more than
                 that goes forward still.
+            limit: bytes between the reader and the end of what is advised, at most; for that, two
+                windows share it. None for no limit.
         """
         run = self._run(span, max(NEAR, gap))
         if run is None:
             return None
         run.reached = max(run.reached, span.stop)
         run.frontier = max(run.frontier, run.reached)
-        most = max(run.window, min((at_once - 1) * LARGEST, run.reached - run.start))
+        window = run.window if limit is None else max(1, min(run.window, limit // 2))
+        most = max(window, min((at_once - 1) * LARGEST, run.reached - run.start))
+        if limit is not None:
+            most = min(most, limit - window + 1)
         if run.frontier - run.reached >= most or run.frontier >= size:
             return None
-        ahead = Span(run.frontier, min(size, run.frontier + run.window))
+        ahead = Span(run.frontier, min(size, run.frontier + window))
         run.frontier = ahead.stop
         run.window = min(LARGEST, 2 * run.window)
         return ahead

@@ -1,7 +1,8 @@
 """Unstored: content that passed its gate in memory, because the store has no room for it.
 
 It is the same gate: all bytes are there, are hashed, and match every claim before any is handed
-out. What has passed is kept as a whole, as long as ``overflow`` has room for it.
+out. What has passed is kept as a whole, as long as ``overflow`` has room for it. That room is set
+aside before anything is put together: all that pass at once, and all that is kept, share one bound.
 """
 
 import trio
@@ -50,11 +51,19 @@ class Unstored:
             StorageFullError: there is no room for all of it.
             StorageError: the disk failed.
 
+        Where others have set room aside, it waits for that, as long as anybody waits for ``work``.
+
         Cancellation: nothing has passed.
         """
-        deposit = self._deposit
         if size > self._overflow.limit:
-            raise deposit.shortage.error(self._name, size)
+            raise self._deposit.shortage.error(self._name, size)
+        async with self._overflow.set_aside(self._key, size) as found:
+            if not found:
+                raise self._deposit.shortage.error(self._name, size)
+            await self._pass(size, work)
+
+    async def _pass(self, size: int, work: Work[None]) -> None:
+        deposit = self._deposit
         hasher = Hasher(self._seal.algorithms)
         pieces: list[bytes] = []
         while hasher.size < size:

@@ -1,5 +1,6 @@
 import gc
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,17 @@ from cafs.errors import (
     OfflineError,
     SizeMismatchError,
     SourceChangedError,
+    StorageFullError,
     UnsupportedError,
 )
 from cafs.fetch import contents as contents_module
+from cafs.fetch.depositing import Deposit
 from cafs.fetch.interfaces import Patience, Priority
+from cafs.fetch.overflow import Overflow
 from cafs.fetch.progress import Progress
-from cafs.model.digest import Digest, digest_of
+from cafs.fetch.sealing import Seal
+from cafs.model.digest import Digest, Hasher, digest_of
+from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import (
@@ -488,3 +494,52 @@ async def test_what_is_under_way_is_listed(rig: Rig, origin: Origin) -> None:
         nursery.cancel_scope.cancel()
     origin.release()
     await until(lambda: not rig.fetcher.inflight())
+
+
+async def test_many_that_pass_in_memory_share_one_bound(
+    rig: Rig, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All bytes are in the store, which has no room to make blobs of them."""
+    overflow = rig.fetcher._means.overflow
+    overflow.limit = 6 * MIB
+    size, most = 5 * MIB, 0
+    held: dict[Deposit, int] = {}
+    piece, keep = Deposit.piece, Overflow.keep_whole
+
+    async def counted(self: Deposit, offset: int, whole: int) -> bytes | None:
+        nonlocal most
+        data = await piece(self, offset, whole)
+        held[self] = offset + len(data or b"")
+        most = max(most, sum(held.values()))
+        return data
+
+    def kept(self: Overflow, key: StreamKey, digest: Digest, pieces: Sequence[bytes]) -> bool:
+        held.clear()  # at once: what is kept is counted by itself
+        return keep(self, key, digest, pieces)
+
+    async def full(self: Seal, hasher: Hasher | None, count: int) -> Digest:
+        raise StorageFullError("no space for a record")
+
+    monkeypatch.setattr(Deposit, "piece", counted)
+    monkeypatch.setattr(Overflow, "keep_whole", kept)
+    monkeypatch.setattr(Seal, "close", full)
+    right: list[bool] = []
+
+    async def read(number: int) -> None:
+        body = Generated(size, seed=number)
+        url = origin.put(f"/{number}", body)
+        digest = Digest.parse(f"sha256:{body.sha256()}")
+        content = await rig.pinned(digest, size, url)
+        try:
+            data = await content.read(100, 4096, USUAL)
+        except StorageFullError:
+            right.append(False)
+        else:
+            right.append(data == body.read(100, 4096))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(read, number)
+    assert True in right
+    assert most <= overflow.limit

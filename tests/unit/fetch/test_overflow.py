@@ -102,6 +102,66 @@ async def test_a_whole_that_has_no_room_leaves_what_was_there() -> None:
     assert overflow.spans(A).total == 10
 
 
+async def test_room_is_set_aside_for_one_after_the_other_and_nobody_waits_for_ever(
+    autojump_clock: MockClock,
+) -> None:
+    overflow = Overflow(30)
+    begun: list[tuple[str, float]] = []
+
+    async def put_together(name: str, patience_s: float) -> None:
+        with trio.move_on_after(patience_s):
+            async with overflow.set_aside(StreamKey(name * 64), 20) as found:
+                assert found
+                assert overflow.size == 20
+                begun.append((name, trio.current_time() - start))
+                await trio.sleep(3)
+
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for name, patience_s in (("a", 1), ("b", 0.5), ("c", 100), ("d", 100)):
+            nursery.start_soon(put_together, name, patience_s)
+            await trio.testing.wait_all_tasks_blocked()
+    assert begun == [("a", 0), ("c", 1), ("d", 4)]
+    assert overflow.size == 0
+
+
+async def test_who_waits_for_room_that_others_keep_is_told_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    overflow = Overflow(30)
+    told: list[bool] = []
+
+    async def wait() -> None:
+        async with overflow.set_aside(B, 20) as found:
+            told.append(found)
+
+    async with trio.open_nursery() as nursery, overflow.set_aside(A, 20):
+        nursery.start_soon(wait)
+        await trio.sleep(1)
+        assert not told
+        assert overflow.keep_whole(A, digest_of(bytes(20)), [bytes(20)])
+    assert told == [False]
+    await trio.sleep(WANTED_S)
+    await wait()
+    assert told == [False, True]
+
+
+async def test_what_is_kept_of_a_content_counts_once_and_stays_while_it_is_put_together(
+    autojump_clock: MockClock,
+) -> None:
+    overflow = Overflow(30)
+    assert overflow.put(A, 0, bytes(20), together=True)
+    async with overflow.set_aside(A, 25) as found:
+        assert found
+        assert overflow.size == 25
+        await trio.sleep(2 * WANTED_S)
+        assert not overflow.put(B, 0, bytes(10))
+        assert overflow.put(B, 0, bytes(5))
+        assert overflow.keep_whole(A, digest_of(bytes(25)), [bytes(25)])
+        assert overflow.size == 30
+    assert overflow.size == 30
+
+
 class Disk:
     """What can be evicted, and how often it was tried."""
 

@@ -16,7 +16,9 @@ from cafs.errors import (
 )
 from cafs.fetch.flight import Flight
 from cafs.fetch.interfaces import Patience, Priority, Source
+from cafs.fetch.planning import GRANULE
 from cafs.fetch.ranged import RangedContent
+from cafs.model.bounds import Bounds
 from cafs.model.digest import digest_of
 from cafs.model.span import Span
 from cafs.testing.bodies import Generated
@@ -404,3 +406,15 @@ async def test_only_what_read_ahead_alone_wants_may_fail_unheard(
     for priority in wanting:
         flight.join(content._lane.hold(Patience(None, priority)))
     assert flight.unawaited() is unawaited
+
+
+async def test_a_small_store_is_not_filled_with_what_is_fetched_ahead(
+    rig: Rig, origin: Origin
+) -> None:
+    url = origin.put("/large", Generated(256 * MIB, seed=21))
+    rig.store.evictor.keep_within(Bounds(quota=8 * MIB))
+    content = await rig.located(url)
+    for offset in range(0, 3 * MIB, 128 << 10):
+        await content.read(offset, 128 << 10, USUAL)
+    await trio.sleep(0.3)
+    assert 3 * MIB < rig.metrics["fetch.bytes"] <= 5 * MIB + GRANULE

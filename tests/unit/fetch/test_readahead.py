@@ -33,6 +33,19 @@ def test_what_is_ahead_is_never_more_than_what_was_read_or_two_windows() -> None
         assert distance <= max(reached + LARGEST, 2 * LARGEST)
 
 
+def test_what_is_ahead_keeps_within_a_limit_and_comes_in_halves_of_it() -> None:
+    for limit in (1 * MIB, 4 * MIB, 20 * MIB):
+        ahead, asked = ReadAhead(), 0
+        for offset in range(0, 100 * MIB, PIECE):
+            span = Span(offset, offset + PIECE)
+            advice = ahead.advise(span, SIZE, at_once=16, limit=limit)
+            if advice is not None:
+                asked += 1
+                assert advice.stop - span.stop <= limit
+                assert advice.length >= min(MIB, limit // 2)
+        assert 100 * MIB // min(LARGEST, limit // 2) <= asked + 8
+
+
 def strided(stride: int, gap: int) -> int:
     """Bytes advised to a reader that reads a little every so many bytes."""
     ahead = ReadAhead()
