@@ -220,7 +220,7 @@ class FirstPass:
         intake = self._intake(work, feeder)
 
         def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
-            size = plant_compressed(
+            decoded = plant_compressed(
                 intake,
                 compression,
                 stream,
@@ -229,7 +229,10 @@ class FirstPass:
                 name=self._name,
                 limits=self._limits,
             )
-            return (TreeStream(key=key, size=size, raw=self._raw.key, part=0, rules="tar"),)
+            # With one segment, what is missing is all of it: then the pass runs again.
+            rules = "segments" if decoded.segments > 1 else "tar"
+            size, raw = decoded.size, self._raw.key
+            return (TreeStream(key=key, size=size, raw=raw, part=0, rules=rules),)
 
         published = False
         try:

@@ -124,9 +124,7 @@ class SegmentedContent(DecodedContent):
         self._planted = None
         now, number = self._tree()
         if now.digest != tree.digest:
-            raise SourceChangedError(
-                f"{self.name}: it has other content at its source now", hint="mount anew"
-            )
+            raise _changed(self.name)
         return self._store.trees.segments(now.number, number, span)
 
     def _tree(self) -> tuple[TreeRecord, int]:
@@ -202,7 +200,15 @@ class SegmentedContent(DecodedContent):
             return False
         # Away with it also after the last try: whoever asks again later gets what is there then.
         hopeful = await self._ranges.reject(job.source)
-        return hopeful and attempt < _HEALS
+        if hopeful and attempt < _HEALS:
+            return True
+        if not self._what.vouched and not self._raw.checked():
+            raise _changed(self.name) from error
+        return False
+
+
+def _changed(name: str) -> SourceChangedError:
+    return SourceChangedError(f"{name}: it has other content at its source now", hint="mount anew")
 
 
 def _input(segment: Segment) -> Span:

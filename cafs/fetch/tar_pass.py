@@ -1,15 +1,18 @@
 """The first pass over a tar: one read forward makes the tree, the decoded stream, and the hash."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from cafs.codec import tar
-from cafs.codec.decoding import decoder
+from cafs.codec.pointing import pointed
 from cafs.codec.sniffing import Compression
 from cafs.errors import StorageError
+from cafs.fetch.aside import Aside
 from cafs.fetch.bridging import Intake
+from cafs.fetch.cutting import Cutter
 from cafs.fetch.making import MakePlanter, MemberPlanter
 from cafs.fetch.watching import Watch
 from cafs.model.identity import StreamKey
@@ -21,17 +24,21 @@ from cafs.store.streams import Stream
 from cafs.store.tree_writing import TreeWriter
 
 _BATCH: Final = 1 << 20
+_SLICE: Final = 1 << 20
+"""Bytes of a segment of a tar that is not compressed."""
+Keep = Callable[[int, bytes], None]
+"""Keeps decoded bytes that lie at an offset."""
 
 
 class Tee:
-    """Hands on decoded bytes, and writes them into a stream as they pass.
+    """Hands on decoded bytes, and has them kept as they pass, many at once.
 
     Concurrency: one worker thread.
     """
 
-    def __init__(self, read: Callable[[int], bytes], stream: Stream) -> None:
+    def __init__(self, read: Callable[[int], bytes], keep: Keep) -> None:
         self._read = read
-        self._stream = stream
+        self._keep = keep
         self._batch = bytearray()
         self.written = 0
 
@@ -44,11 +51,19 @@ class Tee:
         return data
 
     def flush(self) -> None:
-        """Write what has not been written yet."""
+        """Have kept what has not been kept yet."""
         if self._batch:
-            self._stream.write_sync(self.written, bytes(self._batch))
+            self._keep(self.written, bytes(self._batch))
             self.written += len(self._batch)
             self._batch.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a pass decoded: how many bytes, in how many segments."""
+
+    size: int
+    segments: int
 
 
 def plant_plain(
@@ -56,14 +71,21 @@ def plant_plain(
 ) -> None:
     """Plant the members of an uncompressed tar; their content stays in the raw stream.
 
-    Runs in a worker thread; reads everything.
+    Runs in a worker thread; reads everything. The tar is cut into slices, each with its digest: so
+    that who has these can check one alone.
 
     Raises:
         MalformedError: no tar, or a damaged or hostile one.
         CafsError: as the intake.
     """
-    _plant(intake.read, planter(writer, name=name, limits=limits), name, limits)
-    intake.drain()
+    with Aside() as aside:
+        source = pointed(Compression.NONE, intake.read, name, limits, spacing=_SLICE)
+        cutter = Cutter(source, writer, aside)
+        tee = Tee(source.read, cutter.add)
+        _plant(tee.read, planter(writer, name=name, limits=limits), name, limits)
+        tee.flush()
+        intake.drain()
+        cutter.end(tee.written)
 
 
 def plant_compressed(
@@ -75,30 +97,35 @@ def plant_compressed(
     *,
     name: str,
     limits: Limits,
-) -> int:
+) -> Decoded:
     """Plant the members of a compressed tar, and write the tar inside into ``stream``.
 
     Runs in a worker thread; reads everything.
-
-    Returns:
-        the size of the tar inside, bytes.
 
     Raises:
         MalformedError: no compressed tar, or a damaged or hostile one.
         StorageError: it could not be written.
         CafsError: as the intake.
     """
-    source = decoder(compression, intake.read, name, limits)
-    tee = Tee(source.read, stream)
-    _plant(tee.read, planter(writer, name=name, limits=limits), name, limits)
-    tee.flush()
+    with Aside() as aside:
+        source = pointed(compression, intake.read, name, limits)
+        cutter = Cutter(source, writer, aside)
+
+        def keep(offset: int, data: bytes) -> None:
+            cutter.add(offset, data)
+            stream.write_sync(offset, data)
+
+        tee = Tee(source.read, keep)
+        _plant(tee.read, planter(writer, name=name, limits=limits), name, limits)
+        tee.flush()
+        cutter.end(tee.written)
     intake.drain()
     trio.from_thread.run(stream.set_size, tee.written)
     if not stream.present().covers(Span(0, tee.written)):
         raise StorageError(
             f"{name}: what it decodes to was removed from the store meanwhile", hint="read it again"
         )
-    return tee.written
+    return Decoded(tee.written, cutter.count)
 
 
 def _plant(read: Callable[[int], bytes], planter: MemberPlanter, name: str, limits: Limits) -> None:

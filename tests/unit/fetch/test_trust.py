@@ -4,8 +4,8 @@ What is decoded is written while the raw content comes, before that has passed i
 no digest pins the raw content, a source may send other bytes the next time.
 """
 
-import gzip
 import io
+import lzma
 import random
 import tarfile
 import zipfile
@@ -28,14 +28,17 @@ from tests.unit.fetch.conftest import USUAL, Rig, open_rig, until
 MIB = 1 << 20
 
 
-def tar_gz(seed: int, size: int = 3 * MIB) -> bytes:
-    """An archive of one file; of whatever seed, all are of one size, and of one shape."""
+def tar_xz(seed: int, size: int = 3 * MIB) -> bytes:
+    """An archive of one file; of whatever seed, all are of one size, and of one shape.
+
+    It is one block, so that it can be decoded from its beginning only.
+    """
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         member = tarfile.TarInfo("file")
         member.size = size
         archive.addfile(member, io.BytesIO(random.Random(seed).randbytes(size)))
-    return gzip.compress(out.getvalue(), compresslevel=0, mtime=0)
+    return lzma.compress(out.getvalue(), preset=0)
 
 
 def zipped(seed: int) -> bytes:
@@ -58,8 +61,8 @@ async def forget_all(store: Store, record: TreeRecord, data: bytes) -> None:
 async def test_a_decoded_stream_says_which_blob_it_was_decoded_from(
     rig: Rig, origin: Origin
 ) -> None:
-    data = tar_gz(1)
-    raw = await rig.pinned(digest_of(data), len(data), origin.put("/a.tar.gz", data))
+    data = tar_xz(1)
+    raw = await rig.pinned(digest_of(data), len(data), origin.put("/a.tar.xz", data))
     record = await rig.plant(raw)
     stream = rig.store.streams.find(record.streams[0].key)
     assert stream is not None
@@ -71,13 +74,13 @@ async def test_a_decoded_stream_says_which_blob_it_was_decoded_from(
 async def test_what_is_decoded_of_wrong_bytes_is_read_by_nobody_though_the_tree_is_there(
     rig: Rig, origin: Origin
 ) -> None:
-    right, wrong = tar_gz(1), tar_gz(2)
-    url = origin.put("/a.tar.gz", right)
+    right, wrong = tar_xz(1), tar_xz(2)
+    url = origin.put("/a.tar.xz", right)
     raw = await rig.pinned(digest_of(right), len(right), url)
     record = await rig.plant(raw)
     await forget_all(rig.store, record, right)
-    origin.put("/a.tar.gz", wrong)
-    origin.fault("/a.tar.gz", Stall(after_bytes=MIB))
+    origin.put("/a.tar.xz", wrong)
+    origin.fault("/a.tar.xz", Stall(after_bytes=MIB))
     content = rig.fetcher.decoded(record, 0, raw)
     stream = await rig.store.streams.open(content.key, None)
     got: list[bytes] = []
@@ -105,15 +108,15 @@ async def test_what_is_decoded_of_wrong_bytes_is_read_by_nobody_though_the_tree_
 async def test_an_unpinned_archive_that_became_another_is_never_read_by_the_old_tree(
     origin: Origin, tmp_path: Path
 ) -> None:
-    old, new = tar_gz(1), tar_gz(2)
-    url = origin.put("/a.tar.gz", old, etag='"same"')
+    old, new = tar_xz(1), tar_xz(2)
+    url = origin.put("/a.tar.xz", old, etag='"same"')
     async with open_rig(origin, tmp_path / "store") as rig:
         raw = await rig.located(url)
         record = await rig.plant(raw)
         content = rig.fetcher.decoded(record, 0, raw)
-        assert await content.read(512, 4096, USUAL) == gzip.decompress(old)[512:][:4096]
+        assert await content.read(512, 4096, USUAL) == lzma.decompress(old)[512:][:4096]
         await forget_all(rig.store, record, old)
-        origin.put("/a.tar.gz", new, etag='"same"')  # it lies: another version by the same name
+        origin.put("/a.tar.xz", new, etag='"same"')  # it lies: another version by the same name
         with pytest.raises(SourceChangedError):
             await content.read(512, 4096, USUAL)
     async with open_rig(origin, tmp_path / "store") as rig:
@@ -121,7 +124,7 @@ async def test_an_unpinned_archive_that_became_another_is_never_read_by_the_old_
         record = await rig.plant(raw)
         assert record.digest == digest_of(new)
         content = rig.fetcher.decoded(record, 0, raw)
-        assert await content.read(512, 4096, USUAL) == gzip.decompress(new)[512:][:4096]
+        assert await content.read(512, 4096, USUAL) == lzma.decompress(new)[512:][:4096]
 
 
 async def test_members_of_a_zip_are_verified_as_far_as_the_zip_is(
@@ -172,15 +175,15 @@ async def test_other_rules_for_the_same_bytes_change_nothing_for_anybody_else(
     rig: Rig, origin: Origin
 ) -> None:
     """A forged index: the same raw bytes, decoded to something else."""
-    data = tar_gz(1)
-    raw = await rig.pinned(digest_of(data), len(data), origin.put("/a.tar.gz", data))
+    data = tar_xz(1)
+    raw = await rig.pinned(digest_of(data), len(data), origin.put("/a.tar.xz", data))
     forged = await rig.store.streams.open(
-        decoded_stream(raw.key, "gzip, from a window that somebody made up"), None
+        decoded_stream(raw.key, "xz, from a window that somebody made up"), None
     )
     await forged.write(0, b"forged" * 1000)
     record = await rig.plant(raw)
     content = rig.fetcher.decoded(record, 0, raw)
-    assert await content.read(0, 6000, USUAL) == gzip.decompress(data)[:6000]
+    assert await content.read(0, 6000, USUAL) == lzma.decompress(data)[:6000]
     assert record.identity == archive_tree(raw.key)
     assert forged.behind() is None
     assert not forged.confirm_sync(digest_of(data))  # it has no size, and is not whole
