@@ -7,6 +7,7 @@ import pytest
 
 from cafs.testing.benching import Site
 from cafs.testing.cooling import Cold
+from cafs.testing.hoarding import Hoard
 from cafs.testing.origin import Origin
 from cafs.testing.warming import Warm
 
@@ -47,3 +48,16 @@ def test_a_cold_blob_is_fetched_once_with_a_keeper_and_without(site: Site) -> No
     assert None not in (whole.ours_s, whole.reference_s, whole.without_s)
     assert whole.sent is not None
     assert BLOB <= whole.sent <= BLOB + 1
+
+
+def test_half_of_a_hoard_goes_and_each_process_tells_its_memory(site: Site) -> None:
+    rows = {row.name: row.note for row in Hoard(site, 600).measure()}
+    removed = re.match(r"(\S+) removed", rows["cafs gc of half"])
+    assert removed is not None
+    # Those that were under way when the first half had come may be of either half.
+    assert 300 <= int(removed[1]) <= 300 + 256
+    for name, note in rows.items():
+        if name != "600 blobs, never synced":
+            told = re.search(r"(\d+) MiB anonymous memory", note)
+            assert told is not None, name
+            assert 5 < int(told[1]) < 200
