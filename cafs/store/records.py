@@ -8,11 +8,13 @@ absent: its checksum has vouched for the bytes, so another version wrote it.
 import hashlib
 import logging
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from cafs.codec.index_file import Row
 from cafs.errors import CafsError, MalformedError
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.member import Entry, Kind, Piece
@@ -171,6 +173,11 @@ def pack_entry(entry: Entry) -> bytes:
     except OverflowError as error:
         name = entry.name.decode("utf-8", "backslashreplace")
         raise MalformedError(f"{name}: a number in its header is out of range") from error
+
+
+def pack_rows(rows: Iterable[Row]) -> list[bytes]:
+    """The bytes of entries that an index has, of which no Entry need be made."""
+    return [_ENCODE(_Row(*row)) for row in rows]
 
 
 def unpack_entry(raw: bytes) -> Entry:

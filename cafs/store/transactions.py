@@ -11,7 +11,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -169,12 +169,11 @@ class Batch(Snapshot):
         """Write a record, over one that may be there."""
         self._transaction.put(key, table.seal(key, value), db=table.handle)
 
-    def put_new(self, table: Table, records: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Write many records, best by ascending keys; whether no key had one before.
+    def put_new(self, table: Table, sealed: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Write many records, sealed, best by ascending keys; whether no key had one before.
 
         One that had keeps what it had; whoever is told so lets the transaction fail.
         """
-        sealed = [(key, table.seal(key, value)) for key, value in records]
         cursor = self._transaction.cursor(table.handle)
         _, added = cursor.putmulti(sealed, overwrite=False)
         return added == len(sealed)

@@ -28,6 +28,10 @@ _ENTRY: Final = struct.Struct(">QI")
 _SEGMENT: Final = struct.Struct(">QBQ")
 _NUMBER: Final = struct.Struct(">I")
 _COUNTER: Final = b"tree"
+NUMBER_BYTES: Final = _NUMBER.size
+"""Bytes of an entry's number, which its key ends with."""
+START_BYTES: Final = 8
+"""Bytes of where a segment starts, which its key ends with."""
 LEAD: Final = 8
 """Bytes of a digest that are in a member's key: two members of one tree do not have the same by
 accident, and who makes such two hides one of his own."""

@@ -6,6 +6,7 @@ short read transaction, of a few microseconds.
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from cafs.errors import StorageError
@@ -15,7 +16,10 @@ from cafs.model.record import Segment, TreeRecord
 from cafs.model.span import Span
 from cafs.store.records import unpack_entry, unpack_segment
 from cafs.store.transactions import Batch, Snapshot, after as behind
+from cafs.store.tree_importing import TreeImporter
 from cafs.store.tree_tables import (
+    NUMBER_BYTES,
+    START_BYTES,
     TreeTables,
     draft_key,
     entry_key,
@@ -27,6 +31,9 @@ from cafs.store.tree_tables import (
 from cafs.store.tree_writing import PURGE, TreeWriter
 
 _LOG: Final = logging.getLogger("cafs.store")
+_PAGE: Final = 256
+_WEIGHT: Final = 1 << 20
+"""Entries that are read at once, and their bytes."""
 _BEYOND: Final = b"\xff" * 33
 """Beyond the key of any identity."""
 
@@ -144,9 +151,50 @@ class Trees:
                 found.append(unpack_segment(segment_start(key), raw))
         return found
 
+    def rows(self, tree: int) -> Iterator[tuple[Entry, bool]]:
+        """All entries of a tree by number, and whether each is what its name means.
+
+        Blocks; each page is a transaction of its own, so the tree must not be purged meanwhile.
+        """
+        tables, start = self._tables, entry_key(tree, ROOT)
+        stop = behind(start[:-NUMBER_BYTES])
+        while True:
+            with self._index.read() as snapshot:
+                page = _page(snapshot.scan(tables.entries, start, stop))
+                names = [self._named(snapshot, tree, key, entry) for key, entry in page]
+            if not page:
+                return
+            yield from zip((entry for _, entry in page), names, strict=True)
+            start = page[-1][0] + b"\0"
+
+    def _named(self, snapshot: Snapshot, tree: int, key: bytes, entry: Entry) -> bool:
+        number = key[-NUMBER_BYTES:]
+        if unpack_number(number) == ROOT:
+            return True
+        bound = snapshot.get(self._tables.names, name_key(tree, entry.parent, entry.name))
+        return bound == number
+
+    def all_segments(self, tree: int, stream: int) -> Iterator[tuple[Segment, bytes]]:
+        """All segments of a stream, ascending, each with its packed window.
+
+        One without a digest has that of what was decoded of it, once it was. Blocks; as ``rows``.
+        """
+        tables, start = self._tables, segment_key(tree, stream, 0)
+        for page in self._index.pages(tables.segments, start, behind(start[:-START_BYTES])):
+            for key, raw in page:
+                segment = unpack_segment(segment_start(key), raw)
+                if not segment.sha256:
+                    digest = self._index.get(tables.contents, key) or b""
+                    segment = replace(segment, sha256=digest)
+                yield segment, self._index.get(tables.windows, key) or b""
+
     def writer(self, identity: TreeIdentity) -> TreeWriter:
         """A writer of a new tree, to be used as a context manager in one worker thread."""
         return TreeWriter(self._tables, identity)
+
+    def importer(self, identity: TreeIdentity, name: str) -> TreeImporter:
+        """A writer of a new tree that an index has, which errors call ``name``; as ``writer``."""
+        return TreeImporter(self._tables, identity, name)
 
     async def delete(self, identity: TreeIdentity) -> None:
         """Forget a tree. Who has its number reads on; its records go when nobody uses the store.
@@ -228,3 +276,15 @@ class Trees:
                         pass
         except StorageError as error:
             _LOG.warning("store.tree.unpurged error=%s", error.line)
+
+
+def _page(records: Iterator[tuple[bytes, bytes]]) -> list[tuple[bytes, Entry]]:
+    """Some entries: few, or fewer that are large."""
+    page: list[tuple[bytes, Entry]] = []
+    weight = 0
+    for key, raw in records:
+        page.append((key, unpack_entry(raw)))
+        weight += len(raw)
+        if len(page) == _PAGE or weight > _WEIGHT:
+            break
+    return page
