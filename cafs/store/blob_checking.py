@@ -18,7 +18,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store.blob_records import BlobRecords
-from cafs.store.checking import Choose, Found, Look, changed, covers, joined, wrong
+from cafs.store.checking import UNREADABLE, Choose, Found, Look, changed, covers, joined, wrong
 from cafs.store.layout import Layout
 from cafs.store.records import BlobRecord
 from cafs.store.shelf import Shelf
@@ -59,18 +59,28 @@ class BlobChecker:
             descriptor = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return self._missing(digest, record)
+        except OSError as error:
+            return self._unreadable(digest, record, None, error)
         try:
-            size = os.fstat(descriptor).st_size
-            if size != record.size:
-                return self._put_aside(digest, record, descriptor, f"its file has {size} bytes")
+            return self._opened(digest, record, descriptor, look)
+        finally:
+            os.close(descriptor)
+
+    def _opened(
+        self, digest: Digest, record: BlobRecord, descriptor: int, look: Look
+    ) -> Found | None:
+        size = os.fstat(descriptor).st_size
+        if size != record.size:
+            return self._put_aside(digest, record, descriptor, f"its file has {size} bytes")
+        try:
             lost = self._sampled(digest, size, descriptor, look)
             if lost is None or lost:
                 lost = self._hashed(digest, size, descriptor, look)
-            if lost is None:
-                what = "its bytes do not have its digest"
-                return self._put_aside(digest, record, descriptor, what)
-        finally:
-            os.close(descriptor)
+        except OSError as error:
+            return self._unreadable(digest, record, descriptor, error)
+        if lost is None:
+            what = "its bytes do not have its digest"
+            return self._put_aside(digest, record, descriptor, what)
         return self._demote(digest, record, lost, look) if lost else None
 
     def _sampled(self, digest: Digest, size: int, descriptor: int, look: Look) -> SpanSet | None:
@@ -140,8 +150,17 @@ class BlobChecker:
         lost = SpanSet([Span(0, record.size)])
         return _found(digest, record, "its file is not there", lost, None)
 
+    def _unreadable(
+        self, digest: Digest, record: BlobRecord, descriptor: int | None, error: OSError
+    ) -> Found | None:
+        """The disk has lost bytes of it, which is damage as any other; or the disk has failed."""
+        if error.errno not in UNREADABLE:
+            raise error
+        what = f"it cannot be read: {error.strerror}"
+        return self._put_aside(digest, record, descriptor, what)
+
     def _put_aside(
-        self, digest: Digest, record: BlobRecord, descriptor: int, what: str
+        self, digest: Digest, record: BlobRecord, descriptor: int | None, what: str
     ) -> Found | None:
         """Nothing of the file is of use. A record without a file is read by nobody."""
         with self._shelf.holds.naming([digest]):
@@ -153,10 +172,13 @@ class BlobChecker:
         _LOG.warning("store.blob.quarantined digest=%s: %s", digest, what)
         return _found(digest, record, what, lost, None)
 
-    def _moved(self, path: Path, descriptor: int) -> bool:
-        """Move a blob's file to quarantine, if it still is the open one; whether it was."""
+    def _moved(self, path: Path, descriptor: int | None) -> bool:
+        """Move a blob's file to quarantine, if it still is the open one; whether it was.
+
+        One that cannot be opened is moved in any case.
+        """
         try:
-            if not os.path.samestat(path.stat(), os.fstat(descriptor)):
+            if descriptor is not None and not os.path.samestat(path.stat(), os.fstat(descriptor)):
                 return False  # somebody has brought it anew
         except FileNotFoundError:
             return False

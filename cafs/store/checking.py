@@ -4,8 +4,11 @@ What is wrong is taken out at once, whoever uses it, so that nobody reads what w
 wrong: what can be fetched again is.
 """
 
-from collections.abc import Callable, Iterable
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
@@ -33,6 +36,8 @@ class Found:
     whole: bool
 
 
+UNREADABLE: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EISDIR})
+"""What a disk says that has lost bytes of one file; the others may be all right."""
 Choose = Callable[[Item, int], bool]
 """Whether the 4 MiB of an item that begin at an offset are to be checked."""
 Prefer = Callable[[Digest, tuple[StreamKey, ...]], StreamKey | None]
@@ -60,6 +65,24 @@ def wrong(offset: int, data: memoryview, known: Iterable[Piece]) -> list[Span]:
         for piece in known
         if not piece.holds(data[piece.start - offset : piece.stop - offset])
     ]
+
+
+def unreadable(descriptor: int, known: Iterable[Piece]) -> Iterator[Span]:
+    """The pieces of a file that cannot be read, or are not what they were: one by one, slowly.
+
+    Raises:
+        OSError: it is not the disk under these bytes that fails.
+    """
+    for piece in known:
+        try:
+            data = os.pread(descriptor, piece.span.length, piece.start)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            yield piece.span
+        else:
+            if not piece.holds(memoryview(data)):
+                yield piece.span
 
 
 def joined(spans: list[Span], more: Iterable[Span]) -> None:

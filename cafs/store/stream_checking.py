@@ -11,7 +11,7 @@ from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store import locking
 from cafs.store.blob_records import BlobRecords
-from cafs.store.checking import Found, Look, changed, joined, wrong
+from cafs.store.checking import UNREADABLE, Found, Look, changed, joined, unreadable, wrong
 from cafs.store.environment import Environment
 from cafs.store.leafing import CHUNK
 from cafs.store.presence import Presence, owner_of
@@ -90,13 +90,19 @@ class StreamChecker:
             for piece in known
             if choose is None or choose(item, piece.start - piece.start % GROUP)
         ]
-        bad = _unsummed(present, known)
-        with closing(look.leafer.read(descriptor, SpanSet(each.span for each in chosen))) as read:
-            for offset, data in read:
-                span = Span(offset, offset + len(data))
-                joined(bad, wrong(offset, data, _inside(chosen, span)))
-                look.seen(len(data))
-        return bad
+        bad: list[Span] = []
+        try:
+            wanted = SpanSet(each.span for each in chosen)
+            with closing(look.leafer.read(descriptor, wanted)) as read:
+                for offset, data in read:
+                    span = Span(offset, offset + len(data))
+                    joined(bad, wrong(offset, data, _inside(chosen, span)))
+                    look.seen(len(data))
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            bad = list(unreadable(descriptor, chosen))
+        return _unsummed(present, known) + bad
 
     def _known(
         self, key: StreamKey, record: StreamRecord, window: Span
@@ -138,8 +144,13 @@ class StreamChecker:
         for start in range(span.start - span.start % CHUNK, span.stop, CHUNK):
             part = Span(start, start + CHUNK)
             present, known = self._known(key, record, part)
-            data = memoryview(os.pread(descriptor, CHUNK, start))
-            bad = [*_unsummed(present, known), *wrong(start, data, known)]
+            try:
+                bad = wrong(start, memoryview(os.pread(descriptor, CHUNK, start)), known)
+            except OSError as error:
+                if error.errno not in UNREADABLE:
+                    raise
+                bad = list(unreadable(descriptor, known))
+            bad += _unsummed(present, known)
             found += [each for each in bad if each.overlaps(span)]
         return sorted(found)
 

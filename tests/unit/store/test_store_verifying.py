@@ -1,7 +1,9 @@
 """Verifying a store: every flip in a blob or a stream is found, and nothing else is."""
 
+import errno
 import os
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -411,3 +413,77 @@ async def test_what_is_being_checked_is_not_let_go_of(store: Store) -> None:
         assert store.verifier._streams.check(KEY, look) is None
     assert set(freed) == {0}
     assert store.remover.remove([Item.stream(KEY)]) == SIZE
+
+
+class BadSector:
+    """A disk that cannot read a byte of a file."""
+
+    def __init__(self, path: Path, offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._inode, self._offset = path.stat().st_ino, offset
+        self._preadv, self._pread = os.preadv, os.pread
+        monkeypatch.setattr(os, "preadv", self.preadv)
+        monkeypatch.setattr(os, "pread", self.pread)
+
+    def _check(self, descriptor: int, offset: int, length: int) -> None:
+        hit = offset <= self._offset < offset + length
+        if hit and os.fstat(descriptor).st_ino == self._inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def preadv(
+        self, descriptor: int, buffers: Sequence[bytearray], offset: int, flags: int = 0
+    ) -> int:
+        self._check(descriptor, offset, sum(map(len, buffers)))
+        return self._preadv(descriptor, buffers, offset, flags)
+
+    def pread(self, descriptor: int, length: int, offset: int) -> bytes:
+        self._check(descriptor, offset, length)
+        return self._pread(descriptor, length, offset)
+
+
+@pytest.mark.parametrize("percent", [100.0, 99.0])
+async def test_a_blob_that_the_disk_cannot_read_is_damaged_and_the_others_are_checked(
+    store: Store, monkeypatch: pytest.MonkeyPatch, percent: float
+) -> None:
+    bad = await blob(store, os.urandom(20 * CHUNK))
+    good = [await blob(store, os.urandom(SIZE), StreamKey(f"{n:064x}")) for n in range(4)]
+    BadSector(blob_path(store, bad), CHUNK + 5, monkeypatch)
+    found, progress = await verified(store, Scope(percent=percent))
+    assert [(each.item, each.what) for each in found] == [
+        (Item.blob(bad), "it cannot be read: Input/output error")
+    ]
+    assert progress.items == 5
+    assert store.blobs.stat(bad) is None
+    assert (store.path / "quarantine" / bad.hex).exists()
+    assert all(store.blobs.stat(each) is not None for each in good)
+
+
+async def test_what_the_disk_cannot_read_of_a_stream_is_absent_and_the_rest_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(SIZE)
+    for key in (KEY, OTHER):
+        stream = await store.streams.open(key, SIZE)
+        await stream.write(0, data)
+    [path] = store.path.glob(f"streams/{KEY[:2]}/{KEY}*")
+    with monkeypatch.context() as patch:
+        BadSector(path, CHUNK + 5, patch)
+        found, progress = await verified(store)
+    [one] = found
+    assert one.item == Item.stream(KEY)
+    assert one.lost.covers(Span(CHUNK + 5, CHUNK + 6))
+    assert one.lost.total <= GROUP
+    assert progress.items == 2
+    stream = await store.streams.open(KEY, SIZE)
+    assert await stream.read(CHUNK + 5, 1) is None
+    assert await stream.read(0, CHUNK) == data[:CHUNK]
+
+
+async def test_a_directory_where_a_blob_should_be_is_put_aside(store: Store) -> None:
+    digest = await blob(store, os.urandom(SIZE))
+    good = await blob(store, os.urandom(SIZE), OTHER)
+    blob_path(store, digest).unlink()
+    blob_path(store, digest).mkdir()
+    found, _ = await verified(store)
+    assert [each.item for each in found] == [Item.blob(digest)]
+    assert store.blobs.stat(digest) is None
+    assert store.blobs.stat(good) is not None
