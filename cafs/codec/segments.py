@@ -32,6 +32,8 @@ def decode(segment: Segment, read: Input, window: bytes, *, name: str) -> Iterat
         CafsError: as ``read``.
     """
     left, skip = segment.length, segment.skip
+    if not left:
+        return
     for piece in _decoded(segment, _forward(segment, read), window, name):
         part = piece[skip : skip + left]
         skip -= min(skip, len(piece))
