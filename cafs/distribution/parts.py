@@ -199,10 +199,17 @@ class UrlParts:
         target: str,
         unsaved: CacheDocument | None = None,
     ) -> bool:
-        """Let the content use a response that came from ``target``; whether it is of use."""
+        """Let the content use a response that came from ``target``.
+
+        Returns:
+            Whether it sees to it that ``unsaved`` is kept.
+        """
         sources, learned = self._sources_of(part), self._learned(part, unsaved)
         sources.sort(key=lambda source: source.url != target)
-        return await self._fetcher.lend(part, sources, response, name=name, learned=learned)
+        unread = None if unsaved is None else partial(self._locator.keep, part.urls[0], unsaved)
+        return await self._fetcher.lend(
+            part, sources, response, name=name, learned=learned, unread=unread
+        )
 
     def _located_at(self, url: str) -> Validator:
         """A version for content whose source tells none: that of the time when it was located.

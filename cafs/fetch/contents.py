@@ -3,16 +3,17 @@
 What kind of content a part has is decided here, once (docs/architecture.md has the table).
 """
 
+import logging
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
 import trio
 from cachetools import LRUCache
 
-from cafs.errors import SizeMismatchError
+from cafs.errors import CafsError, SizeMismatchError
 from cafs.fetch.blob import BlobContent
 from cafs.fetch.downloading import Downloader
 from cafs.fetch.failures import Failures
@@ -39,6 +40,9 @@ _KEPT: Final = 256
 """Contents that are kept though nobody holds them: the next read of them is soon."""
 _WHOLE: Final = 200
 _PARTIAL: Final = 206
+_LOG = logging.getLogger(__name__)
+Unread = Callable[[], Awaitable[None]]
+"""Told of a response that was lent, and that nobody has used."""
 _TOLD: Final = 1
 """Bytes that are asked for to be told a size; they are not worth a request's place."""
 
@@ -76,7 +80,7 @@ class Contents:
         self._lanes: WeakValueDictionary[StreamKey, Lane] = WeakValueDictionary()
         self._contents: WeakValueDictionary[StreamKey, Feed] = WeakValueDictionary()
         self._kept: LRUCache[StreamKey, Feed] = LRUCache(_KEPT)
-        self._lent: deque[tuple[float, Lane, Response]] = deque()
+        self._lent: deque[tuple[float, Lane, Response, Unread | None]] = deque()
         """Responses that wait for their first reader, with the times until when: the first ends
         first."""
         self._expiring = False
@@ -84,6 +88,10 @@ class Contents:
     def lanes(self) -> list[Lane]:
         """Every lane that somebody may want something of."""
         return list(self._lanes.values())
+
+    def find(self, part: Part) -> Feed | None:
+        """The content of a part, if there is one."""
+        return self._contents.get(located_stream(part))
 
     def get(
         self, part: Part, sources: Sequence[Source], name: str, learned: Learned | None
@@ -165,12 +173,15 @@ class Contents:
             metrics=self._means.metrics,
         )
 
-    def lend(self, lane: Lane, first: Response, url: str) -> bool:
-        """Keep an open response for the lane's first flight, for a while; whether it is of use."""
+    def lend(self, lane: Lane, first: Response, url: str, unread: Unread | None = None) -> bool:
+        """Keep an open response for the lane's first flight, for a while; whether it is of use.
+
+        ``unread`` is called where nobody has used it in that time.
+        """
         if lane.downloader.first is not None or not _fits(first.head, lane.downloader.single):
             return False
         lane.downloader.first, lane.downloader.first_url = first, url
-        self._lent.append((trio.current_time() + _FIRST_S, lane, first))
+        self._lent.append((trio.current_time() + _FIRST_S, lane, first, unread))
         if not self._expiring:
             self._expiring = True
             self._nursery.start_soon(self._expire)
@@ -189,10 +200,20 @@ class Contents:
 
     async def _close_until(self, now: float) -> None:
         while self._lent and self._lent[0][0] <= now:
-            _, lane, first = self._lent.popleft()
+            _, lane, first, unread = self._lent.popleft()
             if lane.downloader.first is first:
                 lane.downloader.first = None
                 await first.aclose()
+                if unread is not None:
+                    await _tell(unread)
+
+
+async def _tell(unread: Unread) -> None:
+    try:
+        await unread()
+    except CafsError as error:
+        # It is asked again the next time.
+        _LOG.info("fetch.unread.failed: %s", error.line)
 
 
 def _fits(head: Head, single: bool) -> bool:

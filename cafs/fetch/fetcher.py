@@ -5,7 +5,7 @@ here for as long as anybody wants it.
 """
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -149,16 +149,19 @@ class Fetcher:
         *,
         name: str,
         learned: Learned | None = None,
+        unread: Callable[[], Awaitable[None]] | None = None,
     ) -> bool:
         """Let the content of a part, which will be read soon, use a response that is open already.
 
         It is of use when its body is whole, or has the first bytes of what ranges can be had of.
 
-        The arguments are those of ``content``. The response is closed when the content has no use
-        for it, or nobody reads for a few seconds.
+        The arguments are those of ``content``, but ``unread``, which is called when the response
+        was of use, and nobody has read it for a few seconds. It is closed then, and when the
+        content has no use for it.
 
         Returns:
-            Whether it is of use.
+            Whether it is of use, and ``learned`` will be told what it was: a content that was there
+            before tells the one that it knows.
 
         Raises:
             SizeMismatchError: the store has the digest, and it is not of the promised size.
@@ -166,15 +169,17 @@ class Fetcher:
         Cancellation: the response is closed.
         """
         lent = False
+        known = self._contents.find(part)
         try:
             content, lane = self._contents.get(part, sources, name, learned)
             if lane is not None and content.digest() is None:
-                lent = self._contents.lend(lane, first, sources[0].url)
+                told = unread if content is not known else None
+                lent = self._contents.lend(lane, first, sources[0].url, told)
         finally:
             if not lent:
                 with trio.CancelScope(shield=True):
                     await first.aclose()
-        return lent
+        return lent and content is not known
 
     async def find(self, digest: Digest, patience: Patience = USUAL) -> Descriptor | None:
         """Content by its digest, from the store or from another one on this machine; fetches none.

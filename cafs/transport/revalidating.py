@@ -290,8 +290,15 @@ class Locator:
     async def keep(self, url: str, document: CacheDocument) -> None:
         """Keep ``Located.unsaved`` after all: nobody reads the response.
 
+        What was found out since, by others or in another way, stays.
+
         Cancellation: all or nothing.
         """
+        known = self._documents.load(url)
+        if known is not None and known.fetched_s > document.fetched_s:
+            return
+        if known is not None and known.validator == document.validator:
+            document = replace(document, digest=known.digest or document.digest)
         await self._save(url, document)
 
     async def _remember(self, url: str, told: str) -> None:
