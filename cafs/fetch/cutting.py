@@ -35,7 +35,7 @@ class Cutter:
         self._made: deque[tuple[Segment, bytes]] = deque()
         self.count = 0
 
-    def add(self, offset: int, data: bytes) -> None:
+    def add(self, offset: int, data: bytes | bytearray) -> None:
         """These were decoded next, and lie at ``offset``.
 
         Raises:
@@ -64,7 +64,7 @@ class Cutter:
         self._aside.settle()
         self._hand_over()
 
-    def _hash_on(self, data: bytes, start: int, stop: int) -> None:
+    def _hash_on(self, data: bytes | bytearray, start: int, stop: int) -> None:
         if start < stop:
             self._aside.post(partial(self._hash.update, memoryview(data)[start:stop]))
 

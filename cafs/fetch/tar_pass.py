@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -26,7 +27,7 @@ from cafs.store.tree_writing import TreeWriter
 _BATCH: Final = 1 << 20
 _SLICE: Final = 1 << 20
 """Bytes of a segment of a tar that is not compressed."""
-Keep = Callable[[int, bytes], None]
+Keep = Callable[[int, bytes | bytearray], None]
 """Keeps decoded bytes that lie at an offset."""
 
 
@@ -45,6 +46,9 @@ class Tee:
     def read(self, size: int) -> bytes:
         """The next bytes: at most ``size``, none only at the end."""
         data = self._read(size)
+        if len(data) >= _BATCH and not self._batch:
+            self._hand_on(data)
+            return data
         self._batch += data
         if len(self._batch) >= _BATCH:
             self.flush()
@@ -53,9 +57,13 @@ class Tee:
     def flush(self) -> None:
         """Have kept what has not been kept yet."""
         if self._batch:
-            self._keep(self.written, bytes(self._batch))
-            self.written += len(self._batch)
-            self._batch.clear()
+            batch, self._batch = self._batch, bytearray()
+            self._hand_on(batch)
+
+    def _hand_on(self, data: bytes | bytearray) -> None:
+        start = self.written
+        self.written += len(data)
+        self._keep(start, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +119,9 @@ def plant_compressed(
         source = pointed(compression, intake.read, name, limits)
         cutter = Cutter(source, writer, aside)
 
-        def keep(offset: int, data: bytes) -> None:
+        def keep(offset: int, data: bytes | bytearray) -> None:
             cutter.add(offset, data)
-            stream.write_sync(offset, data)
+            aside.post(partial(stream.write_sync, offset, data))
 
         tee = Tee(source.read, keep)
         _plant(tee.read, planter(writer, name=name, limits=limits), name, limits)

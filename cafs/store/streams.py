@@ -141,7 +141,7 @@ class Stream:
         """
         await trio.to_thread.run_sync(self.write_sync, offset, data, limiter=self._shelf.limiter)
 
-    def write_sync(self, offset: int, data: bytes) -> None:
+    def write_sync(self, offset: int, data: bytes | bytearray) -> None:
         """``write`` for code that runs in a worker thread."""
         span = Span(offset, offset + len(data))
         size = self.size
