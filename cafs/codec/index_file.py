@@ -3,7 +3,7 @@
 An index has the entries of the tree that a first pass makes, and the segments of its stream with
 their digests and windows. It is a function of the blob and of ``VERSION``, but for how well zstd
 packs it; so its name is the sha256 of its bytes, and two of them are compared by ``what_it_says``
-(``index_reading.py``). docs/formats.md has it byte by byte, docs/adr/0027 has the reasons.
+(``index_pieces.py``). docs/formats.md has it byte by byte, docs/adr/0027 has the reasons.
 
 This file has its parts as values; ``index_writing.py`` and ``index_reading.py`` have the bytes.
 """
