@@ -182,6 +182,8 @@ def test_many_small_members_are_grouped_by_their_beginnings() -> None:
     assert {point.codec for point in points} == {"gzip"}
     assert not any(point.window for point in points)
     assert [point.start for point in points[:3]] == [0, 104_000, 208_000]
+    exact = checked(members(CONTENT, SPACING), CONTENT)
+    assert [point.start for point in exact] == list(range(0, len(CONTENT), SPACING))
 
 
 def test_a_small_file_has_only_its_beginning() -> None:
