@@ -19,9 +19,9 @@ from cafs.errors import StorageError, StorageFullError
 from cafs.model.span import Span
 
 DESCRIPTORS: Final = 256
+"""Files kept open for reading; a process may have 1,024 by default, and others need some."""
 _SMALL: Final = 64 << 10
 """Bytes of a file that may stay on the disk while others have it open."""
-"""Files kept open for reading; a process may have 1,024 by default, and others need some."""
 READS: Final = 16
 """Disk reads at one time; more would only queue in the kernel."""
 _BUFFER: Final = 1 << 20

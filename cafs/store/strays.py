@@ -92,9 +92,14 @@ def _digest(name: str) -> Digest:
 def _below(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """The folders of a folder, and the names of the files in each: there may be thousands."""
     for below in sorted(folder.iterdir()):
-        if below.is_dir():
+        if _is_folder(below):
             with os.scandir(below) as entries:
                 yield below, sorted(entry.name for entry in entries if entry.is_file())
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is a directory that is here: what a link leads to is not the store's."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def _touched_ns(path: Path) -> int:
@@ -109,8 +114,8 @@ def _touched_ns(path: Path) -> int:
 def _size(path: Path) -> int:
     """Bytes that a file and its note, or all files below a directory, take on the disk at most."""
     note = path.with_name(f"{path.name}.json")
-    paths = [*path.rglob("*")] if path.is_dir() else [path, note]
-    return sum(each.stat().st_size for each in paths if each.is_file())
+    paths = [*path.rglob("*")] if _is_folder(path) else [path, note]
+    return sum(each.lstat().st_size for each in paths if each.is_file())
 
 
 def _unlink(path: Path) -> bool:
@@ -120,7 +125,7 @@ def _unlink(path: Path) -> bool:
 
 def _discard(path: Path) -> None:
     """Remove a file, or a directory with all below it, and its note."""
-    if path.is_dir():
+    if _is_folder(path):
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -116,8 +116,11 @@ def _steady(descriptor: int) -> tuple[Meta, Meta]:
 
 
 def _say(line: Line) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os._exit(0)  # whoever asked has been killed; a normal exit would try to write again
 
 
 if __name__ == "__main__":

@@ -315,6 +315,18 @@ async def test_quarantine_goes_with_its_notes_when_it_is_old(store: Store) -> No
     assert list(folder.iterdir()) == []
 
 
+async def test_what_a_link_leads_to_is_left_alone(store: Store, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "below").mkdir(parents=True)
+    (theirs / ("ab" * 32)).write_bytes(b"1234")
+    for place in ("quarantine/link", "blobs/sha256/zz", "streams/zz"):
+        (store.path / place).symlink_to(theirs)
+    told = await collect(store, terms())
+    assert [each.finding.name for each in told if each.removed] == ["link"]
+    assert not (store.path / "quarantine" / "link").is_symlink()
+    assert {each.name for each in theirs.iterdir()} == {"below", "ab" * 32}
+
+
 async def test_b25_a_tree_that_no_ref_means_goes_with_what_was_decoded_for_it(
     store: Store,
 ) -> None:

@@ -206,6 +206,13 @@ def test_who_waited_for_one_that_died_is_alone(tmp_path: Path) -> None:
     assert alone == [True]
 
 
+async def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "blobs").touch()
+    with pytest.raises(StorageError, match=f"cannot be prepared: .* \\({tmp_path}/blobs"):
+        async with open_store(tmp_path):
+            pass
+
+
 async def test_a_version_that_could_not_be_written_is_not_half_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,20 @@ def test_broken_records_are_told_with_their_neighbours(path: Path) -> None:
     ]
 
 
+def test_who_asked_and_was_killed_is_told_nothing(path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "cafs.store.walker", str(path)],
+        input=b"{}",
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_too_many_broken_records_are_damage(tmp_path: Path) -> None:
     environment = opened(tmp_path / "env")
     fill(environment, 3000)
