@@ -119,16 +119,24 @@ async def stored(
 
 
 async def plant(
-    store: Store, name: str, items: Mapping[bytes, Item], *, checked: bool = True
+    store: Store,
+    name: str,
+    items: Mapping[bytes, Item],
+    *,
+    checked: bool = True,
+    vouched: bool = False,
 ) -> OpenTree:
     """Plant a tree: parents before children, in the order of ``items``.
 
-    ``checked`` says whether what it was decoded from has been checked as a whole.
+    ``checked`` says whether what it was decoded from has been checked as a whole; ``vouched`` that
+    an index says what it is.
     """
     identity = TreeIdentity(hashlib.sha256(name.encode()).hexdigest())
     data = b"".join(_packed(item) for item in items.values())
     content = await stored(store, data, source=digest_of(b"raw") if checked else None)
-    stream = TreeStream(key=content.key, size=len(data), raw=content.key, part=0, rules="")
+    stream = TreeStream(
+        key=content.key, size=len(data), raw=content.key, part=0, rules="", vouched=vouched
+    )
     record = await trio.to_thread.run_sync(partial(_write, store, identity, items, stream))
     return OpenTree(record, ROOT, (content,))
 

@@ -19,6 +19,7 @@ from cafs.model.identity import (
     archive_tree,
     decoded_stream,
     image_tree,
+    indexed_tree,
     layer_record,
     located_stream,
     raw_stream,
@@ -63,12 +64,17 @@ class Belongings:
         self._trees = trees
 
     def items(self, resolved: Resolved, also: Iterable[Digest] = ()) -> set[Item]:
-        """What the store has of a meaning; ``also`` are digests that the ref insists on."""
+        """What the store has of a meaning; ``also`` are digests that the ref insists on.
+
+        With its parts go what was decoded from them, be it as a pass here or as an index says, and
+        the indexes themselves.
+        """
         streams = [key for part in resolved.parts for key in self.keys(part)]
         streams += [decoded_stream(key, "pass") for key in streams]
         streams += [stream.key for tree in self.trees(resolved) for stream in tree.streams]
         found = {item for key in dict.fromkeys(streams) for item in self.of_stream(key)}
-        documents = [resolved.digest, _said(resolved), *also]
+        indexes = [part.index for part in resolved.parts]
+        documents = [resolved.digest, _said(resolved), *indexes, *also]
         for digest in documents:
             if digest is not None:
                 found |= self._listed(digest, _NESTED)
@@ -89,8 +95,12 @@ class Belongings:
         """The trees that were made of a meaning's parts, without those derived from them."""
         names: list[TreeIdentity] = []
         for part in resolved.parts:
+            indexes = _indexes(part)
             for key in self.keys(part):
-                names += [archive_tree(key), layer_record(key)]
+                made = (archive_tree(key), layer_record(key))
+                names += made
+                names += [indexed_tree(one, index) for one in made for index in indexes]
+        # What an image's tree is decoded from says nothing that the records of its layers do not.
         names.append(image_tree([located_stream(part) for part in resolved.parts]))
         return [tree for name in names if (tree := self._trees.find(name)) is not None]
 
@@ -131,6 +141,12 @@ class Belongings:
         for each in others:
             found |= self._listed(each, depth - 1)
         return found
+
+
+def _indexes(part: Part) -> list[Digest]:
+    """The digests of what may have said what a part decodes to."""
+    contents = None if part.contents is None else part.contents.digest
+    return [each for each in (part.index, contents) if each is not None]
 
 
 def _said(resolved: Resolved) -> Digest | None:

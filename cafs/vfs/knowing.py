@@ -1,5 +1,6 @@
 """What is known of a node without asking any source: digest, trust, how much of it is local."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,7 @@ from cafs.fetch.member import span_of
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey, located_stream
 from cafs.model.member import Entry, Kind
-from cafs.model.record import Attachment, TreeRecord
+from cafs.model.record import Attachment, TreeRecord, TreeStream
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.span import Span
 from cafs.model.trust import Need, Trust
@@ -150,12 +151,14 @@ class Knowing:
             digest=digest,
             present=sum(self._local(stream.key) for stream in streams),
             size=sum(stream.size for stream in streams),
-            trust=self._trust(node, resolved),
+            trust=_decoded(self._trust(node, resolved), streams),
         )
 
     def _entry(self, place: Planted, entry: Entry) -> Known:
         trust = self._trust(place.node, self._opening.peek(place.node))
         tree = self._record(place.at)
+        if tree is not None and tree.streams and tree.streams[entry.stream].vouched:
+            return self._vouched(tree.streams[entry.stream], entry, trust)
         if tree is None or not entry.size:
             size = None if tree is None else 0
             return Known(checksum=entry.sha256 or None, size=size, trust=trust)
@@ -175,6 +178,15 @@ class Knowing:
             size=span.length,
             trust=trust,
         )
+
+    def _vouched(self, what: TreeStream, entry: Entry, trust: Trust | None) -> Known:
+        """What is known of a file that an index says is there.
+
+        Its digest is not: nobody here has hashed it in content that was checked as a whole.
+        """
+        span = stored_span(entry)
+        present = self._local(what.key, span) if entry.size else 0
+        return Known(present=present, size=span.length, trust=_decoded(trust, (what,)))
 
     def _need(self, tree: TreeRecord) -> Need:
         """What must stand behind a stream of a tree, so that it is what was hashed."""
@@ -208,3 +220,9 @@ class Knowing:
             return 0
         present = stream.present()
         return present.total if span is None else present.intersection(span).total
+
+
+def _decoded(trust: Trust | None, streams: Iterable[TreeStream]) -> Trust | None:
+    """What stands behind streams of a tree, where ``trust`` is what does behind the raw content."""
+    vouched = trust in {Trust.VERIFIED, Trust.WEAK} and any(one.vouched for one in streams)
+    return Trust.VOUCHED if vouched else trust

@@ -26,8 +26,9 @@ class Xattrs:
     - ``user.cafs.digest``: the digest, as text.
     - ``user.cafs.ref``: the ref that the path belongs to, canonical, without a query.
     - ``user.cafs.present``: ``local/size``, bytes.
-    - ``user.cafs.trust``: ``verified``; ``weak`` where the only pin is md5 or sha1; ``provisional``
-      without a pin.
+    - ``user.cafs.trust``: ``verified``; ``vouched`` where a lock's index, or a table of contents
+      that the manifest pins, says what each piece must be; ``weak`` where the only pin is md5 or
+      sha1; ``provisional`` without a pin.
     - ``user.cafs.mediatype``: of a file, what its source calls it, or who brought a blob first.
     - ``user.cafs.error``: the last failure, one line.
     - ``user.checksum.sha256``: the raw 32 bytes, when verified.

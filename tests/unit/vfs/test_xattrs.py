@@ -125,6 +125,34 @@ async def test_what_was_decoded_from_what_nobody_has_checked_is_provisional(
     assert "user.cafs.digest" not in found
 
 
+@pytest.mark.parametrize("checked", [True, False])
+async def test_what_an_index_says_is_vouched_for_and_has_no_digest_of_ours(
+    tmp_path: Path, *, checked: bool
+) -> None:
+    items = TREE | {b"empty": Item(data=b"", sha256=digest_of(b"").raw)}
+    async with running_world(tmp_path, [GCC]) as world:
+        world.refs.trees["gcc"] = await plant(
+            world.store, "gcc", items, checked=checked, vouched=True
+        )
+        world.refs.meanings["gcc"] = meaning(GCC, part_of(9, digest_of(b"tar")))
+        assert await values(world, "ref/gcc/cc") == {
+            "user.cafs.present": b"4/4",
+            "user.cafs.trust": b"vouched",
+        }
+        assert await values(world, "ref/gcc/empty") == {
+            "user.cafs.present": b"0/0",
+            "user.cafs.trust": b"vouched",
+        }
+        assert (await values(world, "ref/gcc"))["user.cafs.trust"] == b"vouched"
+
+
+async def test_without_a_pin_nobody_can_vouch(tmp_path: Path) -> None:
+    async with running_world(tmp_path, [GCC]) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE, vouched=True)
+        world.refs.meanings["gcc"] = meaning(GCC, part_of(9))
+        assert (await values(world, "ref/gcc/cc"))["user.cafs.trust"] == b"provisional"
+
+
 async def test_an_archive_cannot_speak_in_our_names(tmp_path: Path) -> None:
     async with running_world(tmp_path, [GCC]) as world:
         world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
