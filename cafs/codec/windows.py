@@ -1,10 +1,11 @@
 """Windows: what was decoded before a restart point, as much of it as will be needed, stored small.
 
 Of the 32 KiB before a point most are never referred to again. Which ones are, the blocks behind the
-point tell: they are decoded thrice behind windows whose bytes are the low part of their position,
-its complement, and the high part. A byte of output that differs between the first two comes from
-the window, from where low and high say. Only the first 32 KiB of output can refer to it directly;
-what comes later refers to these. All other bytes become zeros, and what is left compresses well.
+point tell: they are decoded twice behind windows whose bytes say where they are, one the low part
+of the position, one the high part. There are 15 bits of it, so one is left to make the two parts
+differ everywhere: where the two outputs differ, the byte comes from the window, and from where.
+Only the first 32 KiB of output can refer to it directly; what comes later refers to these. All
+other bytes become zeros, and what is left compresses well.
 """
 
 import sys
@@ -19,9 +20,11 @@ from cafs.errors import MalformedError
 _LEVEL: Final = 9
 """Of zstd: beyond it the windows of a root file system shrink no further, at any price."""
 
-_LOW: Final = bytes(range(256)) * (WINDOW >> 8)
-_COMPLEMENT: Final = _LOW.translate(bytes(range(255, -1, -1)))
-_HIGH: Final = bytes(position >> 8 for position in range(WINDOW))
+_POSITION: Final = 0x7FFF
+_LOW: Final = bytes(position & 0xFF for position in range(WINDOW))
+_HIGH: Final = bytes(position >> 8 | ~position & 0x80 for position in range(WINDOW))
+"""Where a byte of a window is. The highest bits of the two are never the same."""
+
 _LOW_AT: Final = 0 if sys.byteorder == "little" else 1
 
 
@@ -52,8 +55,8 @@ class Referring:
     """
 
     def __init__(self) -> None:
-        self._streams = [Inflater(RAW, WINDOW) for _ in range(3)]
-        self._outputs = [bytearray() for _ in range(3)]
+        self._streams = [Inflater(RAW, WINDOW) for _ in range(2)]
+        self._outputs = [bytearray() for _ in range(2)]
 
     def begin(self, length: int, bits: int, value: int) -> None:
         """Begin behind a window.
@@ -63,11 +66,11 @@ class Referring:
             bits: how many bits come before the input, 0 to 7.
             value: these bits.
         """
-        for stream, marks in zip(self._streams, (_LOW, _COMPLEMENT, _HIGH), strict=True):
+        for stream, marks in zip(self._streams, (_LOW, _HIGH), strict=True):
             stream.feed(b"")
             stream.again()
             stream.begin_within(marks[:length], bits, value)
-        self._outputs = [bytearray() for _ in range(3)]
+        self._outputs = [bytearray() for _ in range(2)]
 
     def feed(self, data: bytes) -> None:
         """Go on with the next bytes of the input.
@@ -81,14 +84,14 @@ class Referring:
 
     def masked(self, window: bytes) -> bytes:
         """The window that it began behind, with zeros where nothing refers to."""
-        low, complement, high = self._outputs
+        low, high = self._outputs
         size = len(low)
-        differing = int.from_bytes(low, "little") ^ int.from_bytes(complement, "little")
-        positions = bytearray(2 * size)
-        positions[_LOW_AT::2], positions[1 - _LOW_AT :: 2] = low, high
+        differing = int.from_bytes(low, "little") ^ int.from_bytes(high, "little")
+        both = bytearray(2 * size)
+        both[_LOW_AT::2], both[1 - _LOW_AT :: 2] = low, high
+        referring = compress(memoryview(both).cast("H"), differing.to_bytes(size, "little"))
         keep = bytearray(len(window))
-        taken = compress(memoryview(positions).cast("H"), differing.to_bytes(size, "little"))
-        for position in set(taken):
-            keep[position] = 0xFF
+        for position in set(referring):
+            keep[position & _POSITION] = 0xFF
         kept = int.from_bytes(window, "little") & int.from_bytes(keep, "little")
         return kept.to_bytes(len(window), "little")
