@@ -143,7 +143,7 @@ class GatedContent(Feed):
             return None
         # From now on a whole may come together that nobody waits for.
         lane.landed = self._landed
-        return LaneRanges(lane, self._blobs, self.digest)
+        return LaneRanges(self, lane, self._blobs)
 
     @override
     def lazy(self) -> bool:

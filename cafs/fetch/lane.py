@@ -3,7 +3,7 @@
 import logging
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -122,8 +122,13 @@ class Lane(Flights):
         """A hold on flights; release it."""
         return Hold(self, self.terms.name, patience)
 
-    async def ensure(self, span: Span, patience: Patience) -> None:
-        """Wait until the span is in the store.
+    async def ensure(
+        self,
+        span: Span,
+        patience: Patience,
+        then: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Wait until the span is in the store; ``then`` is awaited before what brings it may end.
 
         Raises:
             CafsError: as ``Content.ensure``.
@@ -137,6 +142,8 @@ class Lane(Flights):
         try:
             with self.hold(patience) as hold:
                 await hold.ensure(span)
+                if then is not None:
+                    await then()
             satisfied = True
         finally:
             self._waiting -= 1

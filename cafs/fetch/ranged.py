@@ -28,7 +28,7 @@ class RangedContent(Feed):
         self, blobs: Blobs, lane: Lane, works: Works[None], seal: Seal, metrics: Metrics
     ) -> None:
         self._lane = lane
-        self._ranges = LaneRanges(lane, blobs, seal.digest)
+        self._ranges = LaneRanges(self, lane, blobs)
         self._works = works
         self._seal = seal
         self._metrics = metrics

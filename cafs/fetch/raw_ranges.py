@@ -6,8 +6,9 @@ may be read here, and nowhere else. Where all of it has passed the gate meanwhil
 blob that it has become.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from typing_extensions import override
@@ -16,7 +17,6 @@ from cafs.errors import CafsError, NotFoundError
 from cafs.fetch.interfaces import Content, Patience, Ranges
 from cafs.fetch.lane import Lane
 from cafs.fetch.planning import joined
-from cafs.model.digest import Digest
 from cafs.model.span import Span
 from cafs.store.blobs import Blobs
 
@@ -59,17 +59,17 @@ class LaneRanges(Ranges):
     """What a lane has brought of one content, whether or not it has passed the gate.
 
     Args:
+        content: what hands it out when it has passed the gate.
         lane: of the content.
-        blobs: where it is when it has passed the gate.
-        digest: by which digest it is there then.
+        blobs: where it is then.
 
     Concurrency: as ``Content``.
     """
 
-    def __init__(self, lane: Lane, blobs: Blobs, digest: Callable[[], Digest | None]) -> None:
+    def __init__(self, content: Content, lane: Lane, blobs: Blobs) -> None:
+        self._content = content
         self._lane = lane
         self._blobs = blobs
-        self._digest = digest
         self._rejected: set[int] = set()
 
     @property
@@ -79,9 +79,22 @@ class LaneRanges(Ranges):
 
     @override
     async def ensure(self, span: Span, patience: Patience) -> None:
-        if self._digest() is None:
-            with self._lane.downloader.deposit.by_range():
-                await self._lane.ensure(span.clamp(self.size), patience)
+        lane = self._lane
+        if self._content.digest() is not None:
+            return
+        if lane.downloader.single:
+            await self._come_whole(patience)
+            return
+        with lane.downloader.deposit.by_range():
+            await lane.ensure(span.clamp(self.size), patience, partial(self._go_on, patience))
+
+    async def _go_on(self, patience: Patience) -> None:
+        """What has no ranges comes whole, or not at all: so it need not begin anew later."""
+        if self._lane.downloader.single:
+            await self._come_whole(patience)
+
+    async def _come_whole(self, patience: Patience) -> None:
+        await self._content.ensure(Span(0, self.size), patience)
 
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
@@ -96,7 +109,7 @@ class LaneRanges(Ranges):
         return data
 
     async def _local(self, span: Span) -> bytes | None:
-        digest = self._digest()
+        digest = self._content.digest()
         if digest is None or not span.length:
             return await self._lane.read(span)
         try:
@@ -106,7 +119,7 @@ class LaneRanges(Ranges):
 
     @override
     def passed(self, span: Span) -> None:
-        if self._digest() is None:
+        if self._content.digest() is None:
             self._lane.passed(span)
 
     @override
@@ -115,7 +128,7 @@ class LaneRanges(Ranges):
         lane = self._lane
         with lane.hold(patience) as hold, lane.downloader.deposit.by_range():
             left = _AHEAD
-            for span in () if self._digest() is not None else self._joined(spans):
+            for span in () if self._content.digest() is not None else self._joined(spans):
                 wanted = Span(span.start, min(span.stop, span.start + left)).clamp(lane.end)
                 if not wanted.length or not self._may_come(wanted, patience):
                     break
@@ -139,12 +152,12 @@ class LaneRanges(Ranges):
 
     @override
     def here(self, span: Span) -> bool:
-        return self._digest() is not None or not self._lane.missing(span)
+        return self._content.digest() is not None or not self._lane.missing(span)
 
     @override
     async def reject(self, span: Span) -> bool:
         downloader = self._lane.downloader
-        if self._digest() is not None or not await downloader.deposit.reject(span):
+        if self._content.digest() is not None or not await downloader.deposit.reject(span):
             return False
         others = downloader.blame.doubt(span)
         # It may have been damaged on the way, or by a cache that was passed through: once.

@@ -47,9 +47,8 @@ class SegmentMismatchError(DigestMismatchError):
         """``vouched``: an index says what it must be, not what it was decoded to here before."""
         super().__init__(name, expected=expected, actual=actual)
         said = "where the index says" if vouched else "where it was decoded before to"
-        why = "not the one that was locked, or the index is wrong" if vouched else "another one now"
         self.what = f"{name} decode to {actual} {said} {expected}"
-        self.hint = f"the archive at its source is {why}"
+        self.hint = _hint(vouched)
         self.args = (self.what,)
 
 
@@ -156,6 +155,8 @@ class SegmentedContent(DecodedContent):
         source = _input(segment)
         if source.stop > self._ranges.size:
             raise MalformedError(f"{self.label(segment)}: there are only {self._ranges.size}")
+        if not segment.sha256 and (self._what.vouched or segment.crc32 is None):
+            raise MalformedError(f"{self.label(segment)}: the index does not say what they must be")
         if work.priority() is Priority.DEMAND:
             self._ranges.passed(source)
         # What has no room, all of it at once, is fetched again as it is decoded.
@@ -178,7 +179,14 @@ class SegmentedContent(DecodedContent):
             return trio.from_thread.run(job.pull, offset, length)
 
         buffered = Buffered(read, job.source)
-        yield from decode(job.segment, buffered.read, window, name=self.label(job.segment))
+        name = self.label(job.segment)
+        try:
+            yield from decode(job.segment, buffered.read, window, name=name)
+        except MalformedError as error:
+            must = Digest(CANONICAL, job.segment.sha256) if job.segment.sha256 else "another"
+            raise MalformedError(
+                f"{error.what}; they must decode to {must}", hint=_hint(self._what.vouched)
+            ) from error
 
     @override
     def check(self, job: Job, found: Checks) -> None:
@@ -191,8 +199,11 @@ class SegmentedContent(DecodedContent):
                     actual=Digest(CANONICAL, found.sha256),
                     vouched=self._what.vouched,
                 )
-        elif self._what.vouched or segment.crc32 is None or segment.crc32 != found.crc32:
-            raise MalformedError(f"{self.label(segment)}: the index does not say what they must be")
+        elif segment.crc32 != found.crc32:
+            raise MalformedError(
+                f"{self.label(segment)}: their CRC-32 is {found.crc32:08x}, "
+                f"not {segment.crc32:08x}",
+            )
 
     @override
     async def again(self, job: Job, error: CafsError, attempt: int) -> bool:
@@ -205,6 +216,11 @@ class SegmentedContent(DecodedContent):
         if not self._what.vouched and not self._raw.checked():
             raise _changed(self.name) from error
         return False
+
+
+def _hint(vouched: bool) -> str:
+    why = "not the one that was locked, or the index is wrong" if vouched else "another one now"
+    return f"the archive at its source is {why}"
 
 
 def _changed(name: str) -> SourceChangedError:

@@ -241,6 +241,8 @@ class Stream:
     async def reject(self, span: Span) -> bool:
         """Take away what was found to be wrong; False of a blob, which was checked as a whole.
 
+        With it goes what shares a piece with it, whose sum is that of all of the piece.
+
         Raises:
             StorageError: the disk failed.
 
@@ -262,7 +264,7 @@ class Stream:
                 raise storage_error(error, f"opening stream {self.key}") from error
             try:
                 locking.hold_gate(descriptor)
-                if ledger.take_out(self.key, record, [span]):
+                if ledger.take_out(self.key, record, [span.align(sums.PIECE)]):
                     return True
             finally:
                 os.close(descriptor)
