@@ -212,23 +212,23 @@ class Evictor:
         return await trio.to_thread.run_sync(self._make_room, count, place, limiter=self._limiter)
 
     def _make_room(self, count: int, place: bytes) -> int:
-        freed, began = self._shed(count), place
-        spared = self._spared if began else Spared()
-        newest = self._uses.table.place(Rank.USUAL, time.time_ns())
+        freed, began, spared = self._shed(count), place, Spared()
+        newest, ended = self._uses.table.place(Rank.USUAL, time.time_ns()), False
         self._uses.flush()
         try:
             while freed < count:
                 choice, place = self._chooser.choose(place, count - freed, spared)
-                if choice.count:
+                if choice.items or choice.ranges:
                     with self._alone():
                         freed += self._let_go(self._chooser.still(choice))
                 if not place:
+                    ended = True
                     break
         except OSError as error:
             raise storage_error(error, f"{self._layout.root}: making room") from error
         if began:
             self._spared_new = spared
-        elif not place:
+        elif ended:
             self._spared, self._newest, self._spared_new = spared, newest, Spared()
         if freed:
             _LOG.info("store.evicted bytes=%d wanted=%d", freed, count)
