@@ -23,6 +23,7 @@ from cafs.distribution.digest import Digests
 from cafs.distribution.docker import DockerHandler
 from cafs.distribution.images import Images
 from cafs.distribution.interfaces import Handler
+from cafs.distribution.lock_indexes import LockIndexes
 from cafs.distribution.merging import Merger
 from cafs.distribution.parts import UrlParts
 from cafs.distribution.policy import HostPolicy
@@ -36,7 +37,8 @@ from cafs.model.mapping import Route, mapped
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref
 from cafs.model.span import Span
 from cafs.reporting import Reports
-from cafs.settings.values import Settings
+from cafs.settings.lockfile import index_directory
+from cafs.settings.values import Settings, index_url
 from cafs.store.store import Store, open_store
 from cafs.store.tenancy import Tenancy, passing
 from cafs.transport.authenticating import Authenticating, Tried, nobody
@@ -205,6 +207,8 @@ async def open_system_in(
             look_in=settings.look_in,
         ) as fetcher,
     ):
+        route = partial(mapped, rules=settings.mapping)
+        indexes = _indexes(settings, store, fetcher, transport, route)
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
         trees = Trees(store, fetcher)
         archives = Archives(store, fetcher, trees, Limits())
@@ -213,7 +217,7 @@ async def open_system_in(
             transport,
             metrics,
             policy,
-            route=partial(mapped, rules=settings.mapping),
+            route=route,
             probe=_EAGER if eager else PROBE,
             fetcher=fetcher,
             store=store,
@@ -230,7 +234,13 @@ async def open_system_in(
             trees=trees,
         )
         reports = Reports(
-            settings, description, store=store, metrics=metrics, fetcher=fetcher, resolver=resolver
+            settings,
+            description,
+            store=store,
+            metrics=metrics,
+            fetcher=fetcher,
+            resolver=resolver,
+            notes=indexes.notes,
         )
         filesystem = FileSystem(
             store=store,
@@ -301,6 +311,23 @@ def _handlers(
         ArchiveRef: ArchiveHandler(parts, archives, trees),
         DockerRef: images,
     }
+
+
+def _indexes(
+    settings: Settings, store: Store, fetcher: Fetcher, transport: Transport, route: Route
+) -> LockIndexes:
+    """Where the indexes are that the lock names."""
+    parts = [part for spec in settings.refs if spec.locked for part in spec.locked.parts]
+    sizes = {part.index: part.index_size for part in parts if part.index is not None}
+    return LockIndexes(
+        index_directory(settings.lock_file) if settings.lock_file is not None else None,
+        lambda digest: [index_url(text, digest) for text in settings.index_urls],
+        sizes.get,
+        store=store,
+        fetcher=fetcher,
+        transport=transport,
+        route=route,
+    )
 
 
 def _appearance(settings: Settings, owner: tuple[int, int]) -> Appearance:

@@ -6,7 +6,7 @@ the same functions serve a worker and a command that runs without one.
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -238,6 +238,8 @@ def uptime_s(of: Status) -> float | None:
 class Reports:
     """What a running worker says of itself; ``description`` is its mount point.
 
+    ``notes`` gives lines about indexes that are not as they should be.
+
     Concurrency: any task of the worker's run; nothing here awaits.
     """
 
@@ -250,6 +252,7 @@ class Reports:
         metrics: Metrics,
         fetcher: "Fetcher",
         resolver: "Resolver",
+        notes: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self._settings = settings
         self._description = description
@@ -257,6 +260,7 @@ class Reports:
         self._metrics = metrics
         self._fetcher = fetcher
         self._resolver = resolver
+        self._notes = notes
         self._started_ns = time.time_ns()
 
     def inflight(self) -> tuple[FetchStatus, ...]:
@@ -275,7 +279,7 @@ class Reports:
             view=self._settings.view,
             pid=os.getpid(),
             started_ns=self._started_ns,
-            notes=self._settings.notes,
+            notes=(*self._settings.notes, *self._notes()),
         )
 
     def _ref(self, spec: RefSpec) -> RefStatus:

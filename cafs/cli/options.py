@@ -171,8 +171,10 @@ class Flags:
 
         return target(self.load()) if self.mount_point is None else place_of(self.mount_point)
 
-    def load(self) -> "Settings":
+    def load(self, *, locked: bool = True) -> "Settings":
         """The settings that these flags amount to with all other sources, as they are now.
+
+        ``locked`` says whether cafs.lock counts.
 
         Raises:
             SettingsError: a file, a variable or a flag is wrong; it names which, and the key.
@@ -187,13 +189,14 @@ class Flags:
         said = {name: each for name, each in self.values.items() if each not in (None, False, ())}
         said.pop("config", None)
         return load_settings(
-            _working_directory(),
+            working_directory(),
             project=self._path("config"),
             overrides=Overrides(
                 mount_point=self.mount_point,
                 **said,  # type: ignore[arg-type]  # click has made each of them what the field is
             ),
             environ=os.environ,
+            locked=locked,
         )
 
     def _path(self, name: str) -> Path | None:
@@ -210,10 +213,15 @@ def place_of(mount_point: Path) -> Path:
     from cafs.settings.places import settled
 
     absolute = mount_point.is_absolute()
-    return settled(mount_point if absolute else _working_directory() / mount_point)
+    return settled(mount_point if absolute else working_directory() / mount_point)
 
 
-def _working_directory() -> Path:
+def working_directory() -> Path:
+    """Where we are.
+
+    Raises:
+        UsageError: it has been removed.
+    """
     from cafs.errors import UsageError
 
     try:

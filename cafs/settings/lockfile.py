@@ -74,6 +74,11 @@ class LockEntry:
     parts: tuple[LockedPart, ...]
 
     @property
+    def indexes(self) -> dict[Digest, int]:
+        """The indexes that it names, with their bytes."""
+        return {part.index: part.index_size or 0 for part in self.parts if part.index is not None}
+
+    @property
     def key(self) -> str:
         """The dotted key of its table."""
         where = f'.platform."{self.platform}"' if self.platform else ""
@@ -92,8 +97,7 @@ class Lock:
 
     def indexes(self) -> dict[Digest, int]:
         """The indexes that it names, with their bytes."""
-        parts = (part for entry in self.entries for part in entry.parts)
-        return {part.index: part.index_size or 0 for part in parts if part.index is not None}
+        return {index: size for each in self.entries for index, size in each.indexes.items()}
 
 
 def lock_file(project_file: Path) -> Path:

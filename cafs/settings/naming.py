@@ -31,10 +31,14 @@ SILENT: Final = Terms()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A ref as its table says it, and the terms of that table."""
+    """A ref as its table says it, and the terms of that table.
+
+    ``choices`` are what it is on each platform that its table names; empty where that has none.
+    """
 
     spec: RefSpec
     terms: Terms
+    choices: tuple[tuple[Platform, RefSpec], ...] = ()
 
 
 def drafts(document: Document, schemes: Collection[str] = ()) -> list[Draft]:
@@ -52,15 +56,12 @@ def drafts(document: Document, schemes: Collection[str] = ()) -> list[Draft]:
 
 
 def _draft(name: str, table: Table, schemes: Collection[str]) -> Draft:
-    spec = (
-        _chosen(name, table, schemes)
-        if table.has("by-platform")
-        else _spec(name, table, table, schemes)
-    )
-    return Draft(spec=spec, terms=terms(table))
+    if table.has("by-platform"):
+        return _chosen(name, table, schemes)
+    return Draft(spec=_spec(name, table, table, schemes), terms=terms(table))
 
 
-def _chosen(name: str, table: Table, schemes: Collection[str]) -> RefSpec:
+def _chosen(name: str, table: Table, schemes: Collection[str]) -> Draft:
     """What a ref is on the platform that it is wanted for (Y-24); every choice is checked."""
     from cafs.distribution.platforms import (  # noqa: PLC0415 - rarely needed
         choose,
@@ -87,11 +88,13 @@ def _chosen(name: str, table: Table, schemes: Collection[str]) -> RefSpec:
         specs.append(_spec(name, entries.below(text), table, schemes))
     wanted = table.parsed("platform", units.platform) or own_platform()
     try:
-        return specs[choose(offered, wanted, name="by-platform")]
+        spec = specs[choose(offered, wanted, name="by-platform")]
     except NotFoundError as error:
         hint = error.hint if offered else 'by-platform."linux/amd64" = {from = "…"}'
         what = f"there is nothing for {wanted}"
         raise table.wrong("by-platform", what, hint=hint) from error
+    choices = tuple(zip(offered, specs, strict=True))
+    return Draft(spec=spec, terms=terms(table), choices=choices)
 
 
 def _spec(name: str, entry: Table, ref_table: Table, schemes: Collection[str]) -> RefSpec:

@@ -225,6 +225,11 @@ class Blobs(BlobStore):
             partial(self._admission.salvage, key, spans, size), limiter=self._limiter
         )
 
+    def file(self, digest: Digest) -> Path | None:
+        """The file of a blob, for who opens it at once and can do without: it may be removed."""
+        known = self.stat(digest)
+        return None if known is None else self._layout.blob(known.digest)
+
     @override
     async def create(self, media_type: str = OCTETS) -> BlobWriter:
         return BlobWriter(await self._uploads.create(media_type or OCTETS), self)

@@ -1,0 +1,192 @@
+"""Making a lock: what is not locked is read whole, and then everything is written at once."""
+
+import sys
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cafs.cli.failing import expected, report
+from cafs.cli.lock_files import at_hand, keep_index, replace_entries
+from cafs.cli.lock_telling import tell, tell_gone, warn
+from cafs.cli.telling import Report, board
+from cafs.errors import BudgetError, CafsError, StorageError
+from cafs.model.ref import DockerRef
+from cafs.settings.heeding import entry_of
+from cafs.settings.lockfile import LARGE, Lock, LockEntry, lock_file, read_lock
+from cafs.settings.wishing import Wish, named, project_of, wishes
+
+if TYPE_CHECKING:
+    from cafs.assemble import System
+    from cafs.cli.options import Flags
+    from cafs.distribution.locking import Located, Locker
+    from cafs.model.spec import Platform, RefSpec
+    from cafs.settings.values import Settings
+    from cafs.store.store import Store
+
+_MEDIA_TYPE: Final = "application/vnd.cafs.index"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What was asked for on the command line."""
+
+    names: tuple[str, ...] = ()
+    platforms: "tuple[Platform, ...]" = ()
+    upgrade: bool = False
+    large: Path | None = None
+    quiet: bool = False
+    as_json: bool = False
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run: what there was, and what has been found out so far."""
+
+    order: Order
+    loaded: "Settings"
+    file: Path
+    old: Lock
+    made: list[LockEntry] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+    code: int = 0
+
+    def entry(self, wish: Wish) -> LockEntry | None:
+        """What was locked for these settings."""
+        return wish.entry(self.old, self.file.parent)
+
+    def take(self, entry: LockEntry) -> None:
+        """Take an entry into the new lock, and say so."""
+        before = [each for each in self.old.of(entry.name) if each.platform == entry.platform]
+        self.made.append(entry)
+        tell(entry, before[0] if before else None, self.order.as_json, self.order.quiet)
+
+
+def make(flags: "Flags", order: Order) -> int:
+    """Lock refs.
+
+    Returns:
+        The exit code of the first failure, 0 without one. What did not fail is locked.
+
+    Raises:
+        CafsError: nothing could be locked.
+    """
+    import trio
+
+    loaded = flags.load(locked=False)
+    file = lock_file(project_of(loaded))
+    old = read_lock(file) or Lock()
+    every = wishes(loaded, old, order.platforms)
+    wanted = named(every, order.names)
+    run = _Run(order, loaded, file, old)
+    trio.run(_make, run, wanted, {each.spec.name for each in every}, flags)
+    return run.code
+
+
+async def _make(run: _Run, wanted: list[Wish], names: set[str], flags: "Flags") -> None:
+    """Find out, write, and let the store know what it has been read for."""
+    import trio
+
+    from cafs.fetch.interfaces import Patience
+
+    unmade = []
+    for wish in wanted:
+        entry = None if run.order.upgrade else run.entry(wish)
+        if entry is not None and at_hand(run.file, entry, run.order.large):
+            run.take(entry)
+        else:
+            unmade.append(wish)
+    touched = {each.spec.name for each in wanted}
+    async with AsyncExitStack() as stack:
+        system: System | None = None
+        if unmade:
+            from cafs.assemble import open_system
+
+            opening = open_system(run.loaded, description="lock", eager=True)
+            system = await stack.enter_async_context(opening)
+            await _locate_all(run, system, unmade)
+        write = partial(
+            replace_entries, run.file, run.made, names=names, whole=touched - run.failed
+        )
+        for gone in await trio.to_thread.run_sync(write):
+            tell_gone(gone, run.order.as_json, run.order.quiet)
+        if system is not None:
+            for spec in flags.load().refs:
+                if spec.locked is not None and spec.name in touched:
+                    await system.resolver.resolve(spec, Patience(spec.deadline_s))
+
+
+async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
+    """Read the refs whole, one after the other; one that fails does not keep the others out.
+
+    Raises:
+        StorageError, BudgetError: the next one would fail likewise.
+    """
+    from cafs.distribution.locking import Locker
+    from cafs.model.limits import Limits
+
+    locker = Locker(system.store, system.resolver, system.fetcher, Limits())
+    quiet = run.order.quiet or run.order.as_json or not sys.stderr.isatty()
+    with board(len(unmade), quiet=quiet, as_json=False) as reports:
+        for wish in unmade:
+            try:
+                with reports(wish.title) as progress, tempfile.TemporaryDirectory() as folder:
+                    spec = pinned(wish, None if run.order.upgrade else run.entry(wish))
+                    located = await locate(locker, spec, Path(folder), progress)
+                    await _keep(run, system.store, wish, located)
+            except (StorageError, BudgetError):
+                raise
+            except (CafsError, BaseExceptionGroup) as error:
+                known = expected(error)
+                if known is None:
+                    raise
+                run.failed.add(wish.spec.name)
+                run.code = run.code or report(known)
+            else:
+                run.take(new_entry(wish, located, run.file.parent))
+
+
+def pinned(wish: Wish, entry: LockEntry | None) -> "RefSpec":
+    """The ref as it is asked for: what is locked, and is not to move, by its digest."""
+    if entry is None:
+        return wish.spec
+    return replace(wish.spec, integrity=entry.named or entry.digest)
+
+
+async def locate(locker: "Locker", spec: "RefSpec", folder: Path, progress: Report) -> "Located":
+    """Find out what a ref means, within its own deadline."""
+    from cafs.fetch.interfaces import Patience, Priority
+
+    return await locker.locate(spec, folder, progress, Patience(spec.deadline_s, Priority.PREFETCH))
+
+
+def new_entry(wish: Wish, located: "Located", base: Path) -> LockEntry:
+    """The entry for what was found out."""
+    everywhere = wish.anywhere and isinstance(wish.spec.ref, DockerRef) and not located.bound
+    return entry_of(
+        wish.spec,
+        located.resolved,
+        base,
+        platform="" if everywhere else wish.platform,
+        size=located.size,
+        media_type=located.media_type,
+    )
+
+
+async def _keep(run: _Run, store: "Store", wish: Wish, located: "Located") -> None:
+    """Put index files where they belong, large ones into the store too; say what is missing."""
+    import trio
+
+    for digest, path in located.indexes.items():
+        kept = await trio.to_thread.run_sync(keep_index, run.file, digest, path, run.order.large)
+        if path.stat().st_size <= LARGE:
+            continue
+        await store.blobs.put(_MEDIA_TYPE, await trio.Path(path).read_bytes(), digest)
+        if kept is None and not run.loaded.index_urls:
+            warn(
+                f"{wish.title}: its index is too large to lie beside cafs.lock: write it with "
+                f"cafs lock --large DIR {wish.spec.name}, and say where it can be had as "
+                "lock.index-url; until then every store makes its own by reading all of it"
+            )

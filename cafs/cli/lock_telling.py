@@ -1,0 +1,63 @@
+"""What ``cafs lock``, ``cafs add`` and ``cafs remove`` say of entries of a lock."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cafs.cli.saying import say
+from cafs.cli.sizes import size
+
+if TYPE_CHECKING:
+    from cafs.settings.lockfile import LockEntry
+
+_DIGITS = 12
+"""Of a digest, for people: enough to see that it is another."""
+
+
+def title(entry: "LockEntry") -> str:
+    """What people call an entry."""
+    return f"{entry.name} ({entry.platform})" if entry.platform else entry.name
+
+
+def tell(entry: "LockEntry", before: "LockEntry | None", as_json: bool, quiet: bool) -> None:
+    """Say that a ref is locked, and whether that is new."""
+    state = "locked" if before is None else "unchanged" if before == entry else "changed"
+    if as_json:
+        _facts(entry, state, None if before is None else str(before.digest))
+    elif not quiet:
+        index = f", index {size(sum(entry.indexes.values()))}" if entry.indexes else ""
+        total = size(sum(part.size for part in entry.parts))
+        was = f", was {_short(before)}" if before is not None and state == "changed" else ""
+        say(f"{title(entry)}: {state} {_short(entry)} ({total}{index}{was})")
+
+
+def tell_gone(entry: "LockEntry", as_json: bool, quiet: bool) -> None:
+    """Say that a ref has left the lock."""
+    if as_json:
+        _facts(entry, "removed", str(entry.digest))
+    elif not quiet:
+        say(f"{title(entry)}: no longer locked")
+
+
+def warn(line: str) -> None:
+    """Say something that stops nothing, on standard error."""
+    click.echo(f"warning: {line}", err=True)
+
+
+def _short(entry: "LockEntry") -> str:
+    return f"{entry.digest.algorithm}:{entry.digest.hex[:_DIGITS]}…"
+
+
+def _facts(entry: "LockEntry", state: str, was: str | None) -> None:
+    import msgspec
+
+    facts = {
+        "name": entry.name,
+        "platform": entry.platform or None,
+        "state": state,
+        "digest": None if state == "removed" else str(entry.digest),
+        "was": was,
+        "size": sum(part.size for part in entry.parts),
+        "indexes": [str(part.index) for part in entry.parts if part.index is not None],
+    }
+    say(msgspec.json.encode(facts))

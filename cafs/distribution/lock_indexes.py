@@ -1,0 +1,140 @@
+"""The indexes that a lock names: beside it, in the store, or where ``lock.index-url`` says.
+
+Large ones are blobs of the store, fetched as every blob is: once, resumed, checked. What is wrong
+or nowhere stops nobody: it is logged, and the archive is read from its beginning instead.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import trio
+from typing_extensions import override
+
+from cafs.distribution.index_source import IndexSource
+from cafs.errors import CafsError
+from cafs.fetch.fetcher import Fetcher
+from cafs.fetch.interfaces import Patience, Source
+from cafs.model.digest import Digest, Hasher
+from cafs.model.mapping import Route, straight
+from cafs.model.resolved import Part
+from cafs.model.span import Span
+from cafs.store.store import Store
+from cafs.transport.interfaces import Transport
+
+_LOG = logging.getLogger(__name__)
+LIMIT: Final = 512 << 20
+"""Bytes of an index at most: of ten million files."""
+_PIECE: Final = 1 << 20
+_WAIT_S: Final = 10.0
+"""How long an index may give no byte while a reader waits, who can do without it."""
+_MEDIA_TYPE: Final = "application/vnd.cafs.index"
+
+
+class LockIndexes(IndexSource):
+    """Gives indexes to a mount.
+
+    Args:
+        folder: where small ones are; None without a lock.
+        urls: gives the URLs of one.
+        size: gives the bytes of one, as the lock has it; None where it does not say.
+        store: where large ones go.
+        fetcher: fetches them.
+        transport: by which they are fetched.
+        route: says which URLs to ask instead of a URL.
+
+    Concurrency: any number of tasks.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        urls: Callable[[Digest], Sequence[str]],
+        size: Callable[[Digest], int | None],
+        *,
+        store: Store,
+        fetcher: Fetcher,
+        transport: Transport,
+        route: Route = straight,
+    ) -> None:
+        self._folder = folder
+        self._urls = urls
+        self._size = size
+        self._store = store
+        self._fetcher = fetcher
+        self._transport = transport
+        self._route = route
+        self._wrong: dict[Digest, str] = {}
+
+    def notes(self) -> tuple[str, ...]:
+        """A line for each index that was wrong, or could not be had."""
+        return tuple(self._wrong.values())
+
+    @override
+    async def get(self, digest: Digest, patience: Patience) -> Path | None:
+        reasons: list[str] = []
+        path = await self._beside(digest, reasons) or self._stored(digest)
+        if path is None:
+            path = await self._fetched(digest, patience, reasons)
+        if reasons:
+            line = f"index {digest}: {'; '.join(reasons)}: cafs lock makes it anew"
+            if self._wrong.get(digest) != line:
+                _LOG.warning("%s", line)
+            self._wrong[digest] = line
+        else:
+            self._wrong.pop(digest, None)
+        return path
+
+    async def _beside(self, digest: Digest, reasons: list[str]) -> Path | None:
+        """The file beside the lock, if it is right."""
+        if self._folder is None:
+            return None
+        path = self._folder / f"{digest.hex}.idx"
+        try:
+            actual = await trio.to_thread.run_sync(_hashed, path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            reasons.append(f"{path}: {error.strerror}")
+            return None
+        if actual != digest:
+            reasons.append(f"{path}: expected {digest}, got {actual}")
+            return None
+        return path
+
+    def _stored(self, digest: Digest) -> Path | None:
+        return self._store.blobs.file(digest)
+
+    async def _fetched(self, digest: Digest, patience: Patience, reasons: list[str]) -> Path | None:
+        """What one of the URLs has, in the store."""
+        urls = tuple(self._urls(digest))
+        if not urls:
+            reasons.append("neither beside the lock nor in the store, and no lock.index-url is set")
+            return None
+        part = Part(media_type=_MEDIA_TYPE, size=self._size(digest), digest=digest, urls=urls)
+        sources = [Source(self._transport, to) for url in urls for to in self._route(url)]
+        deadline_s = min(patience.deadline_s or _WAIT_S, _WAIT_S)
+        short = replace(patience, deadline_s=deadline_s)
+        try:
+            content = await self._fetcher.content(
+                part, sources, name=f"index {digest}", patience=short
+            )
+            if content.size > LIMIT:
+                reasons.append(f"{content.size} bytes; {LIMIT} are allowed")
+                return None
+            await content.ensure(Span(0, content.size), short)
+        except CafsError as error:
+            reasons.append(error.line)
+            return None
+        return self._stored(digest)
+
+
+def _hashed(path: Path) -> Digest:
+    """The digest of a file as far as an index may go; what is longer has another anyway."""
+    hasher = Hasher()
+    with path.open("rb") as file:
+        while hasher.size <= LIMIT and (data := file.read(_PIECE)):
+            hasher.update(data)
+    return hasher.digest()

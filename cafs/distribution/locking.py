@@ -1,0 +1,216 @@
+"""Locking: finds out what a ref means, by reading every byte of it once.
+
+Whoever locks makes a first pass over each archive and each layer, so that the tree, its index and
+all digests are what the bytes are, and not what anybody says. What the store has is not fetched
+again, and not read again where a pass was made here before.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cafs.codec.index_file import ZIP
+from cafs.distribution.blob import title
+from cafs.distribution.manifests import OCI_MANIFEST
+from cafs.distribution.recording import LAYER
+from cafs.distribution.resolver import Resolver
+from cafs.errors import MalformedError, NotFoundError, StorageError, UnsupportedError
+from cafs.fetch.fetcher import Fetcher
+from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.making import ARCHIVE, Making
+from cafs.fetch.progress import Progress
+from cafs.model.digest import Digest
+from cafs.model.limits import Limits
+from cafs.model.record import TreeRecord
+from cafs.model.ref import DockerRef
+from cafs.model.resolved import Part, Resolved, Shape
+from cafs.model.spec import RefSpec
+from cafs.store.files import storage_error
+from cafs.store.index_export import export_index
+from cafs.store.store import Store
+
+Report = Callable[[int, int], None]
+"""``fn(bytes so far, bytes in all)``."""
+_REPORT_S: Final = 0.2
+_AT_ONCE: Final = 2
+"""Layers that are read at once: each is a thread that decodes and hashes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """What a ref means, with nothing left open.
+
+    ``resolved`` has sha256 digests, sizes and indexes. ``size`` and ``media_type`` are those of the
+    blob, or of the image's manifest. ``bound`` says that another platform may get something else.
+    ``indexes`` are the files that were written, by digest.
+    """
+
+    resolved: Resolved
+    size: int
+    media_type: str
+    bound: bool
+    indexes: dict[Digest, Path]
+
+
+class Locker:
+    """Reads refs whole, and says what they are.
+
+    Args:
+        store: where the bytes go.
+        resolver: asks what refs mean.
+        fetcher: fetches, and makes the passes.
+        limits: on what an archive may hold.
+
+    Concurrency: any number of tasks.
+    """
+
+    def __init__(self, store: Store, resolver: Resolver, fetcher: Fetcher, limits: Limits) -> None:
+        self._store = store
+        self._resolver = resolver
+        self._fetcher = fetcher
+        self._limits = limits
+
+    async def locate(
+        self, spec: RefSpec, folder: Path, report: Report, patience: Patience
+    ) -> Located:
+        """Find out what a ref means now.
+
+        Args:
+            spec: the ref; its source is asked as ``spec.pull`` says.
+            folder: where index files are written; it is the caller's.
+            report: told how far the fetch is.
+            patience: bounds the time without progress.
+
+        Raises:
+            CafsError: as ``Resolver.resolve``, ``Fetcher.prefetch`` and ``Fetcher.plant``.
+
+        Cancellation: what has been fetched stays; a pass goes on for a while.
+        """
+        asked = replace(spec, locked=None, strip=0, subdir="")
+        resolved = await self._resolver.resolve(asked, patience)
+        # What a table of contents says is not taken for what the bytes are.
+        bare = tuple(replace(part, index=None, contents=None) for part in resolved.parts)
+        bare_resolved = replace(resolved, parts=bare)
+        contents = [
+            await self._resolver.reopen(asked, bare_resolved, number, patience)
+            for number in range(len(bare))
+        ]
+        await self._fetcher.prefetch(contents, Progress(report, _REPORT_S), patience)
+        wholes = [
+            self._whole(part, content, title(spec))
+            for part, content in zip(resolved.parts, contents, strict=True)
+        ]
+        indexes: dict[Digest, Path] = {}
+        if resolved.shape is Shape.TREE:
+            making = LAYER if isinstance(spec.ref, DockerRef) else ARCHIVE
+            records = await self._read_all(contents, making, patience)
+            for number, (record, content) in enumerate(zip(records, contents, strict=True)):
+                part, path = wholes[number], folder / f"{number}.idx"
+                try:
+                    index = await self._index(record, part, making, path)
+                except UnsupportedError:
+                    # Made before all was here, or by a version that kept less of it.
+                    await self._forget(record)
+                    record = await self._read(content, making, patience)  # noqa: PLW2901
+                    index = await self._index(record, part, making, path)
+                indexes[index] = path
+                wholes[number] = replace(part, index=index, index_size=path.stat().st_size)
+        return self._located(spec, replace(resolved, parts=tuple(wholes)), indexes)
+
+    def _whole(self, part: Part, content: Content, name: str) -> Part:
+        """A part with what is known now that all of it has come."""
+        digest = content.digest() or part.digest
+        known = None if digest is None else self._store.blobs.stat(digest)
+        digest = digest if known is None else known.digest
+        if digest is None or not digest.canonical:
+            raise StorageError(f"{name}: what was fetched left the store", hint="try again")
+        return replace(part, digest=digest, size=content.size)
+
+    async def _read_all(
+        self, contents: Sequence[Content], making: Making, patience: Patience
+    ) -> list[TreeRecord]:
+        """Make a pass over each; the records, in their order."""
+        records: dict[int, TreeRecord] = {}
+        limiter = trio.CapacityLimiter(_AT_ONCE)
+
+        async def read(number: int) -> None:
+            async with limiter:
+                records[number] = await self._read(contents[number], making, patience)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(contents)):
+                nursery.start_soon(read, number)
+        return [records[number] for number in range(len(contents))]
+
+    async def _read(self, raw: Content, making: Making, patience: Patience) -> TreeRecord:
+        record = await self._fetcher.plant(
+            raw, name=raw.name, media_type="", patience=patience, limits=self._limits, making=making
+        )
+        zips = [number for number, each in enumerate(record.streams) if each.rules == ZIP]
+        members = [self._fetcher.decoded(record, number, raw, making) for number in zips]
+        if members:
+            # Of a zip only what has been decoded has a digest.
+            await self._fetcher.prefetch(members, Progress(lambda _done, _all: None), patience)
+            await self._store.members.flush()
+        return record
+
+    async def _forget(self, record: TreeRecord) -> None:
+        """Have a tree made anew, and what it was decoded to."""
+        await self._store.trees.delete(record.identity)
+        for each in record.streams:
+            stream = self._store.streams.find(each.key) if each.rules else None
+            if stream is not None:
+                await stream.discard()
+
+    async def _index(self, record: TreeRecord, part: Part, making: Making, path: Path) -> Digest:
+        digest, size = part.digest, part.size
+        if digest is None or size is None:
+            raise TypeError("a part that is not whole")
+
+        def export() -> Digest:
+            try:
+                with path.open("wb") as out:
+                    return export_index(
+                        self._store.trees, record, out, digest=digest, size=size, mark=making.mark
+                    )
+            except OSError as error:
+                raise storage_error(error, str(path)) from error
+
+        return await trio.to_thread.run_sync(export)
+
+    def _located(
+        self,
+        spec: RefSpec,
+        resolved: Resolved,
+        indexes: dict[Digest, Path],
+    ) -> Located:
+        if not isinstance(spec.ref, DockerRef):
+            (part,) = resolved.parts
+            return Located(
+                resolved=replace(resolved, digest=part.digest, named=None),
+                size=part.size or 0,
+                media_type=part.media_type,
+                bound=False,
+                indexes=indexes,
+            )
+        if resolved.digest is None or resolved.named is None:
+            raise MalformedError(f"{title(spec)}: it has no manifest")
+        manifest = self._store.blobs.stat(resolved.digest)
+        named = self._store.blobs.stat(resolved.named)
+        if manifest is None or named is None:
+            raise NotFoundError(f"{title(spec)}: its manifest left the store", hint="try again")
+        return Located(
+            resolved=replace(resolved, digest=manifest.digest, named=named.digest),
+            size=manifest.size,
+            media_type=_manifest_type(manifest.media_type),
+            bound=spec.platform is not None or manifest.digest != named.digest,
+            indexes=indexes,
+        )
+
+
+def _manifest_type(said: str) -> str:
+    """The type of a manifest; a registry that says nothing of use means that of OCI."""
+    return said if said.endswith("+json") else OCI_MANIFEST

@@ -1,0 +1,384 @@
+"""lock: what is written down, what is left alone, what --check and --diff say."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cafs.model.digest import digest_of
+from cafs.settings.lockfile import Lock, LockEntry, index_directory, read_lock
+from cafs.testing.archives import Compression, file as member, tar_bytes, zip_archive
+from cafs.testing.daemons import Registry
+from cafs.testing.faults import Status
+from cafs.testing.images import Image, Layer, write_layout
+from cafs.testing.origin import Origin
+from tests.conftest import Cafs
+
+OLD = {
+    "bin/cc": (0o755, b"old compiler" * 1000),
+    "lib/same": (0o644, b"same"),
+    "lib/gone": (0o644, b"gone"),
+    "share/mode": (0o644, b"mode"),
+}
+NEW = {
+    "bin/cc": (0o755, b"new compiler!" * 1000),
+    "lib/same": (0o644, b"same"),
+    "share/mode": (0o600, b"mode"),
+    "share/new": (0o644, b"new"),
+}
+
+
+class Project:
+    """A project whose lock is looked at."""
+
+    def __init__(self, cafs: Cafs) -> None:
+        self.cafs = cafs
+        self.file = cafs.directory / "cafs.lock"
+
+    @property
+    def lock(self) -> Lock:
+        return read_lock(self.file) or Lock()
+
+    def entry(self, name: str) -> LockEntry:
+        (entry,) = self.lock.of(name)
+        return entry
+
+    def indexes(self) -> set[str]:
+        return {each.stem for each in index_directory(self.file).glob("*.idx")}
+
+    def told(self, *words: str | Path) -> list[dict[str, object]]:
+        done = self.cafs.run("lock", *words, "--json", check=False)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def project(cafs: Cafs) -> Project:
+    return Project(cafs)
+
+
+@pytest.fixture
+def locked(project: Project, origin: Origin) -> Project:
+    """A project with an archive and a file, locked."""
+    tree = origin.put("/t.tgz", tar_bytes(OLD, compression="gz"))
+    tool = origin.put("/tool", b"tool")
+    project.cafs.project(f'[ref.tree]\nfrom="{tree}"\n[ref.tool]\nfrom="{tool}"\n')
+    project.cafs.run("lock")
+    origin.forget()
+    return project
+
+
+def test_an_archive_has_an_index_and_a_file_has_none(locked: Project, origin: Origin) -> None:
+    tree, tool = locked.entry("tree"), locked.entry("tool")
+    raw = tar_bytes(OLD, compression="gz")
+    assert (tree.digest, tree.size) == (digest_of(raw), len(raw))
+    assert tree.parts[0].urls == (origin.url("/t.tgz"),)
+    assert locked.indexes() == {digest.hex for digest in tree.indexes}
+    assert (tool.digest, tool.size, tool.indexes) == (digest_of(b"tool"), 4, {})
+
+
+def test_what_is_locked_is_not_asked_for_again(locked: Project, origin: Origin) -> None:
+    before = locked.file.read_bytes(), locked.file.stat().st_mtime_ns
+    origin.put("/tool", b"another tool")
+    assert [each["state"] for each in locked.told()] == ["unchanged", "unchanged"]
+    assert (locked.file.read_bytes(), locked.file.stat().st_mtime_ns) == before
+    assert origin.requests == ()
+
+
+def test_upgrade_asks_again_and_only_for_what_is_named(locked: Project, origin: Origin) -> None:
+    origin.put("/tool", b"another tool")
+    origin.put("/t.tgz", tar_bytes(NEW, compression="gz"))
+    before = locked.entry("tree")
+    (told,) = locked.told("--upgrade", "tool")
+    assert (told["state"], told["was"]) == ("changed", str(digest_of(b"tool")))
+    assert locked.entry("tool").digest == digest_of(b"another tool")
+    assert locked.entry("tree") == before
+    old = locked.indexes()
+    locked.cafs.run("lock", "--upgrade")
+    assert locked.entry("tree").digest == digest_of(tar_bytes(NEW, compression="gz"))
+    assert len(locked.indexes()) == 1
+    assert locked.indexes() != old
+
+
+def test_another_origin_in_the_settings_is_locked_anew(locked: Project, origin: Origin) -> None:
+    other = origin.put("/other", b"other")
+    toml = locked.cafs.directory / "cafs.toml"
+    toml.write_text(toml.read_text().replace(origin.url("/tool"), other))
+    assert locked.cafs.run("lock", "--check", check=False).returncode == 2
+    states = {each["name"]: each["state"] for each in locked.told()}
+    assert states == {"tree": "unchanged", "tool": "changed"}
+    assert locked.cafs.run("lock", "--check").stdout == "cafs.lock matches cafs.toml: 2 entries\n"
+
+
+def test_a_ref_that_has_gone_leaves_the_lock_with_its_index(locked: Project) -> None:
+    toml = locked.cafs.directory / "cafs.toml"
+    toml.write_text("".join(toml.read_text().partition("[ref.tool]")[1:]))
+    told = locked.told()
+    assert [(each["name"], each["state"]) for each in told] == [
+        ("tool", "unchanged"),
+        ("tree", "removed"),
+    ]
+    assert [each.name for each in locked.lock.entries] == ["tool"]
+    assert not index_directory(locked.file).exists()
+
+
+def test_one_that_fails_does_not_keep_the_others_out(project: Project, origin: Origin) -> None:
+    tool, bad = origin.put("/tool", b"tool"), origin.url("/gone")
+    project.cafs.project(f'[ref.a]\nfrom="{bad}"\n[ref.b]\nfrom="{tool}"\n')
+    done = project.cafs.run("lock", check=False)
+    assert done.returncode == 3
+    assert "/gone" in done.stderr
+    assert [each.name for each in project.lock.entries] == ["b"]
+
+
+def test_what_cannot_be_had_now_stays_locked(locked: Project, origin: Origin) -> None:
+    before = locked.file.read_bytes()
+    origin.fault("/tool", Status(404))
+    assert locked.cafs.run("lock", "--upgrade", "tool", check=False).returncode == 3
+    assert locked.file.read_bytes() == before
+
+
+def test_the_same_refs_give_the_same_bytes_on_another_machine(
+    locked: Project, tmp_path: Path
+) -> None:
+    other = Cafs(tmp_path / "other-machine")
+    shutil.copy(locked.cafs.directory / "cafs.toml", other.directory)
+    other.run("lock")
+    assert (other.directory / "cafs.lock").read_bytes() == locked.file.read_bytes()
+    assert Project(other).indexes() == locked.indexes()
+
+
+def test_of_a_zip_every_member_has_a_digest(project: Project, origin: Origin) -> None:
+    url = origin.put("/t.zip", zip_archive([member("a/b", "beta" * 1000), member("c", "gamma")]))
+    project.cafs.project(f'[ref.tree]\nfrom="{url}"\n')
+    assert project.cafs.run("lock").stderr == ""
+    assert len(project.entry("tree").indexes) == 1
+
+
+def test_a_zip_that_was_read_in_part_before_is_read_again(project: Project, origin: Origin) -> None:
+    url = origin.put("/t.zip", zip_archive([member("a/b", "beta" * 1000), member("c", "gamma")]))
+    project.cafs.project(f'[ref.tree]\nfrom="{url}"\n')
+    assert project.cafs.run("cat", "tree/c").stdout == "gamma"
+    project.cafs.run("lock")
+    assert len(project.entry("tree").indexes) == 1
+
+
+def test_check_asks_nobody_and_says_what_does_not_match(locked: Project, origin: Origin) -> None:
+    assert locked.told("--check") == []
+    toml = locked.cafs.directory / "cafs.toml"
+    toml.write_text(toml.read_text() + f'[ref.more]\nfrom="{origin.url("/more")}"\n')
+    done = locked.cafs.run("lock", "--check", check=False)
+    assert (done.returncode, done.stdout) == (2, "more: is not locked: run cafs lock more\n")
+    (told,) = locked.told("--check")
+    assert (told["name"], told["state"]) == ("more", "stale")
+    assert locked.cafs.run("lock", "--check", "tree", "tool").returncode == 0
+    toml.write_text("")
+    done = locked.cafs.run("lock", "--check", check=False)
+    assert done.returncode == 2
+    assert "tree: is locked, and not in the settings" in done.stdout
+    assert origin.requests == ()
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), None])
+def test_an_index_that_is_wrong_is_named_and_made_anew(
+    locked: Project, damage: Callable[[bytes], bytes] | None
+) -> None:
+    (path,) = index_directory(locked.file).glob("*.idx")
+    right = path.read_bytes()
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage(right))
+    done = locked.cafs.run("lock", "--check", check=False)
+    assert done.returncode == 4
+    assert str(path) in done.stdout
+    assert "cafs lock tree makes it anew" in done.stdout
+    if damage is not None:
+        assert f"expected {digest_of(right)}, got {digest_of(damage(right))}" in done.stdout
+    before = locked.file.read_bytes()
+    locked.cafs.run("lock", "tree")
+    assert (path.read_bytes(), locked.file.read_bytes()) == (right, before)
+
+
+def test_check_full_reads_everything_again(locked: Project, tmp_path: Path, origin: Origin) -> None:
+    other = Cafs(tmp_path / "other-machine")
+    shutil.copytree(locked.cafs.directory, other.directory, dirs_exist_ok=True)
+    assert other.run("lock", "--check", "--full").returncode == 0
+    assert origin.bytes_sent("/t.tgz") >= len(tar_bytes(OLD, compression="gz"))
+    assert (other.directory / "cafs.lock").read_bytes() == locked.file.read_bytes()
+
+
+def test_check_full_finds_a_lock_whose_index_is_of_something_else(
+    locked: Project, tmp_path: Path, origin: Origin
+) -> None:
+    """Somebody has made an index for other bytes, and everything in the project fits it."""
+    forger = Project(Cafs(tmp_path / "forger"))
+    evil = origin.put("/evil.tgz", tar_bytes(NEW, compression="gz"))
+    forger.cafs.project(f'[ref.tree]\nfrom="{evil}"\n')
+    forger.cafs.run("lock")
+    (index,) = forger.entry("tree").indexes
+    (true,) = locked.entry("tree").indexes
+    text = locked.file.read_text().replace(str(true), str(index))
+    size = forger.entry("tree").parts[0].index_size
+    text = text.replace(
+        f"index-size = {locked.entry('tree').parts[0].index_size}", f"index-size = {size}"
+    )
+    locked.file.write_text(text)
+    shutil.copy(index_directory(forger.file) / f"{index.hex}.idx", index_directory(locked.file))
+    assert locked.cafs.run("lock", "--check").returncode == 0
+    done = locked.cafs.run("lock", "--check", "--full", check=False)
+    assert done.returncode == 4
+    assert f"tree: content: its index is {true}, and not {index}" in done.stdout
+
+
+def test_check_full_finds_that_the_source_has_other_bytes(
+    locked: Project, tmp_path: Path, origin: Origin
+) -> None:
+    other = Cafs(tmp_path / "other-machine")
+    shutil.copytree(locked.cafs.directory, other.directory, dirs_exist_ok=True)
+    origin.put("/tool", b"loot")
+    done = other.run("lock", "--check", "--full", check=False)
+    assert done.returncode == 4
+    assert str(digest_of(b"tool")) in done.stderr
+
+
+def test_diff_tells_which_files_differ(locked: Project, origin: Origin) -> None:
+    shutil.copy(locked.file, locked.cafs.directory / "old.lock")
+    shutil.copytree(index_directory(locked.file), locked.cafs.directory / "old.lock.d")
+    raw = tar_bytes(NEW, compression="gz")
+    origin.put("/t.tgz", raw)
+    locked.cafs.run("lock", "--upgrade", "tree")
+    before = digest_of(tar_bytes(OLD, compression="gz"))
+    assert locked.cafs.run("lock", "--diff", "old.lock", "cafs.lock").stdout.splitlines() == [
+        f"tree: changed {before} → {digest_of(raw)}",
+        "  ~ bin/cc  11.7 KiB → 12.7 KiB",
+        "  - lib/gone  4 B",
+        "  ~ share/mode  mode 0644 → 0600",
+        "  + share/new  3 B",
+    ]
+    entry, cc, gone, _, _ = locked.told("--diff", "old.lock", "cafs.lock")
+    assert (entry["was"], entry["digest"]) == (str(before), str(digest_of(raw)))
+    assert cc["path"] == "bin/cc"
+    assert cc["was"] == {
+        "kind": "file",
+        "size": 12000,
+        "mode": 0o755,
+        "digest": str(digest_of(OLD["bin/cc"][1])),
+        "target": None,
+    }
+    assert gone["now"] is None
+    shutil.rmtree(locked.cafs.directory / "old.lock.d")
+    assert locked.cafs.run("lock", "--diff", "cafs.lock", "cafs.lock").stdout == ""
+
+
+def test_diff_tells_what_came_and_went(locked: Project) -> None:
+    (locked.cafs.directory / "none.lock").write_text("version = 1\n")
+    told = locked.told("--diff", "none.lock", "cafs.lock")
+    assert [(each["name"], each["state"]) for each in told] == [
+        ("tool", "added"),
+        ("tree", "added"),
+    ]
+    done = locked.cafs.run("lock", "--diff", "cafs.lock", "gone.lock", check=False)
+    assert done.returncode == 3
+
+
+def test_words_that_do_not_go_together_are_refused(locked: Project) -> None:
+    for words in (["--full"], ["--check", "--upgrade"], ["--diff", "a", "b", "--check"]):
+        assert locked.cafs.run("lock", *words, check=False).returncode == 2
+    done = locked.cafs.run("lock", "tre", check=False)
+    assert done.returncode == 3
+    assert "tree" in done.stderr
+
+
+def test_without_a_project_there_is_nothing_to_lock(cafs: Cafs) -> None:
+    done = cafs.run("lock", check=False)
+    assert done.returncode == 2
+    assert "cafs add" in done.stderr
+
+
+def test_a_lock_with_marks_of_a_merge_is_an_error_that_says_where(locked: Project) -> None:
+    locked.file.write_text(f"<<<<<<< ours\n{locked.file.read_text()}")
+    for verb in (["lock"], ["status"], ["lock", "--check"]):
+        done = locked.cafs.run(*verb, check=False)
+        assert done.returncode == 2
+        assert f"{locked.file}: line 1" in done.stderr
+
+
+def test_no_secret_of_a_url_is_written_down(project: Project, origin: Origin) -> None:
+    url = f"{origin.put('/tool', b'tool')}?token=s3cret"
+    project.cafs.project(f'[ref.tool]\nfrom="{url}"\n')
+    project.cafs.run("lock")
+    assert "s3cret" not in project.file.read_text()
+    assert project.cafs.run("lock", "--check").returncode == 0
+
+
+def image(number: int) -> Image:
+    """An image of two layers, the upper one with something of its own."""
+    names = ("amd64", "arm64")
+    return Image(
+        (
+            Layer((member("base", "base"), member("gone", "gone")), Compression.GZIP),
+            Layer((member(".wh.gone", ""), member("arch", names[number])), Compression.GZIP),
+        ),
+        architecture=names[number],
+    )
+
+
+def test_an_image_is_locked_for_this_machine_and_for_others_that_are_named(
+    project: Project, registry: Registry, tmp_path: Path
+) -> None:
+    layout = write_layout(tmp_path / "oci", [image(0), image(1)])
+    registry.push(layout, "lock/multi")
+    project.cafs.project(f'[ref.base]\nfrom="docker://{registry.host}/lock/multi"\n')
+    project.cafs.run("lock", "--platform", "linux/amd64", "--platform", "linux/arm64")
+    amd, arm = project.lock.of("base")
+    assert (amd.platform, arm.platform) == ("linux/amd64", "linux/arm64")
+    assert str(amd.named) == str(arm.named) == layout.digest
+    assert amd.digest != arm.digest
+    assert [len(each.parts) for each in (amd, arm)] == [2, 2]
+    assert project.indexes() == {digest.hex for digest in project.lock.indexes()}
+    assert len(project.indexes()) == 3  # the lower layer is the same
+    asked = len(registry.requests())
+    assert project.cafs.run("lock").stdout.count("unchanged") == 2
+    assert project.cafs.run("lock", "--check").returncode == 0
+    assert len(registry.requests()) == asked
+    again = Project(Cafs(tmp_path / "other-machine"))
+    shutil.copytree(project.cafs.directory, again.cafs.directory, dirs_exist_ok=True)
+    again.cafs.run("lock", "--check", "--full")
+
+
+def test_diff_of_images_is_of_the_merged_trees(
+    project: Project, registry: Registry, tmp_path: Path
+) -> None:
+    own = "amd64" if os.uname().machine == "x86_64" else "arm64"
+    number = ("amd64", "arm64").index(own)
+    registry.push(write_layout(tmp_path / "one", [image(number)]), "lock/moving")
+    project.cafs.project(f'[ref.base]\nfrom="docker://{registry.host}/lock/moving"\n')
+    project.cafs.run("lock")
+    assert project.entry("base").platform == ""  # no index: it is the same for everybody
+    shutil.copy(project.file, project.cafs.directory / "old.lock")
+    shutil.copytree(index_directory(project.file), project.cafs.directory / "old.lock.d")
+    upper = Layer((member(".wh.base", ""), member("arch", "another")), Compression.GZIP)
+    lower = image(number).layers[0]
+    moved = Image((lower, upper), architecture=own)
+    registry.push(write_layout(tmp_path / "two", [moved]), "lock/moving")
+    project.cafs.run("lock", "--upgrade")
+    lines = project.cafs.run("lock", "--diff", "old.lock", "cafs.lock").stdout.splitlines()
+    assert lines[1:] == ["  ~ arch  5 B → 7 B", "  - base  4 B", "  + gone  4 B"]
+
+
+def test_a_ref_by_platform_is_locked_on_each(project: Project, origin: Origin) -> None:
+    urls = [origin.put(f"/{each}", each.encode()) for each in ("amd", "arm")]
+    project.cafs.project(
+        f'[ref.tool.by-platform]\n"linux/amd64" = {{from="{urls[0]}"}}\n'
+        f'"linux/arm64" = {{from="{urls[1]}"}}\n'
+    )
+    project.cafs.run("lock")
+    assert [(each.platform, each.digest) for each in project.lock.of("tool")] == [
+        ("linux/amd64", digest_of(b"amd")),
+        ("linux/arm64", digest_of(b"arm")),
+    ]
+    assert project.cafs.run("lock", "--check").returncode == 0
+    assert "note" not in project.cafs.run("status").stdout
