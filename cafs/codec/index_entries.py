@@ -166,7 +166,6 @@ class EntryPages:
         self, columns: EntryColumns, parents: list[int], digests: bytes, first: int
     ) -> list[Row]:
         kinds = columns.shapes.translate(_KINDS)
-        times = zip(columns.seconds, columns.nanos, strict=True)
         xattrs, maps, stored = self._others(columns, kinds, first)
         return list(
             zip(
@@ -174,7 +173,7 @@ class EntryPages:
                 parents,
                 kinds,
                 columns.modes,
-                [self._time(second * _SECOND + nano) for second, nano in times],
+                self._times(columns),
                 columns.sizes,
                 self._offsets(columns, kinds, stored, first),
                 repeat(0, len(kinds)),
@@ -191,10 +190,12 @@ class EntryPages:
             )
         )
 
-    def _time(self, time: int) -> int:
-        if time not in _BITS64:
+    def _times(self, columns: EntryColumns) -> list[int]:
+        pairs = zip(columns.seconds, columns.nanos, strict=True)
+        times = [second * _SECOND + nano for second, nano in pairs]
+        if min(times) not in _BITS64 or max(times) not in _BITS64:
             raise self._malformed("a time beyond 64 bits")
-        return time
+        return times
 
     def _others(
         self, columns: EntryColumns, kinds: bytes, first: int

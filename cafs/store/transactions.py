@@ -11,7 +11,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +66,11 @@ class Table:
     def seal(self, key: bytes, value: bytes) -> bytes:
         """The record of a value: its checksum, then the value."""
         return _CRC.pack(zlib.crc32(value, zlib.crc32(key, self.version))) + value
+
+    def seal_all(self, values: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The records of many values, each with its key."""
+        version, crc32, pack = self.version, zlib.crc32, _CRC.pack
+        return [(key, pack(crc32(value, crc32(key, version))) + value) for key, value in values]
 
     def unseal(self, key: bytes, record: bytes) -> bytes | None:
         """The value in a record; None, logged, when it is not what was written.

@@ -1,6 +1,5 @@
 """Writing a tree whose entries come ready from an index: nothing is looked up, or replaced."""
 
-from itertools import count
 from typing import Final
 
 from typing_extensions import override
@@ -40,15 +39,16 @@ class TreeImporter(TreeWriter):
             MalformedError: a name is bound twice in its directory; told now, or by ``flush``.
             StorageError: the store cannot be written.
         """
-        tree, entries, names = self._tree, self._tables.entries, self._tables.names
+        tree, tables, packed = self._tree, self._tables, pack_rows(page.rows)
+        rows = ((entry_key(tree, number), row) for number, row in enumerate(packed, page.first))
+        names = (
+            (name_key(tree, parent, name), pack_number(number))
+            for parent, name, number in page.names
+        )
         # Sealed here and not in the transaction, for which others wait.
-        for number, row in zip(count(page.first), pack_rows(page.rows), strict=False):
-            key = entry_key(tree, number)
-            self._ready.append((key, entries.seal(key, row)))
-            self._bytes += len(row)
-        for parent, name, number in page.names:
-            key = name_key(tree, parent, name)
-            self._bound.append((key, names.seal(key, pack_number(number))))
+        self._ready += tables.entries.seal_all(rows)
+        self._bound += tables.names.seal_all(names)
+        self._bytes += sum(map(len, packed))
         self.count += len(page.rows)
         if len(self._ready) >= _ROWS or self._bytes >= _WEIGHT:
             self.flush()
