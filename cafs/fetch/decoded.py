@@ -9,9 +9,10 @@ it, and kept in the store, or in memory where the disk is full.
 import hashlib
 import zlib
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Final, Protocol
 
@@ -250,28 +251,35 @@ class DecodedContent(Content, Protocol):
             raise failures[min(failures)]
 
     async def _make(self, segment: Segment, start: int, patience: Patience) -> None:
+        if not self._made(segment):
+            decode = partial(self._decode, segment, start)
+            await self._works.join(self._key(segment), self.name, decode, patience)
+
+    def begin(self, segment: Segment) -> None:
+        """Decode a segment that nobody waits for yet; whoever comes to, joins."""
+        if not self._made(segment):
+            self._works.start(self._key(segment), partial(self._decode, segment, segment.start))
+
+    def _made(self, segment: Segment) -> bool:
         span = Span(segment.start, segment.start + segment.length)
-        if self._present(span).covers(span):
-            return
+        return self._present(span).covers(span)
 
-        async def decode(work: Work[None]) -> None:
-            async with self._store.streams.hold(self.key, span):
-                await self._decode(segment, start, work)
-
-        key = ("segment", self.key, segment.start)
-        await self._works.join(key, self.name, decode, patience)
+    def _key(self, segment: Segment) -> Hashable:
+        return ("segment", self.key, segment.start)
 
     async def _decode(self, segment: Segment, start: int, work: Work[None]) -> None:
         """Decode a segment, of which the byte at ``start`` is wanted."""
-        for attempt in count():
-            job = await self.job(segment, work, attempt)
-            try:
-                await self._finish(job, start)
-            except CafsError as error:
-                if not await self.again(job, error, attempt):
-                    raise
-            else:
-                return
+        span = Span(segment.start, segment.start + segment.length)
+        async with self._store.streams.hold(self.key, span):
+            for attempt in count():
+                job = await self.job(segment, work, attempt)
+                try:
+                    await self._finish(job, start)
+                except CafsError as error:
+                    if not await self.again(job, error, attempt):
+                        raise
+                else:
+                    return
 
     async def _finish(self, job: Job, start: int) -> None:
         segment, work, shortage = job.segment, job.work, self._means.shortage

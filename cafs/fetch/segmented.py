@@ -25,9 +25,10 @@ from cafs.errors import (
     StorageFullError,
 )
 from cafs.fetch.bridging import PIECE
-from cafs.fetch.decoded import Checks, DecodedContent, Job
+from cafs.fetch.decoded import AT_ONCE, Checks, DecodedContent, Job
 from cafs.fetch.interfaces import Content, Patience, Priority, Ranges
 from cafs.fetch.means import Means
+from cafs.fetch.readahead import ReadAhead
 from cafs.fetch.work import Work, Works
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import TreeIdentity
@@ -100,6 +101,26 @@ class SegmentedContent(DecodedContent):
         self._record = record
         self._planted: tuple[TreeRecord, int] | None = None if what.planted else (record, number)
         self._ranges = ranges
+        self._readahead = ReadAhead()
+
+    @override
+    async def read(self, offset: int, length: int, patience: Patience) -> bytes:
+        data = await super().read(offset, length, patience)
+        self._decode_ahead(Span(offset, offset + length))
+        return data
+
+    def _decode_ahead(self, span: Span) -> None:
+        """Decode what a reader who goes forward comes to next, if its input is here.
+
+        So that decoding keeps up with fetching, which has a read-ahead of its own.
+        """
+        ahead = self._readahead.advise(span, self.size)
+        if ahead is None or self._means.shortage.lasting():
+            return
+        tree, number = self._tree()
+        for segment in self._store.trees.segments(tree.number, number, ahead)[:AT_ONCE]:
+            if self._ranges.here(_input(segment)):
+                self.begin(segment)
 
     @property
     @override
