@@ -12,6 +12,7 @@ from cafs.distribution.trees import Trees
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.address import shown
+from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey, archive_tree, located_stream, raw_stream
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
@@ -36,12 +37,20 @@ class Archives:
         """The archive's tree, when the store has it; asks nobody.
 
         The same bytes go by several names: by the digest that the settings give, as the canonical
-        blob, and, before any digest was known, by the place where they were located.
+        blob, and, before any digest was known, by the place where they were located. A tree by any
+        of them will do, though what it was decoded to is damaged or gone: that is decoded again for
+        it when it is read, while another tree would have other inodes.
         """
         found = self._trees.find(archive_tree(located_stream(part)))
-        for key in () if found is not None else self._others(part):
-            found = found or self._trees.find(archive_tree(key), readable=True)
-        return found
+        if found is not None or part.digest is None:
+            return found
+        known = self._store.blobs.stat(part.digest)
+        digest = part.digest if known is None else known.digest
+        for key in self._others(part, digest):
+            found = self._trees.find(archive_tree(key))
+            if found is not None and found.digest == digest:
+                return found
+        return None
 
     async def plant(self, raw: Content, part: Part, patience: Patience) -> TreeRecord:
         """Make the archive's tree. Errors call it by its URL, whose suffix the bytes must match.
@@ -59,11 +68,10 @@ class Archives:
             limits=self._limits,
         )
 
-    def _others(self, part: Part) -> Iterator[StreamKey]:
-        known = self._store.blobs.stat(part.digest) if part.digest is not None else None
-        if known is not None:
-            yield raw_stream(known.digest)
-        if part.digest is not None and part.validator.text:
+    def _others(self, part: Part, digest: Digest) -> Iterator[StreamKey]:
+        if digest.canonical:
+            yield raw_stream(digest)
+        if part.validator.text:
             yield located_stream(replace(part, digest=None))
 
 

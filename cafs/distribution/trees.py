@@ -14,8 +14,7 @@ from cafs.fetch.interfaces import Content
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.model.identity import TreeIdentity, derived_tree
 from cafs.model.member import ROOT
-from cafs.model.record import TreeRecord, TreeStream
-from cafs.model.span import Span
+from cafs.model.record import TreeRecord
 from cafs.model.spec import RefSpec
 from cafs.store.store import Store
 
@@ -36,18 +35,12 @@ class Trees:
         self._fetcher = fetcher
         self._building: Flights[TreeRecord] = Flights()
 
-    def find(self, identity: TreeIdentity, *, readable: bool = False) -> TreeRecord | None:
+    def find(self, identity: TreeIdentity) -> TreeRecord | None:
         """The tree with an identity, if the store has it; asks nobody.
 
-        Args:
-            identity: of the tree.
-            readable: only if its decoded streams are whole. Otherwise they are filled again when
-                they are read.
+        What its decoded streams lack is filled again when it is read.
         """
-        record = self._store.trees.find(identity)
-        if record is None or (readable and not all(map(self._whole, record.streams))):
-            return None
-        return record
+        return self._store.trees.find(identity)
 
     async def derive(self, identity: TreeIdentity, build: Build) -> TreeRecord:
         """The tree with an identity, built in a thread if need be; once for all who ask.
@@ -96,9 +89,3 @@ class Trees:
     async def _derive(self, identity: TreeIdentity, build: Build) -> TreeRecord:
         found = self.find(identity)
         return await trio.to_thread.run_sync(build) if found is None else found
-
-    def _whole(self, stream: TreeStream) -> bool:
-        if stream.rules != "tar":
-            return True
-        found = self._store.streams.find(stream.key)
-        return found is not None and found.present().covers(Span(0, stream.size))

@@ -41,6 +41,7 @@ from cafs.fetch.zipped import ZipContent
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest
+from cafs.model.identity import StreamKey
 from cafs.model.limits import Limits
 from cafs.model.pacing import USUAL as PACING, Pacing
 from cafs.model.record import TreeRecord
@@ -217,7 +218,7 @@ class Fetcher:
         if what.rules != "tar":
             ranges = _ranges(raw)
             return SegmentedContent(store, record, stream, raw, ranges, works=works, means=means)
-        plant = partial(self._replant, raw, making)
+        plant = partial(self._replant, raw, making, what.raw)
         need = Need(verified=raw.checked(), source=record.digest)
         return PlantedContent(self._store.streams, what, raw.name, plant, self._metrics, need=need)
 
@@ -230,6 +231,7 @@ class Fetcher:
         patience: Patience,
         limits: Limits = _LIMITS,
         making: Making = ARCHIVE,
+        key: StreamKey | None = None,
     ) -> TreeRecord:
         """Make the tree of an archive, or take it from the store. All who ask share one pass.
 
@@ -240,6 +242,8 @@ class Fetcher:
             patience: bounds the time in which no byte comes.
             limits: on what it may hold.
             making: what the pass makes of the members.
+            key: what the archive goes by in the tree; that of ``raw`` when None. The same bytes may
+                have another name by now than when the tree was made.
 
         Raises:
             MalformedError: damaged, hostile, or something else than its name says.
@@ -251,7 +255,7 @@ class Fetcher:
         """
         if not isinstance(raw, BlobContent | GatedContent | RangedContent):
             raise TypeError(f"{name}: a pass needs raw content, not {type(raw).__name__}")
-        identity = making.identity(raw.key)
+        identity = making.identity(key or raw.key)
         found = complete_tree(self._store, identity)
         if found is not None:
             return found
@@ -259,6 +263,7 @@ class Fetcher:
             raw,
             self._store,
             making=making,
+            key=key or raw.key,
             name=name,
             media_type=media_type,
             limits=limits,
@@ -318,8 +323,12 @@ class Fetcher:
         except CafsError as error:
             _LOG.info("fetch.learned.failed: %s", error.line)
 
-    async def _replant(self, raw: Content, making: Making, patience: Patience) -> None:
-        await self.plant(raw, name=raw.name, media_type="", patience=patience, making=making)
+    async def _replant(
+        self, raw: Content, making: Making, key: StreamKey, patience: Patience
+    ) -> None:
+        await self.plant(
+            raw, name=raw.name, media_type="", patience=patience, making=making, key=key
+        )
 
 
 def _ranges(raw: Content) -> Ranges:

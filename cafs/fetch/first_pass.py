@@ -96,6 +96,9 @@ def _shown(head: bytes) -> str:
 class FirstPass:
     """One pass over one archive. ``threads`` limits those that passes run in.
 
+    ``key`` is what the archive goes by in the tree, and in the names of what it is decoded to; the
+    raw content may have another name by now.
+
     Concurrency: one task.
     """
 
@@ -105,6 +108,7 @@ class FirstPass:
         store: Store,
         *,
         making: Making,
+        key: StreamKey,
         name: str,
         media_type: str,
         limits: Limits,
@@ -114,7 +118,8 @@ class FirstPass:
         self._raw = raw
         self._store = store
         self._making = making
-        self._identity = making.identity(raw.key)
+        self._key = key
+        self._identity = making.identity(key)
         self._name = name
         self._media_type = media_type
         self._limits = limits
@@ -130,8 +135,8 @@ class FirstPass:
 
         Cancellation: nothing is visible; raw bytes that have come stay.
         """
-        streams, key = self._store.streams, self._raw.key
-        async with streams.hold(key), streams.hold(_pass_of(key)):
+        streams = self._store.streams
+        async with streams.hold(self._raw.key), streams.hold(_pass_of(self._key)):
             lock = await self._locked(work)
             if isinstance(lock, TreeRecord):
                 return lock
@@ -160,7 +165,7 @@ class FirstPass:
 
     async def _locked(self, work: Work[TreeRecord]) -> SpanLock | TreeRecord:
         """Wait until no other process makes this tree; the tree if one has."""
-        stream = await self._store.streams.open(_pass_of(self._raw.key), None)
+        stream = await self._store.streams.open(_pass_of(self._key), None)
         present = self._raw.present()
         while True:
             lock = stream.try_lock(_LOCK)
@@ -203,7 +208,7 @@ class FirstPass:
 
     async def _make_plain(self, work: Work[TreeRecord], feeder: Feeder) -> TreeRecord:
         intake = self._intake(work, feeder)
-        streams = (raw_stream_of(self._raw.key, self._raw.size),)
+        streams = (raw_stream_of(self._key, self._raw.size),)
 
         def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
             planter = self._making.planter
@@ -215,7 +220,7 @@ class FirstPass:
     async def _make_compressed(
         self, work: Work[TreeRecord], feeder: Feeder, compression: Compression
     ) -> TreeRecord:
-        key = decoded_stream(self._raw.key, compression.value + self._making.mark)
+        key = decoded_stream(self._key, compression.value + self._making.mark)
         stream = await self._fresh(await self._store.streams.open(key, None))
         intake = self._intake(work, feeder)
 
@@ -231,8 +236,8 @@ class FirstPass:
             )
             # With one segment, what is missing is all of it: then the pass runs again.
             rules = "segments" if decoded.segments > 1 else "tar"
-            size, raw = decoded.size, self._raw.key
-            return (TreeStream(key=key, size=size, raw=raw, part=0, rules=rules),)
+            size = decoded.size
+            return (TreeStream(key=key, size=size, raw=self._key, part=0, rules=rules),)
 
         published = False
         try:
@@ -256,7 +261,7 @@ class FirstPass:
         raw = self._raw
         if not raw.lazy():
             await raw.ensure(Span(0, raw.size), work.patience())
-        key = decoded_stream(raw.key, "zip")
+        key = decoded_stream(self._key, "zip")
 
         async def pull(offset: int, length: int) -> bytes:
             data = await raw.read(offset, length, work.patience())
@@ -265,7 +270,7 @@ class FirstPass:
 
         def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
             size = plant_zip(pull, raw.size, writer, name=self._name, limits=self._limits)
-            return (TreeStream(key=key, size=size, raw=raw.key, part=0, rules="zip"),)
+            return (TreeStream(key=key, size=size, raw=self._key, part=0, rules="zip"),)
 
         return await self._publish(plant, work, None)
 
