@@ -30,8 +30,8 @@ class Point:
     """A place where decoding can begin.
 
     ``start`` is in the decoded stream, ``input_start`` in the raw one: the byte that has the first
-    bit. ``window`` is what was decoded right before, at most 32 KiB, of which what nothing refers
-    to may be zeros; empty where the codec needs none.
+    bit. ``window`` is what was decoded right before: as much as is referred to, at most 32 KiB, of
+    which what nothing refers to may be zeros; empty where nothing is needed.
     """
 
     start: int

@@ -5,7 +5,7 @@ point tell: they are decoded twice behind windows whose bytes say where they are
 of the position, one the high part. There are 15 bits of it, so one is left to make the two parts
 differ everywhere: where the two outputs differ, the byte comes from the window, and from where.
 Only the first 32 KiB of output can refer to it directly; what comes later refers to these. All
-other bytes become zeros, and what is left compresses well.
+other bytes become zeros, or are left out at the front, and what is left compresses well.
 """
 
 import sys
@@ -83,7 +83,7 @@ class Referring:
             output.extend(stream.run(WINDOW - len(output)))
 
     def masked(self, window: bytes) -> bytes:
-        """The window that it began behind, with zeros where nothing refers to."""
+        """What is referred to of the window that it began behind: its end, with zeros between."""
         low, high = self._outputs
         size = len(low)
         differing = int.from_bytes(low, "little") ^ int.from_bytes(high, "little")
@@ -93,5 +93,8 @@ class Referring:
         keep = bytearray(len(window))
         for position in set(referring):
             keep[position & _POSITION] = 0xFF
-        kept = int.from_bytes(window, "little") & int.from_bytes(keep, "little")
-        return kept.to_bytes(len(window), "little")
+        first = keep.find(0xFF)
+        if first < 0:
+            return b""
+        kept = int.from_bytes(window[first:], "little") & int.from_bytes(keep[first:], "little")
+        return kept.to_bytes(len(window) - first, "little")

@@ -274,7 +274,7 @@ def test_a_window_keeps_what_is_referred_to_and_nothing_else() -> None:
     for segment, window in segments(points, len(CONTENT), consumed):
         if segment.codec == "gzip":
             continue
-        whole = CONTENT[max(segment.start - (32 << 10), 0) : segment.start]
+        whole = CONTENT[segment.start - len(window) : segment.start]
         assert all(mine in (0, true) for mine, true in zip(window, whole, strict=True))
         at = [index for index, byte in enumerate(window) if byte]
         kept += len(at)
@@ -284,6 +284,17 @@ def test_a_window_keeps_what_is_referred_to_and_nothing_else() -> None:
             got = restarted(data, segment, bytes(wrong))
             assert got != CONTENT[segment.start : segment.start + segment.length]
     assert 0 < kept < len(points) * (32 << 10) // 2
+
+
+def test_what_refers_to_nothing_has_no_window() -> None:
+    points = checked(packed(CONTENT, flush=zlib.Z_FULL_FLUSH, every=SPACING), CONTENT)
+    at_flushes = [point for point in points[1:] if point.start % SPACING == 0]
+    assert at_flushes
+    assert not any(point.window for point in at_flushes)
+    # A window of zeros that are referred to is another thing.
+    zeros = bytes(200_000)
+    windowed = checked(packed(zeros, every=30_000, flush=zlib.Z_SYNC_FLUSH), zeros, 50_000)[1:]
+    assert all(point.window and not any(point.window) for point in windowed)
 
 
 def test_a_cut_at_every_point_is_noticed() -> None:
