@@ -7,10 +7,12 @@ last, whole, and is never taken for one that a pass has made: it has no digest, 
 that somebody vouches for it.
 """
 
+import os
+import stat
 from collections.abc import Callable
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from cafs.codec.index_file import ZIP
 from cafs.codec.index_reading import IndexReader
@@ -24,6 +26,7 @@ from cafs.store.tree_importing import TreeImporter
 from cafs.store.trees import Trees
 
 _READ: Final = 1 << 20
+Beat = Callable[[], object]
 
 
 def import_index(
@@ -37,7 +40,7 @@ def import_index(
     size: int,
     mark: str,
     limits: Limits | None = None,
-    beat: Callable[[], object] = lambda: None,
+    beat: Beat = lambda: None,
 ) -> TreeRecord:
     """Make the tree that an index says an archive, or a layer's record, is.
 
@@ -54,18 +57,19 @@ def import_index(
         size: its bytes.
         mark: of the ``Making`` that the tree must be of.
         limits: what the archive may ask of us.
-        beat: called between two transactions; what it raises ends the import.
+        beat: called every few milliseconds; what it raises ends the import.
 
     Raises:
         DigestMismatchError: it is another file.
-        MalformedError: it is no index, or of another blob or making, or says what cannot be.
+        MalformedError: it is no file, or no index, or of another blob or making, or says what
+            cannot be.
         UnsupportedError: an index of another format version.
         StorageError: it cannot be read, or the store cannot be written.
     """
     name = f"index {expected}"
     try:
-        with _opened(file) as source:
-            length = _check(source, expected, name)
+        with _opened(file, name) as source:
+            length = _check(source, expected, beat, name)
             source.seek(0)
             reader = IndexReader(source.read, length, name=name, limits=limits)
             _check_subject(reader, digest, size, mark, name)
@@ -85,15 +89,23 @@ def import_index(
         raise storage_error(error, name) from error
 
 
-def _opened(file: Path | bytes) -> BinaryIO:
-    return BytesIO(file) if isinstance(file, bytes) else file.open("rb", buffering=0)
+def _opened(file: Path | bytes, name: str) -> BytesIO | FileIO:
+    if isinstance(file, bytes):
+        return BytesIO(file)
+    # A pipe in a checkout would be waited for, and a device never end.
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise MalformedError(f"{name}: {file} is no file")
+    return FileIO(descriptor)
 
 
-def _check(source: BinaryIO, expected: Digest, name: str) -> int:
+def _check(source: BytesIO | FileIO, expected: Digest, beat: Beat, name: str) -> int:
     """The bytes of a file that has the digest."""
     hasher = Hasher()
     while data := source.read(_READ):
         hasher.update(data)
+        beat()
     _compare(hasher.digest(), expected, name)
     return hasher.size
 
@@ -113,7 +125,7 @@ def _check_subject(reader: IndexReader, digest: Digest, size: int, mark: str, na
         raise MalformedError(f"{name}: it is of {header.mark or 'an archive'!r}, not of {mark!r}")
 
 
-def _read(reader: IndexReader, writer: TreeImporter, beat: Callable[[], object]) -> None:
+def _read(reader: IndexReader, writer: TreeImporter, beat: Beat) -> None:
     for page in reader.entries():
         writer.add_page(page)
         beat()

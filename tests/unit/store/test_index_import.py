@@ -360,6 +360,25 @@ def test_a_file_that_is_not_there_is_an_error_of_storage(trees: Trees, tmp_path:
         )
 
 
+def test_what_is_no_file_is_not_waited_for(trees: Trees, tmp_path: Path) -> None:
+    """A clone can have anything where an index should lie."""
+    os.mkfifo(tmp_path / "pipe")
+    endless = tmp_path / "endless"
+    endless.symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", endless, tmp_path):
+        with pytest.raises(MalformedError, match="is no file"):
+            import_index(
+                trees,
+                MADE,
+                path,
+                raw=RAW,
+                expected=BLOB,
+                digest=BLOB,
+                size=1,
+                mark="",
+            )
+
+
 @pytest.mark.parametrize("between", [0, 5000, 20_000])
 def test_a_name_that_is_bound_twice_is_refused(trees: Trees, between: int) -> None:
     """In one page, in one transaction, or far apart: else one of the two hides the other."""
