@@ -22,8 +22,9 @@ from cafs.distribution.blob import BlobHandler
 from cafs.distribution.digest import Digests
 from cafs.distribution.docker import DockerHandler
 from cafs.distribution.images import Images
+from cafs.distribution.indexing import Indexing
 from cafs.distribution.interfaces import Handler
-from cafs.distribution.lock_indexes import LockIndexes
+from cafs.distribution.lock_indexes import LockIndexes, Subject
 from cafs.distribution.merging import Merger
 from cafs.distribution.parts import UrlParts
 from cafs.distribution.policy import HostPolicy
@@ -211,7 +212,8 @@ async def open_system_in(
         indexes = _indexes(settings, store, fetcher, transport, route)
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
         trees = Trees(store, fetcher)
-        archives = Archives(store, fetcher, trees, Limits())
+        indexing = Indexing(store, fetcher, Limits(), indexes)
+        archives = Archives(store, fetcher, trees, Limits(), indexing)
         handlers = _handlers(
             Retrying(transport, retries, metrics),
             transport,
@@ -223,6 +225,7 @@ async def open_system_in(
             store=store,
             trees=trees,
             archives=archives,
+            indexing=indexing,
         )
         resolver = Resolver(handlers=handlers, store=store, mount=mount, offline=settings.offline)
         digests = Digests(
@@ -280,6 +283,7 @@ def _handlers(
     store: Store,
     trees: Trees,
     archives: Archives,
+    indexing: Indexing,
 ) -> dict[type[Ref], Handler]:
     """What turns refs into content, by their type.
 
@@ -298,7 +302,7 @@ def _handlers(
     blobs = BlobHandler(parts)
     images = DockerHandler(
         images=Images(store.blobs, Registry(asking, route)),
-        merger=Merger(store, fetcher, trees, Limits()),
+        merger=Merger(store, fetcher, trees, Limits(), indexing),
         trees=trees,
         fetcher=fetcher,
         transport=transport,
@@ -317,12 +321,16 @@ def _indexes(
     settings: Settings, store: Store, fetcher: Fetcher, transport: Transport, route: Route
 ) -> LockIndexes:
     """Where the indexes are that the lock names."""
-    parts = [part for spec in settings.refs if spec.locked for part in spec.locked.parts]
-    sizes = {part.index: part.index_size for part in parts if part.index is not None}
+    subjects = {
+        part.index: Subject(spec.name, part.index_size)
+        for spec in settings.refs
+        for part in (() if spec.locked is None else spec.locked.parts)
+        if part.index is not None
+    }
     return LockIndexes(
         index_directory(settings.lock_file) if settings.lock_file is not None else None,
         lambda digest: [index_url(text, digest) for text in settings.index_urls],
-        sizes.get,
+        subjects,
         store=store,
         fetcher=fetcher,
         transport=transport,

@@ -5,8 +5,8 @@ or nowhere stops nobody: it is logged, and the archive is read from its beginnin
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from cafs.distribution.index_source import IndexSource
 from cafs.errors import CafsError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Patience, Source
+from cafs.model.address import shown
 from cafs.model.digest import Digest, Hasher
 from cafs.model.mapping import Route, straight
 from cafs.model.resolved import Part
@@ -33,13 +34,24 @@ _WAIT_S: Final = 10.0
 _MEDIA_TYPE: Final = "application/vnd.cafs.index"
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a lock says of an index: of which ref it is, and how many bytes, if it says so."""
+
+    ref: str = ""
+    size: int | None = None
+
+
+_NOBODY: Final = Subject()
+
+
 class LockIndexes(IndexSource):
     """Gives indexes to a mount.
 
     Args:
         folder: where small ones are; None without a lock.
         urls: gives the URLs of one.
-        size: gives the bytes of one, as the lock has it; None where it does not say.
+        subjects: what the lock says of each index.
         store: where large ones go.
         fetcher: fetches them.
         transport: by which they are fetched.
@@ -52,7 +64,7 @@ class LockIndexes(IndexSource):
         self,
         folder: Path | None,
         urls: Callable[[Digest], Sequence[str]],
-        size: Callable[[Digest], int | None],
+        subjects: Mapping[Digest, Subject],
         *,
         store: Store,
         fetcher: Fetcher,
@@ -61,7 +73,7 @@ class LockIndexes(IndexSource):
     ) -> None:
         self._folder = folder
         self._urls = urls
-        self._size = size
+        self._subjects = subjects
         self._store = store
         self._fetcher = fetcher
         self._transport = transport
@@ -79,7 +91,9 @@ class LockIndexes(IndexSource):
         if path is None:
             path = await self._fetched(digest, patience, reasons)
         if reasons:
-            line = f"index {digest}: {'; '.join(reasons)}: cafs lock makes it anew"
+            ref = self._subjects.get(digest, _NOBODY).ref
+            verb = f"cafs lock {ref}".rstrip()
+            line = f"{ref or 'a lock'}: index {digest}: {'; '.join(reasons)}: {verb} makes it anew"
             if self._wrong.get(digest) != line:
                 _LOG.warning("%s", line)
             self._wrong[digest] = line
@@ -113,13 +127,14 @@ class LockIndexes(IndexSource):
         if not urls:
             reasons.append("neither beside the lock nor in the store, and no lock.index-url is set")
             return None
-        part = Part(media_type=_MEDIA_TYPE, size=self._size(digest), digest=digest, urls=urls)
+        size = self._subjects.get(digest, _NOBODY).size
+        part = Part(media_type=_MEDIA_TYPE, size=size, digest=digest, urls=urls)
         sources = [Source(self._transport, to) for url in urls for to in self._route(url)]
         deadline_s = min(patience.deadline_s or _WAIT_S, _WAIT_S)
         short = replace(patience, deadline_s=deadline_s)
         try:
             content = await self._fetcher.content(
-                part, sources, name=f"index {digest}", patience=short
+                part, sources, name=shown(urls[0]), patience=short
             )
             if content.size > LIMIT:
                 reasons.append(f"{content.size} bytes; {LIMIT} are allowed")

@@ -1,0 +1,127 @@
+"""The files of a lock: what is written beside it, what goes, and who else writes there."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cafs.cli import lock_files
+from cafs.cli.lock_files import at_hand, keep_index, replace_entries
+from cafs.errors import StorageError
+from cafs.model.digest import digest_of
+from cafs.settings.lockfile import LARGE, LockedPart, LockEntry, index_file, read_lock
+
+SMALL, BIG = b"small", b"b" * (LARGE + 1)
+
+
+def entry(name: str, index: bytes | None = None, platform: str = "") -> LockEntry:
+    part = LockedPart(
+        digest=digest_of(name.encode()),
+        size=1,
+        media_type="x/y",
+        index=None if index is None else digest_of(index),
+        index_size=None if index is None else len(index),
+    )
+    return LockEntry(
+        name=name,
+        platform=platform,
+        ref="cimd:x",
+        digest=part.digest,
+        size=1,
+        media_type="x/y",
+        parts=(part,),
+    )
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    return tmp_path / "cafs.lock"
+
+
+def written(folder: Path, content: bytes) -> Path:
+    path = folder / "made"
+    path.write_bytes(content)
+    return path
+
+
+def names(lock: Path) -> list[tuple[str, str]]:
+    found = read_lock(lock)
+    return [] if found is None else [(each.name, each.platform) for each in found.entries]
+
+
+def test_a_small_index_lies_beside_the_lock_and_a_large_one_where_it_is_wanted(
+    lock: Path, tmp_path: Path
+) -> None:
+    small, big = digest_of(SMALL), digest_of(BIG)
+    one, other = entry("a", SMALL), entry("b", BIG)
+    assert not at_hand(lock, one, None)
+    assert keep_index(lock, small, written(tmp_path, SMALL), None) == index_file(lock, small)
+    assert at_hand(lock, one, None)
+    assert keep_index(lock, big, written(tmp_path, BIG), None) is None
+    assert at_hand(lock, other, None)  # nobody asked for it
+    assert not at_hand(lock, other, tmp_path / "large")
+    large = tmp_path / "large" / f"{big.hex}.idx"
+    assert keep_index(lock, big, written(tmp_path, BIG), tmp_path / "large") == large
+    assert large.read_bytes() == BIG
+    assert at_hand(lock, other, tmp_path / "large")
+    assert {each.name for each in (tmp_path / "large").iterdir()} == {large.name}
+
+
+def test_indexes_that_nothing_names_go_and_what_is_not_ours_stays(
+    lock: Path, tmp_path: Path
+) -> None:
+    for content in (SMALL, b"other"):
+        keep_index(lock, digest_of(content), written(tmp_path, content), None)
+    folder = index_file(lock, digest_of(SMALL)).parent
+    (folder / "README").write_text("ours")
+    replace_entries(lock, [entry("a", SMALL)], names={"a"}, whole={"a"})
+    found = {each.name for each in folder.iterdir()}
+    assert found == {f"{digest_of(SMALL).hex}.idx", ".gitattributes", "README"}
+    replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    assert {each.name for each in folder.iterdir()} == {".gitattributes", "README"}
+
+
+def test_what_another_has_locked_meanwhile_stays(lock: Path) -> None:
+    replace_entries(lock, [entry("a"), entry("b")], names={"a", "b"}, whole={"a", "b"})
+    replace_entries(lock, [entry("c")], names={"a", "b", "c"}, whole={"c"})
+    assert names(lock) == [("a", ""), ("b", ""), ("c", "")]
+    gone = replace_entries(lock, [entry("b")], names={"b", "c"}, whole={"b"})
+    assert [each.name for each in gone] == ["a"]
+    assert names(lock) == [("b", ""), ("c", "")]
+
+
+def test_platforms_that_are_no_longer_wished_for_go_unless_one_failed(lock: Path) -> None:
+    both = [entry("a", platform=each) for each in ("linux/amd64", "linux/arm64")]
+    replace_entries(lock, both, names={"a"}, whole={"a"})
+    replace_entries(lock, both[:1], names={"a"}, whole=())
+    assert len(names(lock)) == 2
+    gone = replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    assert [each.platform for each in gone] == ["linux/amd64", "linux/arm64"]
+    assert names(lock) == [("a", "")]
+
+
+def test_a_lock_that_says_the_same_is_not_written_again(lock: Path) -> None:
+    replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    before = lock.stat()
+    replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    after = lock.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_where_nothing_is_locked_no_file_is_made(lock: Path) -> None:
+    assert replace_entries(lock, (), names=(), whole=()) == []
+    assert not lock.exists()
+
+
+def test_a_place_that_cannot_be_written_is_an_error_and_leaves_what_was(
+    lock: Path, tmp_path: Path
+) -> None:
+    replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    before = lock.read_bytes()
+    lock_files.index_directory(lock).write_text("a file, where a directory should be")
+    with pytest.raises(StorageError):
+        keep_index(lock, digest_of(SMALL), written(tmp_path, SMALL), None)
+    assert lock.read_bytes() == before
+    changed = replace(entry("a"), size=2)
+    with pytest.raises(StorageError):
+        replace_entries(tmp_path / "gone" / "cafs.lock", [changed], names={"a"}, whole=())

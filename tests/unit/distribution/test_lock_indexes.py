@@ -1,0 +1,136 @@
+"""Where an index is had: beside the lock, in the store, by URL; and what is said when it is not."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from cafs.distribution.lock_indexes import LockIndexes, Subject
+from cafs.fetch.fetcher import open_fetcher
+from cafs.fetch.interfaces import Patience
+from cafs.metrics import Metrics
+from cafs.model.digest import Digest, digest_of
+from cafs.store.store import Store, open_store
+from cafs.testing.faults import Corrupt, Status
+from cafs.testing.origin import Origin
+from cafs.transport.http import HttpLimits, HttpTransport
+from cafs.transport.retrying import RetryPolicy
+
+INDEX = b"index" * 1000
+DIGEST = digest_of(INDEX)
+USUAL = Patience(5.0)
+WARNED = "tree: index sha256"
+Make = Callable[..., LockIndexes]
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(tmp_path / "store") as store:
+        yield store
+
+
+@pytest.fixture
+async def make(store: Store, tmp_path: Path) -> AsyncIterator[Make]:
+    """Makes sources over the test's store, with a folder beside a lock."""
+    (tmp_path / "lock.d").mkdir()
+    transport = HttpTransport(limits=HttpLimits(connect_s=2.0, head_s=5.0, stall_s=5.0))
+    policy = RetryPolicy(retries=1, initial_s=0.01, cap_s=0.02, jitter=False)
+    async with open_fetcher(store, Metrics(), policy=policy) as fetcher:
+
+        def making(*urls: str, size: int | None = len(INDEX)) -> LockIndexes:
+            return LockIndexes(
+                tmp_path / "lock.d",
+                lambda digest: [url.replace("{hex}", digest.hex) for url in urls],
+                {DIGEST: Subject("tree", size)},
+                store=store,
+                fetcher=fetcher,
+                transport=transport,
+            )
+
+        yield making
+    await transport.aclose()
+
+
+def beside(tmp_path: Path, digest: Digest = DIGEST) -> Path:
+    return tmp_path / "lock.d" / f"{digest.hex}.idx"
+
+
+async def test_a_file_beside_the_lock_is_taken_when_it_is_right(make: Make, tmp_path: Path) -> None:
+    beside(tmp_path).write_bytes(INDEX)
+    source = make()
+    assert await source.get(DIGEST, USUAL) == beside(tmp_path)
+    assert source.notes() == ()
+
+
+@pytest.mark.expects_log(WARNED)
+async def test_a_wrong_file_is_named_with_both_digests_until_it_is_right(
+    make: Make, tmp_path: Path
+) -> None:
+    beside(tmp_path).write_bytes(b"wrong")
+    source = make()
+    assert await source.get(DIGEST, USUAL) is None
+    (note,) = source.notes()
+    for word in (str(beside(tmp_path)), str(DIGEST), str(digest_of(b"wrong")), "cafs lock tree"):
+        assert word in note
+    beside(tmp_path).write_bytes(INDEX)
+    assert await source.get(DIGEST, USUAL) == beside(tmp_path)
+    assert source.notes() == ()
+
+
+@pytest.mark.expects_log(WARNED)
+async def test_a_directory_in_its_place_is_an_error_and_no_end(make: Make, tmp_path: Path) -> None:
+    beside(tmp_path).mkdir()
+    source = make()
+    assert await source.get(DIGEST, USUAL) is None
+    assert str(beside(tmp_path)) in source.notes()[0]
+
+
+async def test_a_blob_of_the_store_is_taken(make: Make, store: Store) -> None:
+    await store.blobs.put("x/y", INDEX)
+    path = await make("http://127.0.0.1:9/{hex}").get(DIGEST, USUAL)
+    assert path is not None
+    assert path.read_bytes() == INDEX
+
+
+async def test_what_is_fetched_is_fetched_once(make: Make, origin: Origin) -> None:
+    url = origin.put(f"/{DIGEST.hex}", INDEX).replace(DIGEST.hex, "{hex}")
+    for source in (make(origin.url("/none/{hex}"), url), make(url)):
+        path = await source.get(DIGEST, USUAL)
+        assert path is not None
+        assert path.read_bytes() == INDEX
+        assert source.notes() == ()
+    assert origin.bytes_sent(f"/{DIGEST.hex}") == len(INDEX)
+
+
+@pytest.mark.expects_log(WARNED)
+async def test_a_wrong_file_does_not_keep_the_right_one_away(
+    make: Make, origin: Origin, tmp_path: Path
+) -> None:
+    beside(tmp_path).write_bytes(b"wrong")
+    source = make(origin.put(f"/{DIGEST.hex}", INDEX))
+    assert await source.get(DIGEST, USUAL) is not None
+    assert str(beside(tmp_path)) in source.notes()[0]
+
+
+@pytest.mark.expects_log(f"{WARNED}|mirror|fetch")
+@pytest.mark.parametrize("wrong", [True, False])
+async def test_what_a_url_has_is_checked(make: Make, origin: Origin, wrong: bool) -> None:
+    url = origin.put("/idx", INDEX)
+    origin.fault("/idx", Corrupt() if wrong else Status(404))
+    source = make(url)
+    assert await source.get(DIGEST, USUAL) is None
+    assert "/idx" in source.notes()[0]
+
+
+@pytest.mark.expects_log(WARNED)
+async def test_more_bytes_than_the_lock_says_are_not_taken(make: Make, origin: Origin) -> None:
+    source = make(origin.put("/idx", INDEX), size=len(INDEX) - 1)
+    assert await source.get(DIGEST, USUAL) is None
+    assert source.notes()
+
+
+@pytest.mark.expects_log(WARNED)
+async def test_where_nobody_has_it_that_is_said(make: Make) -> None:
+    source = make()
+    assert await source.get(DIGEST, USUAL) is None
+    assert "no lock.index-url is set" in source.notes()[0]
