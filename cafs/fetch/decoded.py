@@ -6,12 +6,9 @@ read, which segments that is, each decoded once in a thread, checked before anyb
 it, and kept in the store, or in memory where the disk is full.
 """
 
-import hashlib
-import zlib
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Final, Protocol
@@ -20,11 +17,11 @@ import trio
 from typing_extensions import override
 
 from cafs.errors import CafsError, StorageError, StorageFullError
-from cafs.fetch.bridging import PIECE, Pull
 from cafs.fetch.composing import read_both
 from cafs.fetch.interfaces import Content, Patience, Priority
 from cafs.fetch.means import Means
 from cafs.fetch.reading import read_or_make
+from cafs.fetch.segment_jobs import IN_MEMORY, Checks, Job, keep, read_window
 from cafs.fetch.work import Work, Works
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
@@ -34,57 +31,10 @@ from cafs.model.trust import Need
 from cafs.store.store import Store
 from cafs.store.streams import Stream
 
-IN_MEMORY: Final = 8 << 20
-"""Segments up to this are decoded once, in memory. Longer ones are decoded twice: once to check
-them, once to keep them. That costs no space, and no byte is ever readable before its check."""
 AT_ONCE: Final = 4
 """Segments of one read that are decoded at once."""
 WINDOW: Final = 32 << 20
 """Decoded bytes of a long read that are made before the next are looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One segment to decode.
-
-    ``source`` is where in the raw content its input lies; ``pull`` brings that, on the trio thread.
-    ``blob`` is the verified blob that stands behind what it decodes to, None where nothing does.
-    ``window`` is what its codec must have before it, packed.
-    """
-
-    segment: Segment
-    source: Span
-    pull: Pull
-    blob: Digest | None
-    work: Work[None]
-    window: bytes = b""
-
-
-class Checks:
-    """The checksums of a segment, as it is decoded.
-
-    Concurrency: one worker thread.
-    """
-
-    def __init__(self, segment: Segment) -> None:
-        self._crc = None if segment.crc32 is None else 0
-        self._hash = hashlib.sha256()
-
-    def add(self, piece: bytes) -> None:
-        """These bytes come next."""
-        if self._crc is not None:
-            self._crc = zlib.crc32(piece, self._crc)
-        self._hash.update(piece)
-
-    @property
-    def crc32(self) -> int | None:
-        """Of all of them; None where there is none to compare it with."""
-        return self._crc
-
-    @property
-    def sha256(self) -> bytes:
-        """The raw digest of all of them."""
-        return self._hash.digest()
 
 
 class DecodedContent(Content, Protocol):
@@ -289,7 +239,8 @@ class DecodedContent(Content, Protocol):
                 raise shortage.stopped(self.label(segment), segment.length)
             window = Span(max(segment.start, start), segment.start + segment.length)
             window = Span(window.start, min(window.stop, window.start + IN_MEMORY))
-            data = await trio.to_thread.run_sync(self._decoded, job, window)
+            run = partial(read_window, job, window, self.pieces, self.check)
+            data = await trio.to_thread.run_sync(run)
             if not self._means.overflow.put(self.key, window.start, data):
                 raise shortage.error(self.label(segment), len(data))
         self._means.metrics.add("fetch.verified", segment.length)
@@ -323,45 +274,9 @@ class DecodedContent(Content, Protocol):
 
     async def _written(self, job: Job, stream: Stream) -> bool:
         try:
-            digest = await trio.to_thread.run_sync(self._keep, job, stream)
+            run = partial(keep, job, stream, self.pieces, self.check, name=self.label(job.segment))
+            digest = await trio.to_thread.run_sync(run)
         except StorageFullError:
             return False
         self.kept(job, digest)
         return True
-
-    def _decoded(self, job: Job, window: Span) -> bytes:
-        """Some of a segment's bytes, after all of it was checked. Runs in a worker thread."""
-        checks, position = Checks(job.segment), job.segment.start
-        kept: list[bytes] = []
-        for piece in self.pieces(job):
-            checks.add(piece)
-            first, last = max(0, window.start - position), max(0, window.stop - position)
-            kept.append(piece[first:last])
-            position += len(piece)
-        self.check(job, checks)
-        return b"".join(kept)
-
-    def _keep(self, job: Job, stream: Stream) -> bytes:
-        """Decode, check, write; the raw sha256 of it. Runs in a worker thread.
-
-        Raises:
-            NotFoundError: the blob that it is decoded from is not there any more.
-        """
-        segment = job.segment
-        checks = Checks(segment)
-        kept: list[bytes] = []
-        for piece in self.pieces(job):
-            checks.add(piece)
-            if segment.length <= IN_MEMORY:
-                kept.append(piece)
-        self.check(job, checks)
-        position = segment.start
-        batch = bytearray()
-        for piece in kept or self.pieces(job):
-            batch += piece
-            if len(batch) >= PIECE:
-                stream.write_sync(position, bytes(batch))
-                position += len(batch)
-                batch.clear()
-        stream.write_sync(position, bytes(batch))
-        return checks.sha256

@@ -25,10 +25,11 @@ from cafs.errors import (
     StorageFullError,
 )
 from cafs.fetch.bridging import PIECE
-from cafs.fetch.decoded import AT_ONCE, Checks, DecodedContent, Job
+from cafs.fetch.decoded import AT_ONCE, DecodedContent
 from cafs.fetch.interfaces import Content, Patience, Priority, Ranges
 from cafs.fetch.means import Means
 from cafs.fetch.readahead import ReadAhead
+from cafs.fetch.segment_jobs import Checks, Job
 from cafs.fetch.work import Work, Works
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import TreeIdentity

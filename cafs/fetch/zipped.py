@@ -11,9 +11,10 @@ from typing_extensions import override
 from cafs.codec import zip as zip_codec
 from cafs.errors import CafsError, MalformedError, NotFoundError, StorageFullError
 from cafs.fetch.bridging import PIECE
-from cafs.fetch.decoded import Checks, DecodedContent, Job
+from cafs.fetch.decoded import DecodedContent
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.means import Means
+from cafs.fetch.segment_jobs import Checks, Job
 from cafs.fetch.work import Work, Works
 from cafs.model.digest import Digest
 from cafs.model.record import Segment, TreeRecord

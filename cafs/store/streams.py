@@ -22,6 +22,8 @@ from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.model.trust import ANYTHING, Need
 from cafs.store import locking, sums
+from cafs.store.drafting import Draft
+from cafs.store.door import open_file
 from cafs.store.files import punch, storage_error, write_whole
 from cafs.store.locking import SpanLock
 from cafs.store.records import StreamRecord
@@ -158,6 +160,17 @@ class Stream:
         except OSError as error:
             raise storage_error(error, f"writing stream {self.key}") from error
 
+    def draft_sync(self) -> Draft:
+        """Begin to write what nobody may read before it was checked. For worker threads.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        try:
+            return Draft(self._shelf, self.key, self._size, self._source)
+        except OSError as error:
+            raise storage_error(error, f"opening stream {self.key}") from error
+
     def _fill(self, span: Span, data: memoryview) -> bool:
         """Fill what is missing of the span; False when the record changed meanwhile."""
         ledger = self._shelf.ledger
@@ -168,7 +181,7 @@ class Stream:
             self._void(record)
             return False
         try:
-            descriptor = os.open(self._path(record)[0], os.O_RDWR | os.O_CLOEXEC)
+            descriptor = open_file(self._path(record)[0], os.O_RDWR)
         except FileNotFoundError:
             self._void(record)
             return False
@@ -226,7 +239,7 @@ class Stream:
             shelf.demotion.demote(record.digest, [bad], self.key)
             return
         try:
-            descriptor = os.open(self._path(record)[0], os.O_RDWR | os.O_CLOEXEC)
+            descriptor = open_file(self._path(record)[0], os.O_RDWR)
         except FileNotFoundError:
             self._void(record)
             return
@@ -256,7 +269,7 @@ class Stream:
             if record.digest is not None:
                 return False
             try:
-                descriptor = os.open(self._path(record)[0], os.O_RDWR | os.O_CLOEXEC)
+                descriptor = open_file(self._path(record)[0], os.O_RDWR)
             except FileNotFoundError:
                 self._void(record)
                 return True
@@ -341,7 +354,7 @@ class Stream:
         if record is None or record.digest is not None:
             return False
         try:
-            descriptor = os.open(ledger.path(self.key, record), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = open_file(ledger.path(self.key, record), os.O_RDWR)
         except FileNotFoundError:
             return False
         except OSError as error:

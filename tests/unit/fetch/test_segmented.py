@@ -443,3 +443,22 @@ def test_spans_are_joined_where_the_gap_is_small(pairs: list[tuple[int, int]], g
         any(one.start <= span.start and span.stop <= one.stop for one in found) for span in spans
     )
     assert all(one.stop + gap < two.start for one, two in pairwise(found))
+
+
+async def test_a_long_segment_is_decoded_once_and_read_when_it_was_checked(
+    rig: Rig, origin: Origin
+) -> None:
+    """Of 9 MiB: more than is held in memory."""
+    long = archive(count=2, size=9 * MIB)
+    raw = await rig.pinned(long.digest, len(long.data), origin.put("/a.tar.gz", long.data))
+    content = rig.fetcher.decoded(planted(rig.store, raw.key, long), 0, raw)
+    assert await content.read(10 * MIB, 4096, USUAL) == long.content[10 * MIB :][:4096]
+    assert content.present() == 9 * MIB
+    assert await content.read(0, 18 * MIB, USUAL) == long.content
+    forged = [replace(one, sha256=bytes(32)) for one in long.segments]
+    await until(lambda: raw.digest() == long.digest)
+    record = planted(rig.store, raw.key, long, index=INDEX, segments=forged)
+    content = rig.fetcher.decoded(record, 0, raw)
+    with pytest.raises(DigestMismatchError):
+        await content.read(10 * MIB, 4096, USUAL)
+    assert content.present() == 0
