@@ -37,7 +37,7 @@ from cafs.fetch.segmented import SegmentedContent
 from cafs.fetch.shortage import Shortage
 from cafs.fetch.slots import Slots
 from cafs.fetch.work import Works
-from cafs.fetch.zipped import ZipContent
+from cafs.fetch.zipped import VouchedZipContent, ZipContent
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest
@@ -202,6 +202,10 @@ class Fetcher:
             return None
         return MemberContent(self._store, digest, places[0], reopen, self._metrics)
 
+    def ranges(self, raw: Content) -> Ranges | None:
+        """The bytes of raw content by range, which have passed no gate; None where it has none."""
+        return raw.ranges() if isinstance(raw, BlobContent | GatedContent | RangedContent) else None
+
     def decoded(
         self, record: TreeRecord, stream: int, raw: Content, making: Making = ARCHIVE
     ) -> Content:
@@ -213,11 +217,12 @@ class Fetcher:
         if not what.rules:
             return raw
         store, works, means = self._store, self._works, self._means
-        if what.rules == "zip":
+        if what.rules == "zip" and not what.vouched:
             return ZipContent(store, record, stream, raw, works=works, means=means)
         if what.rules != "tar":
-            ranges = _ranges(raw)
-            return SegmentedContent(store, record, stream, raw, ranges, works=works, means=means)
+            kind = VouchedZipContent if what.rules == "zip" else SegmentedContent
+            ranges = self.ranges(raw) or CheckedRanges(raw)
+            return kind(store, record, stream, raw, ranges, works=works, means=means)
         plant = partial(self._replant, raw, making, what.raw)
         need = Need(verified=raw.checked(), source=record.digest)
         return PlantedContent(self._store.streams, what, raw.name, plant, self._metrics, need=need)
@@ -329,12 +334,6 @@ class Fetcher:
         await self.plant(
             raw, name=raw.name, media_type="", patience=patience, making=making, key=key
         )
-
-
-def _ranges(raw: Content) -> Ranges:
-    """The bytes of raw content by range; of what comes only as a whole, when it is here."""
-    ranges = raw.ranges() if isinstance(raw, BlobContent | GatedContent | RangedContent) else None
-    return CheckedRanges(raw) if ranges is None else ranges
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ them.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -38,7 +38,7 @@ from cafs.model.span import Span
 from cafs.model.trust import ANYTHING, Need
 from cafs.store.store import Store
 
-_HEALS: Final = 3
+HEALS: Final = 3
 """How often other bytes are asked for after wrong ones, while there is anybody else to ask."""
 
 
@@ -120,7 +120,7 @@ class SegmentedContent(DecodedContent):
             return
         tree, number = self._tree()
         for segment in self._store.trees.segments(tree.number, number, ahead)[:AT_ONCE]:
-            if self._ranges.here(_input(segment)):
+            if self._ranges.here(self.input(segment)):
                 self.begin(segment)
 
     @property
@@ -169,18 +169,31 @@ class SegmentedContent(DecodedContent):
     async def gathering(
         self, segments: Sequence[Segment], patience: Patience
     ) -> AsyncIterator[None]:
-        with self._ranges.ahead([_input(one) for one in segments], patience):
+        with self._ranges.ahead([self.input(one) for one in segments], patience):
             yield
+
+    def input(self, segment: Segment) -> Span:
+        """Where the segment's input lies in the raw content, and not much more."""
+        return Span(segment.input_start, segment.input_start + segment.input_length)
+
+    async def locate(self, segment: Segment, patience: Patience) -> Span:
+        """Where exactly it lies.
+
+        Raises:
+            CafsError: as ``Ranges.ensure``; MalformedError: it cannot be told.
+        """
+        del patience  # it is known
+        return self.input(segment)
 
     @override
     async def job(self, segment: Segment, work: Work[None], attempt: int) -> Job:
-        source = _input(segment)
-        if source.stop > self._ranges.size:
-            raise MalformedError(f"{self.label(segment)}: there are only {self._ranges.size}")
         if not segment.sha256 and (self._what.vouched or segment.crc32 is None):
             raise MalformedError(f"{self.label(segment)}: the index does not say what they must be")
         if work.priority() is Priority.DEMAND:
-            self._ranges.passed(source)
+            self._ranges.passed(self.input(segment).clamp(self._ranges.size))
+        source = await self.locate(segment, work.patience())
+        if source.stop > self._ranges.size:
+            raise MalformedError(f"{self.label(segment)}: there are only {self._ranges.size}")
         # What has no room, all of it at once, is fetched again as it is decoded.
         with suppress(StorageFullError):
             await self._ranges.ensure(source, work.patience())
@@ -202,10 +215,16 @@ class SegmentedContent(DecodedContent):
 
         buffered = Buffered(read, job.source)
         name = self.label(job.segment)
-        try:
+        with self.naming(job.segment):
             yield from decode(job.segment, buffered.read, window, name=name)
+
+    @contextmanager
+    def naming(self, segment: Segment) -> Iterator[None]:
+        """Let what cannot be decoded say what it should have been."""
+        try:
+            yield
         except MalformedError as error:
-            must = Digest(CANONICAL, job.segment.sha256) if job.segment.sha256 else "another"
+            must = Digest(CANONICAL, segment.sha256) if segment.sha256 else "something else"
             raise MalformedError(
                 f"{error.what}; they must decode to {must}", hint=_hint(self._what.vouched)
             ) from error
@@ -232,8 +251,8 @@ class SegmentedContent(DecodedContent):
         if not isinstance(error, MalformedError | DigestMismatchError):
             return False
         # Away with it also after the last try: whoever asks again later gets what is there then.
-        hopeful = await self._ranges.reject(job.source)
-        if hopeful and attempt < _HEALS:
+        hopeful = await self._ranges.reject(Span(job.segment.input_start, job.source.stop))
+        if hopeful and attempt < HEALS:
             return True
         if not self._what.vouched and not self._raw.checked():
             raise _changed(self.name) from error
@@ -247,7 +266,3 @@ def _hint(vouched: bool) -> str:
 
 def _changed(name: str) -> SourceChangedError:
     return SourceChangedError(f"{name}: it has other content at its source now", hint="mount anew")
-
-
-def _input(segment: Segment) -> Span:
-    return Span(segment.input_start, segment.input_start + segment.input_length)

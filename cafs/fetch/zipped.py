@@ -1,8 +1,14 @@
-"""Content of the members of a zip, each decoded when it is read, checked by its CRC-32."""
+"""Content of the members of a zip, each decoded when it is read.
+
+What the zip itself says of a member, a CRC-32, finds damage, and nothing else: so those of a zip
+with a pin are read when all of it has passed its gate. Where an index says the sha256 of each, they
+are read from what has come of the zip.
+"""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import count
 from typing import Final
 
 import trio
@@ -15,6 +21,7 @@ from cafs.fetch.decoded import DecodedContent
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.means import Means
 from cafs.fetch.segment_jobs import Checks, Job
+from cafs.fetch.segmented import HEALS, SegmentedContent
 from cafs.fetch.work import Work, Works
 from cafs.model.digest import Digest
 from cafs.model.record import Segment, TreeRecord
@@ -112,12 +119,7 @@ class ZipContent(DecodedContent):
 
     @override
     def pieces(self, job: Job) -> Iterator[bytes]:
-        segment, source = job.segment, job.source
-        inflater = zip_codec.inflate(segment.codec, name=self.label(segment), length=segment.length)
-        for offset in range(source.start, source.stop, PIECE):
-            length = min(PIECE, source.stop - offset)
-            yield from inflater.pieces(trio.from_thread.run(job.pull, offset, length))
-        inflater.finish()
+        yield from _inflated(job, self.label(job.segment))
 
     @override
     def check(self, job: Job, found: Checks) -> None:
@@ -138,3 +140,46 @@ class ZipContent(DecodedContent):
         if job.blob is not None and job.blob == self._record.digest:
             tree = self._record.number
             self._store.members.learn(tree, self._number, job.segment, sha256)
+
+
+class VouchedZipContent(SegmentedContent):
+    """Decodes the members that are read, each checked by the digest that an index says of it.
+
+    Concurrency: as ``Content``.
+    """
+
+    @override
+    def input(self, segment: Segment) -> Span:
+        start = segment.input_start
+        return Span(start, start + zip_codec.LOCAL + _SLACK + segment.input_length)
+
+    @override
+    async def locate(self, segment: Segment, patience: Patience) -> Span:
+        ranges, name = self._ranges, self.label(segment)
+        zip_codec.inflate(segment.codec, name=name)  # before anything is fetched
+        start = segment.input_start
+        header = Span(start, start + zip_codec.LOCAL)
+        for attempt in count():
+            await ranges.ensure(self.input(segment).clamp(ranges.size), patience)
+            try:
+                data = await ranges.read(start, header.length, patience)
+                start += zip_codec.content_start(data, name=name)
+                break
+            except MalformedError:
+                if not await ranges.reject(header) or attempt >= HEALS:
+                    raise
+        return Span(start, start + segment.input_length)
+
+    @override
+    def pieces(self, job: Job) -> Iterator[bytes]:
+        with self.naming(job.segment):
+            yield from _inflated(job, self.label(job.segment))
+
+
+def _inflated(job: Job, name: str) -> Iterator[bytes]:
+    segment, source = job.segment, job.source
+    inflater = zip_codec.inflate(segment.codec, name=name, length=segment.length)
+    for offset in range(source.start, source.stop, PIECE):
+        length = min(PIECE, source.stop - offset)
+        yield from inflater.pieces(trio.from_thread.run(job.pull, offset, length))
+    inflater.finish()
