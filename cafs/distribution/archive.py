@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing_extensions import override
 
 from cafs.distribution.blob import BlobHandler, title
+from cafs.distribution.indexing import Indexing
 from cafs.distribution.interfaces import OpenTree
 from cafs.distribution.parts import UrlParts
 from cafs.distribution.trees import Trees
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.making import ARCHIVE
 from cafs.model.address import shown
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey, archive_tree, located_stream, raw_stream
@@ -22,16 +24,19 @@ from cafs.store.store import Store
 
 
 class Archives:
-    """Finds the tree of an archive, or plants it.
+    """Finds the tree of an archive, or makes it: as an index says, or by a pass.
 
     Concurrency: any number of tasks; those that need the same tree share one pass.
     """
 
-    def __init__(self, store: Store, fetcher: Fetcher, trees: Trees, limits: Limits) -> None:
+    def __init__(
+        self, store: Store, fetcher: Fetcher, trees: Trees, limits: Limits, indexing: Indexing
+    ) -> None:
         self._store = store
         self._fetcher = fetcher
         self._trees = trees
         self._limits = limits
+        self._indexing = indexing
 
     def find(self, part: Part) -> TreeRecord | None:
         """The archive's tree, when the store has it; asks nobody.
@@ -56,13 +61,15 @@ class Archives:
         """Make the archive's tree. Errors call it by its URL, whose suffix the bytes must match.
 
         Raises:
-            CafsError: as ``Fetcher.plant``.
+            CafsError: as ``Indexing.tree`` and ``Fetcher.plant``.
 
         Cancellation: the pass goes on for a while, or for others.
         """
-        return await self._fetcher.plant(
+        name = shown(part.urls[0].partition("?")[0]) if part.urls else raw.name
+        found = await self._indexing.tree(part, raw, ARCHIVE, patience, name=name)
+        return found or await self._fetcher.plant(
             raw,
-            name=shown(part.urls[0].partition("?")[0]) if part.urls else raw.name,
+            name=name,
             media_type=part.media_type,
             patience=patience,
             limits=self._limits,

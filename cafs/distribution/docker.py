@@ -98,7 +98,7 @@ class DockerHandler(Handler):
             await self.open_file(spec, resolved, patience, part=number)
             for number in range(len(resolved.parts))
         ]
-        record = await self._merger.merge(layers, patience, name=title(spec))
+        record = await self._merger.merge(resolved.parts, layers, patience, name=title(spec))
 
         async def content(number: int) -> Content:
             return layers[number]
@@ -127,6 +127,7 @@ class DockerHandler(Handler):
             size=descriptor.size,
             digest=descriptor.digest,
             urls=(*(each.blob_url(descriptor.digest) for each in repositories), *elsewhere),
+            contents=layer.contents,
         )
 
 

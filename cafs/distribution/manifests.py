@@ -1,4 +1,4 @@
-"""Manifests: what a registry says an image is, parsed into values. Pure; no I/O.
+"""Manifests: what a registry says an image is, parsed into values. No I/O.
 
 Read are OCI image indexes and manifests, Docker manifest lists and schema 2 manifests.
 
@@ -10,9 +10,11 @@ from typing import Final
 
 import msgspec
 
+from cafs.distribution.announcing import announced
 from cafs.errors import InvalidReferenceError, MalformedError, UnsupportedError
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest
+from cafs.model.resolved import Contents
 from cafs.model.spec import Platform
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
@@ -58,10 +60,14 @@ class ImageIndex:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer, and the URLs outside the registry where it may be had (usually none)."""
+    """A layer, and the URLs outside the registry where it may be had (usually none).
+
+    ``contents`` is its table of contents, where the manifest names one.
+    """
 
     descriptor: Descriptor
     urls: tuple[str, ...]
+    contents: Contents | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +185,8 @@ def _layer(said: _DescriptorJson, name: str) -> Layer:
             f"{name}: the layer {said.digest} is {said.media_type}, not a tar of files",
             hint="only images of file system layers can be mounted",
         )
-    return Layer(_descriptor(said, name), tuple(said.urls or ()))
+    contents = announced(said.annotations or {}, f"{name}: the layer {said.digest}")
+    return Layer(_descriptor(said, name), tuple(said.urls or ()), contents)
 
 
 def _descriptor(said: _DescriptorJson, name: str) -> Descriptor:

@@ -7,15 +7,17 @@ from typing import Final
 
 import trio
 
+from cafs.distribution.indexing import Indexing
 from cafs.distribution.layers import LayerPlanter
 from cafs.distribution.recording import LAYER, replay
 from cafs.distribution.trees import Trees
 from cafs.errors import CafsError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
-from cafs.model.identity import TreeIdentity, image_tree
+from cafs.model.identity import TreeIdentity, image_tree, merged_tree
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
+from cafs.model.resolved import Part
 from cafs.store.store import Store
 
 _AT_ONCE: Final = 3
@@ -28,19 +30,23 @@ class Merger:
     Concurrency: any number of tasks; images that share layers share their records.
     """
 
-    def __init__(self, store: Store, fetcher: Fetcher, trees: Trees, limits: Limits) -> None:
+    def __init__(
+        self, store: Store, fetcher: Fetcher, trees: Trees, limits: Limits, indexing: Indexing
+    ) -> None:
         self._store = store
         self._fetcher = fetcher
         self._trees = trees
         self._limits = limits
+        self._indexing = indexing
 
     async def merge(
-        self, layers: Sequence[Content], patience: Patience, *, name: str
+        self, parts: Sequence[Part], layers: Sequence[Content], patience: Patience, *, name: str
     ) -> TreeRecord:
         """The tree of an image.
 
         Args:
-            layers: the raw bytes of each, lowest first.
+            parts: the layers, lowest first.
+            layers: the raw bytes of each.
             patience: bounds the time in which no layer gets on.
             name: what people call the image.
 
@@ -49,16 +55,21 @@ class Merger:
 
         Cancellation: layers that others wait for go on, and so does each for a while.
         """
-        identity = image_tree([layer.key for layer in layers])
-        found = self._trees.find(identity)
-        if found is not None:
+        found = self._trees.find(image_tree([layer.key for layer in layers]))
+        if found is not None and self._whole(found):
             return found
-        records = await self._record_all(layers, patience)
+        records = await self._record_all(parts, layers, patience)
+        identity = merged_tree([record.identity for record in records])
         build = partial(self._build, identity, records, name)
         return await self._trees.derive(identity, build)
 
+    def _whole(self, image: TreeRecord) -> bool:
+        """Whether what says how an image's streams are decoded is still in the store."""
+        planted = {TreeIdentity(each.planted) for each in image.streams if each.planted}
+        return all(self._store.trees.find(each) is not None for each in planted)
+
     async def _record_all(
-        self, layers: Sequence[Content], patience: Patience
+        self, parts: Sequence[Part], layers: Sequence[Content], patience: Patience
     ) -> tuple[TreeRecord, ...]:
         records: dict[int, TreeRecord] = {}
         failures: list[CafsError] = []
@@ -67,7 +78,7 @@ class Merger:
         async def record(number: int) -> None:
             async with limiter:
                 try:
-                    records[number] = await self._record(layers[number], patience)
+                    records[number] = await self._record(parts[number], layers[number], patience)
                 except CafsError as error:
                     failures.append(error)
                     nursery.cancel_scope.cancel()
@@ -79,8 +90,9 @@ class Merger:
             raise failures[0]
         return tuple(records[number] for number in range(len(layers)))
 
-    async def _record(self, layer: Content, patience: Patience) -> TreeRecord:
-        return await self._fetcher.plant(
+    async def _record(self, part: Part, layer: Content, patience: Patience) -> TreeRecord:
+        record = await self._indexing.tree(part, layer, LAYER, patience, name=layer.name)
+        return record or await self._fetcher.plant(
             layer,
             name=layer.name,
             media_type="",
@@ -106,7 +118,7 @@ class Merger:
 
 def _streams(records: Sequence[TreeRecord]) -> tuple[TreeStream, ...]:
     return tuple(
-        replace(stream, part=number)
+        replace(stream, part=number, planted=record.identity if stream.rules == "segments" else "")
         for number, record in enumerate(records)
         for stream in record.streams
     )

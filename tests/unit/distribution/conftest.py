@@ -14,6 +14,7 @@ from cafs.distribution.blob import BlobHandler
 from cafs.distribution.digest import Digests
 from cafs.distribution.docker import DockerHandler
 from cafs.distribution.images import Images
+from cafs.distribution.indexing import Indexing
 from cafs.distribution.interfaces import Handler, OpenTree
 from cafs.distribution.merging import Merger
 from cafs.distribution.parts import UrlParts
@@ -187,7 +188,8 @@ async def _world(
 ) -> World:
     asking = Retrying(transport, QUICK, metrics)
     trees = Trees(store, fetcher)
-    archives = Archives(store, fetcher, trees, Limits())
+    indexing = Indexing(store, fetcher, Limits())
+    archives = Archives(store, fetcher, trees, Limits(), indexing)
     parts = UrlParts(
         store=store,
         fetcher=fetcher,
@@ -202,7 +204,7 @@ async def _world(
         ArchiveRef: ArchiveHandler(parts, archives, trees),
         DockerRef: DockerHandler(
             images=Images(store.blobs, Registry(asking, route)),
-            merger=Merger(store, fetcher, trees, Limits()),
+            merger=Merger(store, fetcher, trees, Limits(), indexing),
             trees=trees,
             fetcher=fetcher,
             transport=transport,

@@ -1,0 +1,171 @@
+"""The entries of a table of contents: JSON as eStargz and zstd:chunked share it, one by one.
+
+Both grew out of one format, and say the same things by the same names. A table of a million entries
+is some 350 MB of JSON, so it is never decoded as a whole: the text of one entry after another is
+cut out of it, and decoded alone.
+
+Source: estargz/types.go (TOCEntry) of containerd's stargz-snapshotter;
+pkg/chunked/internal/compression.go (FileMetadata) of containers/storage.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from cafs.errors import MalformedError, UnsupportedError
+from cafs.model.limits import Limits
+
+Read = Callable[[int], bytes]
+"""Returns the next bytes, at most as many as asked for, none only at the end."""
+
+VERSION: Final = 1
+ENTRY_BYTES: Final = 1024
+"""Bytes of JSON for each member that the limits allow; real entries have some 300."""
+_PIECE: Final = 1 << 20
+_HEAD_BYTES: Final = 64 << 10
+"""Bytes of what stands before the entries, and behind them, at most."""
+
+_TEXT: Final = rb'"(?>(?:[^"\\]++|\\.)*)"'
+_INNERMOST: Final = rb'\{(?>(?:[^{}"]++|%b)*)\}' % _TEXT
+_INNER: Final = rb'\{(?>(?:[^{}"]++|%b|%b)*)\}' % (_TEXT, _INNERMOST)
+_ENTRY: Final = re.compile(
+    rb'\s*+(\{(?>(?:[^{}"]++|%b|%b)*)\})\s*+([,\]])' % (_TEXT, _INNER), re.DOTALL
+)
+"""An entry and what follows it. It may have objects in it, two deep: attributes are one. Nothing is
+tried twice, whatever the text is. Groups are atomic, not possessive: Python before 3.11.5 gets
+possessive groups wrong that have a choice in them."""
+_HEAD: Final = re.compile(
+    rb'\s*+\{\s*+(?>(?:(?!"entries")%b\s*+:\s*+(?:%b|[-+.\w]++)\s*+,\s*+)*)'
+    rb'"entries"\s*+:\s*+(null|\[\s*+\]|\[)' % (_TEXT, _TEXT),
+    re.DOTALL,
+)
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Small = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+
+
+class TocEntry(msgspec.Struct, rename="camel", gc=False):
+    """One entry, as it is spelled; what is not said is empty, or 0.
+
+    ``offset`` is where the chunk begins in the layer, ``end_offset`` where the file's last one ends
+    (zstd:chunked). ``inner_offset`` are bytes that the member decodes to before the chunk
+    (eStargz).
+    """
+
+    name: str
+    type: str
+    size: Count = 0
+    modtime: str = ""
+    link_name: str = ""
+    mode: Count = 0
+    uid: int = 0
+    gid: int = 0
+    xattrs: dict[str, str] | None = None
+    digest: str = ""
+    dev_major: Small = 0
+    dev_minor: Small = 0
+    offset: Count = 0
+    inner_offset: Count = 0
+    end_offset: Count = 0
+    chunk_offset: Count = 0
+    chunk_size: Count = 0
+    chunk_digest: str = ""
+    chunk_type: str = ""
+
+
+class _Around(msgspec.Struct):
+    """What stands around the entries."""
+
+    version: int
+    entries: list[Any] | None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(TocEntry)
+
+
+def toc_entries(read: Read, *, name: str, limits: Limits) -> Iterator[TocEntry]:
+    """The entries of a table, in their order; all of it is read.
+
+    Memory: some MiB, and what one entry takes.
+
+    Args:
+        read: the JSON. Its errors pass through unchanged.
+        name: what errors call the table.
+        limits: ``header_bytes`` bounds an entry, ``members`` their number, chunks not counted.
+
+    Raises:
+        MalformedError: it is no such JSON, or more than the limits allow.
+        UnsupportedError: it is of another version.
+    """
+    text = _Text(read, name, limits.members * ENTRY_BYTES)
+    head = text.match(_HEAD, _HEAD_BYTES)
+    if head[1] == b"[":
+        yield from _entries(text, name, limits)
+    tail = text.rest(_HEAD_BYTES)
+    try:
+        around = msgspec.json.decode(head[0][: -len(head[1])] + b"[]" + tail, type=_Around)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedError(f"{name}: no table of contents: {error}") from error
+    if around.version != VERSION or around.entries:
+        raise UnsupportedError(
+            f"{name}: a table of contents of version {around.version}; this cafs knows {VERSION}"
+        )
+
+
+def _entries(text: "_Text", name: str, limits: Limits) -> Iterator[TocEntry]:
+    decode = _DECODER.decode
+    while True:
+        match = text.match(_ENTRY, limits.header_bytes)
+        try:
+            yield decode(match[1])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise MalformedError(f"{name}: an entry cannot be read: {error}") from error
+        if match[2] == b"]":
+            return
+
+
+class _Text:
+    """Text that is read on as far as a pattern needs it.
+
+    Concurrency: one caller at a time.
+    """
+
+    def __init__(self, read: Read, name: str, most: int) -> None:
+        self._read = read
+        self._name = name
+        self._left = most
+        self._text = b""
+        self._at = 0
+
+    def match(self, pattern: re.Pattern[bytes], most: int) -> re.Match[bytes]:
+        """What comes next, if it is of that form and not much longer than ``most`` bytes.
+
+        Raises:
+            MalformedError: it is not.
+        """
+        while (match := pattern.match(self._text, self._at)) is None:
+            if len(self._text) - self._at > most or not self._more():
+                raise MalformedError(f"{self._name}: no table of contents, or one that is cut off")
+        self._at = match.end()
+        return match
+
+    def rest(self, most: int) -> bytes:
+        """All that follows.
+
+        Raises:
+            MalformedError: it is longer than ``most`` bytes.
+        """
+        while len(self._text) - self._at <= most:
+            if not self._more():
+                return self._text[self._at :]
+        raise MalformedError(f"{self._name}: more than {most} bytes behind the entries")
+
+    def _more(self) -> bool:
+        data = self._read(_PIECE)
+        self._left -= len(data)
+        if self._left < 0:
+            raise MalformedError(f"{self._name}: a table of contents without end")
+        self._text, self._at = self._text[self._at :] + data, 0
+        return bool(data)

@@ -1,0 +1,309 @@
+"""Tables of contents: trees of layers out of what their manifests pin, a few requests each.
+
+Nothing in a table is believed before all of it has the digest that the manifest names. It is hashed
+again while it is read, since what was fetched may be fetched anew in between. The tree becomes
+visible last, whole, and is never taken for one that a pass has made.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from cafs.codec import estargz, zstd_chunked
+from cafs.codec.decoding import Read, decoder
+from cafs.codec.sniffing import Compression
+from cafs.errors import (
+    CafsError,
+    DigestMismatchError,
+    MalformedError,
+    StorageFullError,
+    UnsupportedError,
+)
+from cafs.fetch.bridging import Intake
+from cafs.fetch.fetcher import Fetcher
+from cafs.fetch.interfaces import Content, Patience, Ranges
+from cafs.fetch.making import Making, MemberPlanter
+from cafs.model.digest import Digest, Hasher
+from cafs.model.identity import TreeIdentity, indexed_stream
+from cafs.model.limits import Limits
+from cafs.model.member import Member
+from cafs.model.record import Segment, TreeRecord, TreeStream
+from cafs.model.resolved import Contents
+from cafs.model.span import Span
+from cafs.store.store import Store
+from cafs.store.tree_writing import TreeWriter
+
+_TAIL: Final = 64 << 10
+"""Bytes at the end of an eStargz layer that are asked for first: the footer, and much of the table,
+all of it where the layer has a few hundred files."""
+_PIECE: Final = 1 << 20
+_READERS: Final = 2
+"""Tables that are read at once: each is a thread that writes to the store."""
+_LOG: Final = logging.getLogger("cafs.distribution")
+
+
+class TableMismatchError(DigestMismatchError):
+    """A layer has another table of contents than its manifest says."""
+
+    def __init__(self, name: str, span: Span, *, expected: Digest, actual: object) -> None:
+        super().__init__(name, expected=expected, actual=actual)
+        self.what = (
+            f"{name}: the table of contents at bytes {span.start}-{span.stop - 1} is {actual}, "
+            f"where the manifest says {expected}"
+        )
+        self.hint = "the registry serves another layer than the manifest is of"
+        self.args = (self.what,)
+
+
+class _Wrong(Exception):  # noqa: N818 - never leaves this file
+    """What was read is not what it must be: it may be right when it is fetched again."""
+
+    def __init__(self, span: Span, error: CafsError) -> None:
+        super().__init__(error)
+        self.span = span
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a tree is wanted of: raw bytes, what is made of their members, what errors call them."""
+
+    raw: Content
+    making: Making
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of contents, and how its bytes, which lie at ``span``, are had."""
+
+    contents: Contents
+    span: Span
+    name: str
+    limits: Limits
+    pull: Callable[[int, int], Awaitable[bytes]]
+
+    def check(self) -> None:
+        """Hold all of it against its digest. In a thread.
+
+        Raises:
+            _Wrong: it is another one.
+        """
+        raw, text = Hasher(), Hasher()
+        intake = self._intake(raw)
+        try:
+            if self.contents.kind == estargz.KIND:
+                _drain(_hashing(self._text(intake.read), text))
+            intake.drain()
+        except MalformedError as error:
+            raise self._wrong(f"damaged ({error.what})") from error
+        self._compare(raw, text)
+
+    def use(self, use: Callable[[Read], int]) -> int:
+        """Have the JSON used, hashing everything as it goes by. In a thread.
+
+        Raises:
+            _Wrong: it is another than the one that was checked.
+            CafsError: as ``use``.
+        """
+        raw, text = Hasher(), Hasher()
+        intake = self._intake(raw)
+        read = _hashing(self._text(intake.read), text)
+        used = use(read)
+        _drain(read)
+        intake.drain()
+        self._compare(raw, text)
+        return used
+
+    def _intake(self, hasher: Hasher | None) -> Intake:
+        return Intake(self._pulled, hasher, offset=self.span.start)
+
+    def _text(self, read: Read) -> Read:
+        name = f"{self.name}: table of contents"
+        if self.contents.kind == estargz.KIND:
+            return estargz.TableText(read, name=name, limits=self.limits).read
+        return decoder(Compression.ZSTD, read, name, self.limits).read
+
+    async def _pulled(self, offset: int, length: int) -> bytes:
+        return await self.pull(offset, min(length, self.span.stop - offset))
+
+    def _compare(self, raw: Hasher, text: Hasher) -> None:
+        found = (text if self.contents.kind == estargz.KIND else raw).digest()
+        if found != self.contents.digest:
+            raise self._wrong(found)
+
+    def _wrong(self, found: object) -> _Wrong:
+        expected = self.contents.digest
+        error = TableMismatchError(self.name, self.span, expected=expected, actual=found)
+        # The footer of eStargz may have been wrong, too.
+        more = estargz.FOOTER if self.contents.kind == estargz.KIND else 0
+        return _Wrong(Span(self.span.start, self.span.stop + more), error)
+
+
+def _hashing(read: Read, hasher: Hasher) -> Read:
+    def hashed(size: int) -> bytes:
+        data = read(size)
+        hasher.update(data)
+        return data
+
+    return hashed
+
+
+def _drain(read: Read) -> None:
+    while read(_PIECE):
+        pass
+
+
+class Tables:
+    """Makes trees out of tables of contents.
+
+    Concurrency: any number of tasks.
+    """
+
+    def __init__(self, store: Store, fetcher: Fetcher, limits: Limits) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._limits = limits
+        self._threads = trio.CapacityLimiter(_READERS)
+
+    async def tree(
+        self,
+        identity: TreeIdentity,
+        contents: Contents,
+        subject: Subject,
+        patience: Patience,
+    ) -> TreeRecord | None:
+        """The tree that a table says a layer is; None where it does not do, which is logged.
+
+        Args:
+            identity: what the tree is to be called.
+            contents: where the table is, and what it must be.
+            subject: the layer.
+            patience: bounds the time in which nothing comes.
+
+        Raises:
+            DigestMismatchError: it is another table, also when it is asked for once more.
+            CafsError: as ``Content.ensure``; the store cannot be written.
+
+        Cancellation: nothing is published.
+        """
+        known = self._store.trees.find(identity)
+        if known is not None:
+            return known
+        ranges = self._fetcher.ranges(subject.raw)
+        if ranges is None:
+            _LOG.info("lazy.no: %s: it is small, or comes only all at once", subject.name)
+            return None
+        make = partial(self._make, identity, contents, subject, ranges, patience)
+        try:
+            try:
+                return await make()
+            except _Wrong as wrong:
+                if not await ranges.reject(wrong.span):
+                    raise wrong.error from wrong.__cause__
+                _LOG.info("contents.again: %s", wrong.error.line)
+            try:
+                return await make()
+            except _Wrong as wrong:
+                await ranges.reject(wrong.span)
+                raise wrong.error from wrong.__cause__
+        except (MalformedError, UnsupportedError) as error:
+            _LOG.warning("lazy.no: %s", error.line)
+            return None
+
+    async def _make(
+        self,
+        identity: TreeIdentity,
+        contents: Contents,
+        subject: Subject,
+        ranges: Ranges,
+        patience: Patience,
+    ) -> TreeRecord:
+        span = await _find(contents, ranges, patience, subject.name)
+        await _bring(ranges, span, patience)
+
+        async def pull(offset: int, length: int) -> bytes:
+            return await ranges.read(offset, length, patience)
+
+        table = _Table(contents, span, subject.name, self._limits, pull)
+        run = partial(self._plant, identity, table, subject)
+        return await trio.to_thread.run_sync(run, limiter=self._threads)
+
+    def _plant(self, identity: TreeIdentity, table: _Table, subject: Subject) -> TreeRecord:
+        """Check the table, then plant what it says. In a thread."""
+        table.check()
+        raw = subject.raw.key
+        read_table = estargz.read_table
+        if table.contents.kind == zstd_chunked.KIND:
+            read_table = zstd_chunked.read_table
+        limits, name = table.limits, table.name
+        with self._store.trees.writer(identity) as writer:
+            planter = subject.making.planter(writer, name=name, limits=limits)
+            planting = _Planting(writer, planter)
+            size = table.use(
+                partial(read_table, sink=planting, start=table.span.start, name=name, limits=limits)
+            )
+            planter.finish()
+            stream = TreeStream(
+                key=indexed_stream(raw, table.contents.digest),
+                size=size,
+                raw=raw,
+                part=0,
+                rules="segments",
+                vouched=True,
+            )
+            return writer.publish((stream,), None)
+
+
+class _Planting:
+    """Hands members to the planter, and segments to the tree.
+
+    Nobody here has hashed what is in the files: so they have no digests.
+    """
+
+    def __init__(self, writer: TreeWriter, planter: MemberPlanter) -> None:
+        self._writer = writer
+        self._planter = planter
+
+    def member(self, member: Member) -> None:
+        """Take a member."""
+        self._planter.plant(member)
+
+    def segment(self, segment: Segment) -> None:
+        """Take a segment."""
+        self._writer.add_segment(0, segment)
+
+
+async def _bring(ranges: Ranges, span: Span, patience: Patience) -> None:
+    """Fetch a span; what has no room, all of it at once, is fetched as it is read."""
+    with suppress(StorageFullError):
+        await ranges.ensure(span, patience)
+
+
+async def _find(contents: Contents, ranges: Ranges, patience: Patience, name: str) -> Span:
+    """Where the table lies.
+
+    Raises:
+        _Wrong: the end of the layer does not say.
+        UnsupportedError: it cannot lie where the manifest says.
+    """
+    size = ranges.size
+    if contents.kind == zstd_chunked.KIND:
+        span = Span(contents.start, contents.start + contents.length)
+        if not span.length or span.stop > size:
+            raise UnsupportedError(f"{name}: a table of contents behind the end of the layer")
+        return span
+    if contents.kind != estargz.KIND:
+        raise UnsupportedError(f"{name}: a table of contents of kind {contents.kind!r}")
+    footer = Span(max(0, size - estargz.FOOTER), size)
+    await _bring(ranges, Span(max(0, size - _TAIL), size), patience)
+    start = estargz.table_start(await ranges.read(footer.start, footer.length, patience))
+    if start is None or not start < footer.start:
+        what = f"{name}: no eStargz footer at bytes {footer.start}-{footer.stop - 1}"
+        raise _Wrong(footer, UnsupportedError(what))
+    return Span(start, footer.start)
