@@ -26,7 +26,8 @@ def command(
     """Say what each of REFS means now: digest, size, and where its bytes come from.
 
     REFS are names from cafs.toml (all of them when none is given) or refs written out. Mutable ones
-    are asked for again; a mount that is live keeps what it has.
+    are asked for again, unless they are locked (--pull update asks); a mount that is live keeps
+    what it has.
     """
     import trio
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cafs.model.digest import digest_of
+from cafs.model.digest import SIZES, digest_of
 from cafs.settings.lockfile import Lock, LockEntry, index_directory, read_lock
 from cafs.testing.archives import Compression, file as member, tar_bytes, zip_archive
 from cafs.testing.daemons import Registry
-from cafs.testing.faults import Status
+from cafs.testing.faults import Fault, IgnoreRange, NoLength, NoValidators, Status
 from cafs.testing.images import Image, Layer, write_layout
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
@@ -148,6 +148,37 @@ def test_the_same_refs_give_the_same_bytes_on_another_machine(
     other.run("lock")
     assert (other.directory / "cafs.lock").read_bytes() == locked.file.read_bytes()
     assert Project(other).indexes() == locked.indexes()
+
+
+@pytest.mark.parametrize("fault", [NoValidators(), NoLength(), IgnoreRange()], ids=repr)
+def test_sources_that_tell_little_are_locked_by_their_bytes(
+    project: Project, origin: Origin, fault: Fault
+) -> None:
+    tree = tar_bytes(OLD, compression="gz")
+    urls = origin.put("/t.tgz", tree), origin.put("/tool", b"tool")
+    origin.fault("/*", fault)
+    project.cafs.project(f'[ref.tree]\nfrom="{urls[0]}"\n[ref.tool]\nfrom="{urls[1]}"\n')
+    project.cafs.run("lock")
+    digests = [each.digest for each in project.lock.entries]
+    assert digests == [digest_of(b"tool"), digest_of(tree)]
+
+
+def test_pins_of_every_kind_are_locked(project: Project, origin: Origin) -> None:
+    tree = tar_bytes(OLD, compression="gz")
+    url = origin.put("/t.tgz", tree)
+    pins = [f'[ref.{each}]\nfrom="{url}"\nintegrity="{digest_of(tree, each)}"\n' for each in SIZES]
+    named = (
+        f'[ref.named]\nfrom="{digest_of(b"tool")}"\nmirrors=["{origin.put("/tool", b"tool")}"]\n'
+    )
+    project.cafs.project("".join([*pins, named]))
+    project.cafs.run("lock")
+    for algorithm in SIZES:
+        entry = project.entry(algorithm)
+        assert entry.integrity == str(digest_of(tree, algorithm))
+        assert entry.digest == digest_of(tree)
+    assert len(project.indexes()) == 1
+    assert project.entry("named").digest == digest_of(b"tool")
+    assert project.cafs.run("lock", "--check", "--full").returncode == 0
 
 
 def test_of_a_zip_every_member_has_a_digest(project: Project, origin: Origin) -> None:
