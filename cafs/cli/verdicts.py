@@ -75,6 +75,11 @@ class Board:
         line = f"{verdict.item}: {verdict.what}: {verdict.state}"
         self._line(f"{line}: {verdict.why}" if verdict.why else line)
 
+    def note(self, text: str) -> None:
+        """Tell of something that is nothing wrong, nor looked at; people only."""
+        if not self._as_json and not self._quiet:
+            self._line(text)
+
     def end(self, checked: int, items: int, seed: int | None) -> None:
         """Tell what was checked in all; ``seed`` is that of a sample."""
         if self._as_json:

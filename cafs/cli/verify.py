@@ -171,13 +171,15 @@ def _in_use(loaded: "Settings", damaged: "list[Walked]", told: Board) -> int:
 
 async def _adopt(store: "Store", told: Board) -> None:
     """Files against records: blobs that lost their record have it again."""
-    adopted, aside = await store.verifier.adopt()
-    if adopted:
-        what = f"{_count(adopted, 'blob')} without a record"
+    done = await store.verifier.adopt()
+    if done.blobs:
+        what = f"{_count(done.blobs, 'blob')} without a record"
         told.tell(Verdict("files", what, 0, HEALED, "hashed, and recorded again"))
-    if aside:
-        what = f"{_count(aside, 'file')} among the blobs with other content than the name says"
+    if done.aside:
+        what = f"{_count(done.aside, 'file')} among the blobs with other content than the name says"
         told.tell(Verdict("files", what, 0, HEALED, "put into quarantine"))
+    for path in done.foreign:
+        told.note(f"{path}: lies among the blobs, and is no file: left alone")
 
 
 def _count(number: int, what: str) -> str:

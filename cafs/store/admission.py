@@ -31,6 +31,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store.blob_records import Admitted, BlobRecords
+from cafs.store.door import file_size, make_way, open_file, remove
 from cafs.store.files import storage_error, sync_directory
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
@@ -173,13 +174,13 @@ class Admission:
         for name, old in former:
             self._shelf.ledger.settle(name, old)
             self._shelf.forget(name, old)
-            self._shelf.ledger.path(name, old).unlink(missing_ok=True)
+            remove(self._shelf.ledger.path(name, old))
 
     def _whole(self, key: StreamKey, record: StreamRecord, path: Path) -> bool:
         """Whether the file is as whole as the records say; False when the stream is void."""
         if not self._shelf.ledger.whole(key, record):
             raise ValueError(f"stream {key} is not whole")
-        if _size(path) == record.size:
+        if file_size(path) == record.size:
             return True
         self._shelf.discard(key, record)
         return False
@@ -219,11 +220,12 @@ class Admission:
         if not target.parent.exists():
             target.parent.mkdir(mode=0o700, exist_ok=True)
             sync_directory(target.parent.parent)
-        if self._records.get(digest) is not None and _size(target) == size:
+        if self._records.get(digest) is not None and file_size(target) == size:
             return target
         self._sync(key, record, path)
         temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
         temporary.hardlink_to(path)
+        make_way(target, self._layout.quarantine)
         temporary.rename(target)
         # Renaming onto another link of the same file does nothing, the old name included.
         temporary.unlink(missing_ok=True)
@@ -231,7 +233,7 @@ class Admission:
         return target
 
     def _sync(self, key: StreamKey, record: StreamRecord, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_file(path)
         try:
             os.fsync(descriptor)
         except OSError:
@@ -247,7 +249,7 @@ class Admission:
     ) -> Descriptor:
         """Check the claims on a stream that is a blob already; new aliases are recorded."""
         path = self._layout.blob(digest)
-        if _size(path) != record.size or (known := self._records.get(digest)) is None:
+        if file_size(path) != record.size or (known := self._records.get(digest)) is None:
             self._shelf.discard(key, record)
             raise StorageError(
                 f"{claim.name}: {path} has vanished or changed", hint="read again to fetch it again"
@@ -300,17 +302,10 @@ def hash_file(
     Cancellation: between two reads.
     """
     hasher = Hasher(claim.algorithm for claim in claims)
-    with path.open("rb", buffering=0) as file:
+    with os.fdopen(open_file(path), "rb", buffering=0) as file:
         while data := file.read(_CHUNK):
             if keep is not None:
                 keep(pieces_of(hasher.size, memoryview(data)))
             hasher.update(data)
             trio.from_thread.check_cancelled()
     return hasher
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None

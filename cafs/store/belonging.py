@@ -5,8 +5,10 @@ image the same for each layer, and the manifests that led to them. What is not t
 each answer is for the moment.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -29,6 +31,7 @@ from cafs.model.record import TreeRecord
 from cafs.model.ref import DockerRef, parse_ref
 from cafs.model.resolved import Part, Resolved
 from cafs.store.blob_records import BlobRecords
+from cafs.store.door import file_size, open_file
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
 from cafs.store.trees import Trees
@@ -117,10 +120,7 @@ class Belongings:
         record = None if item.digest is None else self._records.get(item.digest)
         if record is None or item.digest is None:
             return 0
-        try:
-            actual = self._layout.blob(item.digest).stat().st_size
-        except FileNotFoundError:
-            return 0
+        actual = file_size(self._layout.blob(item.digest))
         return record.size if actual == record.size else 0
 
     def _listed(self, digest: Digest, depth: int) -> set[Item]:
@@ -133,7 +133,7 @@ class Belongings:
         if not depth or record.size > _MANIFEST or "json" not in record.media_type:
             return found
         try:
-            said = msgspec.json.decode(self._layout.blob(canonical).read_bytes(), type=_Manifest)
+            said = msgspec.json.decode(_read(self._layout.blob(canonical)), type=_Manifest)
             named = [*said.manifests, *([said.config] if said.config is not None else [])]
             others = [Digest.parse(each.digest) for each in named if each.digest]
         except (OSError, msgspec.MsgspecError, CafsError, RecursionError):
@@ -164,3 +164,8 @@ def shown(resolved: Resolved) -> str:
         return parse_ref(resolved.ref, schemes=None).shown
     except CafsError:
         return "a ref that cannot be read"
+
+
+def _read(path: Path) -> bytes:
+    with os.fdopen(open_file(path), "rb") as file:
+        return file.read()

@@ -6,19 +6,16 @@ of which nothing says where it is wrong goes to quarantine.
 
 import logging
 import os
-import time
 from contextlib import closing
-from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from cafs.model.digest import EMPTY, Digest, Hasher
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store.blob_records import BlobRecords
-from cafs.store.checking import UNREADABLE, Choose, Found, Look, changed, covers, joined, wrong
+from cafs.store.checking import Choose, Found, Look, changed, covers, joined, wrong
+from cafs.store.door import UNREADABLE, file_size, is_foreign, make_way, open_file
 from cafs.store.layout import Layout
 from cafs.store.records import BlobRecord
 from cafs.store.shelf import Shelf
@@ -56,7 +53,7 @@ class BlobChecker:
         if record is None or digest == EMPTY:
             return None
         try:
-            descriptor = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_file(self._layout.blob(digest))
         except FileNotFoundError:
             return self._missing(digest, record)
         except OSError as error:
@@ -71,7 +68,8 @@ class BlobChecker:
     ) -> Found | None:
         size = os.fstat(descriptor).st_size
         if size != record.size:
-            return self._put_aside(digest, record, descriptor, f"its file has {size} bytes")
+            what = f"its file has {size} of {record.size} bytes"
+            return self._put_aside(digest, record, descriptor, what)
         try:
             lost = self._sampled(digest, size, descriptor, look)
             if lost is None or lost:
@@ -139,16 +137,21 @@ class BlobChecker:
         streams = _streams(record)
         key = look.prefer(digest, streams) or next(iter(streams), None)
         self._shelf.demotion.demote(digest, list(lost), key)
-        self._note(digest, changed(lost), lost)
+        self._shelf.demotion.note(digest, changed(lost), lost)
         return _found(digest, record, changed(lost), lost, key)
 
     def _missing(self, digest: Digest, record: BlobRecord) -> Found | None:
+        path = self._layout.blob(digest)
         with self._shelf.holds.naming([digest]):
-            if self._layout.blob(digest).exists() or not self._records.delete(digest):
+            if file_size(path) is not None or not self._records.delete(digest):
                 return None
+            what = "its file is not there"
+            if is_foreign(path):
+                what = "what lies in its place is no file"
+                make_way(path, self._layout.quarantine)
         _LOG.warning("store.blob.missing digest=%s", digest)
         lost = SpanSet([Span(0, record.size)])
-        return _found(digest, record, "its file is not there", lost, None)
+        return _found(digest, record, what, lost, None)
 
     def _unreadable(
         self, digest: Digest, record: BlobRecord, descriptor: int | None, error: OSError
@@ -163,40 +166,9 @@ class BlobChecker:
         self, digest: Digest, record: BlobRecord, descriptor: int | None, what: str
     ) -> Found | None:
         """Nothing of the file is of use. A record without a file is read by nobody."""
-        with self._shelf.holds.naming([digest]):
-            if not self._moved(self._layout.blob(digest), descriptor):
-                return None
-            self._records.delete(digest)
-        lost = SpanSet([Span(0, record.size)])
-        self._note(digest, what, lost)
-        _LOG.warning("store.blob.quarantined digest=%s: %s", digest, what)
-        return _found(digest, record, what, lost, None)
-
-    def _moved(self, path: Path, descriptor: int | None) -> bool:
-        """Move a blob's file to quarantine, if it still is the open one; whether it was.
-
-        One that cannot be opened is moved in any case.
-        """
-        try:
-            if descriptor is not None and not os.path.samestat(path.stat(), os.fstat(descriptor)):
-                return False  # somebody has brought it anew
-        except FileNotFoundError:
-            return False
-        path.rename(self._layout.quarantine / path.name)
-        self._shelf.files.forget(path)
-        return True
-
-    def _note(self, digest: Digest, what: str, lost: SpanSet) -> None:
-        """Say in the quarantine what was wrong, for who looks for a pattern."""
-        note = {
-            "name": str(digest),
-            "error": what,
-            "lost": [(span.start, span.stop) for span in lost],
-            "time_ns": time.time_ns(),
-            "v": 1,
-        }
-        path = self._layout.quarantine / f"{digest.hex}.json"
-        path.write_bytes(msgspec.json.encode(note) + b"\n")
+        if not self._shelf.demotion.put_aside(digest, record.size, what, descriptor):
+            return None
+        return _found(digest, record, what, SpanSet([Span(0, record.size)]), None)
 
 
 def _chosen(digest: Digest, size: int, choose: Choose) -> list[Span]:

@@ -4,7 +4,6 @@ Nothing gets here but through the gate of ``admission``. A blob whose file has g
 whatever its record says.
 """
 
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -23,6 +22,7 @@ from cafs.store import sums
 from cafs.store.admission import Admission, Claim
 from cafs.store.blob_records import BlobRecords
 from cafs.store.demotion import Demotion
+from cafs.store.door import CLOSED, file_size, remove
 from cafs.store.files import Files, storage_error
 from cafs.store.intake import Intake
 from cafs.store.interfaces import BlobStore
@@ -125,7 +125,10 @@ class Blobs(BlobStore):
         except FileNotFoundError as error:
             raise NotFoundError(f"{digest}: not in the store any more") from error
         except OSError as error:
-            raise storage_error(error, f"reading {digest}") from error
+            if error.errno not in CLOSED:
+                raise storage_error(error, f"reading {digest}") from error
+            await self._give_up(found, error)
+            raise NotFoundError(f"{digest}: its file cannot be read") from error
         if len(data) < wider.length:
             self._files.forget(path)
             raise NotFoundError(f"{digest}: its file was cut short")
@@ -143,6 +146,15 @@ class Blobs(BlobStore):
             )
         except OSError as error:
             raise storage_error(error, f"{digest}: damaged, and cannot be put aside") from error
+
+    async def _give_up(self, found: Descriptor, failure: OSError) -> None:
+        what = f"it cannot be read: {failure.strerror}"
+        change = partial(self._demotion.put_aside, found.digest, found.size, what)
+        try:
+            await trio.to_thread.run_sync(change, limiter=self._limiter)
+        except OSError as error:
+            what = f"{found.digest}: cannot be read, nor put aside"
+            raise storage_error(error, what) from error
 
     async def admit(
         self,
@@ -259,15 +271,11 @@ class Blobs(BlobStore):
             with self._holds.naming([canonical]):
                 self._records.delete(canonical)
                 self._files.forget(path)
-                path.unlink(missing_ok=True)
+                remove(path)
         except OSError as error:
             raise storage_error(error, f"{digest}: cannot be deleted") from error
 
 
 def _has_size(path: Path, size: int) -> bool:
     """Whether it is a file of that size; a directory is none (B-13)."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return False
-    return found.st_size == size and stat.S_ISREG(found.st_mode)
+    return file_size(path) == size

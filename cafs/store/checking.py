@@ -4,16 +4,15 @@ What is wrong is taken out at once, whoever uses it, so that nobody reads what w
 wrong: what can be fetched again is.
 """
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
+from cafs.store.door import UNREADABLE
 from cafs.store.leafing import Leafer
 from cafs.store.sums import Piece
 
@@ -36,8 +35,6 @@ class Found:
     whole: bool
 
 
-UNREADABLE: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EISDIR})
-"""What a disk says that has lost bytes of one file; the others may be all right."""
 Choose = Callable[[Item, int], bool]
 """Whether the 4 MiB of an item that begin at an offset are to be checked."""
 Prefer = Callable[[Digest, tuple[StreamKey, ...]], StreamKey | None]

@@ -14,6 +14,7 @@ import trio
 from cafs.errors import StorageError, StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.span import SpanSet
+from cafs.store.door import open_file
 from cafs.store.files import storage_error
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
@@ -128,7 +129,7 @@ class Checkpointer:
         synced: dict[tuple[StreamKey, StreamRecord], SpanSet] = {}
         for (key, record), each in self.pending.spans().items():
             try:
-                descriptor = os.open(self._ledger.path(key, record), os.O_RDWR | os.O_CLOEXEC)
+                descriptor = open_file(self._ledger.path(key, record), os.O_RDWR)
             except FileNotFoundError:
                 continue
             try:

@@ -1,14 +1,19 @@
-"""Demotion: a blob that has lost bytes becomes the stream again that it came as.
+"""Demotion: a blob that has lost bytes becomes the stream again that it came as, or goes.
 
 What is left of it is present, what was lost is fetched again, and the whole passes the gate again:
 of a large blob in which a disk flipped a bit, 64 KiB come from the network. Whatever kept the blob
 from being removed keeps the stream: pins, holds, and its place in the order in which items go.
+One that cannot be read, or of which nothing says what is wrong, goes to quarantine as it is.
 """
 
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from os.path import samestat
 from typing import Final
+
+import msgspec
 
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey, raw_stream
@@ -23,7 +28,7 @@ _LOG: Final = logging.getLogger("cafs.store")
 
 
 class Demotion:
-    """Demotes blobs.
+    """Demotes blobs, and puts them aside.
 
     Concurrency: any number of worker threads and processes.
     """
@@ -76,3 +81,49 @@ class Demotion:
             self._files.forget(source)
             source.unlink(missing_ok=True)
             _LOG.warning("store.blob.damaged digest=%s lost=%s stream=%s", digest, lost, key)
+
+    def put_aside(
+        self, digest: Digest, size: int, what: str, descriptor: int | None = None
+    ) -> bool:
+        """Move a blob of which nothing is of use to quarantine; whether its file was there. Blocks.
+
+        Args:
+            digest: the blob.
+            size: of it.
+            what: what is wrong with it, for people.
+            descriptor: of the file that was looked at: if somebody has brought another one since,
+                nothing happens. None where it cannot be opened.
+
+        Raises:
+            StorageError: the records cannot be written.
+            OSError: the disk failed.
+        """
+        path = self._layout.blob(digest)
+        with self._holds.naming([digest]):
+            try:
+                if descriptor is not None and not samestat(path.lstat(), os.fstat(descriptor)):
+                    return False
+                path.rename(self._layout.quarantine / path.name)
+            except FileNotFoundError:
+                return False
+            self._files.forget(path)
+            self._records.delete(digest)
+        self.note(digest, what, [Span(0, size)])
+        _LOG.warning("store.blob.quarantined digest=%s: %s", digest, what)
+        return True
+
+    def note(self, digest: Digest, what: str, lost: Iterable[Span]) -> None:
+        """Say in the quarantine what was wrong, for who looks for a pattern. Blocks.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        note = {
+            "name": str(digest),
+            "error": what,
+            "lost": [(span.start, span.stop) for span in lost],
+            "time_ns": time.time_ns(),
+            "v": 1,
+        }
+        path = self._layout.quarantine / f"{digest.hex}.json"
+        path.write_bytes(msgspec.json.encode(note) + b"\n")

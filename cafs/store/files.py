@@ -7,6 +7,7 @@ read in a thread.
 import ctypes
 import errno
 import os
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from cachetools import LRUCache
 
 from cafs.errors import StorageError, StorageFullError
 from cafs.model.span import Span
+from cafs.store.door import open_file, remove
 
 DESCRIPTORS: Final = 256
 """Files kept open for reading; a process may have 1,024 by default, and others need some."""
@@ -70,7 +72,7 @@ class Files:
         with self._lock:
             file = self._open.get(path)
             if file is None:
-                file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                file = OpenFile(open_file(path))
                 if len(self._open) >= self._limit:
                     self._retire(self._open.popitem()[1])
                 self._open[path] = file
@@ -158,7 +160,7 @@ def write_whole(descriptor: int, offset: int, data: memoryview) -> None:
 
 
 def erase(path: Path) -> None:
-    """Remove a file that no record names, if it is there. Blocks.
+    """Remove a file that no record names, if it is there; a directory is none, and stays. Blocks.
 
     The space of a large one comes back though other processes have it open: they keep some files
     open that they read. Who reads it at this moment finds it short, and looks up anew. Small ones
@@ -168,12 +170,12 @@ def erase(path: Path) -> None:
         OSError: it cannot be removed.
     """
     with suppress(FileNotFoundError):
-        found = path.stat()
-        if found.st_nlink == 1 and found.st_size > _SMALL:
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size > _SMALL:
             with suppress(OSError):  # some file systems need space even for that
                 path.chmod(0o600)
                 os.truncate(path, 0)
-        path.unlink()
+    remove(path)
 
 
 def punch(descriptor: int, span: Span) -> bool:

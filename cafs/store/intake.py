@@ -25,6 +25,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.store.admission import Claim
 from cafs.store.blob_records import Admitted, BlobRecords
+from cafs.store.door import file_size, make_way
 from cafs.store.files import storage_error, sync_directory, write_whole
 from cafs.store.grouping import Grouping
 from cafs.store.holds import Holds
@@ -79,9 +80,7 @@ class _Tray:
         path = self._layout.blob(descriptor.digest)
         if self._records.get(descriptor.digest) is None:
             return False
-        with suppress(FileNotFoundError):
-            return path.stat().st_size == descriptor.size
-        return False
+        return file_size(path) == descriptor.size
 
     def _written(self, key: StreamKey, data: bytes) -> Path:
         path = self._layout.stream(bytes.fromhex(key), os.urandom(8))
@@ -112,6 +111,7 @@ class _Tray:
                 parents.add(target.parent.parent)
             parents.add(target.parent)
             if arrival.file is not None:
+                make_way(target, self._layout.quarantine)
                 arrival.file.rename(target)
                 arrival.file = None
         for parent in sorted(parents):

@@ -19,6 +19,7 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
+from cafs.store.door import file_size
 from cafs.store.environment import Environment
 from cafs.store.files import storage_error
 from cafs.store.layout import Layout
@@ -145,11 +146,11 @@ class Ledger:
             StorageError: that cannot be found out.
         """
         try:
-            actual = self.path(key, record).stat().st_size
-        except FileNotFoundError:
-            return False
+            actual = file_size(self.path(key, record))
         except OSError as error:
             raise storage_error(error, f"looking at stream {key}") from error
+        if actual is None:
+            return False
         if record.digest is not None:
             known = self._index.get(self._blobs, record.digest.raw) is not None
             return known and actual == record.size

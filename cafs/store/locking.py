@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from cafs.model.span import Span
+from cafs.store.door import open_file
 
 LOCK_LENGTH: Final = 8 << 20
 """The longest span that one lock may cover, so that nobody can hold a whole stream."""
@@ -66,8 +67,7 @@ def try_lock(path: Path, span: Span, *, create: bool = False) -> SpanLock | None
     """
     if not 0 < span.length <= LOCK_LENGTH:
         raise ValueError(f"cannot lock {span}: at most {LOCK_LENGTH} bytes, at least one")
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = open_file(path, os.O_RDWR | (os.O_CREAT if create else 0))
     try:
         _ofd(descriptor, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, span)
     except OSError as error:

@@ -28,6 +28,7 @@ from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.item import Item
 from cafs.store.blob_records import Admitted, BlobRecords
+from cafs.store.door import make_way
 from cafs.store.files import storage_error, sync_directory, write_whole
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
@@ -256,6 +257,7 @@ class Neighbours:
         if not target.parent.exists():
             target.parent.mkdir(mode=0o700, exist_ok=True)
             sync_directory(target.parent.parent)
+        make_way(target, self._layout.quarantine)
         copied.path.rename(target)
         sync_directory(target.parent)
         self._shelf.files.forget(target)

@@ -6,6 +6,8 @@ Only for a process that is alone with the store; everything here blocks.
 import logging
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,6 +18,7 @@ from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey
 from cafs.store.admission import hash_file
 from cafs.store.blob_records import BlobRecords
+from cafs.store.door import UNREADABLE
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
 from cafs.store.sums import Piece
@@ -92,10 +95,23 @@ def restore_blobs(layout: Layout, records: BlobRecords) -> None:
 
     Cancellation: the rest is not recorded, and is fetched again when it is needed.
     """
-    for folder in sorted(layout.root.glob("blobs/sha256/*")):
-        for path in sorted(folder.iterdir()):
+    for path in lying(layout):
+        with suppress(FileNotFoundError):  # it is no file
             restore_blob(layout, records, path)
     _rebuilding(layout).unlink(missing_ok=True)
+
+
+def lying(layout: Layout) -> Iterator[Path]:
+    """What lies where blobs do, and need not be one.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    for folder in sorted(layout.root.glob("blobs/sha256/*")):
+        if folder.is_dir() and not folder.is_symlink():
+            yield from folder.iterdir()
+        else:
+            yield folder
 
 
 def restore_blob(layout: Layout, records: BlobRecords, path: Path) -> bool:
@@ -105,6 +121,7 @@ def restore_blob(layout: Layout, records: BlobRecords, path: Path) -> bool:
     trio.
 
     Raises:
+        FileNotFoundError: it is no file, or not there any more.
         OSError: the disk failed.
 
     Cancellation: it is not recorded.
@@ -113,8 +130,13 @@ def restore_blob(layout: Layout, records: BlobRecords, path: Path) -> bool:
     if name is not None and records.get(name) is not None:
         return True
     pieces: list[Piece] = []
-    digest = hash_file(path, keep=partial(_keep, records, name, pieces)).digest()
-    if digest != name:
+    try:
+        digest = hash_file(path, keep=partial(_keep, records, name, pieces)).digest()
+    except OSError as error:
+        if error.errno not in UNREADABLE:
+            raise
+        digest = None
+    if digest is None or digest != name:
         if name is not None:
             records.delete(name)
         path.rename(layout.quarantine / path.name)

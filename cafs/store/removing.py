@@ -26,6 +26,7 @@ from cafs.model.span import Span
 from cafs.store import locking
 from cafs.store.blob_records import BlobRecords
 from cafs.store.counters import charge
+from cafs.store.door import open_file, remove
 from cafs.store.environment import Environment
 from cafs.store.files import erase, punch, storage_error
 from cafs.store.holds import Holds
@@ -138,7 +139,7 @@ class Remover:
             return None
         with suppress(FileNotFoundError):
             path = self._shelf.ledger.path(key, record)
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = open_file(path, os.O_RDWR)
             gates.callback(os.close, descriptor)
             locking.hold_gate(descriptor)
         return _Stream(key, record, self._shelf.ledger.present(key).total)
@@ -191,7 +192,7 @@ class Remover:
             if not ours or record is None or record.digest is not None:
                 return 0
             try:
-                descriptor = os.open(ledger.path(key, record), os.O_RDWR | os.O_CLOEXEC)
+                descriptor = open_file(ledger.path(key, record), os.O_RDWR)
             except FileNotFoundError:
                 return 0
             try:
@@ -247,7 +248,7 @@ class Remover:
     def _finish_blob(self, item: Item) -> None:
         digest = item.digest
         if digest is not None and self._records.get(digest) is None:
-            self._layout.blob(digest).unlink(missing_ok=True)
+            remove(self._layout.blob(digest))
 
     def _finish_stream(self, key: StreamKey, file: bytes, raw_span: bytes) -> None:
         ledger = self._shelf.ledger
@@ -255,7 +256,7 @@ class Remover:
         if record is None or record.digest is not None or record.file != file:
             return
         try:
-            descriptor = os.open(ledger.path(key, record), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = open_file(ledger.path(key, record), os.O_RDWR)
         except FileNotFoundError:
             return
         try:

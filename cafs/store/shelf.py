@@ -8,6 +8,7 @@ import trio
 from cafs.model.identity import StreamKey
 from cafs.store.checkpointing import Checkpointer
 from cafs.store.demotion import Demotion
+from cafs.store.door import remove
 from cafs.store.files import Files
 from cafs.store.holds import Holds
 from cafs.store.ledger import Ledger
@@ -68,4 +69,4 @@ class Shelf:
         if self.ledger.remove(key, record):
             self.forget(key, record)
             if record.digest is None:
-                self.ledger.path(key, record).unlink(missing_ok=True)
+                remove(self.ledger.path(key, record))

@@ -11,7 +11,8 @@ from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.store import locking
 from cafs.store.blob_records import BlobRecords
-from cafs.store.checking import UNREADABLE, Found, Look, changed, joined, unreadable, wrong
+from cafs.store.checking import Found, Look, changed, joined, unreadable, wrong
+from cafs.store.door import UNREADABLE, open_file
 from cafs.store.environment import Environment
 from cafs.store.leafing import CHUNK
 from cafs.store.presence import Presence, owner_of
@@ -62,13 +63,20 @@ class StreamChecker:
             return None
         whole = ledger.whole(key, record)
         try:
-            descriptor = os.open(ledger.path(key, record), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_file(ledger.path(key, record))
         except FileNotFoundError:
             return self._void(key, record, "its file is not there", whole=whole)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            what = f"it cannot be read: {error.strerror}"
+            return self._void(key, record, what, whole=whole, closed=True)
         try:
             size = os.fstat(descriptor).st_size
             if record.size is not None and size < record.size:
-                return self._void(key, record, f"its file has {size} bytes", whole=whole)
+                return self._void(
+                    key, record, f"its file has {size} of {record.size} bytes", whole=whole
+                )
             lost: list[Span] = []
             for at in range(0, size, _WINDOW):
                 bad = self._window(key, record, descriptor, Span(at, at + _WINDOW), look)
@@ -155,12 +163,19 @@ class StreamChecker:
         return sorted(found)
 
     def _void(
-        self, key: StreamKey, record: StreamRecord, what: str, *, whole: bool
+        self,
+        key: StreamKey,
+        record: StreamRecord,
+        what: str,
+        *,
+        whole: bool,
+        closed: bool = False,
     ) -> Found | None:
+        """Forget the stream; ``closed`` says that its file is there, but may not be opened."""
         owner, ledger = owner_of(key, record), self._shelf.ledger
         with self._recent.read() as recent, self._index.read() as index:
             lost = self._durable.recorded(index, owner).union(self._fresh.recorded(recent, owner))
-        if ledger.record(key) != record or ledger.intact(key, record):
+        if ledger.record(key) != record or (ledger.intact(key, record) and not closed):
             return None
         self._shelf.discard(key, record)
         return _found(key, record, what, lost, whole=whole) if lost else None

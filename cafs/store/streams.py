@@ -7,8 +7,9 @@ missing and leaves the rest, so what was verified stays what it was.
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,14 +23,32 @@ from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.model.trust import ANYTHING, Need
 from cafs.store import locking, sums
+from cafs.store.door import CLOSED, open_file
 from cafs.store.drafting import Draft
-from cafs.store.door import open_file
 from cafs.store.files import punch, storage_error, write_whole
 from cafs.store.locking import SpanLock
 from cafs.store.records import StreamRecord
 from cafs.store.shelf import Shelf
+from cafs.store.sums import Piece
 
 _LOG: Final = logging.getLogger("cafs.store")
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """A stream from its first byte until any of its bytes are taken away.
+
+    ``file`` is the random part of its file's name, ``generation`` rises when bytes are taken away,
+    and once when it becomes a blob.
+    """
+
+    file: bytes
+    generation: int
+
+    @property
+    def admitted(self) -> "Incarnation":
+        """What it is when the same bytes, and none but these, have become a blob."""
+        return Incarnation(self.file, self.generation + 1)
 
 
 class Stream:
@@ -77,6 +96,11 @@ class Stream:
         record = self._shelf.ledger.record(self.key)
         return None if record is None else record.behind
 
+    def incarnation(self) -> Incarnation | None:
+        """What its bytes are bytes of; None when there is no such stream any more."""
+        record = self._shelf.ledger.record(self.key)
+        return None if record is None else Incarnation(record.file, record.generation)
+
     async def read(self, offset: int, length: int, need: Need = ANYTHING) -> bytes | None:
         """Read a span; None when any byte of it is absent. Short only at the stream's size.
 
@@ -97,21 +121,13 @@ class Stream:
             wanted = span if record.size is None else span.clamp(record.size)
             wider = sums.around(wanted, pieces)
             path, item = self._path(record)
-            try:
-                data = await shelf.files.read(path, wider.start, wider.length)
-            except FileNotFoundError:
-                data = b""
-            except OSError as error:
-                raise storage_error(error, f"reading stream {self.key}") from error
+            data, failure = await self._stored(path, wider)
             if shelf.ledger.record(self.key) != record:  # no span is taken away without a change
                 continue
-            if len(data) < wider.length:
-                change = partial(self._reconsider, record, wider.stop)
-            elif (bad := sums.damaged(wider.start, data, pieces)) is not None:
-                change = partial(self._lose, record, bad.span)
-            elif record.digest is None and (gap := sums.unsummed(wanted, pieces)) is not None:
-                change = partial(self._lose, record, gap)
-            else:
+            change = self._amiss(record, wanted, wider, data, pieces)
+            if failure is not None:
+                change = partial(self._give_up, record, failure)
+            if change is None:
                 shelf.uses.touch(item)
                 return data[wanted.start - wider.start :][: wanted.length]
             try:
@@ -120,6 +136,33 @@ class Stream:
                 what = f"stream {self.key}: damaged, and cannot be put aside"
                 raise storage_error(error, what) from error
         await trio.lowlevel.checkpoint_if_cancelled()
+        return None
+
+    async def _stored(self, path: Path, span: Span) -> tuple[bytes, OSError | None]:
+        """What the file has of a span; with what is the matter where that one is of no use.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        try:
+            return await self._shelf.files.read(path, span.start, span.length), None
+        except FileNotFoundError:
+            return b"", None
+        except OSError as error:
+            if error.errno not in CLOSED:
+                raise storage_error(error, f"reading stream {self.key}") from error
+            return b"", error
+
+    def _amiss(
+        self, record: StreamRecord, wanted: Span, wider: Span, data: bytes, pieces: list[Piece]
+    ) -> Callable[[], None] | None:
+        """What is to be done about bytes that are not what was written; None when they are."""
+        if len(data) < wider.length:
+            return partial(self._reconsider, record, wider.stop)
+        if (bad := sums.damaged(wider.start, data, pieces)) is not None:
+            return partial(self._lose, record, bad.span)
+        if record.digest is None and (gap := sums.unsummed(wanted, pieces)) is not None:
+            return partial(self._lose, record, gap)
         return None
 
     def _path(self, record: StreamRecord) -> tuple[Path, Item]:
@@ -250,6 +293,15 @@ class Stream:
                 shelf.ledger.take_out(self.key, record, [bad])
         finally:
             os.close(descriptor)
+
+    def _give_up(self, record: StreamRecord, failure: OSError) -> None:
+        """The file may not be opened: it is of no use."""
+        shelf, what = self._shelf, f"it cannot be read: {failure.strerror}"
+        if record.digest is not None:
+            shelf.demotion.put_aside(record.digest, record.size or 0, what)
+            return
+        _LOG.warning("store.stream.damaged stream=%s: %s", self.key, what)
+        self._void(record)
 
     async def reject(self, span: Span) -> bool:
         """Take away what was found to be wrong; False of a blob, which was checked as a whole.

@@ -22,11 +22,12 @@ from cafs.store.blob_checking import BlobChecker
 from cafs.store.blob_records import BlobRecords
 from cafs.store.btree import BrokenRecord
 from cafs.store.checking import Choose, Found, Look, Prefer
+from cafs.store.door import is_foreign
 from cafs.store.environment import Environment
 from cafs.store.files import storage_error
 from cafs.store.layout import Layout
 from cafs.store.leafing import Leafer
-from cafs.store.recovery import named, restore_blob
+from cafs.store.recovery import lying, named, restore_blob
 from cafs.store.redress import redress
 from cafs.store.room import Room
 from cafs.store.shelf import Shelf
@@ -74,6 +75,19 @@ class Scope:
             return int.from_bytes(drawn, "big") < limit
 
         return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What became of the files among the blobs that no record names.
+
+    ``blobs`` have become blobs again, as many as ``aside`` were not what their names say, and were
+    put aside. What is ``foreign`` is no file, and was left alone.
+    """
+
+    blobs: int
+    aside: int
+    foreign: tuple[Path, ...] = ()
 
 
 @dataclass(slots=True)
@@ -146,11 +160,11 @@ class Verifier:
             await trio.to_thread.run_sync(self._room.recount)
         return told
 
-    async def adopt(self) -> tuple[int, int]:
+    async def adopt(self) -> Adopted:
         """Make blobs of the files among them that no record names, where they are what they say.
 
         Returns:
-            How many have become blobs again, and how many were put aside. All is counted anew then.
+            What was done. All is counted anew then.
 
         Raises:
             StorageError: the disk failed.
@@ -158,36 +172,44 @@ class Verifier:
         Cancellation: between two files; the rest is fetched again when it is needed.
         """
         adopted = await trio.to_thread.run_sync(self._adopt)
-        if any(adopted):
+        if adopted.blobs or adopted.aside:
             await trio.to_thread.run_sync(self._room.recount)
         return adopted
 
-    def _adopt(self) -> tuple[int, int]:
-        adopted = aside = 0
+    def _adopt(self) -> Adopted:
+        adopted, aside, foreign = 0, 0, list[Path]()
         try:
-            for folder in sorted(self._layout.root.glob("blobs/sha256/*")):
-                for path in folder.iterdir():
-                    digest = named(path)
-                    if digest is not None and self._records.get(digest) is not None:
-                        continue
-                    trio.from_thread.check_cancelled()
-                    try:
-                        restored = self._restored(digest, path)
-                    except FileNotFoundError:
-                        continue  # somebody has removed it meanwhile
-                    adopted += restored
-                    aside += not restored
+            for path in lying(self._layout):
+                digest = named(path)
+                if digest is not None and self._records.get(digest) is not None:
+                    continue
+                trio.from_thread.check_cancelled()
+                restored = self._restored(digest, path)
+                adopted += restored is True
+                aside += restored is False
+                if restored is None and is_foreign(path):
+                    foreign.append(path)
         except OSError as error:
             raise storage_error(error, f"{self._layout.root}: its blobs cannot be read") from error
-        return adopted, aside
+        return Adopted(adopted, aside, tuple(foreign))
 
-    def _restored(self, digest: Digest | None, path: Path) -> bool:
-        """``restore_blob``, while nobody else names or removes its file."""
+    def _restored(self, digest: Digest | None, path: Path) -> bool | None:
+        """``restore_blob``, while nobody else names or removes its file.
+
+        None where there is nothing to be done: it has been recorded or removed meanwhile, or is no
+        file.
+        """
         holds = self._shelf.holds
-        if digest is None:
-            return restore_blob(self._layout, self._records, path)
-        with holds.hold_here(Item.blob(digest)), holds.naming([digest]):
-            return restore_blob(self._layout, self._records, path)
+        try:
+            if digest is None:
+                return restore_blob(self._layout, self._records, path)
+            with holds.hold_here(Item.blob(digest)), holds.naming([digest]):
+                # Who has just brought it names its file first, and records it then.
+                if self._records.get(digest) is not None:
+                    return None
+                return restore_blob(self._layout, self._records, path)
+        except FileNotFoundError:
+            return None
 
     async def verify(
         self,

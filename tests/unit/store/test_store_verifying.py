@@ -22,7 +22,7 @@ from cafs.store.leafing import CHUNK, Leafer
 from cafs.store.presence import blob_owner
 from cafs.store.store import Store, open_store
 from cafs.store.sums import GROUP, PIECE, pieces_of
-from cafs.store.verifying import Progress, Scope
+from cafs.store.verifying import Adopted, Progress, Scope
 
 pytestmark = pytest.mark.expects_log(
     "store.(stream|blob).(damaged|quarantined|missing)|store.record.(broken|removed)"
@@ -220,10 +220,10 @@ async def test_a_file_that_no_record_names_is_a_blob_if_it_is_what_its_name_says
     store.verifier._records.delete(digest)
     wrong = blob_path(store, digest).with_name("ab" * 32)
     wrong.write_bytes(b"something else")
-    assert await store.verifier.adopt() == (1, 1)
+    assert await store.verifier.adopt() == Adopted(1, 1)
     assert await store.blobs.read(digest, 0, 5) == b"bytes"
     assert not wrong.exists()
-    assert await store.verifier.adopt() == (0, 0)
+    assert await store.verifier.adopt() == Adopted(0, 0)
 
 
 async def test_the_empty_blob_needs_no_file(store: Store) -> None:
@@ -382,7 +382,7 @@ async def test_records_that_were_broken_are_counted_no_more_once_they_are_redres
     broken = BrokenRecord("blobs", b"", digest.raw, None)
     assert len(await store.verifier.redress(index.path, [broken])) == 1
     assert store.room.usage().blobs == 0
-    assert await store.verifier.adopt() == (1, 0)
+    assert await store.verifier.adopt() == Adopted(1, 0)
     assert store.room.usage().blobs == charge(SIZE)
     assert store.room.recount() == 0
 
@@ -476,14 +476,3 @@ async def test_what_the_disk_cannot_read_of_a_stream_is_absent_and_the_rest_stay
     stream = await store.streams.open(KEY, SIZE)
     assert await stream.read(CHUNK + 5, 1) is None
     assert await stream.read(0, CHUNK) == data[:CHUNK]
-
-
-async def test_a_directory_where_a_blob_should_be_is_put_aside(store: Store) -> None:
-    digest = await blob(store, os.urandom(SIZE))
-    good = await blob(store, os.urandom(SIZE), OTHER)
-    blob_path(store, digest).unlink()
-    blob_path(store, digest).mkdir()
-    found, _ = await verified(store)
-    assert [each.item for each in found] == [Item.blob(digest)]
-    assert store.blobs.stat(digest) is None
-    assert store.blobs.stat(good) is not None
