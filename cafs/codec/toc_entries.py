@@ -140,7 +140,7 @@ class _Text:
         self._at = 0
 
     def match(self, pattern: re.Pattern[bytes], most: int) -> re.Match[bytes]:
-        """What comes next, if it is of that form and not much longer than ``most`` bytes.
+        """What comes next, if it is of that form and no longer than ``most`` bytes.
 
         Raises:
             MalformedError: it is not.
@@ -148,6 +148,8 @@ class _Text:
         while (match := pattern.match(self._text, self._at)) is None:
             if len(self._text) - self._at > most or not self._more():
                 raise MalformedError(f"{self._name}: no table of contents, or one that is cut off")
+        if match.end() - self._at > most:
+            raise MalformedError(f"{self._name}: an entry of more than {most} bytes")
         self._at = match.end()
         return match
 
