@@ -12,9 +12,9 @@ from cafs.cli.failing import expected, report
 from cafs.cli.lock_files import at_hand, keep_index, replace_entries
 from cafs.cli.lock_telling import tell, tell_gone, warn
 from cafs.cli.telling import Report, board
-from cafs.errors import BudgetError, CafsError, StorageError
+from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
 from cafs.model.ref import DockerRef
-from cafs.settings.heeding import entry_of
+from cafs.settings.heeding import check, entry_of
 from cafs.settings.lockfile import LARGE, Lock, LockEntry, lock_file, read_lock
 from cafs.settings.wishing import Wish, named, project_of, wishes
 
@@ -54,8 +54,14 @@ class _Run:
     code: int = 0
 
     def entry(self, wish: Wish) -> LockEntry | None:
-        """What was locked for these settings."""
-        return wish.entry(self.old, self.file.parent)
+        """What was locked for these settings, unless it contradicts them, or is to move on."""
+        entry = None if self.order.upgrade else wish.entry(self.old, self.file.parent)
+        try:
+            if entry is not None:
+                check(wish.spec, entry, self.file)
+        except SettingsError:
+            return None
+        return entry
 
     def take(self, entry: LockEntry) -> None:
         """Take an entry into the new lock, and say so."""
@@ -93,7 +99,7 @@ async def _make(run: _Run, wanted: list[Wish], names: set[str], flags: "Flags") 
 
     unmade = []
     for wish in wanted:
-        entry = None if run.order.upgrade else run.entry(wish)
+        entry = run.entry(wish)
         if entry is not None and at_hand(run.file, entry, run.order.large):
             run.take(entry)
         else:
@@ -133,8 +139,9 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
         for wish in unmade:
             try:
                 with reports(wish.title) as progress, tempfile.TemporaryDirectory() as folder:
-                    spec = pinned(wish, None if run.order.upgrade else run.entry(wish))
-                    located = await locate(locker, spec, Path(folder), progress)
+                    located = await locate(
+                        locker, pinned(wish, run.entry(wish)), Path(folder), progress
+                    )
                     await _keep(run, system.store, wish, located)
             except (StorageError, BudgetError):
                 raise

@@ -22,12 +22,14 @@ from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.fetch.progress import Progress
+from cafs.model.address import shown
 from cafs.model.digest import Digest
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
 from cafs.model.ref import DockerRef
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import RefSpec
+from cafs.model.validator import UNKNOWN_VERSION
 from cafs.store.files import storage_error
 from cafs.store.index_export import export_index
 from cafs.store.store import Store
@@ -53,6 +55,20 @@ class Located:
     media_type: str
     bound: bool
     indexes: dict[Digest, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """One archive, or one layer, all of whose bytes are here."""
+
+    content: Content
+    part: Part
+
+    @property
+    def name(self) -> str:
+        """Its URL: the suffix says what its bytes must be."""
+        urls = self.part.urls
+        return shown(urls[0].partition("?")[0]) if urls else self.content.name
 
 
 class Locker:
@@ -94,31 +110,37 @@ class Locker:
         # What a table of contents says is not taken for what the bytes are.
         bare = tuple(replace(part, index=None, contents=None) for part in resolved.parts)
         bare_resolved = replace(resolved, parts=bare)
-        contents = [
-            await self._resolver.reopen(asked, bare_resolved, number, patience)
-            for number in range(len(bare))
-        ]
+        contents = await self._open(asked, bare_resolved, patience)
         await self._fetcher.prefetch(contents, Progress(report, _REPORT_S), patience)
         wholes = [
             self._whole(part, content, title(spec))
             for part, content in zip(resolved.parts, contents, strict=True)
         ]
+        if resolved.shape is Shape.FILE:
+            return self._located(spec, replace(resolved, parts=tuple(wholes)), {})
+        making = LAYER if isinstance(spec.ref, DockerRef) else ARCHIVE
+        # By its digest, as everybody who has the lock will call it: so the tree is theirs too.
+        known = tuple(
+            replace(each, validator=UNKNOWN_VERSION, located_ns=0, at="", contents=None)
+            for each in wholes
+        )
+        contents = await self._open(asked, replace(resolved, parts=known), patience)
         indexes: dict[Digest, Path] = {}
-        if resolved.shape is Shape.TREE:
-            making = LAYER if isinstance(spec.ref, DockerRef) else ARCHIVE
-            records = await self._read_all(contents, making, patience)
-            for number, (record, content) in enumerate(zip(records, contents, strict=True)):
-                part, path = wholes[number], folder / f"{number}.idx"
-                try:
-                    index = await self._index(record, part, making, path)
-                except UnsupportedError:
-                    # Made before all was here, or by a version that kept less of it.
-                    await self._forget(record)
-                    record = await self._read(content, making, patience)  # noqa: PLW2901
-                    index = await self._index(record, part, making, path)
-                indexes[index] = path
-                wholes[number] = replace(part, index=index, index_size=path.stat().st_size)
+        archives = [_Archive(*each) for each in zip(contents, wholes, strict=True)]
+        records = await self._read_all(archives, making, patience)
+        for number, (record, archive) in enumerate(zip(records, archives, strict=True)):
+            path = folder / f"{number}.idx"
+            index = await self._index(record, archive, making, path, patience)
+            indexes[index] = path
+            wholes[number] = replace(archive.part, index=index, index_size=path.stat().st_size)
         return self._located(spec, replace(resolved, parts=tuple(wholes)), indexes)
+
+    async def _open(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> list[Content]:
+        """The contents of all parts."""
+        return [
+            await self._resolver.reopen(spec, resolved, number, patience)
+            for number in range(len(resolved.parts))
+        ]
 
     def _whole(self, part: Part, content: Content, name: str) -> Part:
         """A part with what is known now that all of it has come."""
@@ -130,7 +152,7 @@ class Locker:
         return replace(part, digest=digest, size=content.size)
 
     async def _read_all(
-        self, contents: Sequence[Content], making: Making, patience: Patience
+        self, archives: Sequence[_Archive], making: Making, patience: Patience
     ) -> list[TreeRecord]:
         """Make a pass over each; the records, in their order."""
         records: dict[int, TreeRecord] = {}
@@ -138,16 +160,22 @@ class Locker:
 
         async def read(number: int) -> None:
             async with limiter:
-                records[number] = await self._read(contents[number], making, patience)
+                records[number] = await self._read(archives[number], making, patience)
 
         async with trio.open_nursery() as nursery:
-            for number in range(len(contents)):
+            for number in range(len(archives)):
                 nursery.start_soon(read, number)
-        return [records[number] for number in range(len(contents))]
+        return [records[number] for number in range(len(archives))]
 
-    async def _read(self, raw: Content, making: Making, patience: Patience) -> TreeRecord:
+    async def _read(self, archive: _Archive, making: Making, patience: Patience) -> TreeRecord:
+        raw = archive.content
         record = await self._fetcher.plant(
-            raw, name=raw.name, media_type="", patience=patience, limits=self._limits, making=making
+            raw,
+            name=archive.name if making is ARCHIVE else raw.name,
+            media_type=archive.part.media_type,
+            patience=patience,
+            limits=self._limits,
+            making=making,
         )
         zips = [number for number, each in enumerate(record.streams) if each.rules == ZIP]
         members = [self._fetcher.decoded(record, number, raw, making) for number in zips]
@@ -157,6 +185,23 @@ class Locker:
             await self._store.members.flush()
         return record
 
+    async def _index(
+        self,
+        record: TreeRecord,
+        archive: _Archive,
+        making: Making,
+        path: Path,
+        patience: Patience,
+    ) -> Digest:
+        """Write the index of what a pass has made; the pass is made again if need be."""
+        try:
+            return await self._export(record, archive.part, making, path)
+        except UnsupportedError:
+            # Made before all was here, or by a version that kept less of it.
+            await self._forget(record)
+        record = await self._read(archive, making, patience)
+        return await self._export(record, archive.part, making, path)
+
     async def _forget(self, record: TreeRecord) -> None:
         """Have a tree made anew, and what it was decoded to."""
         await self._store.trees.delete(record.identity)
@@ -165,7 +210,7 @@ class Locker:
             if stream is not None:
                 await stream.discard()
 
-    async def _index(self, record: TreeRecord, part: Part, making: Making, path: Path) -> Digest:
+    async def _export(self, record: TreeRecord, part: Part, making: Making, path: Path) -> Digest:
         digest, size = part.digest, part.size
         if digest is None or size is None:
             raise TypeError("a part that is not whole")

@@ -191,10 +191,10 @@ def check(spec: RefSpec, entry: LockEntry, file: Path) -> None:
         if pin is not None and pin.canonical and pin != said:
             key = f"{entry.key}.{'named' if image else 'digest'}"
             what = f"{said} is not what {spec.name} must be, {pin}"
-            raise SettingsError(str(file), key, what, hint=f"cafs lock --upgrade {spec.name}")
+            raise SettingsError(str(file), key, what, hint=f"cafs lock {spec.name}")
     if image != (entry.named is not None):
         what = "this is no image" if entry.named is not None else "this is an image"
-        raise SettingsError(str(file), entry.key, what, hint=f"cafs lock --upgrade {spec.name}")
+        raise SettingsError(str(file), entry.key, what, hint=f"cafs lock {spec.name}")
 
 
 def _resolved(spec: RefSpec, entry: LockEntry, allowed: Callable[[str], bool]) -> Resolved:

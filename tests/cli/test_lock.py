@@ -181,6 +181,16 @@ def test_pins_of_every_kind_are_locked(project: Project, origin: Origin) -> None
     assert project.cafs.run("lock", "--check", "--full").returncode == 0
 
 
+def test_an_archive_that_is_not_what_its_name_says_is_not_locked(
+    project: Project, origin: Origin
+) -> None:
+    url = origin.put("/t.zip", tar_bytes(OLD, compression="gz"))
+    project.cafs.project(f'[ref.tree]\nfrom="{url}"\n')
+    done = project.cafs.run("lock", check=False)
+    assert (done.returncode, project.lock) == (4, Lock())
+    assert "t.zip" in done.stderr
+
+
 def test_of_a_zip_every_member_has_a_digest(project: Project, origin: Origin) -> None:
     url = origin.put("/t.zip", zip_archive([member("a/b", "beta" * 1000), member("c", "gamma")]))
     project.cafs.project(f'[ref.tree]\nfrom="{url}"\n')
@@ -273,6 +283,27 @@ def test_check_full_finds_that_the_source_has_other_bytes(
     done = other.run("lock", "--check", "--full", check=False)
     assert done.returncode == 4
     assert str(digest_of(b"tool")) in done.stderr
+
+
+def test_an_entry_that_contradicts_the_settings_is_an_error_until_it_is_locked_anew(
+    project: Project, origin: Origin
+) -> None:
+    pin = digest_of(b"tool")
+    url = origin.put("/tool", b"tool")
+    project.cafs.project(f'[ref.tool]\nfrom="{url}"\nintegrity="{pin}"\n')
+    project.cafs.run("lock")
+    right = project.file.read_text()
+    wrong = right.replace(f'digest = "{pin}"', f'digest = "{digest_of(b"loot")}"')
+    assert wrong != right
+    project.file.write_text(wrong)
+    for words in (["resolve"], ["lock", "--check"]):
+        done = project.cafs.run(*words, check=False)
+        assert done.returncode == 2
+        assert f"{project.file}: ref.tool.digest: {digest_of(b'loot')} is not" in (
+            done.stdout + done.stderr
+        )
+    project.cafs.run("lock")
+    assert project.file.read_text() == right
 
 
 def test_diff_tells_which_files_differ(locked: Project, origin: Origin) -> None:

@@ -140,7 +140,7 @@ def test_a_forged_digest_is_never_met(cafs: Cafs, origin: Origin, tmp_path: Path
         assert "sha256" in error
 
 
-@pytest.mark.parametrize("position", [0, 8, 20, 60, -40, -1])
+@pytest.mark.parametrize("position", [0, 60, -1])
 def test_an_index_with_a_flipped_byte_is_said_and_the_bytes_are_right(
     cafs: Cafs, origin: Origin, tmp_path: Path, position: int
 ) -> None:
