@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hatch_build import LANGUAGE, SANITIZED
+from tests.fuzz.fuzzing import PARSERS, target
 
 HERE = Path(__file__).parent
 
@@ -20,3 +21,16 @@ def test_no_known_input_finds_a_fault(name: str, tmp_path: Path) -> None:
     run = subprocess.run([program, *corpus], stderr=subprocess.PIPE, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert len(run.stderr.splitlines()) == len(corpus)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_no_known_input_finds_a_fault_in_a_parser(name: str) -> None:
+    corpus = sorted((HERE / "corpus" / name).iterdir())
+    assert corpus
+    take = target(name).one
+    for path in corpus:
+        data = path.read_bytes()
+        try:
+            take(data)
+        except Exception as error:
+            raise AssertionError(f"{name}: {path.name}") from error
