@@ -1,6 +1,5 @@
 """Making a lock: what is not locked is read whole, and then everything is written at once."""
 
-import sys
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from cafs.cli.failing import expected, report
 from cafs.cli.lock_files import at_hand, keep_index, replace_entries
 from cafs.cli.lock_telling import tell, tell_gone, warn
-from cafs.cli.telling import Report, board
+from cafs.cli.telling import Report, board, draws
 from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
 from cafs.model.ref import DockerRef
 from cafs.settings.heeding import check, entry_of
@@ -63,10 +62,9 @@ class _Run:
             return None
         return entry
 
-    def take(self, entry: LockEntry) -> None:
-        """Take an entry into the new lock, and say so."""
+    def tell(self, entry: LockEntry) -> None:
+        """Say what has become of an entry."""
         before = [each for each in self.old.of(entry.name) if each.platform == entry.platform]
-        self.made.append(entry)
         tell(entry, before[0] if before else None, self.order.as_json, self.order.quiet)
 
 
@@ -101,7 +99,8 @@ async def _make(run: _Run, wanted: list[Wish], names: set[str], flags: "Flags") 
     for wish in wanted:
         entry = run.entry(wish)
         if entry is not None and at_hand(run.file, entry, run.order.large):
-            run.take(entry)
+            run.made.append(entry)
+            run.tell(entry)
         else:
             unmade.append(wish)
     touched = {each.spec.name for each in wanted}
@@ -134,8 +133,9 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
     from cafs.model.limits import Limits
 
     locker = Locker(system.store, system.resolver, system.fetcher, Limits())
-    quiet = run.order.quiet or run.order.as_json or not sys.stderr.isatty()
-    with board(len(unmade), quiet=quiet, as_json=False) as reports:
+    drawn = draws() and not run.order.quiet and not run.order.as_json
+    kept = len(run.made)
+    with board(len(unmade), quiet=not drawn, as_json=False) as reports:
         for wish in unmade:
             try:
                 with reports(wish.title) as progress, tempfile.TemporaryDirectory() as folder:
@@ -152,7 +152,12 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
                 run.failed.add(wish.spec.name)
                 run.code = run.code or report(known)
             else:
-                run.take(new_entry(wish, located, run.file.parent))
+                run.made.append(new_entry(wish, located, run.file.parent))
+                if not drawn:
+                    run.tell(run.made[-1])
+    # What is written beside bars is wiped away with them.
+    for entry in run.made[kept:] if drawn else ():
+        run.tell(entry)
 
 
 def pinned(wish: Wish, entry: LockEntry | None) -> "RefSpec":

@@ -35,11 +35,16 @@ def board(count: int, *, quiet: bool, as_json: bool) -> Iterator[Board]:
         yield _lines
     elif quiet:
         yield _silence
-    elif sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
+    elif draws():
         with _bars(count) as bars:
             yield bars
     else:
         yield _summary
+
+
+def draws() -> bool:
+    """Whether bars can be drawn: standard error is a terminal that knows how."""
+    return sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -182,6 +183,16 @@ def test_prefetch_draws_a_bar_with_bytes_and_rate_on_a_terminal(cafs: Cafs, orig
     shown = on_a_terminal(cafs, "prefetch", TERM="xterm")
     assert "3.0/3.0 MiB" in shown
     assert "MiB/s" in shown
+
+
+def test_lock_says_what_it_locked_when_its_bars_are_gone(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", Generated(MIB, seed=7))
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    shown = on_a_terminal(cafs, "lock", TERM="xterm")
+    assert "1.0/1.0 MiB" in shown
+    assert re.search(r"model: locked sha256:\w+… \(1\.0 MiB\)\r\n\Z", shown)
+    shown = on_a_terminal(cafs, "lock", TERM="dumb")
+    assert re.fullmatch(r"model: unchanged sha256:\w+… \(1\.0 MiB\)\r\n", shown)
 
 
 def test_a_dumb_terminal_gets_lines(cafs: Cafs, origin: Origin) -> None:
