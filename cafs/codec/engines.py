@@ -8,6 +8,7 @@ import bz2
 import lzma
 import struct
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 import zstandard
@@ -15,6 +16,9 @@ from isal import igzip_lib
 from typing_extensions import override
 
 from cafs.errors import MalformedError, UnsupportedError
+
+OUTPUT: Final = 512 << 10
+"""Most bytes that are decoded at once; larger pieces gain no speed."""
 
 MEMORY: Final = 256 << 20
 """Bytes that a frame may ask for; ``xz -9`` needs 65 MiB to decode."""
@@ -179,3 +183,24 @@ def decompress(engine: Engine, data: bytes, limit: int, *, codec: str, name: str
         raise MalformedError(f"{name}: damaged {codec} data: {error}") from error
     except igzip_lib.IsalError as error:  # type: ignore[misc]  # isal's stub makes it an instance
         raise MalformedError(f"{name}: damaged {codec} data: {error}") from error
+
+
+def drained(engine: Engine, data: bytes, *, codec: str, name: str) -> Iterator[bytes]:
+    """All that an engine makes of some input, until it wants more or has ended; none is empty.
+
+    Args:
+        engine: whose frame has not ended.
+        data: the input; none of it is left behind.
+        codec: what errors call the format.
+        name: what errors call the input.
+
+    Raises:
+        MalformedError, UnsupportedError: as ``decompress``.
+    """
+    piece = decompress(engine, data, OUTPUT, codec=codec, name=name)
+    while piece:
+        yield piece
+        if engine.eof:
+            return
+        # bz2 says that it needs input while there is still output for which it had no room.
+        piece = decompress(engine, b"", OUTPUT, codec=codec, name=name)

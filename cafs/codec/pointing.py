@@ -2,12 +2,14 @@
 
 from typing import Final
 
-from typing_extensions import override
-
-from cafs.codec.decoding import Read, decoder
+from cafs.codec.bzip2_points import Bzip2Blocks
+from cafs.codec.decoding import Counted, Read
+from cafs.codec.frame_points import FramePoints, Slices, Walk
 from cafs.codec.gzip_points import GzipPoints
 from cafs.codec.points import Point, PointedDecoder
 from cafs.codec.sniffing import Compression
+from cafs.codec.xz_points import XzBlocks
+from cafs.codec.zstd import ZstdFrames
 from cafs.model.limits import Limits
 
 __all__ = ["SPACING", "Point", "PointedDecoder", "pointed"]
@@ -37,37 +39,19 @@ def pointed(
     Raises:
         UnsupportedError: what decodes it is missing on this machine.
     """
+    limits = limits or Limits()
     if compression is Compression.GZIP:
-        return GzipPoints(read, name, limits or Limits(), spacing)
-    return _Whole(compression, read, name, limits)
+        return GzipPoints(read, name, limits, spacing)
+    source = Counted(read)
+    codec, walk = _walk(compression, source.read, name, spacing)
+    return FramePoints(codec, walk, source, name=name, limits=limits, spacing=spacing)
 
 
-class _Whole(PointedDecoder):
-    """A stream that can only be decoded from its beginning."""
-
-    def __init__(
-        self, compression: Compression, read: Read, name: str, limits: Limits | None
-    ) -> None:
-        self._inner = decoder(compression, self._taken, name, limits)
-        self._read = read
-        self._total = 0
-        codec = "store" if compression is Compression.NONE else compression.value
-        self._first = [Point(start=0, input_start=0, codec=codec)]
-
-    def _taken(self, size: int) -> bytes:
-        data = self._read(size)
-        self._total += len(data)
-        return data
-
-    @override
-    def read(self, size: int) -> bytes:
-        return self._inner.read(size)
-
-    @override
-    def points(self) -> list[Point]:
-        told, self._first = self._first, []
-        return told
-
-    @override
-    def consumed(self) -> int:
-        return self._total
+def _walk(compression: Compression, read: Read, name: str, spacing: int) -> tuple[str, Walk]:
+    if compression is Compression.ZSTD:
+        return "zstd", ZstdFrames(read, name)
+    if compression is Compression.XZ:
+        return "xz", XzBlocks(read, name)
+    if compression is Compression.BZIP2:
+        return "bzip2", Bzip2Blocks(read, name)
+    return "store", Slices(read, spacing)

@@ -1,11 +1,13 @@
 """Decodes one segment of a stream, from where ``codec/pointing.py`` says that it can begin."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
-from cafs.codec.decoding import decoder
+from cafs.codec.bzip2_points import Bzip2Blocks
 from cafs.codec.restart import members, resumed
-from cafs.codec.sniffing import Compression
+from cafs.codec.xz_points import XzBlocks
+from cafs.codec.zstd import zstd_pieces
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.model.record import Segment
 
@@ -65,21 +67,12 @@ def _decoded(
         return members(read, name=name)
     if segment.codec == "deflate":
         return resumed(read, bits=segment.state, window=window, name=name)
-    return _whole(segment, read, name)
-
-
-def _whole(segment: Segment, read: Callable[[int], bytes], name: str) -> Iterator[bytes]:
-    compression = _WHOLE.get(segment.codec)
-    if compression is None:
-        raise UnsupportedError(f"{name}: {segment.codec!r} is not known to this version")
-    source = decoder(compression, read, name)
-    while data := source.read(_PIECE):
-        yield data
-
-
-_WHOLE: Final = {
-    "store": Compression.NONE,
-    "zstd": Compression.ZSTD,
-    "xz": Compression.XZ,
-    "bzip2": Compression.BZIP2,
-}
+    if segment.codec == "zstd":
+        return zstd_pieces(read, name)
+    if segment.codec == "xz":
+        return XzBlocks(read, name).resumed(segment.state)
+    if segment.codec == "bzip2":
+        return Bzip2Blocks(read, name).resumed(segment.state)
+    if segment.codec == "store":
+        return iter(partial(read, _PIECE), b"")
+    raise UnsupportedError(f"{name}: {segment.codec!r} is not known to this version")

@@ -15,6 +15,7 @@ from typing import Final
 import zstandard
 
 from cafs.codec.engines import WINDOW
+from cafs.codec.exact import Exact
 from cafs.errors import MalformedError, UnsupportedError
 
 _MAGIC: Final = 0xFD2FB528
@@ -22,43 +23,10 @@ _SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
 _BATCH: Final = 8
 """Blocks given to libzstd at once: at most 1 MiB of output."""
 
-_INPUT: Final = 128 << 10
 _BLOCK: Final = 128 << 10
 _RLE: Final = 1
 _RESERVED: Final = 3
 _SMALLEST_WINDOW_LOG: Final = 10
-
-
-class _Source:
-    """Input cut into exact pieces."""
-
-    def __init__(self, read: Callable[[int], bytes], name: str) -> None:
-        self._read = read
-        self._name = name
-        self._data = b""
-        self._at = 0
-
-    def ended(self) -> bool:
-        if self._at == len(self._data):
-            self._data, self._at = self._read(_INPUT), 0
-        return not self._data
-
-    def take(self, size: int) -> bytes:
-        """Exactly ``size`` bytes, of which there must be so many."""
-        while len(self._data) - self._at < size:
-            more = self._read(_INPUT)
-            if not more:
-                raise MalformedError(f"{self._name}: the zstd data ends too early")
-            self._data, self._at = self._data[self._at :] + more, 0
-        piece = self._data[self._at : self._at + size]
-        self._at += size
-        return piece
-
-    def skip(self, size: int) -> None:
-        while size > 0:
-            step = min(size, _INPUT)
-            self.take(step)
-            size -= step
 
 
 def zstd_pieces(read: Callable[[int], bytes], name: str) -> Iterator[bytes]:
@@ -68,47 +36,79 @@ def zstd_pieces(read: Callable[[int], bytes], name: str) -> Iterator[bytes]:
         MalformedError: damage, truncation, or anything behind the frames that is no frame.
         UnsupportedError: a window above 128 MiB, or a dictionary.
     """
-    source = _Source(read, name)
-    first = True
-    while first or not source.ended():
-        first = False
-        magic = int.from_bytes(source.take(4), "little")
-        if magic in _SKIPPABLE:
-            source.skip(int.from_bytes(source.take(4), "little"))
-        elif magic == _MAGIC:
-            yield from _frame(source, name)
-        else:
-            raise MalformedError(f"{name}: no zstd frame where one should begin")
+    return ZstdFrames(read, name).pieces()
 
 
-def _frame(source: _Source, name: str) -> Iterator[bytes]:
-    """Decode one frame, whose magic number was taken."""
-    header, checksum = _header(source, name)
-    engine = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
-    batch = [header]
-    last = False
-    try:
-        while not last:
+class ZstdFrames:
+    """Walks frame by frame.
+
+    ``begun`` is where the frame of the last piece begins in the input, ``consumed`` where the last
+    frame ended: what is skipped behind it decodes to nothing.
+
+    Concurrency: one caller at a time, in a thread.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], name: str) -> None:
+        self._source = Exact(read, codec="zstd", name=name)
+        self._name = name
+        self.begun = (0, 0)
+        self.consumed = 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """Decode, as ``zstd_pieces``."""
+        source = self._source
+        first = True
+        while first or not source.ended():
+            first = False
+            begin = source.at
+            magic = int.from_bytes(source.take(4), "little")
+            if magic in _SKIPPABLE:
+                source.skip(int.from_bytes(source.take(4), "little"))
+            elif magic == _MAGIC:
+                self.begun = (begin, 0)
+                yield from self._frame()
+                self.consumed = source.at
+            else:
+                raise MalformedError(f"{self._name}: no zstd frame where one should begin")
+
+    def _frame(self) -> Iterator[bytes]:
+        """Decode one frame, whose magic number was taken."""
+        source, name = self._source, self._name
+        header, checksum = _header(source, name)
+        engine = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
+        last = False
+        try:
+            engine.decompress(header)
+            while not last:
+                last, blocks = self._blocks()
+                if last and checksum:
+                    blocks.append(source.take(4))
+                piece = engine.decompress(b"".join(blocks))
+                if piece:
+                    yield piece
+        except zstandard.ZstdError as error:
+            raise MalformedError(f"{name}: damaged zstd data: {error}") from error
+        if not engine.eof:
+            raise MalformedError(
+                f"{name}: damaged zstd data: the frame does not end with its blocks"
+            )
+
+    def _blocks(self) -> tuple[bool, list[bytes]]:
+        """Take some blocks; whether the last one of the frame is among them."""
+        source = self._source
+        blocks: list[bytes] = []
+        last = False
+        while not last and len(blocks) < 2 * _BATCH:
             word = source.take(3)
             value = int.from_bytes(word, "little")
             last, kind, size = bool(value & 1), value >> 1 & 3, value >> 3
             if kind == _RESERVED or size > _BLOCK:
-                raise MalformedError(f"{name}: damaged zstd data: no such block")
-            batch += (word, source.take(1 if kind == _RLE else size))
-            if last and checksum:
-                batch.append(source.take(4))
-            if last or len(batch) > 2 * _BATCH:
-                piece = engine.decompress(b"".join(batch))
-                batch.clear()
-                if piece:
-                    yield piece
-    except zstandard.ZstdError as error:
-        raise MalformedError(f"{name}: damaged zstd data: {error}") from error
-    if not engine.eof:
-        raise MalformedError(f"{name}: damaged zstd data: the frame does not end with its blocks")
+                raise MalformedError(f"{self._name}: damaged zstd data: no such block")
+            blocks += (word, source.take(1 if kind == _RLE else size))
+        return last, blocks
 
 
-def _header(source: _Source, name: str) -> tuple[bytes, bool]:
+def _header(source: Exact, name: str) -> tuple[bytes, bool]:
     """Take a frame header: all of it with its magic, and whether a checksum follows the blocks."""
     descriptor = source.take(1)
     flags = descriptor[0]
