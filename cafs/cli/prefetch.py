@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import trio
 
     from cafs.assemble import System
+    from cafs.fetch.prefetching import Haul
     from cafs.model.spec import RefSpec
     from cafs.settings.values import Settings
 
@@ -106,7 +107,7 @@ async def _fetch_all(
         for number, spec in left:
             try:
                 with reports(spec.name or spec.ref.shown) as progress:
-                    await _fetch(system, spec, progress, passes)
+                    await _fetch(system, spec, progress, passes, haul)
             except (StorageError, BudgetError):
                 raise
             except (CafsError, BaseExceptionGroup) as error:
@@ -115,14 +116,18 @@ async def _fetch_all(
                     raise
                 codes[number] = report(known)
 
-    async with trio.open_nursery() as nursery:
+    async with system.fetcher.haul() as haul, trio.open_nursery() as nursery:
         for _ in range(system.settings.pacing.prefetch_connections + _RESOLVING):
             nursery.start_soon(work)
     return codes
 
 
 async def _fetch(
-    system: "System", spec: "RefSpec", report: Report, passes: "trio.CapacityLimiter"
+    system: "System",
+    spec: "RefSpec",
+    report: Report,
+    passes: "trio.CapacityLimiter",
+    haul: "Haul",
 ) -> None:
     """Fetch a ref whole, and open its tree, with a report a few times a second.
 
@@ -139,7 +144,8 @@ async def _fetch(
     resolved = await resolver.resolve(spec, patience)
     numbers = range(len(resolved.parts))
     contents = [await resolver.part(spec, number, patience) for number in numbers]
-    await system.fetcher.prefetch(contents, Progress(report, _REPORT_S), patience)
+    await haul.bring(contents, Progress(report, _REPORT_S), patience)
     if resolved.shape is Shape.TREE:
         async with passes:
-            await resolver.tree(spec, patience)
+            tree = await resolver.tree(spec, patience)
+        await haul.keep(tree.contents, of=contents, name=spec.name or spec.ref.shown)

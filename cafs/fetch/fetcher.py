@@ -17,6 +17,7 @@ from cafs.errors import CafsError
 from cafs.fetch.blob import BlobContent
 from cafs.fetch.budget import Account, Budget
 from cafs.fetch.contents import Contents
+from cafs.fetch.exposing import Exposures
 from cafs.fetch.failures import Failures
 from cafs.fetch.finding import Finding
 from cafs.fetch.first_pass import LINGER_S, PASSES, FirstPass, complete_tree
@@ -27,8 +28,9 @@ from cafs.fetch.means import Means
 from cafs.fetch.member import MemberContent, Reopen
 from cafs.fetch.overflow import Overflow
 from cafs.fetch.planted import PlantedContent
-from cafs.fetch.prefetching import bring_all
+from cafs.fetch.prefetching import Haul
 from cafs.fetch.progress import Progress
+from cafs.fetch.provisional import ProvisionalContent
 from cafs.fetch.ranged import RangedContent
 from cafs.fetch.rating import Rating
 from cafs.fetch.raw_ranges import CheckedRanges
@@ -47,6 +49,7 @@ from cafs.model.pacing import USUAL as PACING, Pacing
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
 from cafs.model.span import Span
+from cafs.model.spec import Verify
 from cafs.model.trust import Need
 from cafs.store.store import Store
 from cafs.transport.interfaces import Response
@@ -75,6 +78,7 @@ class Fetcher:
         *,
         pacing: Pacing,
         look_in: Sequence[Path] = (),
+        exposures: Exposures | None = None,
     ) -> None:
         self._store = store
         self._metrics = metrics
@@ -101,8 +105,16 @@ class Fetcher:
         self._works = Works[None](nursery, failures, metrics)
         self._passes = Works[TreeRecord](nursery, failures, metrics)
         self._finding = Finding(store, look_in, self._works, metrics)
+        self.exposures = exposures or Exposures()
+        """What was handed out before it was checked."""
         self._contents = Contents(
-            nursery, store, self._means, failures, self._works, finding=self._finding
+            nursery,
+            store,
+            self._means,
+            failures,
+            self._works,
+            finding=self._finding,
+            exposures=self.exposures,
         )
 
     async def content(
@@ -114,6 +126,7 @@ class Fetcher:
         first: Response | None = None,
         learned: Learned | None = None,
         patience: Patience = USUAL,
+        verify: Verify = "block",
     ) -> Content:
         """The content of a part. One part has one content, whoever asks for it.
 
@@ -125,6 +138,8 @@ class Fetcher:
                 closed in any case.
             learned: told which blob it is, once content without a pin has been seen whole.
             patience: for content of unknown size, which is fetched before this returns.
+            verify: whether content with a pin may be read before it is checked. It is another
+                content then, with the same bytes.
 
         Raises:
             SizeMismatchError: the store has the digest, and it is not of the promised size.
@@ -140,6 +155,8 @@ class Fetcher:
             await content.ensure(Span(0, lane.end), patience)
         if part.digest is None and learned is not None:
             await self._remind(content, learned)
+        if verify == "provisional":
+            return self._contents.provisional(content, lane)
         return content
 
     async def lend(
@@ -258,7 +275,7 @@ class Fetcher:
 
         Cancellation: the pass goes on for five minutes, or for others.
         """
-        if not isinstance(raw, BlobContent | GatedContent | RangedContent):
+        if not isinstance(raw, BlobContent | GatedContent | ProvisionalContent | RangedContent):
             raise TypeError(f"{name}: a pass needs raw content, not {type(raw).__name__}")
         identity = making.identity(key or raw.key)
         found = complete_tree(self._store, identity)
@@ -287,14 +304,21 @@ class Fetcher:
     ) -> None:
         """Bring all of several contents, and say how far it is.
 
-        One that fails does not stop the others. Readers go first.
+        One that fails does not stop the others. Readers go first. What it brings may go again once
+        this has ended; see ``haul``.
 
         Raises:
+            StorageFullError: there is no room for them.
             CafsError: that of the first that failed, in their order, after all were tried.
 
         Cancellation: what has come stays.
         """
-        await bring_all(self._store, contents, progress, patience)
+        async with self.haul() as haul:
+            await haul.bring(contents, progress, patience)
+
+    def haul(self) -> Haul:
+        """A prefetch of several things, which is to end with all of them here."""
+        return Haul(self._store)
 
     def inflight(self) -> list[Inflight]:
         """Every fetch that is under way, oldest first."""
@@ -365,12 +389,20 @@ async def open_fetcher(
     """
     account = None if mount is None else Account(store.mounts, mount)
     allowance = Budget(budget, offline=offline, account=account)
+    exposures = None if mount is None else Exposures(store.attachments, mount)
     try:
         async with trio.open_nursery() as nursery:
             if account is not None:
                 nursery.start_soon(allowance.keep)
             yield Fetcher(
-                nursery, store, metrics, allowance, policy, pacing=pacing, look_in=look_in
+                nursery,
+                store,
+                metrics,
+                allowance,
+                policy,
+                pacing=pacing,
+                look_in=look_in,
+                exposures=exposures,
             )
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:

@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from cafs.errors import StorageError, StorageFullError
-from cafs.model.bounds import Bounds
+from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.item import Item
 from cafs.model.span import Span
 from cafs.store.blob_records import BlobRecords
@@ -44,6 +44,9 @@ _POLL_S: Final = 0.005
 _LOOK_S: Final = 30.0
 """How often a disk is looked at that others fill."""
 _WAIT_S: Final = 1.0
+_PATIENCE_S: Final = 4.0
+"""How long who brings something waits for room: longer than what was just used is spared."""
+_MIB: Final = 1 << 20
 _LOG: Final = logging.getLogger("cafs.store")
 
 
@@ -115,20 +118,37 @@ class Evictor:
     def _wake(self) -> None:
         self._crowded.set()
 
-    def check_room(self, name: str) -> None:
-        """Refuse to bring more where too much is here already, and none of it may go.
+    async def reserve(self, count: int, name: str) -> None:
+        """Make room for so many bytes that are to come, so that the store stays within its bounds.
+
+        What was used a moment ago may go soon: for that it waits a few seconds.
 
         Args:
-            name: what was to be brought.
+            count: bytes that are not here yet; 0 for what is.
+            name: what is to come.
 
         Raises:
-            StorageFullError: it is so.
+            StorageFullError: what is here is in use or pinned, or is not so much.
+            StorageError: the disk, or the records, failed.
+
+        Cancellation: as ``make_room``.
         """
-        if self.exhausted and self._room.crowded():
-            raise StorageFullError(
-                f"{name}: the store has more than it may, and all of it is in use or pinned",
-                hint="raise store.quota or lower store.min-free, or prefetch less at once",
-            )
+        limit = trio.current_time() + _PATIENCE_S
+        while self._room.bounds != UNBOUNDED:
+            usage = await trio.to_thread.run_sync(self._room.reckon)
+            lacking = usage.lacking(count)
+            if lacking <= 0:
+                return
+            hopeless = lacking > usage.total  # then nothing need go for that
+            if not hopeless and await self._free(lacking, b"") >= lacking:
+                return
+            if hopeless or trio.current_time() >= limit:
+                raise StorageFullError(
+                    f"{name}: the store would have {-(-lacking // _MIB)} MiB more than it may, and"
+                    " nothing more may make way",
+                    hint="raise store.quota or lower store.min-free, or prefetch less at once",
+                )
+            await trio.sleep(_GLANCE_S)
 
     def keep_within(self, bounds: Bounds) -> None:
         """Keep the store within other bounds from now on."""

@@ -66,6 +66,11 @@ class RoomUsage:
             short = self.min_free - self.free + int((1 - LOW) * self.min_free)
         return max(over, short)
 
+    def lacking(self, count: int) -> int:
+        """What must go so that both bounds are kept with so many bytes more; else 0 or less."""
+        over = 0 if self.quota is None else self.total + count - self.quota
+        return max(over, self.min_free + count - self.free if self.min_free else 0)
+
     def within(self, bounds: Bounds, fewer: int = 0) -> "RoomUsage":
         """The same within other bounds, with ``fewer`` bytes of content."""
         return replace(

@@ -288,16 +288,21 @@ async def test_what_was_written_by_more_than_one_process_is_hashed_again(store: 
     assert not stream._shelf.filled_alone(record)
 
 
-async def test_a_prefetch_of_more_than_there_may_be_is_told(bounded: Store) -> None:
-    bounded.evictor.check_room("gcc")
-    for _ in range(12):
-        digest = await blob(bounded)
-        await bounded.pins.pin(Item.blob(digest), "pinned")
-    with trio.fail_after(5):
-        while not bounded.evictor.exhausted:  # noqa: ASYNC110 - found out in the background
-            await trio.sleep(0.01)
-    with pytest.raises(StorageFullError, match="gcc: the store has more than it may"):
-        bounded.evictor.check_room("gcc")
+async def test_room_is_made_for_what_is_to_come_as_far_as_anything_may_go(bounded: Store) -> None:
+    quota = bounded.room.bounds.quota
+    assert quota is not None
+    old = [await blob(bounded) for _ in range(2)]
+    left = quota - bounded.room.usage().total
+    await bounded.evictor.reserve(left, "gcc")
+    assert all(bounded.blobs.stat(each) is not None for each in old)
+    with pytest.raises(StorageFullError, match=r"gcc: the store would have .* MiB more"):
+        await bounded.evictor.reserve(quota + 1, "gcc")
+    assert all(bounded.blobs.stat(each) is not None for each in old)  # for nothing, nothing goes
+    await bounded.pins.pin(Item.blob(old[0]), "pinned")
+    with pytest.raises(StorageFullError, match="nothing more may make way"):
+        await bounded.evictor.reserve(quota, "gcc")
+    await bounded.evictor.reserve(left + 1, "gcc")
+    assert [bounded.blobs.stat(each) is not None for each in old] == [True, False]
 
 
 async def test_what_a_crash_left_between_records_and_bytes_goes_when_the_store_is_opened(
