@@ -69,4 +69,6 @@ class BlobHandler(Handler):
     async def open_file(
         self, spec: RefSpec, resolved: Resolved, patience: Patience, *, part: int = 0
     ) -> Content:
-        return await self._parts.content(resolved.parts[part], patience, name=title(spec))
+        return await self._parts.content(
+            resolved.parts[part], patience, name=title(spec), verify=spec.verify
+        )

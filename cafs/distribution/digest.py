@@ -1,6 +1,7 @@
 """Content by digest: from the store, else from where a ref of the mount says that it is."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from cafs.distribution.archive import Archives
@@ -78,7 +79,8 @@ class Digests:
         found = None if digest.weak else self._search(digest)
         if found is not None:
             spec, number = found
-            return await self._resolver.part(spec, number, patience)
+            # What has a digest for a name is checked before it is read, whatever the ref says.
+            return await self._resolver.part(replace(spec, verify="block"), number, patience)
         if member is None:
             raise NotFoundError(
                 f"{digest}: not in the store, and no ref of this mount names it",

@@ -25,7 +25,7 @@ from cafs.model.document import CacheDocument
 from cafs.model.mapping import Route, straight
 from cafs.model.resolved import Part
 from cafs.model.span import Span
-from cafs.model.spec import Pull
+from cafs.model.spec import Pull, Verify
 from cafs.model.validator import Validator
 from cafs.store.store import Store
 from cafs.transport.interfaces import Request, Response, Transport
@@ -178,8 +178,10 @@ class UrlParts:
                 await self._locator.keep(part.urls[0], found.unsaved)
         return part
 
-    async def content(self, part: Part, patience: Patience, *, name: str) -> Content:
-        """Open a part.
+    async def content(
+        self, part: Part, patience: Patience, *, name: str, verify: Verify = "block"
+    ) -> Content:
+        """Open a part; ``verify`` says whether it may be read before it is checked.
 
         Raises:
             CafsError: its size had to be found out by fetching it, and that failed.
@@ -188,7 +190,7 @@ class UrlParts:
         """
         sources, learned = self._sources_of(part), self._learned(part)
         return await self._fetcher.content(
-            part, sources, name=name, learned=learned, patience=patience
+            part, sources, name=name, learned=learned, patience=patience, verify=verify
         )
 
     async def _lend(

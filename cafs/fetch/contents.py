@@ -16,6 +16,7 @@ from cachetools import LRUCache
 from cafs.errors import CafsError, SizeMismatchError
 from cafs.fetch.blob import BlobContent
 from cafs.fetch.downloading import Downloader
+from cafs.fetch.exposing import Exposures
 from cafs.fetch.failures import Failures
 from cafs.fetch.finding import Finding
 from cafs.fetch.gated import GatedContent
@@ -23,6 +24,7 @@ from cafs.fetch.interfaces import Feed, Source
 from cafs.fetch.judging import Terms
 from cafs.fetch.lane import Lane
 from cafs.fetch.means import Means
+from cafs.fetch.provisional import ProvisionalContent, suits
 from cafs.fetch.ranged import RangedContent
 from cafs.fetch.sealing import Learned, Seal
 from cafs.fetch.work import Works
@@ -57,6 +59,7 @@ class Contents:
         failures: what failed a moment ago.
         works: where whole contents are checked.
         finding: looks for content on this machine before it is fetched.
+        exposures: what was handed out before it was checked.
 
     Concurrency: any number of tasks of one trio run; nothing here awaits.
     """
@@ -70,6 +73,7 @@ class Contents:
         works: Works[None],
         *,
         finding: Finding,
+        exposures: Exposures,
     ) -> None:
         self._nursery = nursery
         self._store = store
@@ -77,6 +81,9 @@ class Contents:
         self._failures = failures
         self._works = works
         self._finding = finding
+        self._exposures = exposures
+        self._provisional: WeakValueDictionary[StreamKey, ProvisionalContent]
+        self._provisional = WeakValueDictionary()
         self._lanes: WeakValueDictionary[StreamKey, Lane] = WeakValueDictionary()
         self._contents: WeakValueDictionary[StreamKey, Feed] = WeakValueDictionary()
         self._kept: LRUCache[StreamKey, Feed] = LRUCache(_KEPT)
@@ -115,6 +122,26 @@ class Contents:
             lane.downloader.sources.add(sources)
         self._kept[key] = content
         return content, lane
+
+    def provisional(self, content: Feed, lane: Lane | None) -> Feed:
+        """The same content, of which ranges are read before it is checked, where there are any.
+
+        It is another content than the one for those who want it checked first; both have one lane.
+        """
+        if lane is None or not isinstance(content, GatedContent) or not suits(lane):
+            return content
+        found = self._provisional.get(content.key)
+        if found is None or found.gated is not content:
+            found = ProvisionalContent(
+                self._store,
+                lane,
+                content,
+                works=self._works,
+                exposures=self._exposures,
+                means=self._means,
+            )
+            self._provisional[content.key] = found
+        return found
 
     def _make(
         self,

@@ -5,6 +5,7 @@ together from several responses (no strong validator, no ranges, no size), which
 response, whole.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
@@ -57,6 +58,8 @@ class GatedContent(Feed):
         self._blame = lane.downloader.blame
         self._deposit = deposit = lane.downloader.deposit
         self._unstored = Unstored(deposit, seal, lane.terms.key, lane.terms.name)
+        self.refused: Callable[[DigestMismatchError], Awaitable[None]] | None = None
+        """Told when the whole is not what the pin says."""
         self._verified: Digest | None = None
         self._feeding: Forward | None = None
         """The pass that reads all of it, and will see to the gate itself."""
@@ -244,8 +247,13 @@ class GatedContent(Feed):
         try:
             await self._unstored.admit(self.size, work)
         except DigestMismatchError as error:
-            self._blame.wrong(error, self.size)
+            await self._note_wrong(error)
             raise
+
+    async def _note_wrong(self, error: DigestMismatchError) -> None:
+        self._blame.wrong(error, self.size)
+        if self.refused is not None:
+            await self.refused(error)
 
     async def _take_over(self) -> None:
         """Keep, of a whole that was wrong, what the source sent that is asked alone now."""
@@ -260,7 +268,7 @@ class GatedContent(Feed):
         try:
             digest = await self._seal.close(hasher, self.size)
         except DigestMismatchError as error:
-            self._blame.wrong(error, self.size)
+            await self._note_wrong(error)
             raise
         if self._blame.unsettled:
             self._works.start(("blame", self.key), self._settle)

@@ -37,6 +37,11 @@ class Means:
     """How much the store may have now."""
     ratings: Ratings = field(default_factory=Ratings)
 
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes may be in the store at once, whatever has to go for it."""
+        quota = self.bounds().quota
+        return quota is None or size <= quota
+
     def ahead(self) -> int | None:
         """Bytes that may be fetched ahead of one reader: a share of the quota; None for any."""
         quota = self.bounds().quota

@@ -136,6 +136,14 @@ class Works(Generic[T]):
             if work.result is not None:
                 return work.result[0]
 
+    def check(self, key: Hashable, patience: Patience) -> None:
+        """Fail as that work failed a moment ago.
+
+        Raises:
+            CafsError: the failure that is remembered.
+        """
+        self._failures.check(key, patience)
+
     def start(self, key: Hashable, run: Callable[[Work[T]], Awaitable[T]]) -> None:
         """Begin work that nobody waits for, unless it is under way; its failure is logged."""
         if key not in self._works:

@@ -69,4 +69,7 @@ class RefSpec:
             source += [f"locked {self.locked.digest}"]
             source += [f"{part.digest} {part.index}" for part in self.locked.parts]
         object.__setattr__(self, "source", "\n".join(source))
-        object.__setattr__(self, "key", "\n".join([self.source, str(self.strip), self.subdir]))
+        shown = [self.source, str(self.strip), self.subdir]
+        if self.verify != "block":
+            shown.append(self.verify)
+        object.__setattr__(self, "key", "\n".join(shown))

@@ -64,14 +64,27 @@ class Packed(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Incarnation:
+    """A stream from its first byte until any of its bytes are taken away; as in its record."""
+
+    file: bytes
+    generation: int
+
+    @property
+    def admitted(self) -> "Incarnation":
+        """What it is once these bytes, and none but these, have become a blob."""
+        return Incarnation(self.file, self.generation + 1)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamRecord:
     """A stream and the file that holds it.
 
     ``file`` is the 8 random bytes in the file's name; spans belong to it, and to no other
-    incarnation. ``generation`` rises whenever spans are taken away. ``digest`` names the blob that
-    the stream has become; then there is no stream file. ``source`` is the blob that every byte in
-    the file was decoded from, once that has been checked as a whole; None while nothing stands
-    behind them.
+    incarnation. ``generation`` rises whenever spans are taken away, and when it becomes a blob.
+    ``digest`` names the blob that the stream has become; then there is no stream file. ``source``
+    is the blob that every byte in the file was decoded from, once that has been checked as a whole;
+    None while nothing stands behind them.
     """
 
     file: bytes
@@ -79,6 +92,11 @@ class StreamRecord:
     size: int | None
     digest: Digest | None
     source: Digest | None = None
+
+    @property
+    def incarnation(self) -> Incarnation:
+        """What its bytes are bytes of."""
+        return Incarnation(self.file, self.generation)
 
     @property
     def behind(self) -> Digest | None:

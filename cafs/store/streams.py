@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,28 +27,11 @@ from cafs.store.door import CLOSED, open_file
 from cafs.store.drafting import Draft
 from cafs.store.files import punch, storage_error, write_whole
 from cafs.store.locking import SpanLock
-from cafs.store.records import StreamRecord
+from cafs.store.records import Incarnation, StreamRecord
 from cafs.store.shelf import Shelf
 from cafs.store.sums import Piece
 
 _LOG: Final = logging.getLogger("cafs.store")
-
-
-@dataclass(frozen=True, slots=True)
-class Incarnation:
-    """A stream from its first byte until any of its bytes are taken away.
-
-    ``file`` is the random part of its file's name, ``generation`` rises when bytes are taken away,
-    and once when it becomes a blob.
-    """
-
-    file: bytes
-    generation: int
-
-    @property
-    def admitted(self) -> "Incarnation":
-        """What it is when the same bytes, and none but these, have become a blob."""
-        return Incarnation(self.file, self.generation + 1)
 
 
 class Stream:
@@ -99,7 +82,7 @@ class Stream:
     def incarnation(self) -> Incarnation | None:
         """What its bytes are bytes of; None when there is no such stream any more."""
         record = self._shelf.ledger.record(self.key)
-        return None if record is None else Incarnation(record.file, record.generation)
+        return None if record is None else record.incarnation
 
     async def read(self, offset: int, length: int, need: Need = ANYTHING) -> bytes | None:
         """Read a span; None when any byte of it is absent. Short only at the stream's size.

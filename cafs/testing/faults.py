@@ -95,6 +95,19 @@ class Stall(_BodyFault):
 
 
 @dataclass(frozen=True, slots=True)
+class StallBeyond(_BodyFault):
+    """Nothing comes of what lies at this offset of the resource or beyond, until ``release``."""
+
+    at: int = 0
+
+    @override
+    def spoil(self, ask: Ask, answer: Answer) -> Answer:
+        if answer.span.stop <= self.at:
+            return answer
+        return replace(answer, stall_after=max(0, self.at - answer.span.start))
+
+
+@dataclass(frozen=True, slots=True)
 class HangBeforeHead(Fault):
     """The request is taken, and nothing comes, until ``Origin.release``."""
 

@@ -11,11 +11,14 @@ import trio
 from cafs.fetch.fetcher import Fetcher, open_fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
 from cafs.metrics import Metrics
+from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
+from cafs.model.spec import Verify
 from cafs.store.store import Store, open_store
+from cafs.store.tenancy import lasting
 from cafs.testing.origin import Origin
 from cafs.transport.http import HttpLimits, HttpTransport
 from cafs.transport.metering import Metering
@@ -53,14 +56,20 @@ class Rig:
         )
 
     async def pinned(
-        self, digest: Digest, size: int | None, *urls: str, ranges: bool = True
+        self,
+        digest: Digest,
+        size: int | None,
+        *urls: str,
+        ranges: bool = True,
+        verify: Verify = "block",
     ) -> Content:
         """The content with a digest."""
         part = Part(
             media_type="application/x-test", size=size, digest=digest, urls=urls, ranges=ranges
         )
         sources = [Source(self.transport, url) for url in urls]
-        return await self.fetcher.content(part, sources, name=urls[0] if urls else str(digest))
+        name = urls[0] if urls else str(digest)
+        return await self.fetcher.content(part, sources, name=name, verify=verify)
 
     async def plant(self, raw: Content, patience: Patience = USUAL) -> TreeRecord:
         """The archive's tree."""
@@ -79,22 +88,40 @@ async def open_rig(
     stall_s: float = 20.0,
     policy: RetryPolicy = QUICK,
     look_in: Sequence[Path] = (),
+    bounds: Bounds = UNBOUNDED,
+    mount: str | None = None,
 ) -> AsyncIterator[Rig]:
-    """A rig over the store at a path."""
+    """A rig over the store at a path; ``mount`` is the key of the one that it is a worker of."""
     metrics = Metrics()
     limits = HttpLimits(connect_s=2.0, head_s=stall_s, stall_s=stall_s)
     transport = Metering(HttpTransport(limits=limits), metrics)
     try:
         async with (
-            open_store(path) as store,
+            open_store(path, bounds=bounds) as store,
+            _mounted(store, mount) as number,
             open_fetcher(
-                store, metrics, budget=budget, offline=offline, policy=policy, look_in=look_in
+                store,
+                metrics,
+                budget=budget,
+                mount=number,
+                offline=offline,
+                policy=policy,
+                look_in=look_in,
             ) as fetcher,
         ):
             locator = Locator(transport, store.documents, metrics)
             yield Rig(origin, store, metrics, fetcher, transport, locator)
     finally:
         await transport.aclose()
+
+
+@asynccontextmanager
+async def _mounted(store: Store, key: str | None) -> AsyncIterator[int | None]:
+    if key is None:
+        yield None
+        return
+    async with lasting(store, description=key, key=key, view="/") as number:
+        yield number
 
 
 @pytest.fixture
