@@ -13,6 +13,9 @@
 - restart: until a mount is ready, until it answers after its worker was killed, and a reload;
   beside a bare Python.
 - help: ``cafs --help`` beside a bare Python.
+- image: hello.c compiled by the gcc of an image with a Debian root file system, in three forms,
+  each mounted from an empty store, beside skopeo and tar; ``--image-dir`` says where the image is,
+  or is to be made. Not one of ``all``: it takes root, debootstrap, and programs of containers.
 
 Prints a table, and writes JSON with the commit and the machine.
 """
@@ -32,8 +35,10 @@ from cafs import __version__
 from cafs.testing.benching import Site
 from cafs.testing.command import start_programs_by_fork
 from cafs.testing.cooling import Cold
+from cafs.testing.debian import LackingError
 from cafs.testing.faults import Latency, Rate
 from cafs.testing.hoarding import Hoard
+from cafs.testing.imaging import ImageBench
 from cafs.testing.measuring import Measured, alternating, output, seconds, table
 from cafs.testing.networking import Network
 from cafs.testing.origin import running_origin
@@ -41,6 +46,8 @@ from cafs.testing.restarting import Restart
 from cafs.testing.warming import Warm
 
 _SCENARIOS: Final = ("warm", "cold", "network", "blobs", "restart", "help")
+_ALONE: Final = ("image",)
+"""Scenarios that are run when they are named."""
 _MIB: Final = 1 << 20
 
 
@@ -71,19 +78,21 @@ def _scenarios(
         "blobs": Hoard(site, given.blobs).measure,
         "restart": Restart(site, given.rounds).measure,
         "help": lambda: _usage(given.rounds),
+        "image": ImageBench(site, given.rounds, given.image_dir or site.scratch / "image").measure,
     }
 
 
 def main() -> None:
     """Run scenarios and report them."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split("\n")[0])
-    parser.add_argument("scenario", nargs="?", default="all", choices=(*_SCENARIOS, "all"))
+    parser.add_argument("scenario", nargs="?", default="all", choices=(*_SCENARIOS, *_ALONE, "all"))
     parser.add_argument("--rounds", type=int, default=5, help="medians are of so many (5)")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--rate", type=float, help="bytes/s that the origin sends, in all")
     parser.add_argument("--blob", type=int, help="MiB of the large file (256, network: 1024)")
     parser.add_argument("--files", type=int, default=5000, help="small files of network (5000)")
     parser.add_argument("--blobs", type=int, default=1_000_000, help="of blobs (1000000)")
+    parser.add_argument("--image-dir", type=Path, help="where image keeps what it has made")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
     given = parser.parse_args()
     start_programs_by_fork()
@@ -96,7 +105,10 @@ def main() -> None:
         wanted = _SCENARIOS if given.scenario == "all" else (given.scenario,)
         found: dict[str, list[Measured]] = {}
         for name in wanted:
-            found[name] = list(scenarios[name]())
+            try:
+                found[name] = list(scenarios[name]())
+            except LackingError as error:
+                sys.exit(f"scripts/bench {name}: {error}")
             sys.stdout.write(table(name, found[name]))
             sys.stdout.flush()
     settings = {

@@ -61,6 +61,7 @@ class Facts(TypedDict):
     """What ``.cafs/status.json`` says, as far as it is used here; sizes in bytes."""
 
     fetched: int
+    inflight: list[object]
     room: RoomFacts
     refs: list[RefFacts]
     requests: dict[str, int]
