@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cafs.distribution.manifests import OCI_MANIFEST
 from cafs.model.digest import SIZES, digest_of
 from cafs.settings.lockfile import Lock, LockEntry, index_directory, read_lock
 from cafs.testing.archives import Compression, file as member, tar_bytes, zip_archive
@@ -15,6 +16,7 @@ from cafs.testing.daemons import Registry
 from cafs.testing.faults import Fault, IgnoreRange, NoLength, NoValidators, Status
 from cafs.testing.images import Image, Layer, write_layout
 from cafs.testing.origin import Origin
+from cafs.testing.tabled import estargz
 from tests.conftest import Cafs
 
 OLD = {
@@ -444,3 +446,18 @@ def test_a_ref_by_platform_is_locked_on_each(project: Project, origin: Origin) -
     ]
     assert project.cafs.run("lock", "--check").returncode == 0
     assert "note" not in project.cafs.run("status").stdout
+
+
+def test_a_table_of_contents_is_locked_and_not_believed(project: Project, origin: Origin) -> None:
+    """The index is of a pass over the layer; the table is for who cannot have the index."""
+    layer = estargz([member("bin/cc", b"compiler" * 1000)])
+    manifest = layer.manifest()
+    origin.put(f"/v2/image/blobs/{digest_of(layer.data)}", layer.data)
+    for reference in ("latest", str(digest_of(manifest))):
+        origin.put(f"/v2/image/manifests/{reference}", manifest, content_type=OCI_MANIFEST)
+    project.cafs.project(f'[ref.base]\nfrom="docker://127.0.0.1:{origin.port}/image"\n')
+    project.cafs.run("lock")
+    (part,) = project.entry("base").parts
+    assert part.contents is not None
+    assert (part.contents.kind, part.index is not None) == ("estargz", True)
+    assert project.cafs.run("lock", "--check", "--full").returncode == 0
