@@ -115,8 +115,9 @@ def _write(flags: options.Flags, file: Path, name: str, facts: "Facts") -> tuple
         SettingsError: the name is in use, or something that is said of the ref is wrong.
     """
     from cafs.settings.editing import with_ref
-    from cafs.settings.lock_writing import alone, write_whole
+    from cafs.settings.lock_writing import alone, refuse_outside, write_whole
 
+    refuse_outside(file, file.parent)
     schemes = _schemes(flags, file)
     with alone(file):
         before = file.read_text() if file.exists() else None

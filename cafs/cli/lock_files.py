@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cafs.errors import StorageError
 from cafs.model.digest import digest_of
-from cafs.settings.lock_writing import alone, lock_text, write_whole
+from cafs.settings.lock_writing import alone, lock_text, refuse_outside, write_whole
 from cafs.settings.lockfile import (
     LARGE,
     Lock,
@@ -54,6 +54,7 @@ def keep_index(file: Path, digest: "Digest", source: Path, large: Path | None) -
     """Put an index where it belongs; None for a large one that nobody wants. Blocks.
 
     Raises:
+        SettingsError: the way there leads out of the project.
         StorageError: it cannot be written.
     """
     is_large = source.stat().st_size > LARGE
@@ -62,12 +63,15 @@ def keep_index(file: Path, digest: "Digest", source: Path, large: Path | None) -
         if large is None:
             return None
         place = large / place.name
+    else:
+        refuse_outside(place, file.parent)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{place.parent}: {error.strerror}") from error
     attributes = place.parent / ".gitattributes"
     if not is_large and not attributes.exists():
+        refuse_outside(attributes, file.parent)
         write_whole(attributes, _ATTRIBUTES)
     write_whole(place, source.read_bytes())
     return place
@@ -90,9 +94,11 @@ def replace_entries(
         The entries that went, with nothing in their place.
 
     Raises:
-        SettingsError: the file that is there is none of ours.
+        SettingsError: the file that is there is none of ours, or leads out of the project.
         StorageError, DeadlineError: it cannot be written.
     """
+    for path in (file, index_directory(file)):
+        refuse_outside(path, file.parent)
     fresh = {(each.name, each.platform): each for each in made}
     with alone(file):
         before = read_lock(file)

@@ -23,12 +23,13 @@ def command(*, names: tuple[str, ...], flags: options.Flags, quiet: bool, as_jso
     from cafs.cli.lock_telling import tell_gone
     from cafs.errors import SettingsError
     from cafs.settings.editing import without_refs
-    from cafs.settings.lock_writing import alone, write_whole
+    from cafs.settings.lock_writing import alone, refuse_outside, write_whole
     from cafs.settings.lockfile import Lock, lock_file
     from cafs.settings.wishing import project_of, wishes
 
     loaded = flags.load(locked=False)
     file = project_of(loaded)
+    refuse_outside(file, file.parent)
     with alone(file):
         try:
             before = file.read_text()

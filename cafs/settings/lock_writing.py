@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from cafs.errors import DeadlineError, StorageError, StorageFullError
+from cafs.errors import DeadlineError, SettingsError, StorageError, StorageFullError
 from cafs.model.resolved import Contents
 from cafs.settings.lockfile import VERSION, Lock, LockedPart, LockEntry
+from cafs.settings.places import real, within
 
 _HEAD: Final = (
     "# Which bytes the refs of cafs.toml mean. Written by cafs lock; commit it with cafs.toml.\n"
@@ -123,6 +124,18 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
+def refuse_outside(path: Path, project: Path) -> None:
+    """Refuse to write where a clone's symlink leads out of the project.
+
+    Raises:
+        SettingsError: it does.
+    """
+    place = real(path)
+    if not within(place, project):
+        what = f"leads out of the project, to {place}"
+        raise SettingsError(str(path), "", what, hint="nothing was written; remove the symlink")
+
+
 def write_whole(file: Path, data: bytes) -> None:
     """Write a file so that it is the old one or the new one, whatever happens. Blocks.
 
@@ -131,7 +144,7 @@ def write_whole(file: Path, data: bytes) -> None:
     Raises:
         StorageError: it cannot be written; the old one is as it was.
     """
-    place = Path(os.path.realpath(file))
+    place = real(file)
     made = ""
     try:
         mode = place.stat().st_mode & 0o777 if place.exists() else 0o666 & ~_umask()

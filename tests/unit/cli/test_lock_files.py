@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from cafs.cli import lock_files
 from cafs.cli.lock_files import at_hand, keep_index, replace_entries
-from cafs.errors import StorageError
+from cafs.errors import SettingsError, StorageError
 from cafs.model.digest import digest_of
-from cafs.settings.lockfile import LARGE, LockedPart, LockEntry, index_file, read_lock
+from cafs.settings.lockfile import (
+    LARGE,
+    LockedPart,
+    LockEntry,
+    index_directory,
+    index_file,
+    read_lock,
+)
 
 SMALL, BIG = b"small", b"b" * (LARGE + 1)
 
@@ -118,10 +124,26 @@ def test_a_place_that_cannot_be_written_is_an_error_and_leaves_what_was(
 ) -> None:
     replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
     before = lock.read_bytes()
-    lock_files.index_directory(lock).write_text("a file, where a directory should be")
+    index_directory(lock).write_text("a file, where a directory should be")
     with pytest.raises(StorageError):
         keep_index(lock, digest_of(SMALL), written(tmp_path, SMALL), None)
     assert lock.read_bytes() == before
     changed = replace(entry("a"), size=2)
     with pytest.raises(StorageError):
         replace_entries(tmp_path / "gone" / "cafs.lock", [changed], names={"a"}, whole=())
+
+
+@pytest.mark.parametrize("name", ["cafs.lock", "cafs.lock.d"])
+def test_a_symlink_out_of_the_project_is_not_followed(tmp_path: Path, name: str) -> None:
+    """A clone may have one; who locks in it writes nowhere else, and removes nothing there."""
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    project.mkdir()
+    outside.mkdir()
+    (outside / "other.idx").write_bytes(b"somebody's")
+    (project / name).symlink_to(outside / "new" if name == "cafs.lock" else outside)
+    with pytest.raises(SettingsError, match="leads out of the project"):
+        replace_entries(project / "cafs.lock", [entry("a")], names={"a"}, whole={"a"})
+    if name == "cafs.lock.d":
+        with pytest.raises(SettingsError, match="leads out of the project"):
+            keep_index(project / "cafs.lock", digest_of(SMALL), written(tmp_path, SMALL), None)
+    assert [each.name for each in outside.iterdir()] == ["other.idx"]
