@@ -108,6 +108,17 @@ class Ledger:
         with self._recent.read() as recent:
             return list(self._fresh.all_pieces(recent, owner_of(key, record)))
 
+    def known(
+        self, key: StreamKey, record: StreamRecord, span: Span
+    ) -> tuple[SpanSet, list[Piece]]:
+        """What is present in a part of a stream, and what it is: the pieces that are all there."""
+        owner = owner_of(key, record)
+        with self._recent.read() as recent, self._index.read() as index:
+            present = self._touching(recent, index, owner, span).intersection(span)
+            pieces = set(self._fresh.pieces(recent, owner, span))
+            pieces.update(self._durable.pieces(index, owner, span))
+        return present, sorted(piece for piece in pieces if present.covers(piece.span))
+
     def missing(self, key: StreamKey, record: StreamRecord, span: Span) -> SpanSet:
         """What the stream's file does not hold of ``span``."""
         with self._recent.read() as recent, self._index.read() as index:

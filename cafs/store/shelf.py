@@ -13,6 +13,7 @@ from cafs.store.files import Files
 from cafs.store.holds import Holds
 from cafs.store.ledger import Ledger
 from cafs.store.records import StreamRecord
+from cafs.store.suspicion import Suspicion
 from cafs.store.uses import Uses
 
 WRITES: Final = 4
@@ -39,6 +40,7 @@ class Shelf:
         self.limiter = trio.CapacityLimiter(WRITES)
         self.uses = uses
         self.holds = holds
+        self.suspicion = Suspicion()
         self.grown: Callable[[], None] = lambda: None
         """Called where the store has more than before."""
         self._written: dict[bytes, tuple[int, int]] = {}
@@ -62,6 +64,7 @@ class Shelf:
     def forget(self, key: StreamKey, record: StreamRecord) -> None:
         """Let go of what is held in memory for a file that is no longer the stream's."""
         self._written.pop(record.file, None)
+        self.suspicion.forget(key)
         self.files.forget(self.ledger.path(key, record))
 
     def discard(self, key: StreamKey, record: StreamRecord) -> None:

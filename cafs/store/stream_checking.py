@@ -91,7 +91,7 @@ class StreamChecker:
         self, key: StreamKey, record: StreamRecord, descriptor: int, window: Span, look: Look
     ) -> list[Span]:
         """What is wrong in a part of a stream, or has no sum."""
-        present, known = self._known(key, record, window)
+        present, known = self._shelf.ledger.known(key, record, window)
         item, choose = Item.stream(key), look.choose
         chosen = [
             piece
@@ -111,19 +111,6 @@ class StreamChecker:
                 raise
             bad = list(unreadable(descriptor, chosen))
         return _unsummed(present, known) + bad
-
-    def _known(
-        self, key: StreamKey, record: StreamRecord, window: Span
-    ) -> tuple[SpanSet, list[Piece]]:
-        """What is present in a part of a stream, and what it is."""
-        owner = owner_of(key, record)
-        with self._recent.read() as recent, self._index.read() as index:
-            spans = self._fresh.touching(recent, owner, window)
-            spans += self._durable.touching(index, owner, window)
-            pieces = set(self._fresh.pieces(recent, owner, window))
-            pieces.update(self._durable.pieces(index, owner, window))
-        present = SpanSet(spans).intersection(window)
-        return present, sorted(piece for piece in pieces if present.covers(piece.span))
 
     def _take_out(
         self, key: StreamKey, record: StreamRecord, descriptor: int, bad: list[Span]
@@ -151,7 +138,7 @@ class StreamChecker:
         found: list[Span] = []
         for start in range(span.start - span.start % CHUNK, span.stop, CHUNK):
             part = Span(start, start + CHUNK)
-            present, known = self._known(key, record, part)
+            present, known = self._shelf.ledger.known(key, record, part)
             try:
                 bad = wrong(start, memoryview(os.pread(descriptor, CHUNK, start)), known)
             except OSError as error:

@@ -272,10 +272,15 @@ class Stream:
         try:
             locking.hold_gate(descriptor)
             if self._is_damaged(descriptor, record, bad):
-                _LOG.warning("store.stream.damaged stream=%s span=%s", self.key, bad)
-                shelf.ledger.take_out(self.key, record, [bad])
+                known = partial(self._pieces, record)
+                lost = SpanSet(shelf.suspicion.follow(self.key, descriptor, bad, known))
+                _LOG.warning("store.stream.damaged stream=%s lost=%s", self.key, lost)
+                shelf.ledger.take_out(self.key, record, lost)
         finally:
             os.close(descriptor)
+
+    def _pieces(self, record: StreamRecord, span: Span) -> list[Piece]:
+        return self._shelf.ledger.known(self.key, record, span)[1]
 
     def _give_up(self, record: StreamRecord, failure: OSError) -> None:
         """The file may not be opened: it is of no use."""
