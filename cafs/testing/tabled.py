@@ -16,9 +16,11 @@ import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from cafs.testing.archives import Item, file, header
+from cafs.testing.images import Layout
 
 Table = dict[str, Any]
 """A table of contents: ``version`` and ``entries``, as JSON has them."""
@@ -76,6 +78,25 @@ def manifest(layers: Sequence[Tabled]) -> bytes:
         "layers": described,
     }
     return json.dumps(document).encode()
+
+
+def write_tabled(path: Path, layers: Sequence[Tabled]) -> Layout:
+    """Write an OCI layout whose tag ``latest`` names an image of these layers, lowest first."""
+    described = manifest(layers)
+    blobs = path / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    for data in (described, b"{}", *(layer.data for layer in layers)):
+        (blobs / _sha256(data)).write_bytes(data)
+    (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    digest = f"sha256:{_sha256(described)}"
+    named = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": digest,
+        "size": len(described),
+        "annotations": {"org.opencontainers.image.ref.name": "latest"},
+    }
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
+    return Layout(path, "latest", digest)
 
 
 def footer(start: int) -> bytes:
