@@ -126,6 +126,15 @@ async def test_with_one_segment_what_is_missing_takes_another_pass(
     assert record.streams[0].rules == "tar"
 
 
+async def test_a_plain_tar_has_slices_of_a_mebibyte(rig: Rig, origin: Origin) -> None:
+    raw = await rig.pinned(digest_of(TAR), len(TAR), origin.put("/a.tar", TAR))
+    record = await rig.plant(raw)
+    assert record.streams[0].rules == ""
+    lengths = [one.length for one in segments_of(rig, record)]
+    assert lengths == [MIB] * (len(TAR) // MIB) + [len(TAR) % MIB]
+    assert {one.codec for one in segments_of(rig, record)} == {"store"}
+
+
 def test_what_fails_aside_is_raised_to_who_goes_on() -> None:
     def fail() -> None:
         raise MalformedError("a window that cannot be packed")
