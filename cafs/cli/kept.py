@@ -62,12 +62,16 @@ def blob_of(store: "Store", digest: "Digest") -> "Item":
 
 def owner_of(store: "Store", spec: "RefSpec") -> "Owner":
     """A ref as the owner of what the store has for it."""
+    from cafs.model.ref import DigestRef
     from cafs.store.measuring import Owner
     from cafs.store.records import hashed
 
+    digests = [] if spec.integrity is None else [spec.integrity]
+    if isinstance(spec.ref, DigestRef):
+        digests.append(spec.ref.digest)
     return Owner(
         spec.name or spec.ref.shown,
         hashed(spec.source),
         store.references.latest(spec.source),
-        () if spec.integrity is None else (spec.integrity,),
+        tuple(digests),
     )

@@ -78,10 +78,11 @@ class Belongings:
         found = {item for key in dict.fromkeys(streams) for item in self.of_stream(key)}
         indexes = [part.index for part in resolved.parts]
         documents = [resolved.digest, _said(resolved), *indexes, *also]
-        for digest in documents:
-            if digest is not None:
-                found |= self._listed(digest, _NESTED)
-        return found
+        return found | self.named(each for each in documents if each is not None)
+
+    def named(self, digests: Iterable[Digest]) -> set[Item]:
+        """The blobs that digests mean, and what these name as manifests do."""
+        return {item for digest in digests for item in self._listed(digest, _NESTED)}
 
     def keys(self, part: Part) -> list[StreamKey]:
         """The streams as which a part's bytes may be here: each name that they go by."""

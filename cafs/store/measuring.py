@@ -115,7 +115,7 @@ class Measurer:
 
     def _items(self, owner: Owner) -> set[Item]:
         if owner.resolved is None:
-            return set()
+            return self._parts.belongings.named(owner.digests)
         return self._parts.belongings.items(owner.resolved, owner.digests)
 
     def _size(self, item: Item) -> int:

@@ -59,6 +59,16 @@ def test_du_says_what_each_ref_has_alone_and_with_others(filled: Cafs) -> None:
     assert filled.run("du").stdout == filled.run("du", "--all").stdout
 
 
+def test_du_of_a_digest_is_that_of_its_blob_though_nobody_has_asked_for_it_by_that(
+    filled: Cafs,
+) -> None:
+    digest = f"sha256:{Generated(MIB, seed=1).sha256()}"
+    one, _ = lines(filled.run("du", "--json", digest).stdout)
+    assert (one["bytes"], one["shared"]) == (MIB, MIB)
+    other, _ = lines(filled.run("du", "--json", f"sha256:{'ab' * 32}").stdout)
+    assert other["bytes"] == 0
+
+
 def test_gc_finds_nothing_where_all_is_of_use(filled: Cafs) -> None:
     assert filled.run("gc").stdout == "0 B freed\n"
     [told] = lines(filled.run("gc", "--json").stdout)
