@@ -228,6 +228,8 @@ class Tables:
         await _bring(ranges, span, patience)
 
         async def pull(offset: int, length: int) -> bytes:
+            if patience.pulse is not None:
+                patience.pulse.beat()
             return await ranges.read(offset, length, patience)
 
         table = _Table(contents, span, subject.name, self._limits, pull)

@@ -1,0 +1,162 @@
+"""How the tree of a part comes to be: what comes before what, and what is left when that fails."""
+
+import shutil
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from cafs.distribution.index_source import IndexSource
+from cafs.distribution.indexing import Indexing
+from cafs.distribution.recording import LAYER
+from cafs.errors import DigestMismatchError, MalformedError
+from cafs.fetch.interfaces import Content, Patience
+from cafs.model.digest import Digest, digest_of
+from cafs.model.identity import indexed_tree, layer_record, raw_stream
+from cafs.model.limits import Limits
+from cafs.model.resolved import Part
+from cafs.store.index_export import export_index
+from cafs.testing import tabled
+from cafs.testing.archives import file
+from cafs.testing.origin import Origin
+from tests.unit.distribution.conftest import USUAL, OpenWorld, World
+from tests.unit.distribution.test_tables import ITEMS, blob, serve
+
+LAYER_BYTES = tabled.zstd_chunked(ITEMS)
+DIGEST = digest_of(LAYER_BYTES.data)
+MADE = layer_record(raw_stream(DIGEST))
+
+
+@dataclass
+class Indexes(IndexSource):
+    """Has one index, or none; ``asked`` counts."""
+
+    path: Path | None = None
+    asked: int = 0
+
+    @override
+    async def get(self, digest: Digest, patience: Patience) -> Path | None:
+        self.asked += 1
+        return self.path
+
+
+@dataclass
+class Index:
+    """An index file, and what is in it."""
+
+    path: Path
+    data: bytes
+
+    def spoil(self, data: bytes) -> None:
+        """Put other bytes into the file."""
+        self.path.write_bytes(data)
+
+
+@pytest.fixture
+async def index(mounted: OpenWorld, origin: Origin, tmp_path: Path) -> Index:
+    """The index of the layer, made by a pass in a store that is gone."""
+    bare = replace(LAYER_BYTES, annotations={})
+    async with mounted() as world:
+        await world.resolver.tree(world.spec(serve(origin, bare)), USUAL)
+        record = world.store.trees.find(MADE)
+        assert record is not None
+        out, size = BytesIO(), len(LAYER_BYTES.data)
+        export_index(world.store.trees, record, out, digest=DIGEST, size=size, mark=LAYER.mark)
+    shutil.rmtree(tmp_path / "store")
+    origin.forget()
+    found = Index(tmp_path / "index", out.getvalue())
+    found.spoil(found.data)
+    return found
+
+
+async def located(world: World, origin: Origin) -> tuple[Part, Content]:
+    """The layer as its manifest has it, and its bytes."""
+    spec = world.spec(serve(origin, LAYER_BYTES))
+    resolved = await world.resolver.resolve(spec, USUAL)
+    return resolved.parts[0], await world.resolver.part(spec, 0, USUAL)
+
+
+async def test_an_index_comes_before_a_table_and_costs_no_request(
+    mounted: OpenWorld, origin: Origin, index: Index
+) -> None:
+    pin = digest_of(index.data)
+    async with mounted() as world:
+        part, raw = await located(world, origin)
+        indexes = Indexes(index.path)
+        indexing = Indexing(world.store, world.fetcher, Limits(), indexes)
+        part = replace(part, index=pin)
+        record = await indexing.tree(part, raw, LAYER, USUAL, name="layer")
+        assert record is not None
+        assert record.identity == indexed_tree(MADE, pin)
+        assert not origin.requests_for(blob(LAYER_BYTES))
+        again = await indexing.tree(part, raw, LAYER, USUAL, name="layer")
+        assert again == record
+        assert indexes.asked == 1
+
+
+@pytest.mark.expects_log("lazy.no: layer: nobody has its index")
+async def test_without_the_index_there_is_the_table(
+    mounted: OpenWorld, origin: Origin, index: Index
+) -> None:
+    async with mounted() as world:
+        part, raw = await located(world, origin)
+        assert part.contents is not None
+        for indexes in (Indexes(), None):
+            indexing = Indexing(world.store, world.fetcher, Limits(), indexes)
+            wanted = replace(part, index=DIGEST)
+            record = await indexing.tree(wanted, raw, LAYER, USUAL, name="layer")
+            assert record is not None
+            assert record.identity == indexed_tree(MADE, part.contents.digest)
+
+
+async def test_with_neither_a_pass_must_be_made(
+    mounted: OpenWorld, origin: Origin, index: Index
+) -> None:
+    async with mounted() as world:
+        part, raw = await located(world, origin)
+        indexing = Indexing(world.store, world.fetcher, Limits())
+        bare = replace(part, contents=None)
+        assert await indexing.tree(bare, raw, LAYER, USUAL, name="layer") is None
+
+
+@pytest.mark.parametrize(
+    ("pinned", "error"), [(False, DigestMismatchError), (True, MalformedError)]
+)
+async def test_an_index_that_is_wrong_makes_no_tree(
+    mounted: OpenWorld,
+    origin: Origin,
+    index: Index,
+    pinned: bool,
+    error: type[Exception],
+) -> None:
+    wrong = index.data[:-1] + bytes([index.data[-1] ^ 1])
+    index.spoil(wrong)
+    pin = digest_of(wrong if pinned else index.data)
+    async with mounted() as world:
+        part, raw = await located(world, origin)
+        indexing = Indexing(world.store, world.fetcher, Limits(), Indexes(index.path))
+        with pytest.raises(error, match=f"index {pin}"):
+            await indexing.tree(replace(part, index=pin), raw, LAYER, USUAL, name="layer")
+        assert world.store.trees.find(indexed_tree(MADE, pin)) is None
+
+
+async def test_an_image_finds_what_it_is_made_of_again_after_its_layers_records_went(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    large = "".join(f"{number}\n" for number in range(900_000))
+    layers = [replace(tabled.estargz([file("a", large)]), annotations={})]
+    ref = serve(origin, *layers)
+    async with mounted() as world:
+        opened = await world.resolver.tree(world.spec(ref), USUAL)
+        planted = [one.planted for one in opened.record.streams]
+        assert [one.rules for one in opened.record.streams] == ["segments"]
+        made = layer_record(raw_stream(digest_of(layers[0].data)))
+        assert planted == [made]
+        await world.store.trees.delete(made)
+    async with mounted() as world:
+        again = await world.resolver.tree(world.spec(ref), USUAL)
+        assert again.record.number == opened.record.number
+        assert world.store.trees.find(made) is not None
+        assert (await world.paths(again))["a"] == large
