@@ -60,7 +60,7 @@ class Bzip2Blocks(Walk):
             MalformedError: no block begins there, or as ``pieces``.
         """
         source = self._input
-        if not source.block_begins(bits):
+        if not (0 <= bits < _BYTE and source.block_begins(bits)):
             raise MalformedError(f"{self._name}: no bzip2 block begins {bits} bits in")
         engine = bzip2_engine()
         shared, _ = source.stretch()
