@@ -259,6 +259,7 @@ async def open_system_in(
             inflight=lambda: msgspec.json.encode(reports.inflight()),
             view=settings.view,
             deadline_s=settings.deadline_s,
+            exposures=fetcher.exposures,
         )
         yield System(
             settings=settings,

@@ -49,6 +49,12 @@ _FLAGS: Final[dict[str, click.Option]] = {
             metavar="POLICY",
             help="Ask what mutable refs mean: lock, new, update or never.  [default: lock]",
         ),
+        click.Option(
+            ["--verify"],
+            metavar="WHEN",
+            help="Check what is pinned before it is read (block), or behind it (provisional)."
+            "  [default: block]",
+        ),
         click.Option(["--ca-bundle"], type=_PATH(dir_okay=False), help="Certificates to trust."),
         click.Option(["--dynamic"], is_flag=True, help="Allow refs to any host by path."),
         click.Option(
@@ -84,6 +90,7 @@ MOUNT: Final = (
     "view",
     "budget",
     "on_error",
+    "verify",
     "allow_other",
     "preserve_owner",
     "suid",

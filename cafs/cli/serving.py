@@ -22,13 +22,14 @@ from cafs.cli.failing import expected
 from cafs.cli.heralding import Herald
 from cafs.cli.inheriting import Adoption, settings_before
 from cafs.cli.reaching import heard
+from cafs.cli.retracting import follow_up, retract
 from cafs.errors import CafsError, MountError, StorageError
 from cafs.fuse.channel import CHANNEL_FD, REQUESTS_FD, Channel, open_channel
 from cafs.fuse.interests import Interests
 from cafs.fuse.losses import recovered
 from cafs.fuse.operations import CafsOperations
 from cafs.fuse.session import Session, SessionOptions, open_kept_session, open_mounted_session
-from cafs.store.store import Store, open_store
+from cafs.store.store import open_store
 from cafs.store.tenancy import lasting, passing
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ async def _serve_alone(loaded: "Settings", mounted: "LiveMount", herald: Herald)
                 open_mounted_session(place, operations, options) as session,
                 heard(system, mounted.key, place),
             ):
-                await _answer(session, signals, begun, system.store)
+                await _answer(session, signals, begun, system, operations)
 
 
 def serve_kept(kept: KeptMount, fresh: "Settings | None", *, herald: Herald) -> None:
@@ -140,7 +141,9 @@ async def _serve_kept(kept: KeptMount, fresh: "Settings | None", herald: Herald)
                 herald.check(kept.mount_point)
                 await adoption.begin()
                 async with heard(system, kept.key, kept.mount_point):
-                    ended = await _serve_requests(system, channel, signals, herald, adoption)
+                    ended = await _serve_requests(
+                        system, channel, signals, herald, adoption, asked=fresh is not None
+                    )
                 if ended:
                     await store.mounts.remove(mount)
 
@@ -151,8 +154,13 @@ async def _serve_requests(
     signals: AsyncIterator[int],
     herald: Herald,
     adoption: Adoption,
+    *,
+    asked: bool,
 ) -> bool:
-    """Answer the keeper's requests; whether the mount has ended for good."""
+    """Answer the keeper's requests; whether the mount has ended for good.
+
+    ``asked`` says that somebody asked for this worker: it did not only take the place of another.
+    """
     interests = Interests(REQUESTS_FD)
     operations = CafsOperations(system.filesystem, system.metrics, interests, adoption.trial)
     ended = trio.Event()
@@ -163,6 +171,8 @@ async def _serve_requests(
         if not herald.proclaim():
             # The kernel has been answered already: the mount is there, whoever wanted it.
             _LOG.warning("who asked for the mount has gone")
+        if asked:
+            await system.fetcher.exposures.pardon()
         adoption.complete()
         await _tidy(system)
 
@@ -176,7 +186,7 @@ async def _serve_requests(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen)
             with recovered(channel, nursery):
-                await _answer(session, signals, begun, system.store)
+                await _answer(session, signals, begun, system, operations)
             await _hear_out(left)
             nursery.cancel_scope.cancel()
     return ended.is_set()
@@ -198,7 +208,8 @@ async def _answer(
     session: Session,
     signals: AsyncIterator[int],
     begun: Callable[[], Awaitable[None]],
-    store: Store,
+    system: System,
+    operations: CafsOperations,
 ) -> None:
     """Answer requests until there are no more or a signal ends it; a second one ends it at once.
 
@@ -206,12 +217,15 @@ async def _answer(
         session: what serves.
         signals: those that end it.
         begun: called when requests are answered.
-        store: kept whole meanwhile.
+        system: what answers; its store is kept whole meanwhile.
+        operations: how it does.
     """
 
     async def begin() -> None:
         await session.ready()
         await begun()
+        nursery.start_soon(retract, system, operations)
+        nursery.start_soon(follow_up, system)
 
     async def obey() -> None:
         async for _ in signals:
@@ -220,7 +234,7 @@ async def _answer(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(begin)
         nursery.start_soon(obey)
-        nursery.start_soon(store.stay_whole)
+        nursery.start_soon(system.store.stay_whole)
         await session.serve()
         nursery.cancel_scope.cancel()
 

@@ -8,14 +8,15 @@ under the mount until somebody has the mount reloaded, and then it is read as ``
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 import msgspec
 import trio
 
 from cafs.errors import ContentError
-from cafs.model.identity import StreamKey
+from cafs.model.identity import StreamKey, located_stream
+from cafs.model.resolved import Part
 from cafs.store.attachments import Attachments
 from cafs.store.records import Incarnation
 
@@ -84,6 +85,21 @@ class Exposures:
     def find(self, key: StreamKey) -> Exposure | None:
         """What was handed out of a stream, and has not been found right."""
         return self._found.get(key)
+
+    def of(self, parts: Iterable[Part]) -> Exposure | None:
+        """What was handed out of parts of a ref, and has not been found right; the worst of it."""
+        found = [self._found.get(located_stream(part)) for part in parts]
+        return max(filter(None, found), key=lambda one: bool(one.wrong), default=None)
+
+    def error(self, parts: Iterable[Part]) -> str | None:
+        """Why parts of a ref are not read any more, one line; None where they are."""
+        found = self.of(parts)
+        try:
+            if found is not None:
+                found.check()
+        except DisownedError as error:
+            return error.line
+        return None
 
     def disowned(self) -> list[Exposure]:
         """What was wrong, and was not let off."""

@@ -9,6 +9,7 @@ import math
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import pyfuse3
@@ -58,6 +59,9 @@ _DOT_DOT: Final = 2**63 - 1
 _NO_NUMBER: Final = 0xFFFFFFFF
 """What libfuse itself says for the inode of ``..`` when it is not known."""
 _NAME_MAX: Final = 255
+_PORTION: Final = 256
+_PORTION_S: Final = 0.01
+"""Notices for the kernel that are given to a keeper at once, and the time that it has for them."""
 _HEARTBEAT_S: Final = 0.2
 """How long the figures of a heartbeat's answer are waited for; nobody reads them."""
 _OF_CONTENT: Final = ("read", "readlink")
@@ -222,6 +226,25 @@ class CafsOperations(ReadOnlyOperations):
             data.f_bavail = space.available // _PAGE
         return data
 
+    async def drop_pages(self, inodes: Sequence[range]) -> None:
+        """Have the kernel forget what it has of the content of inodes.
+
+        It waits for pages that are being read, so nothing that is to be dropped may be waited for
+        any more; and it is done in a thread, since those reads are answered here. A keeper keeps a
+        queue of a thousand of them, so they come to it in portions.
+
+        Raises:
+            OSError: the mount has ended.
+
+        Cancellation: some may be dropped.
+        """
+        for each in inodes:
+            for start in range(each.start, each.stop, _PORTION):
+                portion = each[start - each.start :][:_PORTION]
+                await trio.to_thread.run_sync(_drop, portion, abandon_on_cancel=True)
+                if self.interests is not None and len(portion) == _PORTION:
+                    await trio.sleep(_PORTION_S)
+
     async def _look_anew(self, inode: int) -> None:
         """Let the kernel ask for an inode's attributes before its name is opened again.
 
@@ -266,6 +289,13 @@ def entry_of(attributes: Attributes) -> EntryAttributes:
     entry.st_ctime_ns = attributes.mtime_ns
     entry.st_mtime_ns = attributes.mtime_ns
     return entry
+
+
+def _drop(inodes: range) -> None:
+    for inode in inodes:
+        # What the kernel does not know it has nothing of.
+        with suppress(FileNotFoundError):
+            pyfuse3.invalidate_inode(InodeT(inode))
 
 
 def _directory(inode: int) -> EntryAttributes:

@@ -20,9 +20,8 @@ from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref, shown
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import RefSpec
 from cafs.settings.lockfile import Lock, LockedPart, LockEntry
+from cafs.settings.values import OBEYING
 
-OBEYING: Final = frozenset({"lock", "never"})
-"""Policies that take what is locked: ``never`` too, since that asks nobody."""
 _DIGITS: Final = 16
 """Of what stands for a query: it tells two apart, and says nothing of either."""
 

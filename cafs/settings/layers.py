@@ -59,7 +59,6 @@ def of_file(document: Document, environ: Mapping[str, str], schemes: Collection[
     Raises:
         SettingsError: a wrong value, naming file and key.
     """
-    _check_verify(document)
     return Layer(
         mount_point=_mount_point(document, environ),
         view=document.parsed("mount.view", _view),
@@ -107,6 +106,7 @@ def of_environment(environ: Mapping[str, str], start: Path) -> Layer:
             deadline_s=said("CAFS_DEADLINE", units.duration_s),
             on_error=said("CAFS_ON_ERROR", units.on_error),
             pull=said("CAFS_PULL", units.pull),
+            verify=said("CAFS_VERIFY", units.verify),
         ),
         store=said("CAFS_STORE", start.joinpath),
         hosts=_hosts(
@@ -147,6 +147,7 @@ def of_flags(overrides: Overrides, start: Path) -> Layer:
             deadline_s=said("--deadline", overrides.deadline, units.duration_s),
             on_error=said("--on-error", overrides.on_error, units.on_error),
             pull=said("--pull", overrides.pull, units.pull),
+            verify=said("--verify", overrides.verify, units.verify),
         ),
         store=start / store if store is not None else None,
         hosts=_hosts(COMMAND_LINE, "--allow-host", overrides.allow_hosts),
@@ -175,18 +176,6 @@ def _parsed(source: str, key: str, text: str, parse: Callable[[str], T]) -> T:
 
 def _view(text: str) -> str:
     return units.inner_path(text) or "/"
-
-
-def _check_verify(document: Document) -> None:
-    verify = document.text("defaults.verify")
-    if verify == "provisional":
-        raise document.wrong(
-            "defaults.verify",
-            '"provisional" is not supported by this version',
-            hint='"block": nothing is read before it has been checked',
-        )
-    if verify not in {None, "block"}:
-        raise document.wrong("defaults.verify", f'{verify!r} is not known; "block"')
 
 
 def _mount_point(document: Document, environ: Mapping[str, str]) -> Path | None:

@@ -23,7 +23,7 @@ mount.allow-other       CAFS_ALLOW_OTHER         --allow-other           false
 mount.preserve-owner    CAFS_PRESERVE_OWNER      --preserve-owner        false
 mount.suid              CAFS_SUID                --suid                  false
 mount.dev               CAFS_DEV                 --dev                   false
-defaults.verify                                                          "block"
+defaults.verify         CAFS_VERIFY              --verify                "block"
 defaults.deadline       CAFS_DEADLINE            --deadline              "60s"
 defaults.on-error       CAFS_ON_ERROR            --on-error              "fail"
 defaults.pull           CAFS_PULL                --pull                  "lock"
@@ -68,7 +68,7 @@ from cafs.errors import SettingsError
 from cafs.model.address import host_of
 from cafs.model.mapping import MapRule
 from cafs.model.pacing import USUAL, Pacing
-from cafs.model.spec import Pull, RefSpec
+from cafs.model.spec import Pull, RefSpec, Verify
 from cafs.settings import document, layers, places
 from cafs.settings.document import Document
 from cafs.settings.fetching import Fetching, plugins
@@ -152,7 +152,7 @@ def _merged(
     """One value from the layers that are said aloud and those of files, each strongest first."""
     every = (*said, *files)
     refs = _refs(said, files)
-    deadline_s, on_error, pull = _agreed(each.terms for each in every)
+    deadline_s, on_error, pull, verify = _agreed(each.terms for each in every)
     mapping = _united(each.fetching.mapping for each in every)
     merged = Settings(
         project_file=project_file,
@@ -163,6 +163,7 @@ def _merged(
         deadline_s=deadline_s,
         on_error=on_error,
         pull=pull,
+        verify=verify,
         store=_first((each.store for each in every), store),
         allowed_hosts=_hosts(refs, mapping) | {host for each in every for host in each.hosts},
         dynamic=_first((each.dynamic for each in every), False),
@@ -199,20 +200,23 @@ def _refs(said: Sequence[Layer], files: Sequence[Layer]) -> tuple[RefSpec, ...]:
     specs: list[RefSpec] = []
     for _, draft in sorted(named.items()):
         aloud = [each.terms for each in said]
-        deadline_s, _, pull = _agreed([*aloud, draft.terms, *(each.terms for each in files)])
-        specs.append(replace(draft.spec, deadline_s=deadline_s, pull=pull))
+        every = [*aloud, draft.terms, *(each.terms for each in files)]
+        deadline_s, _, pull, verify = _agreed(every)
+        specs.append(replace(draft.spec, deadline_s=deadline_s, pull=pull, verify=verify))
     return tuple(specs)
 
 
-def _agreed(order: Iterable[Terms]) -> tuple[float | None, OnError, Pull]:
-    """The deadline, what happens at it, and the pull policy of terms, strongest first."""
+def _agreed(order: Iterable[Terms]) -> tuple[float | None, OnError, Pull, Verify]:
+    """The deadline, what happens at it, when to ask and when to check; strongest terms first."""
     every = list(order)
     fail: OnError = "fail"
     lock: Pull = "lock"
+    block: Verify = "block"
     on_error = _first((each.on_error for each in every), fail)
     deadline_s = _first((each.deadline_s for each in every), _DEADLINE_S)
     pull = _first((each.pull for each in every), lock)
-    return (None if on_error == "wait" else deadline_s), on_error, pull
+    verify = _first((each.verify for each in every), block)
+    return (None if on_error == "wait" else deadline_s), on_error, pull, verify
 
 
 def _united(tables: Iterable[Mapping[str, T]]) -> tuple[T, ...]:

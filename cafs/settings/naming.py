@@ -8,7 +8,7 @@ from cafs.errors import CafsError, NotFoundError
 from cafs.model.address import SCHEMES, file_path, normalised
 from cafs.model.digest import Digest
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref, parse_ref
-from cafs.model.spec import Platform, Pull, RefSpec
+from cafs.model.spec import Platform, Pull, RefSpec, Verify
 from cafs.settings import units
 from cafs.settings.document import Document, Table
 from cafs.settings.places import real, within
@@ -18,11 +18,12 @@ from cafs.settings.values import OnError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """How long a read tries, and how often a source is asked. None is not said."""
+    """How a read tries, how often a source is asked, when bytes are checked. None is not said."""
 
     deadline_s: float | None = None
     on_error: OnError | None = None
     pull: Pull | None = None
+    verify: Verify | None = None
 
 
 SILENT: Final = Terms()
@@ -145,6 +146,7 @@ def terms(table: Table) -> Terms:
         deadline_s=table.parsed("deadline", units.duration_s),
         on_error=table.parsed("on-error", units.on_error),
         pull=table.parsed("pull", units.pull),
+        verify=table.parsed("verify", units.verify),
     )
 
 

@@ -92,6 +92,7 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     plugins: tuple[PluginSpec, ...] = ()
     pacing: Pacing = USUAL
     retry: RetrySettings = USUAL_RETRIES
+    verify: Verify = "block"
     lock_file: bytes | None = None
     index_urls: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

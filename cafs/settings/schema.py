@@ -122,6 +122,7 @@ _REF: Final = (
     "deadline",
     "on-error",
     "pull",
+    "verify",
 )
 _BY_PLATFORM: Final = ("from", "integrity", "strip", "subdir", "mirrors")
 _INSTEAD: Final = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from cafs.model.spec import Platform, Pull
+from cafs.model.spec import Platform, Pull, Verify
 from cafs.settings.values import OnError
 
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
@@ -146,6 +146,19 @@ def pull(text: str) -> Pull:
             return text
         case _:
             raise ValueError(f'{text!r} is not known; "lock", "new", "update" or "never"')
+
+
+def verify(text: str) -> Verify:
+    """``block`` or ``provisional``.
+
+    Raises:
+        ValueError: neither.
+    """
+    match text:
+        case "block" | "provisional":
+            return text
+        case _:
+            raise ValueError(f'{text!r} is not known; "block" or "provisional"')
 
 
 def platform(text: str) -> Platform:

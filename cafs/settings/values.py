@@ -1,6 +1,6 @@
 """What settings are, once everything has been read: frozen, checked, complete."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -11,12 +11,14 @@ from cafs.model.mapping import MapRule
 from cafs.model.pacing import USUAL, Pacing
 from cafs.model.plugging import PluginSpec
 from cafs.model.ref import Ref
-from cafs.model.spec import Pull, RefSpec
+from cafs.model.spec import Pull, RefSpec, Verify
 
 OnError = Literal["fail", "wait"]
 """At the deadline: fail the read, or retry as long as the reader lives."""
 
 
+OBEYING: Final[frozenset[Pull]] = frozenset({"lock", "never"})
+"""Policies that take what is locked: ``never`` too, since that asks nobody."""
 INDEX_PLACES: Final = ("{digest}", "{hex}")
 """What stands for an index in a URL: its digest, ``sha256:<hex>``, or the digits alone."""
 
@@ -56,10 +58,10 @@ class Settings:
     ``/``, or one without slashes at its ends. ``budget`` bounds the bytes fetched per mount, None
     is no bound. ``refs`` are sorted by name, names unique.
 
-    ``deadline_s``, ``on_error`` and ``pull`` are for refs that are named by path; named ones carry
-    their own. ``deadline_s`` bounds time without progress and is None exactly when ``on_error`` is
-    "wait". ``store`` is absolute. ``allowed_hosts`` are the authorities (``host`` or ``host:port``)
-    that may be named by path: those of refs, of mirrors, those that URLs are mapped to, and those
+    ``deadline_s``, ``on_error``, ``pull`` and ``verify`` are for refs that are named by path; named
+    ones carry their own. ``deadline_s`` bounds time without progress and is None exactly when
+    ``on_error`` is "wait". ``store`` is absolute. ``allowed_hosts`` are the authorities (``host``
+    or ``host:port``) that may be named by path: those of refs, of mirrors, those that URLs are mapped to, and those
     that the user's or the system's settings allow. ``look_in`` are absolute paths of other stores
     and OCI layouts. ``quota`` bounds the bytes in the store, None is no bound, and ``min_free`` of
     its disk are left to others. ``ca_bundle`` is an absolute path, None for the system's
@@ -100,6 +102,7 @@ class Settings:
     pacing: Pacing = USUAL
     retry: RetrySettings = USUAL_RETRIES
     lock_file: Path | None = None
+    verify: Verify = "block"
     index_urls: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -114,8 +117,18 @@ class Settings:
         return frozenset(plugin.scheme for plugin in self.plugins)
 
     def ad_hoc(self, ref: Ref) -> RefSpec:
-        """The spec of a ref that was named by path, or written out."""
-        return RefSpec(name="", ref=ref, deadline_s=self.deadline_s, pull=self.pull)
+        """The spec of a ref that was named by path, or written out.
+
+        What is locked of it under a name holds for it too: in a mount a tag means one thing.
+        """
+        spec = RefSpec(
+            name="", ref=ref, deadline_s=self.deadline_s, pull=self.pull, verify=self.verify
+        )
+        for each in self.refs if self.pull in OBEYING else ():
+            plain = each.integrity is None and each.platform is None
+            if each.locked is not None and plain and each.ref == ref:
+                return replace(spec, locked=each.locked)
+        return spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +145,7 @@ class Overrides:
     deadline: str | None = None
     on_error: str | None = None
     pull: str | None = None
+    verify: str | None = None
     store: Path | None = None
     allow_hosts: tuple[str, ...] = ()
     dynamic: bool | None = None

@@ -1,6 +1,6 @@
 """What a mount has shown so far: which inodes stand for what, kept for the mount's life."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -72,6 +72,15 @@ class Attachments:
                 if mounts is None or number_in(key[: -len(pack_number(0))]) in mounts:
                     found.add(each.tree)
         return found
+
+    def all(self, mount: int) -> Iterator[Attachment]:
+        """Everything that a mount has attached, or had, by inode."""
+        prefix = pack_number(mount)
+        for page in self._recent.pages(self._tables.attachments, prefix, after(prefix)):
+            for _, raw in page:
+                found = self._tables.attachment.unpack(raw)
+                if found is not None:
+                    yield found
 
     async def attach(
         self,

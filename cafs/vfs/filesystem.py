@@ -14,6 +14,8 @@ from typing import Final
 import trio
 
 from cafs.errors import NotFoundError, SourceChangedError, UsageError
+from cafs.fetch.exposing import Exposures
+from cafs.model.identity import StreamKey
 from cafs.model.member import Kind
 from cafs.model.ref import Ref
 from cafs.model.resolved import Shape
@@ -29,6 +31,7 @@ from cafs.vfs.namespace import CONTROL, Alias, view_at
 from cafs.vfs.opening import Opening, Shown
 from cafs.vfs.places import ROOT_INODE, Named, Places, Planted, Snapshot, Unsized, text_of
 from cafs.vfs.planted import PlantedTrees
+from cafs.vfs.retracting import Retracting
 from cafs.vfs.showing import Showing
 from cafs.vfs.xattrs import Xattrs
 
@@ -61,6 +64,7 @@ class FileSystem:
         status: makes ``.cafs/status.json``, in the trio thread.
         inflight: makes ``.cafs/inflight.json``, likewise.
         deadline_s: how long content that was named by digest is waited for, without progress.
+        exposures: what the mount handed out before it was checked.
 
     Raises:
         UsageError: the view is not there, or is a file.
@@ -84,12 +88,19 @@ class FileSystem:
         inflight: Callable[[], bytes],
         view: str = "/",
         deadline_s: float | None = 60.0,
+        exposures: Exposures | None = None,
     ) -> None:
         by_name = {spec.name: spec for spec in specs}
         self._store = store
         at = view_at(view, by_name)
         self._opening = Opening(
-            refs, digests, policy, by_name, ad_hoc=ad_hoc, deadline_s=deadline_s
+            refs,
+            digests,
+            policy,
+            by_name,
+            ad_hoc=ad_hoc,
+            deadline_s=deadline_s,
+            exposures=exposures or Exposures(),
         )
         if isinstance(at.node, Shown) and self._opening.shape(at.node) is Shape.FILE:
             raise UsageError(f"view {view!r}: a file cannot be the root of a mount")
@@ -114,6 +125,7 @@ class FileSystem:
         knowing = Knowing(store, self._opening, self._planted, self._places)
         self._xattrs = Xattrs(knowing, self._opening, self._planted, self._failures)
         self._looking = trio.CapacityLimiter(1)
+        self._retracting = Retracting(store.attachments, mount, self._places, self._opening)
 
     async def settle(self) -> None:
         """Make sure that a worker before this one has shown the same at the root of the mount.
@@ -298,6 +310,10 @@ class FileSystem:
         )
         unit = room.f_frsize
         return Space(room.f_blocks * unit, room.f_bfree * unit, room.f_bavail * unit)
+
+    def showing(self, key: StreamKey) -> Sequence[range]:
+        """The inodes that may have shown bytes of a stream before these were checked."""
+        return self._retracting.showing(key)
 
     def is_control(self, inode: int) -> bool:
         """Whether an inode is that of ``.cafs`` or of a file in it."""

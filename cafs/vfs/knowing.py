@@ -109,7 +109,8 @@ class Knowing:
             return Known()
         (part, *_) = resolved.parts
         blob = self._verified(part)
-        if blob is not None:
+        unchecked = self._opening.unchecked(node)
+        if blob is not None and (unchecked is None or unchecked.pardoned):
             return Known(
                 digest=blob.digest,
                 checksum=blob.checksum,
@@ -156,6 +157,9 @@ class Knowing:
 
     def _entry(self, place: Planted, entry: Entry) -> Known:
         trust = self._trust(place.node, self._opening.peek(place.node))
+        unchecked = self._opening.unchecked(place.node)
+        if unchecked is not None and not unchecked.pardoned:
+            trust = Trust.PROVISIONAL  # its name and size, too, are out of what was not checked
         tree = self._record(place.at)
         if tree is not None and tree.streams and tree.streams[entry.stream].vouched:
             return self._vouched(tree.streams[entry.stream], entry, trust)

@@ -7,6 +7,7 @@ from cachetools import LRUCache
 
 from cafs.distribution.interfaces import OpenTree
 from cafs.errors import PolicyError
+from cafs.fetch.exposing import Exposure, Exposures
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.ref import Ref
 from cafs.model.resolved import Resolved, Shape
@@ -34,6 +35,7 @@ class Opening:
         specs: the named refs, by name.
         ad_hoc: makes the spec of a ref that was named by path.
         deadline_s: how long content that was named by digest is waited for, without progress.
+        exposures: what the mount handed out before it was checked.
 
     Concurrency: any number of tasks.
     """
@@ -47,6 +49,7 @@ class Opening:
         *,
         ad_hoc: Callable[[Ref], RefSpec],
         deadline_s: float | None,
+        exposures: Exposures,
     ) -> None:
         self._refs = refs
         self._digests = digests
@@ -54,6 +57,7 @@ class Opening:
         self._specs = specs
         self._ad_hoc = ad_hoc
         self._deadline_s = deadline_s
+        self._exposures = exposures
         self._crowds = Crowds()
         self._made: LRUCache[Ref, RefSpec] = LRUCache(_MADE)
 
@@ -153,6 +157,18 @@ class Opening:
         """The last failure to resolve or open a ref, one line."""
         spec = self.spec(node)
         return self._refs.error(spec) if spec is not None else None
+
+    def unchecked(self, node: Node) -> Exposure | None:
+        """What was handed out of a ref before it was checked, and has not been found right."""
+        spec, resolved = self.spec(node), self.peek(node)
+        if spec is None or resolved is None or spec.verify == "block":
+            return None
+        return self._exposures.of(resolved.parts)
+
+    def disowned(self, node: Node) -> str | None:
+        """Why a ref is not read any more, one line: it was wrong after it had been handed out."""
+        resolved = None if self.unchecked(node) is None else self.peek(node)
+        return None if resolved is None else self._exposures.error(resolved.parts)
 
     def _spec(self, node: NamedRef | AdHocRef) -> RefSpec:
         if isinstance(node, NamedRef):

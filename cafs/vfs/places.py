@@ -257,6 +257,14 @@ class Places:
         mark = self._marks.get(path[-1]) if named else None
         return text_of(path) if mark is None else f"{text_of(path)}{_MARKED}{mark}"
 
+    def meaning(self, at: Attachment) -> tuple[Path, Node]:
+        """What the path of an attachment that is not a snapshot shows.
+
+        Raises:
+            SourceChangedError: the settings say something else of it by now.
+        """
+        return self._meaning(at.path.partition(_UNSIZED)[0].removesuffix(_TREE))
+
     def _meaning(self, text: str) -> tuple[Path, Node]:
         known = self._meanings.get(text)
         if known is None:

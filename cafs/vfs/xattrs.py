@@ -84,7 +84,7 @@ class Xattrs:
         if isinstance(place, Named):
             # A name in it that failed is noted at its inode, since that name cannot be asked.
             line = self._failures.last(text_of(place.path)) or line
-        line = line or self._opening.error(place.node)
+        line = self._opening.disowned(place.node) or line or self._opening.error(place.node)
         return line.encode() if line else None
 
     def _ref(self, place: Named | Planted) -> bytes | None:

@@ -92,6 +92,7 @@ TEXTS = [
     "fail",
     "wait",
     "block",
+    "provisional",
     "new",
     "never",
     "lock",

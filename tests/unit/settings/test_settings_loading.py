@@ -175,20 +175,29 @@ VALUES = {
     "budget": ("1B", "2B", "3B", "4B", "5B"),
     "deadline": ("1s", "2s", "3s", "4s", "5s"),
     "pull": ("new", "update", "never", "lock", "new"),
+    "verify": ("provisional", "block", "provisional", "block", "provisional"),
 }
 EXPECTED = {
     "view": ("a", "b", "c", "d", "e"),
     "budget": (1, 2, 3, 4, 5),
     "deadline": (1.0, 2.0, 3.0, 4.0, 5.0),
     "pull": VALUES["pull"],
+    "verify": VALUES["verify"],
 }
 FLAGS = {
     "view": Overrides(view="a"),
     "budget": Overrides(budget="1B"),
     "deadline": Overrides(deadline="1s"),
     "pull": Overrides(pull="new"),
+    "verify": Overrides(verify="provisional"),
 }
-TABLES = {"view": "mount", "budget": "mount", "deadline": "defaults", "pull": "defaults"}
+TABLES = {
+    "view": "mount",
+    "budget": "mount",
+    "deadline": "defaults",
+    "pull": "defaults",
+    "verify": "defaults",
+}
 
 
 @pytest.mark.parametrize("key", VALUES)
@@ -412,3 +421,23 @@ def test_the_table_of_settings_names_every_key_that_a_file_may_have() -> None:
         for key, may in keys.items():
             listed = f"\n{table}.{key} " in str(loading.__doc__)
             assert listed == (may is not schema._May.NOBODY), f"{table}.{key}"
+
+
+def test_a_ref_says_for_itself_when_it_is_checked(place: Place) -> None:
+    place.file.write_text(
+        """
+        [defaults]
+        verify = "provisional"
+        [ref.large]
+        from = "blob+https://example.com/large"
+        [ref.small]
+        from = "blob+https://example.com/small"
+        verify = "block"
+        """
+    )
+    settings = place.load(None)
+    assert {spec.name: spec.verify for spec in settings.refs} == {
+        "large": "provisional",
+        "small": "block",
+    }
+    assert settings.ad_hoc(settings.refs[0].ref).verify == "provisional"
