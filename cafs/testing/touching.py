@@ -52,11 +52,10 @@ def _measure(store: Store, root: Path) -> Touched:
     streams = [_Stream(store, each) for each in record.streams]
     read = 0
     for where, entry in _files(store, record):
-        spans = _content(entry)
         stream = streams[entry.stream]
-        if not any(stream.present.intersection(span) for span in spans):
+        if not stream.has_some_of(entry):
             continue
-        found = _mapped(entry, spans, resident(root / os.fsdecode(where)))
+        found = _mapped(entry, resident(root / os.fsdecode(where)))
         read += found.total
         for span in found:
             stream.touch(span)
@@ -81,6 +80,12 @@ class _Stream:
         stream = store.streams.find(what.key)
         self.present = SpanSet() if stream is None else stream.present()
         self.touched: dict[int, Segment] = {}
+
+    def has_some_of(self, entry: Entry) -> bool:
+        """Whether any byte of a file is there: else nobody has read it."""
+        return any(
+            self.present.intersection(Span(at, at + run.length)) for run, at in _content(entry)
+        )
 
     def touch(self, span: Span) -> None:
         for each in self._trees.segments(self._tree, 0, span):
@@ -118,16 +123,21 @@ def _files(store: Store, record: TreeRecord) -> Iterator[tuple[bytes, Entry]]:
             yield path, entry
 
 
-def _content(entry: Entry) -> list[Span]:
-    """Where in its stream a file's bytes lie."""
-    length = entry.size
-    if entry.sparse is not None:
-        length = sum(piece.length for piece in entry.sparse)
-    return [Span(entry.offset, entry.offset + length)]
+def _content(entry: Entry) -> Iterator[tuple[Span, int]]:
+    """Where in the file its bytes lie, and where in the stream each run of them begins."""
+    if entry.sparse is None:
+        yield Span(0, entry.size), entry.offset
+        return
+    at = entry.offset
+    for piece in entry.sparse:
+        yield Span(piece.offset, piece.offset + piece.length), at
+        at += piece.length
 
 
-def _mapped(entry: Entry, spans: list[Span], pages: SpanSet) -> SpanSet:
-    """Where in its stream these pages of a file lie; of a sparse file, all of it."""
-    if entry.sparse is not None:
-        return SpanSet(spans) if pages else SpanSet()
-    return SpanSet(Span(entry.offset + each.start, entry.offset + each.stop) for each in pages)
+def _mapped(entry: Entry, pages: SpanSet) -> SpanSet:
+    """Where in its stream these pages of a file lie."""
+    return SpanSet(
+        Span(at + each.start - run.start, at + each.stop - run.start)
+        for run, at in _content(entry)
+        for each in pages.intersection(run)
+    )
