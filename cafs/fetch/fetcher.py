@@ -7,39 +7,30 @@ here for as long as anybody wants it.
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from cafs.errors import CafsError
-from cafs.fetch.blob import BlobContent
 from cafs.fetch.budget import Account, Budget
 from cafs.fetch.contents import Contents
 from cafs.fetch.exposing import Exposures
 from cafs.fetch.failures import Failures
 from cafs.fetch.finding import Finding
-from cafs.fetch.first_pass import LINGER_S, PASSES, FirstPass, complete_tree
-from cafs.fetch.gated import GatedContent
 from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Ranges, Source
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.fetch.means import Means
 from cafs.fetch.member import MemberContent, Reopen
 from cafs.fetch.overflow import Overflow
-from cafs.fetch.planted import PlantedContent
+from cafs.fetch.planting import Planting, ranges_of
 from cafs.fetch.prefetching import Haul
 from cafs.fetch.progress import Progress
-from cafs.fetch.provisional import ProvisionalContent
-from cafs.fetch.ranged import RangedContent
 from cafs.fetch.rating import Rating
-from cafs.fetch.raw_ranges import CheckedRanges
 from cafs.fetch.sealing import Learned
-from cafs.fetch.segmented import SegmentedContent
 from cafs.fetch.shortage import Shortage
 from cafs.fetch.slots import Slots
 from cafs.fetch.work import Works
-from cafs.fetch.zipped import VouchedZipContent, ZipContent
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest
@@ -50,7 +41,6 @@ from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
 from cafs.model.span import Span
 from cafs.model.spec import Verify
-from cafs.model.trust import Need
 from cafs.store.store import Store
 from cafs.transport.interfaces import Response
 from cafs.transport.retrying import RetryPolicy
@@ -89,7 +79,6 @@ class Fetcher:
             rate=pacing.prefetch_rate,
             hurry=store.precedence,
         )
-        self._threads = trio.CapacityLimiter(PASSES)
         self._means = Means(
             streams=store.streams,
             slots=slots,
@@ -103,7 +92,8 @@ class Fetcher:
         )
         failures = Failures()
         self._works = Works[None](nursery, failures, metrics)
-        self._passes = Works[TreeRecord](nursery, failures, metrics)
+        passes = Works[TreeRecord](nursery, failures, metrics)
+        self._planting = Planting(store, self._means, self._works, passes)
         self._finding = Finding(store, look_in, self._works, metrics)
         self.exposures = exposures or Exposures()
         """What was handed out before it was checked."""
@@ -221,28 +211,13 @@ class Fetcher:
 
     def ranges(self, raw: Content) -> Ranges | None:
         """The bytes of raw content by range, which have passed no gate; None where it has none."""
-        return raw.ranges() if isinstance(raw, BlobContent | GatedContent | RangedContent) else None
+        return ranges_of(raw)
 
     def decoded(
         self, record: TreeRecord, stream: int, raw: Content, making: Making = ARCHIVE
     ) -> Content:
-        """The content of one stream of a tree; ``raw`` is that of the part that it comes from.
-
-        ``making`` is what the pass made that wrote the stream.
-        """
-        what = record.streams[stream]
-        if not what.rules:
-            return raw
-        store, works, means = self._store, self._works, self._means
-        if what.rules == "zip" and not what.vouched:
-            return ZipContent(store, record, stream, raw, works=works, means=means)
-        if what.rules != "tar":
-            kind = VouchedZipContent if what.rules == "zip" else SegmentedContent
-            ranges = self.ranges(raw) or CheckedRanges(raw)
-            return kind(store, record, stream, raw, ranges, works=works, means=means)
-        plant = partial(self._replant, raw, making, what.raw)
-        need = Need(verified=raw.checked(), source=record.digest)
-        return PlantedContent(self._store.streams, what, raw.name, plant, self._metrics, need=need)
+        """The content of one stream of a tree; as ``Planting.decoded``."""
+        return self._planting.decoded(record, stream, raw, making)
 
     async def plant(
         self,
@@ -255,45 +230,22 @@ class Fetcher:
         making: Making = ARCHIVE,
         key: StreamKey | None = None,
     ) -> TreeRecord:
-        """Make the tree of an archive, or take it from the store. All who ask share one pass.
-
-        Args:
-            raw: the archive, as ``content`` gave it.
-            name: what errors call it; its suffix must not contradict the bytes.
-            media_type: what the source calls it, for errors.
-            patience: bounds the time in which no byte comes.
-            limits: on what it may hold.
-            making: what the pass makes of the members.
-            key: what the archive goes by in the tree; that of ``raw`` when None. The same bytes may
-                have another name by now than when the tree was made.
+        """Make the tree of an archive, or take it from the store; as ``Planting.plant``.
 
         Raises:
-            MalformedError: damaged, hostile, or something else than its name says.
-            UnsupportedError: no archive.
+            CafsError: as there.
             TypeError: ``raw`` is not from ``content``.
-            CafsError: as ``Content.ensure``.
 
-        Cancellation: the pass goes on for five minutes, or for others.
+        Cancellation: as there.
         """
-        if not isinstance(raw, BlobContent | GatedContent | ProvisionalContent | RangedContent):
-            raise TypeError(f"{name}: a pass needs raw content, not {type(raw).__name__}")
-        identity = making.identity(key or raw.key)
-        found = complete_tree(self._store, identity)
-        if found is not None:
-            return found
-        one = FirstPass(
+        return await self._planting.plant(
             raw,
-            self._store,
-            making=making,
-            key=key or raw.key,
             name=name,
             media_type=media_type,
+            patience=patience,
             limits=limits,
-            threads=self._threads,
-            shortage=self._means.shortage,
-        )
-        return await self._passes.join(
-            ("pass", identity), name, one.run, patience, linger_s=LINGER_S
+            making=making,
+            key=key or raw.key,
         )
 
     async def prefetch(
@@ -351,13 +303,6 @@ class Fetcher:
             await learned(known)
         except CafsError as error:
             _LOG.info("fetch.learned.failed: %s", error.line)
-
-    async def _replant(
-        self, raw: Content, making: Making, key: StreamKey, patience: Patience
-    ) -> None:
-        await self.plant(
-            raw, name=raw.name, media_type="", patience=patience, making=making, key=key
-        )
 
 
 @asynccontextmanager

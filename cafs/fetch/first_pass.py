@@ -6,12 +6,11 @@ leaves the raw bytes, so that the next one fetches only the rest.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
-from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name, sniff
+from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name
 from cafs.errors import (
     DigestMismatchError,
     MalformedError,
@@ -21,6 +20,7 @@ from cafs.errors import (
 )
 from cafs.fetch.bridging import Intake
 from cafs.fetch.interfaces import Feed, Feeder, Priority
+from cafs.fetch.kinds import Kind, kind_of
 from cafs.fetch.making import Making
 from cafs.fetch.shortage import Shortage
 from cafs.fetch.tar_pass import plant_compressed, plant_plain, raw_stream_of
@@ -46,51 +46,8 @@ PASSES: Final = 256
 needs, of which there are 40: resolving a name takes one, and the bytes may wait for that."""
 _POLL_S: Final = 0.1
 _LOCK: Final = Span(0, 1)
-_SHOWN: Final = 16
 Plant = Callable[[TreeWriter], tuple[TreeStream, ...]]
 """Plants a tree in a worker thread, and tells its streams."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What an archive is: the container, and what it is wrapped in."""
-
-    format: Format
-    compression: Compression = Compression.NONE
-
-
-def kind_of(head: bytes, name: str, media_type: str) -> Kind:
-    """Tell what an archive is from its first bytes, and hold them against its name.
-
-    Args:
-        head: the first ``HEAD`` bytes, or all of them.
-        name: what it is called.
-        media_type: what its source calls it; empty when it calls it nothing.
-
-    Raises:
-        MalformedError: the name says something else.
-        UnsupportedError: no archive that we know.
-    """
-    found = sniff(head)
-    expected = expected_by_name(name)
-    if expected is not None and found is not expected:
-        what = "something else" if found is None else found.value
-        raise MalformedError(
-            f"{name}: named like {expected.value}, but the bytes are {what} ({_shown(head)})"
-        )
-    if found is None:
-        served = f", served as {media_type}" if media_type else ""
-        raise UnsupportedError(
-            f"{name} is no archive: it begins with {_shown(head)}{served}",
-            hint="tar, also with gzip, zstd, xz or bzip2, and zip can be opened",
-        )
-    if isinstance(found, Format):
-        return Kind(found)
-    return Kind(Format.TAR, found)
-
-
-def _shown(head: bytes) -> str:
-    return repr(head[:_SHOWN])[1:] if head else "nothing"
 
 
 class FirstPass:
