@@ -6,7 +6,6 @@ visible last, whole, and is never taken for one that a pass has made.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,20 +14,15 @@ from typing import Final
 import trio
 
 from cafs.codec import estargz, zstd_chunked
-from cafs.codec.decoding import Read, decoder
-from cafs.codec.sniffing import Compression
+from cafs.distribution.pinned_table import PinnedTable, Wrong
 from cafs.errors import (
-    CafsError,
-    DigestMismatchError,
     MalformedError,
     StorageFullError,
     UnsupportedError,
 )
-from cafs.fetch.bridging import Intake
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Ranges
 from cafs.fetch.making import Making, MemberPlanter
-from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import TreeIdentity, indexed_stream
 from cafs.model.limits import Limits
 from cafs.model.member import Member
@@ -41,32 +35,9 @@ from cafs.store.tree_writing import TreeWriter
 _TAIL: Final = 64 << 10
 """Bytes at the end of an eStargz layer that are asked for first: the footer, and much of the table,
 all of it where the layer has a few hundred files."""
-_PIECE: Final = 1 << 20
 _READERS: Final = 2
 """Tables that are read at once: each is a thread that writes to the store."""
 _LOG: Final = logging.getLogger("cafs.distribution")
-
-
-class TableMismatchError(DigestMismatchError):
-    """A layer has another table of contents than its manifest says."""
-
-    def __init__(self, name: str, span: Span, *, expected: Digest, actual: object) -> None:
-        super().__init__(name, expected=expected, actual=actual)
-        self.what = (
-            f"{name}: the table of contents at bytes {span.start}-{span.stop - 1} is {actual}, "
-            f"where the manifest says {expected}"
-        )
-        self.hint = "the registry serves another layer than the manifest is of"
-        self.args = (self.what,)
-
-
-class _Wrong(Exception):  # noqa: N818 - never leaves this file
-    """What was read is not what it must be: it may be right when it is fetched again."""
-
-    def __init__(self, span: Span, error: CafsError) -> None:
-        super().__init__(error)
-        self.span = span
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,87 +47,6 @@ class Subject:
     raw: Content
     making: Making
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of contents, and how its bytes, which lie at ``span``, are had."""
-
-    contents: Contents
-    span: Span
-    name: str
-    limits: Limits
-    pull: Callable[[int, int], Awaitable[bytes]]
-
-    def check(self) -> None:
-        """Hold all of it against its digest. In a thread.
-
-        Raises:
-            _Wrong: it is another one.
-        """
-        raw, text = Hasher(), Hasher()
-        intake = self._intake(raw)
-        try:
-            if self.contents.kind == estargz.KIND:
-                _drain(_hashing(self._text(intake.read), text))
-            intake.drain()
-        except MalformedError as error:
-            raise self._wrong(f"damaged ({error.what})") from error
-        self._compare(raw, text)
-
-    def use(self, use: Callable[[Read], int]) -> int:
-        """Have the JSON used, hashing everything as it goes by. In a thread.
-
-        Raises:
-            _Wrong: it is another than the one that was checked.
-            CafsError: as ``use``.
-        """
-        raw, text = Hasher(), Hasher()
-        intake = self._intake(raw)
-        read = _hashing(self._text(intake.read), text)
-        used = use(read)
-        _drain(read)
-        intake.drain()
-        self._compare(raw, text)
-        return used
-
-    def _intake(self, hasher: Hasher | None) -> Intake:
-        return Intake(self._pulled, hasher, offset=self.span.start)
-
-    def _text(self, read: Read) -> Read:
-        name = f"{self.name}: table of contents"
-        if self.contents.kind == estargz.KIND:
-            return estargz.TableText(read, name=name, limits=self.limits).read
-        return decoder(Compression.ZSTD, read, name, self.limits).read
-
-    async def _pulled(self, offset: int, length: int) -> bytes:
-        return await self.pull(offset, min(length, self.span.stop - offset))
-
-    def _compare(self, raw: Hasher, text: Hasher) -> None:
-        found = (text if self.contents.kind == estargz.KIND else raw).digest()
-        if found != self.contents.digest:
-            raise self._wrong(found)
-
-    def _wrong(self, found: object) -> _Wrong:
-        expected = self.contents.digest
-        error = TableMismatchError(self.name, self.span, expected=expected, actual=found)
-        # The footer of eStargz may have been wrong, too.
-        more = estargz.FOOTER if self.contents.kind == estargz.KIND else 0
-        return _Wrong(Span(self.span.start, self.span.stop + more), error)
-
-
-def _hashing(read: Read, hasher: Hasher) -> Read:
-    def hashed(size: int) -> bytes:
-        data = read(size)
-        hasher.update(data)
-        return data
-
-    return hashed
-
-
-def _drain(read: Read) -> None:
-    while read(_PIECE):
-        pass
 
 
 class Tables:
@@ -203,13 +93,13 @@ class Tables:
         try:
             try:
                 return await make()
-            except _Wrong as wrong:
+            except Wrong as wrong:
                 if not await ranges.reject(wrong.span):
                     raise wrong.error from wrong.__cause__
                 _LOG.info("contents.again: %s", wrong.error.line)
             try:
                 return await make()
-            except _Wrong as wrong:
+            except Wrong as wrong:
                 await ranges.reject(wrong.span)
                 raise wrong.error from wrong.__cause__
         except (MalformedError, UnsupportedError) as error:
@@ -232,11 +122,11 @@ class Tables:
                 patience.pulse.beat()
             return await ranges.read(offset, length, patience)
 
-        table = _Table(contents, span, subject.name, self._limits, pull)
+        table = PinnedTable(contents, span, subject.name, self._limits, pull)
         run = partial(self._plant, identity, table, subject)
         return await trio.to_thread.run_sync(run, limiter=self._threads)
 
-    def _plant(self, identity: TreeIdentity, table: _Table, subject: Subject) -> TreeRecord:
+    def _plant(self, identity: TreeIdentity, table: PinnedTable, subject: Subject) -> TreeRecord:
         """Check the table, then plant what it says. In a thread."""
         table.check()
         raw = subject.raw.key
@@ -291,7 +181,7 @@ async def _find(contents: Contents, ranges: Ranges, patience: Patience, name: st
     """Where the table lies.
 
     Raises:
-        _Wrong: the end of the layer does not say.
+        Wrong: the end of the layer does not say.
         UnsupportedError: it cannot lie where the manifest says.
     """
     size = ranges.size
@@ -307,5 +197,5 @@ async def _find(contents: Contents, ranges: Ranges, patience: Patience, name: st
     start = estargz.table_start(await ranges.read(footer.start, footer.length, patience))
     if start is None or not start < footer.start:
         what = f"{name}: no eStargz footer at bytes {footer.start}-{footer.stop - 1}"
-        raise _Wrong(footer, UnsupportedError(what))
+        raise Wrong(footer, UnsupportedError(what))
     return Span(start, footer.start)

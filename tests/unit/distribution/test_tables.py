@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cafs.distribution.tables import TableMismatchError
+from cafs.distribution.pinned_table import TableMismatchError
 from cafs.errors import CafsError, DigestMismatchError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import layer_record, raw_stream
