@@ -411,3 +411,15 @@ def test_a_file_is_written_whole_with_its_mode_and_through_its_symlink(tmp_path:
     assert link.is_symlink()
     assert (real.read_bytes(), real.stat().st_mode & 0o777) == (b"new", 0o640)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["cafs.lock", "real"]
+
+
+def test_a_ref_that_is_named_by_path_too_means_the_same(world: World) -> None:
+    world.write(toml(), TOOL)
+    settings = world.load()
+    (spec,) = settings.refs
+    found = settings.ad_hoc(parse_ref(URL))
+    assert (found.name, found.locked, found.source) == ("", spec.locked, spec.source)
+    assert settings.ad_hoc(parse_ref(f"{URL}?x=1")).locked is None
+    assert world.load(pull="update").ad_hoc(parse_ref(URL)).locked is None
+    world.write(toml('pull = "update"\n'), TOOL)
+    assert world.load().ad_hoc(parse_ref(URL)).locked is None
