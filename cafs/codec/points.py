@@ -13,8 +13,9 @@ What ``codec`` and ``state`` of a point mean:
            the byte at ``input_start`` come before it (0 to 7); ``window`` what was decoded before.
            Behind the member's end others may follow
 "zstd"     a frame begins there; others may follow it
-"xz"       a block begins there; ``state`` is the id of its check
-"bzip2"    the magic of a block begins there, ``state`` bits into the byte at ``input_start``
+"xz"       a block begins there; ``state`` is the id of its check. Others may follow it, and streams
+"bzip2"    the magic of a block begins there, ``state`` bits into the byte at ``input_start``.
+           Others may follow it, and streams
 =========  =====================================================================================
 """
 

@@ -75,6 +75,10 @@ WRITERS: dict[str, tuple[Compression, Writer]] = {
     ),
     "zstd checksums": (Compression.ZSTD, partial(many, tool("zstd", "-1c"), size=400_000)),
     "zstd seekable": (Compression.ZSTD, seekable),
+    "zstd by split": (
+        Compression.ZSTD,
+        tool("split", "-b", "70000", "--filter=zstd -qc", "-"),
+    ),
     "pzstd": (Compression.ZSTD, partial(many, tool("pzstd", "-1c", "-p2"), size=900_000)),
     "xz -T2": (Compression.XZ, tool("xz", "-0c", "-T2", "--block-size=100KiB")),
     "xz -T1": (Compression.XZ, tool("xz", "-0c", "-T1", "--block-size=33KiB")),
