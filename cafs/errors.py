@@ -56,10 +56,12 @@ class CafsError(Exception):
     def line(self) -> str:
         """The whole message on one line: what, the causes that are ours, then the hint."""
         parts = [self.what]
+        name, colon, _ = self.what.partition(": ")
+        name = name + colon if colon else ""
         cause = self.__cause__
         while isinstance(cause, CafsError):
             if cause.what not in parts[-1]:
-                parts.append(cause.what)
+                parts.append(cause.what.removeprefix(name))
             cause = cause.__cause__
         text = ": ".join(part.replace("\n", " ") for part in parts)
         return f"{text} ({self.hint})" if self.hint else text

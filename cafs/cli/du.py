@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.absent import free_bytes, is_absent, told
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -36,7 +37,28 @@ def command(
 
     from cafs.cli.completing import complete
 
+    if is_absent(loaded.store):
+        return _nothing(loaded, refs, as_json=as_json)
     return trio.run(_du, loaded, complete(loaded, refs), everything, as_json)
+
+
+def _nothing(loaded: "Settings", words: tuple[str, ...], *, as_json: bool) -> int:
+    """Tell that there is no store, and make none."""
+    from cafs.cli.choosing import chosen
+
+    specs = chosen(loaded, words) if words or loaded.refs else ()
+    if not as_json:
+        say(told(loaded.store))
+        return 0
+    import msgspec
+
+    for spec in specs:
+        name = spec.name or spec.ref.shown
+        say(msgspec.json.encode({"name": name, "bytes": 0, "shared": 0, "unique": 0}))
+    facts = dict.fromkeys(("total", "listed", "other", "quarantine"), 0)
+    known = {"quota": loaded.bounds.quota, "free": free_bytes(loaded.store)}
+    say(msgspec.json.encode(facts | known))
+    return 0
 
 
 async def _du(loaded: "Settings", words: tuple[str, ...], everything: bool, as_json: bool) -> int:

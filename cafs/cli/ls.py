@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cafs.cli import options
-from cafs.cli.saying import say
+from cafs.cli.saying import readable, say
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -77,12 +77,12 @@ def _print(name: str, node: "Attributes", target: str | None, *, long: bool, as_
         import msgspec
 
         facts = {
-            "name": _readable(name),
+            "name": readable(name),
             "kind": node.kind.name.lower(),
             "mode": node.mode,
             "size": node.size,
             "mtime_ns": node.mtime_ns,
-            "target": None if target is None else _readable(target),
+            "target": None if target is None else readable(target),
         }
         say(msgspec.json.encode(facts))
         return
@@ -100,11 +100,6 @@ def _print(name: str, node: "Attributes", target: str | None, *, long: bool, as_
 
 def _harmless(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text)
-
-
-def _readable(text: str) -> str:
-    """Text that JSON can hold: bytes that are no UTF-8 become the replacement character."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _type_bits(node: "Attributes") -> int:

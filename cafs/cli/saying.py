@@ -53,6 +53,11 @@ def say(line: str | bytes) -> None:
     write(text + b"\n")
 
 
+def readable(text: str) -> str:
+    """Text that JSON can hold: bytes that are no UTF-8 become the replacement character."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def write(content: bytes) -> None:
     """Write bytes as they are. A slow reader blocks it: in trio, call it in a thread.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cafs.cli import options
-from cafs.cli.saying import say
+from cafs.cli.absent import is_absent, status as status_without_store, told
+from cafs.cli.saying import readable, say
 
 if TYPE_CHECKING:
     from cafs.cli.live import LiveMount
@@ -28,7 +29,8 @@ _FAILURES: Final = 5
 class _Seen:
     """What could be learnt of a mount, or, without one, of the refs of the project.
 
-    ``status`` is None exactly when the mount did not tell it, and ``trouble`` says why.
+    ``status`` is None exactly when the mount did not tell it, and ``trouble`` says why. ``absent``
+    says that there is no store.
     """
 
     mount_point: Path | None = None
@@ -36,6 +38,7 @@ class _Seen:
     keeper: "KeeperStatus | None" = None
     status: "Status | None" = None
     trouble: "MountError | None" = None
+    absent: bool = False
 
 
 @click.command("status", short_help="Say what is mounted, and what is fetched from where.")
@@ -93,6 +96,8 @@ def _look(loaded: "Settings") -> _Seen | None:
         return None
     from cafs.reporting import status_without_mount
 
+    if is_absent(loaded.store):
+        return _Seen(status=status_without_store(loaded), absent=True)
     return _Seen(status=status_without_mount(loaded))
 
 
@@ -181,6 +186,9 @@ def _facts(seen: _Seen) -> dict[str, object]:
         facts |= {"view": seen.live.view, "store": seen.live.store}
     if seen.mount_point is not None:
         facts["mount_point"] = str(seen.mount_point)
+    for name in ("mount_point", "store"):
+        if isinstance(facts[name], str):
+            facts[name] = readable(str(facts[name]))
     return facts | {"keeper": seen.keeper}
 
 
@@ -244,12 +252,7 @@ def _show(seen: _Seen) -> None:
         _show_keeper(seen.keeper)
     if found is None:
         return
-    room = found.room
-    bound = "" if room.quota is None else f" of {size(room.quota)}"
-    kept = f", of which {size(room.min_free)} are left to others" if room.min_free else ""
-    aside = f", {size(room.quarantine)} of it in quarantine" if room.quarantine else ""
-    free = f"{size(found.store_free)} free{kept}"
-    say(f"store {found.store} has {size(room.used)}{bound}{aside}; {free}")
+    say(_room(found, absent=seen.absent))
     if found.hit_rate is not None:
         requests = found.counters["fetch.requests"]
         say(
@@ -268,6 +271,24 @@ def _show(seen: _Seen) -> None:
         where = f" from {fetch.url}" if fetch.url else ""
         done = part(fetch.received, fetch.stop - fetch.start)
         say(f"fetching {fetch.name}: {done}{where} ({fetch.priority})")
+
+
+def _room(found: "Status", *, absent: bool) -> str:
+    """How full the store is, or that there is none."""
+    from cafs.cli.sizes import size
+
+    if absent:
+        return told(Path(found.store))
+    room = found.room
+    bound = "" if room.quota is None else f" of {size(room.quota)}"
+    kept = ""
+    if room.min_free > found.store_free:
+        kept = f", less than the {size(room.min_free)} that are left to others"
+    elif room.min_free:
+        kept = f", of which {size(room.min_free)} are left to others"
+    aside = f", {size(room.quarantine)} of it in quarantine" if room.quarantine else ""
+    free = f"{size(found.store_free)} free{kept}"
+    return f"store {found.store} has {size(room.used)}{bound}{aside}; {free}"
 
 
 def _show_keeper(kept: "KeeperStatus") -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cafs.cli import options
+from cafs.cli.absent import is_absent, told as absent
 from cafs.cli.saying import say
 from cafs.cli.verdicts import DAMAGED, HEALED, Board, Verdict, board
 
@@ -71,7 +72,7 @@ def command(
         raise click.UsageError("--seed is of a --sample")
     if sample is not None and math.isnan(sample):
         raise click.UsageError("--sample: not a number")
-    if not any((loaded.store / name).exists() for name in ("VERSION", "index")):
+    if is_absent(loaded.store):
         return _nothing(loaded, as_json=as_json, quiet=quiet)
     if sample is not None and seed is None:
         seed = secrets.randbelow(_SEEDS)
@@ -87,7 +88,7 @@ def _nothing(loaded: "Settings", *, as_json: bool, quiet: bool) -> int:
         with board(as_json=True, quiet=quiet) as told:
             told.end(0, 0, None)
     elif not quiet:
-        say(f"{loaded.store}: there is no store yet")
+        say(absent(loaded.store))
     return 0
 
 
@@ -103,6 +104,7 @@ class _Wish:
 
 
 async def _verify(wish: _Wish, told: Board) -> int:
+    from cafs.store.recovery import LOSSES
     from cafs.store.transactions import BrokenEnvironmentError
     from cafs.store.verifying import Scope
     from cafs.store.walking import examine
@@ -116,7 +118,9 @@ async def _verify(wish: _Wish, told: Board) -> int:
         except BrokenEnvironmentError:
             return _in_use(loaded, damaged, told)
         for each in damaged:
-            why = "made anew from the blobs" if each.path.name == "index" else "begun anew"
+            why = f"made anew from the blobs; {LOSSES}"
+            if each.path.name != "index":
+                why = "begun anew"
             told.tell(Verdict(each.path.name, each.damage, 0, HEALED, why))
         for each in walked:
             for lost in await store.verifier.redress(each.path, each.broken):

@@ -83,7 +83,7 @@ class Environment:
             raise storage_error(error, f"{path}: its readers have no room") from error
         try:
             self._environment = lmdb.Environment(
-                str(path),
+                os.fsencode(path),
                 map_size=MAP_SIZE,
                 max_readers=READERS,
                 max_dbs=len(tables),
@@ -273,7 +273,10 @@ def pinned(path: Path) -> Iterator[int]:
         with (
             closing(
                 lmdb.Environment(
-                    str(path), map_size=2 * size + _GROWTH, max_readers=READERS, readonly=True
+                    os.fsencode(path),
+                    map_size=2 * size + _GROWTH,
+                    max_readers=READERS,
+                    readonly=True,
                 )
             ) as environment,
             environment.begin() as transaction,

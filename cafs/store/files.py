@@ -29,6 +29,7 @@ READS: Final = 16
 _BUFFER: Final = 1 << 20
 """Bytes read at once from the page cache: the most that a kernel asks for."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES})
 _PUNCH_HOLE: Final = 0x02 | 0x01
 """FALLOC_FL_PUNCH_HOLE, which needs FALLOC_FL_KEEP_SIZE."""
 _NO_HOLES: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
@@ -208,6 +209,9 @@ def storage_error(error: OSError, what: str) -> StorageError:
         text = f"{text} ({error.filename})"
     if error.errno in _FULL:
         return StorageFullError(text, hint="free space on the store's disk")
+    if error.errno in _READ_ONLY:
+        hint = "a store must be writable, also to be read from; --store names another one"
+        return StorageError(text, hint=hint)
     return StorageError(text)
 
 

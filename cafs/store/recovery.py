@@ -24,6 +24,8 @@ from cafs.store.ledger import Ledger
 from cafs.store.sums import Piece
 
 _LOG: Final = logging.getLogger("cafs.store")
+LOSSES: Final = "what refs mean is asked again, pins are lost, trees are made again when read"
+"""What is lost with an index, for people."""
 _MANY: Final = 1024
 """Pieces that are recorded in one transaction."""
 
@@ -61,7 +63,13 @@ def set_aside_index(layout: Layout) -> None:
     _rebuilding(layout).touch()
     layout.index.rename(target)
     layout.index.mkdir(mode=0o700)
-    _LOG.warning("store.index.broken moved_to=%s", target)
+    # It may be the only word that a person gets: who looks later finds nothing wrong.
+    _LOG.warning(
+        "the store's records were damaged, and are made anew from its blobs: %s (store.index.broken"
+        " moved_to=%s)",
+        LOSSES,
+        target,
+    )
 
 
 def drop_recent(layout: Layout) -> None:
@@ -72,7 +80,11 @@ def drop_recent(layout: Layout) -> None:
     """
     shutil.rmtree(layout.recent)
     layout.join()
-    _LOG.warning("store.recent.broken path=%s", layout.recent)
+    _LOG.warning(
+        "what the store noted since the machine was started was damaged: what came in the last"
+        " seconds is fetched again (store.recent.broken path=%s)",
+        layout.recent,
+    )
 
 
 def unfinished(layout: Layout) -> bool:

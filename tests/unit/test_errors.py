@@ -16,6 +16,12 @@ def test_the_line_names_causes_and_hint() -> None:
     )
 
 
+def test_a_name_that_a_cause_begins_with_too_is_said_once() -> None:
+    error = CafsError("base: never resolved here")
+    error.__cause__ = CafsError("base: nobody may be asked")
+    assert error.line == "base: never resolved here: nobody may be asked"
+
+
 def test_a_line_is_one_line() -> None:
     assert "\n" not in CafsError("two\nlines", hint="").line
 
