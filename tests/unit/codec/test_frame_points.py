@@ -77,7 +77,7 @@ WRITERS: dict[str, tuple[Compression, Writer]] = {
     "zstd seekable": (Compression.ZSTD, seekable),
     "zstd by split": (
         Compression.ZSTD,
-        tool("split", "-b", "70000", "--filter=zstd -qc", "-"),
+        tool("split", "-b", "200000", "--filter=zstd -qc", "-"),
     ),
     "pzstd": (Compression.ZSTD, partial(many, tool("pzstd", "-1c", "-p2"), size=900_000)),
     "xz -T2": (Compression.XZ, tool("xz", "-0c", "-T2", "--block-size=100KiB")),

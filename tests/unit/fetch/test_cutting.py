@@ -6,6 +6,7 @@ import hashlib
 import io
 import lzma
 import random
+import subprocess
 import tarfile
 import time
 from functools import partial
@@ -59,6 +60,9 @@ PACKED = {
     "tar.zst": zstandard.compress(TAR, 1),
     "frames.tar.zst": frames(TAR),
     "tar.xz": lzma.compress(TAR, preset=0),
+    "blocks.tar.xz": subprocess.run(
+        ["xz", "-0c", "-T2", "--block-size=1MiB"], input=TAR, stdout=subprocess.PIPE, check=True
+    ).stdout,
     "tar.bz2": bz2.compress(TAR, 1),
 }
 
@@ -96,11 +100,12 @@ async def test_every_segment_decodes_alone_to_what_the_pass_wrote(
     assert await content.read(0, len(TAR), USUAL) == TAR
 
 
+@pytest.mark.parametrize("kind", ["tar.gz", "frames.tar.zst", "blocks.tar.xz", "tar.bz2"])
 async def test_with_several_segments_what_is_missing_is_decoded_alone(
-    rig: Rig, origin: Origin
+    rig: Rig, origin: Origin, kind: str
 ) -> None:
-    data = PACKED["tar.gz"]
-    raw = await rig.pinned(digest_of(data), len(data), origin.put("/a.tar.gz", data))
+    data = PACKED[kind]
+    raw = await rig.pinned(digest_of(data), len(data), origin.put(f"/a.{kind}", data))
     record = await rig.plant(raw)
     assert record.streams[0].rules == "segments"
     content = rig.fetcher.decoded(record, 0, raw)
