@@ -13,7 +13,7 @@ from cafs.model.spec import Platform, Pull, Verify
 from cafs.settings.values import OnError
 
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
 _SIZE_UNITS: Final = {
     "": 1,
     "b": 1,
@@ -24,7 +24,14 @@ _MOST_BYTES: Final = (1 << 63) - 1
 """No file system counts further."""
 _MOST_S: Final = 10 * 365 * 24 * 3600
 """What is meant to be for ever has a word of its own, and clocks that count milliseconds an end."""
-_SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+_SECONDS: Final = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(24 * 3600),
+    "w": Decimal(7 * 24 * 3600),
+}
 _PLATFORM_WORD: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -94,13 +101,13 @@ def rate(text: str) -> Budget:
 
 
 def duration_s(text: str) -> float:
-    """Seconds: ``250ms``, ``60s``, ``5m``, ``1h30m``; more than none.
+    """Seconds: ``250ms``, ``60s``, ``5m``, ``1h30m``, ``30d``, ``2w``; more than none.
 
     Raises:
         ValueError: not of that form, zero, or more than ten years.
     """
     if not re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
-        raise ValueError(f'{text!r} is no duration; durations look like "60s" or "5m"')
+        raise ValueError(f'{text!r} is no duration; durations look like "60s", "1h30m" or "30d"')
     seconds = sum(
         (Decimal(count) * _SECONDS[unit] for count, unit in _DURATION.findall(text)), Decimal(0)
     )

@@ -43,13 +43,21 @@ def test_a_budget_may_be_unlimited_on_purpose() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("60s", 60.0), ("5m", 300.0), ("250ms", 0.25), ("1h30m", 5400.0), ("1.5s", 1.5)],
+    [
+        ("60s", 60.0),
+        ("5m", 300.0),
+        ("250ms", 0.25),
+        ("1h30m", 5400.0),
+        ("1.5s", 1.5),
+        ("30d", 2592000.0),
+        ("1w1d", 691200.0),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert units.duration_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "60", "60 s", "s", "-1s", "0s", "0m0s", "1d", "1s!", "inf"])
+@pytest.mark.parametrize("text", ["", "60", "60 s", "s", "-1s", "0s", "0m0s", "1y", "1s!", "inf"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"no duration|nothing succeeds in no time"):
         units.duration_s(text)
