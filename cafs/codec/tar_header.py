@@ -30,6 +30,8 @@ _IDS: Final = (1 << 32) - 1
 
 _LATEST_NS: Final = (1 << 63) - 1
 _DEVICES: Final = (b"3", b"4")
+_MAJORS: Final = 1 << 12
+_MINORS: Final = 1 << 20
 
 KINDS: Final = {
     b"1": Kind.HARD_LINK,
@@ -106,6 +108,11 @@ def owner(value: int) -> int:
     return value if 0 <= value < _IDS else _OVERFLOW_ID
 
 
+def device(major: int, minor: int) -> int:
+    """A device's number; 0 for one that Linux cannot have."""
+    return os.makedev(major, minor) if 0 <= major < _MAJORS and 0 <= minor < _MINORS else 0
+
+
 def nanoseconds(seconds: int) -> int:
     """Seconds since the epoch in ns, within 64 bits."""
     return max(-_LATEST_NS, min(_LATEST_NS, seconds * 1_000_000_000))
@@ -150,7 +157,7 @@ class HeaderParser:
                 nanoseconds(number(mtime)),
                 flag,
                 link.partition(b"\0")[0],
-                os.makedev(number(major), number(minor))
+                device(number(major), number(minor))
                 if flag in _DEVICES and magic[:6] in _MAGICS
                 else 0,
             )

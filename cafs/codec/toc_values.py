@@ -2,13 +2,12 @@
 
 import base64
 import binascii
-import os
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
 from cafs.codec.naming import label
-from cafs.codec.tar_header import owner
+from cafs.codec.tar_header import device, owner
 from cafs.codec.toc_entries import TocEntry
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.model.member import Kind, Member
@@ -56,7 +55,7 @@ def member_of(entry: TocEntry, offset: int, name: str) -> Member:
             size=entry.size if kind is Kind.FILE else 0,
             offset=offset,
             target=_raw(entry.link_name, name) if kind in _LINKS else None,
-            device=os.makedev(entry.dev_major, entry.dev_minor) if kind in _DEVICES else 0,
+            device=device(entry.dev_major, entry.dev_minor) if kind in _DEVICES else 0,
             xattrs=_xattrs(entry.xattrs, name) if entry.xattrs else (),
         )
     except (ValueError, OverflowError) as error:

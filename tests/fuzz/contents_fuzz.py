@@ -31,7 +31,7 @@ class Listing:
         assert 0 <= member.uid < 1 << 32
         assert 0 <= member.gid < 1 << 32
         assert -(1 << 63) <= member.mtime_ns < 1 << 63
-        assert 0 <= member.device < 1 << 63
+        assert 0 <= member.device < 1 << 32
         assert member.kind is Kind.FILE or not member.size
         data = member.size
         if member.sparse is not None:

@@ -51,7 +51,7 @@ def check(member: Member, at: int) -> None:
     assert 0 <= member.uid < 1 << 32
     assert 0 <= member.gid < 1 << 32
     assert -(1 << 63) <= member.mtime_ns < 1 << 63
-    assert 0 <= member.device < 1 << 63
+    assert 0 <= member.device < 1 << 32
     assert 0 <= member.size <= LIMITS.size
     # Its headers have been read, its content has not.
     assert member.offset == at

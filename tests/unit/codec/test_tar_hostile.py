@@ -1,6 +1,7 @@
 """Tars made to harm, or cut short: a clear error that names the member, and nothing else."""
 
 import io
+import os
 import subprocess
 import tarfile
 from contextlib import suppress
@@ -206,6 +207,26 @@ def test_numbers_of_all_spellings_are_read() -> None:
     assert parsed(bytes(negative) + END)[0].mtime_ns == -1_000_000_000
     (member,) = parsed(pax(record(b"mtime", b"-1.5")) + block() + END)
     assert member.mtime_ns == -1_500_000_000
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "device"),
+    [
+        (b"0000001\0", b"0000003\0", os.makedev(1, 3)),
+        (b"0007777\0", b"3777777\0", os.makedev(4095, (1 << 20) - 1)),
+        (b"0010000\0", b"0000000\0", 0),
+        (b"0000001\0", b"4000000\0", 0),
+        (b"\x80\0\0\0\xff\xff\xff\xff", b"0000000\0", 0),
+        (b"\x80\x01\0\0\0\0\0\0", b"0000000\0", 0),
+        (b"\xff" * 8, b"0000000\0", 0),
+    ],
+)
+def test_a_device_that_linux_cannot_have_has_no_number(
+    major: bytes, minor: bytes, device: int
+) -> None:
+    names = bytes(64)
+    (member,) = parsed(block(flag=b"3", rest=b"ustar\x0000" + names + major + minor) + END)
+    assert (member.kind, member.device) == (Kind.CHARACTER_DEVICE, device)
 
 
 def test_a_global_header_holds_until_a_member_says_otherwise() -> None:
