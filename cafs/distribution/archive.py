@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from typing_extensions import override
 
+from cafs.codec.sniffing import HEAD, Format, expected_by_name, sniff
 from cafs.distribution.blob import BlobHandler, title
 from cafs.distribution.indexing import Indexing
 from cafs.distribution.interfaces import OpenTree
@@ -13,9 +14,16 @@ from cafs.distribution.trees import Trees
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.making import ARCHIVE
+from cafs.fetch.provisional import ProvisionalContent
 from cafs.model.address import shown
 from cafs.model.digest import Digest
-from cafs.model.identity import StreamKey, archive_tree, located_stream, raw_stream
+from cafs.model.identity import (
+    StreamKey,
+    archive_tree,
+    located_stream,
+    raw_stream,
+    unchecked_stream,
+)
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part, Resolved
@@ -65,7 +73,7 @@ class Archives:
 
         Cancellation: the pass goes on for a while, or for others.
         """
-        name = shown(part.urls[0].partition("?")[0]) if part.urls else raw.name
+        name = _name_of(raw, part)
         found = await self._indexing.tree(part, raw, ARCHIVE, patience, name=name)
         return found or await self._fetcher.plant(
             raw,
@@ -80,6 +88,37 @@ class Archives:
             yield raw_stream(digest)
         if part.validator.text:
             yield located_stream(replace(part, digest=None))
+
+    async def plant_early(
+        self, raw: ProvisionalContent, part: Part, patience: Patience
+    ) -> TreeRecord | None:
+        """Make the tree of a zip from ranges that nobody has checked yet.
+
+        It has a name that nobody else asks for. None where there is nothing to gain: a tar is read
+        whole in any case, what an index describes is read by its pieces, and what was checked
+        already is read as that.
+
+        Raises:
+            CafsError: as ``Fetcher.plant``.
+
+        Cancellation: the pass goes on for a while, or for others.
+        """
+        name = _name_of(raw, part)
+        if part.index is not None or expected_by_name(name) not in {None, Format.ZIP}:
+            return None
+        head = await raw.read(0, HEAD, patience)
+        of = raw.incarnation()
+        if of is None or sniff(head) is not Format.ZIP:
+            return None
+        key = unchecked_stream(raw.key, of.file, of.generation)
+        return await self._fetcher.plant(
+            raw,
+            name=name,
+            media_type=part.media_type,
+            patience=patience,
+            limits=self._limits,
+            key=key,
+        )
 
 
 class ArchiveHandler(BlobHandler):
@@ -96,6 +135,10 @@ class ArchiveHandler(BlobHandler):
     @override
     async def open_tree(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> OpenTree:
         part = resolved.parts[0]
+        if spec.verify == "provisional":
+            early = await self._open_early(spec, part, patience)
+            if early is not None:
+                return early
         raw = await self._parts.content(part, patience, name=title(spec))
         record = self._archives.find(part)
         if record is None:
@@ -105,3 +148,22 @@ class ArchiveHandler(BlobHandler):
             return raw
 
         return await self._trees.open(spec, record, content)
+
+    async def _open_early(self, spec: RefSpec, part: Part, patience: Patience) -> OpenTree | None:
+        """Open a zip that has not been checked yet; None where it is opened as any other."""
+        raw = await self._parts.content(part, patience, name=title(spec), verify=spec.verify)
+        if not isinstance(raw, ProvisionalContent):
+            return None
+        record = await self._archives.plant_early(raw, part, patience)
+        if record is None:
+            return None
+
+        async def content(_: int) -> Content:
+            return raw
+
+        return await self._trees.open(spec, record, content)
+
+
+def _name_of(raw: Content, part: Part) -> str:
+    """What errors call an archive: its URL, whose suffix its bytes must match."""
+    return shown(part.urls[0].partition("?")[0]) if part.urls else raw.name

@@ -8,6 +8,7 @@ import trio
 from cafs.fetch.blob import BlobContent
 from cafs.fetch.first_pass import LINGER_S, PASSES, FirstPass, complete_tree
 from cafs.fetch.gated import GatedContent
+from cafs.fetch.heeded import HeededContent
 from cafs.fetch.interfaces import Content, Patience, Ranges
 from cafs.fetch.making import Making
 from cafs.fetch.means import Means
@@ -58,7 +59,8 @@ class Planting:
             return raw
         store, works, means = self._store, self._works, self._means
         if what.rules == "zip" and not what.vouched:
-            return ZipContent(store, record, stream, raw, works=works, means=means)
+            zipped = ZipContent(store, record, stream, raw, works=works, means=means)
+            return HeededContent(zipped, raw) if isinstance(raw, ProvisionalContent) else zipped
         if what.rules != "tar":
             kind = VouchedZipContent if what.rules == "zip" else SegmentedContent
             ranges = ranges_of(raw) or CheckedRanges(raw)

@@ -118,9 +118,10 @@ class ProvisionalContent(Feed):
 
     @override
     async def ensure(self, span: Span, patience: Patience) -> None:
-        """As ``Content.ensure``; who fetches ahead wants it checked too."""
+        """As ``Content.ensure``; who wants all of it, or fetches ahead, wants it checked too."""
         self.check()
-        if patience.priority is Priority.PREFETCH or self._careful():
+        whole = span.clamp(self.size) == Span(0, self.size)
+        if whole or patience.priority is Priority.PREFETCH or self._careful():
             await self.gated.ensure(span, patience)
             await self._settle()
         else:

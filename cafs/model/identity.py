@@ -49,6 +49,14 @@ def decoded_stream(raw: StreamKey, rules: str) -> StreamKey:
     return StreamKey(_hashed("decoded", raw, rules, str(INDEX_VERSION)))
 
 
+def unchecked_stream(raw: StreamKey, file: bytes, generation: int) -> StreamKey:
+    """What a raw stream goes by in what is made of it before it was checked.
+
+    It is bound to one incarnation of the stream: other bytes of the same name are another.
+    """
+    return StreamKey(_hashed("unchecked", raw, file.hex(), str(generation)))
+
+
 def archive_tree(raw: StreamKey) -> TreeIdentity:
     """The tree of one archive."""
     return TreeIdentity(_hashed("archive", raw, str(INDEX_VERSION)))

@@ -96,13 +96,17 @@ class Stall(_BodyFault):
 
 @dataclass(frozen=True, slots=True)
 class StallBeyond(_BodyFault):
-    """Nothing comes of what lies at this offset of the resource or beyond, until ``release``."""
+    """Nothing comes of what lies at this offset of the resource or beyond, until ``release``.
+
+    Requests that begin at ``until`` or later pass.
+    """
 
     at: int = 0
+    until: int = 1 << 62
 
     @override
     def spoil(self, ask: Ask, answer: Answer) -> Answer:
-        if answer.span.stop <= self.at:
+        if answer.span.stop <= self.at or answer.span.start >= self.until:
             return answer
         return replace(answer, stall_after=max(0, self.at - answer.span.start))
 

@@ -150,6 +150,7 @@ class FileSystem:
         if parent == ROOT_INODE and name == _CONTROL_NAME:
             return await self._directories.lookup((), CONTROL)
         if isinstance(at, Planted):
+            self._opening.refuse(at.node)
             return self._planted.child(at.at, at.number, name)
         if not isinstance(at, Named):
             raise NotFoundError(f"inode {parent} is no directory")
@@ -224,6 +225,7 @@ class FileSystem:
         """
         at = self._places.locate(inode)
         if isinstance(at, Planted):
+            self._opening.refuse(at.node)
             return self._planted.children(at.at, at.number, after, limit)
         if not isinstance(at, Named):
             raise NotFoundError(f"inode {inode} is no directory")

@@ -15,7 +15,7 @@ from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.span import Span
 from cafs.model.trust import Need, Trust
 from cafs.store.store import Store
-from cafs.vfs.namespace import DigestBlob, TreeBlob
+from cafs.vfs.namespace import DigestBlob, Node, TreeBlob
 from cafs.vfs.opening import Opening, Shown
 from cafs.vfs.places import Named, Places, Planted
 from cafs.vfs.planted import PlantedTrees
@@ -152,14 +152,11 @@ class Knowing:
             digest=digest,
             present=sum(self._local(stream.key) for stream in streams),
             size=sum(stream.size for stream in streams),
-            trust=_decoded(self._trust(node, resolved), streams),
+            trust=self._so_far(node, _decoded(self._trust(node, resolved), streams)),
         )
 
     def _entry(self, place: Planted, entry: Entry) -> Known:
-        trust = self._trust(place.node, self._opening.peek(place.node))
-        unchecked = self._opening.unchecked(place.node)
-        if unchecked is not None and not unchecked.pardoned:
-            trust = Trust.PROVISIONAL  # its name and size, too, are out of what was not checked
+        trust = self._so_far(place.node, self._trust(place.node, self._opening.peek(place.node)))
         tree = self._record(place.at)
         if tree is not None and tree.streams and tree.streams[entry.stream].vouched:
             return self._vouched(tree.streams[entry.stream], entry, trust)
@@ -170,7 +167,9 @@ class Knowing:
         present = self._local(key, span)
         stream = self._store.streams.find(key)
         checked = stream is not None and self._need(tree).met(stream.behind())
-        if present and not checked:
+        if present and not checked and self._checked_since(place, tree.streams[entry.stream]):
+            present = 0  # it is decoded again, from what was checked, when it is read
+        elif present and not checked:
             # It was decoded from what has not been checked as a whole.
             trust = Trust.PROVISIONAL
         raw = entry.sha256 or self._store.members.digest_at(tree.number, entry.stream, span.start)
@@ -191,6 +190,19 @@ class Knowing:
         span = stored_span(entry)
         present = self._local(what.key, span) if entry.size else 0
         return Known(present=present, size=span.length, trust=_decoded(trust, (what,)))
+
+    def _so_far(self, node: Node, trust: Trust | None) -> Trust | None:
+        """The trust in what a ref shows, names and sizes too: less while that is not checked."""
+        unchecked = self._opening.unchecked(node)
+        return trust if unchecked is None or unchecked.pardoned else Trust.PROVISIONAL
+
+    def _checked_since(self, place: Planted, stream: TreeStream) -> bool:
+        """Whether what a ref showed before it was checked has been found right."""
+        spec, resolved = self._opening.spec(place.node), self._opening.peek(place.node)
+        if spec is None or resolved is None or spec.verify == "block":
+            return False
+        unchecked = self._opening.unchecked(place.node)
+        return unchecked is None and self._verified(resolved.parts[stream.part]) is not None
 
     def _need(self, tree: TreeRecord) -> Need:
         """What must stand behind a stream of a tree, so that it is what was hashed."""

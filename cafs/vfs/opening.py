@@ -170,6 +170,17 @@ class Opening:
         resolved = None if self.unchecked(node) is None else self.peek(node)
         return None if resolved is None else self._exposures.error(resolved.parts)
 
+    def refuse(self, node: Node) -> None:
+        """Refuse what a ref showed before it was checked, and what turned out to be wrong.
+
+        Raises:
+            DisownedError: it did.
+        """
+        if self._exposures.disowned():
+            unchecked = self.unchecked(node)
+            if unchecked is not None:
+                unchecked.check()
+
     def _spec(self, node: NamedRef | AdHocRef) -> RefSpec:
         if isinstance(node, NamedRef):
             return self._specs[node.name]

@@ -61,6 +61,7 @@ class Showing:
             raise NotFoundError(f"{text_of(at.path)} shows no tree")
         noting = self._failures.noting(at.inode, text_of(at.path))
         with noting, self._opening.request(at.node) as patience:
+            self._opening.refuse(at.node)
             tree, attached = await self._attached(at.path, at.node, patience)
             if not self._planted.there(attached):
                 # It was nobody's until it was attached, and has been collected in between.
@@ -87,8 +88,10 @@ class Showing:
         """Make sure that a ref still shows the tree that an inode is of.
 
         Raises:
+            DisownedError: what it shows turned out to be wrong.
             SourceChangedError: it shows another.
         """
+        self._opening.refuse(at.node)
         now = self._places.tree_at(at.path)
         if now is not None and now.first != at.at.first:
             raise _another(at)
