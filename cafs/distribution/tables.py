@@ -149,7 +149,8 @@ class Tables:
                 rules="segments",
                 vouched=True,
             )
-            return writer.publish((stream,), None)
+            # Who was faster, in another process, has mounts that use its numbers.
+            return writer.publish((stream,), None, first=True)
 
 
 class _Planting:

@@ -274,7 +274,12 @@ class TreeWriter:
             batch.put(self._tables.members, member_key(row, self._tree), row[LEAD:])
 
     def publish(
-        self, streams: tuple[TreeStream, ...], digest: Digest | None, *, members: bool = False
+        self,
+        streams: tuple[TreeStream, ...],
+        digest: Digest | None,
+        *,
+        members: bool = False,
+        first: bool = False,
     ) -> TreeRecord:
         """Make the tree what its identity means; the record is written last.
 
@@ -284,6 +289,11 @@ class TreeWriter:
             streams: what the entries' ``stream`` numbers mean.
             digest: of the raw blob, when it was seen whole.
             members: whether what is in it is to be found by digest; only with ``digest``.
+            first: whether a tree that the identity means already stays what it means; this one is
+                not published then.
+
+        Returns:
+            the record of the tree that the identity means now.
 
         Raises:
             StorageError: the store cannot be written; nothing is published.
@@ -301,17 +311,20 @@ class TreeWriter:
         )
         key = bytes.fromhex(self._identity)
 
-        def change(batch: Batch) -> None:
+        def change(batch: Batch) -> TreeRecord:
             old = tables.records.unpack(batch.get(tables.trees, key))
+            if old is not None and first:
+                return old
             if old is not None:
                 batch.put(tables.drafts, draft_key(old.number), b"")
             batch.put(tables.trees, key, tables.records.pack(record))
             batch.put(tables.numbers, number_key(self._tree), key)
             batch.delete(tables.drafts, draft_key(self._tree))
+            return record
 
-        tables.index.apply(change)
-        self._published = True
-        return record
+        meant = tables.index.apply(change)
+        self._published = meant is record
+        return meant
 
 
 def _weight(entry: Entry) -> int:

@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+import trio
 from typing_extensions import override
 
 from cafs.distribution.index_source import IndexSource
@@ -109,6 +110,24 @@ async def test_without_the_index_there_is_the_table(
             record = await indexing.tree(wanted, raw, LAYER, USUAL, name="layer")
             assert record is not None
             assert record.identity == indexed_tree(MADE, part.contents.digest)
+
+
+async def test_two_who_read_one_table_at_once_get_the_same_tree(
+    world: World, origin: Origin
+) -> None:
+    part, raw = await located(world, origin)
+    numbers: list[int] = []
+
+    async def read() -> None:
+        indexing = Indexing(world.store, world.fetcher, Limits())
+        record = await indexing.tree(part, raw, LAYER, USUAL, name="layer")
+        numbers.append(record.number if record is not None else -1)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(read)
+    assert len(set(numbers)) == 1
+    assert world.store.trees.numbered(numbers[0]) is not None
 
 
 async def test_with_neither_a_pass_must_be_made(
