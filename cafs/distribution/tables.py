@@ -35,6 +35,9 @@ from cafs.store.tree_writing import TreeWriter
 _TAIL: Final = 64 << 10
 """Bytes at the end of an eStargz layer that are asked for first: the footer, and much of the table,
 all of it where the layer has a few hundred files."""
+_LARGE: Final = 16 << 20
+"""A table of more bytes is looked at before it is fetched: of more than 200,000 files."""
+_GZIP: Final = b"\x1f\x8b\x08"
 _READERS: Final = 2
 """Tables that are read at once: each is a thread that writes to the store."""
 _LOG: Final = logging.getLogger("cafs.distribution")
@@ -199,4 +202,9 @@ async def _find(contents: Contents, ranges: Ranges, patience: Patience, name: st
     if start is None or not start < footer.start:
         what = f"{name}: no eStargz footer at bytes {footer.start}-{footer.stop - 1}"
         raise Wrong(footer, UnsupportedError(what))
-    return Span(start, footer.start)
+    table = Span(start, footer.start)
+    if table.length > _LARGE and await ranges.read(start, len(_GZIP), patience) != _GZIP:
+        # Before a layer is fetched for one wrong digit.
+        what = f"{name}: no table of contents at byte {start}, where the eStargz footer says"
+        raise Wrong(footer, UnsupportedError(what))
+    return table

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cafs.codec import estargz
 from cafs.distribution.pinned_table import TableMismatchError
 from cafs.errors import CafsError, DigestMismatchError
 from cafs.model.digest import Digest, digest_of
@@ -184,8 +185,8 @@ async def test_a_flipped_byte_anywhere_is_never_a_wrong_byte(
     layer = make()
     end = len(layer.data)
     # The footer of eStargz all through, the table here and there, and the chunks.
-    places = [*range(end - 51, end, 9), *range(layer.start, end, (end - layer.start) // 4)]
-    places += range(0, layer.start, layer.start // 3)
+    places = [*range(end - 51, end, 15), *range(layer.start, end, (end - layer.start) // 3)]
+    places += range(0, layer.start, layer.start // 2)
     spec, errors = serve(origin, layer), 0
     for number, place in enumerate(places):
         if number:
@@ -264,6 +265,18 @@ async def test_a_layer_without_the_footer_that_is_promised_is_read_from_its_begi
     short = Tabled(layer.data[:-51], layer.media_type, layer.annotations, {}, 0, 0)
     found = await world.tree(world.spec(serve(origin, short)))
     assert {path: found[path] for path in TREE} == TREE
+
+
+@pytest.mark.expects_log("lazy.no: .*no table of contents at byte 5,|fetch")
+async def test_a_footer_that_leads_nowhere_does_not_have_the_layer_taken_for_a_table(
+    world: World, origin: Origin, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = tabled.estargz([file("filler", random.Random(2).randbytes(17 << 20))])
+    data = layer.data[: -estargz.FOOTER] + tabled.footer(5)
+    lost = Tabled(data, layer.media_type, layer.annotations, {}, 0, 0)
+    opened = await world.resolver.tree(world.spec(serve(origin, lost)), USUAL)
+    assert not any(one.vouched for one in opened.record.streams)
+    assert "no table of contents at byte 5," in caplog.text
 
 
 @pytest.mark.expects_log("lazy.no: .*manifest-position")
