@@ -24,10 +24,13 @@ def held(tmp_path: Path) -> Cafs:
 
 @pytest.fixture
 def bodies(held: Cafs, origin: Origin) -> dict[str, Generated]:
-    """Three refs that have been fetched; their contents."""
+    """Three refs with pins that have been fetched; their contents."""
     made = {name: Generated(size, seed=size) for name, size in SIZES.items()}
-    urls = {name: origin.put(f"/{name}", body) for name, body in made.items()}
-    held.project("".join(f'[ref.{name}]\nfrom="{url}"\n' for name, url in urls.items()))
+    toml = ""
+    for name, body in made.items():
+        toml += f'[ref.{name}]\nfrom="{origin.put(f"/{name}", body)}"\n'
+        toml += f'integrity="sha256:{body.sha256()}"\n'
+    held.project(toml)
     held.run("prefetch", "-q")
     return made
 

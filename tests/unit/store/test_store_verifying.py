@@ -226,6 +226,19 @@ async def test_a_file_that_no_record_names_is_a_blob_if_it_is_what_its_name_says
     assert await store.verifier.adopt() == Adopted(0, 0)
 
 
+async def test_a_blob_that_is_recorded_just_after_its_file_was_seen_is_not_told_as_healed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who brings a blob names its file first, and records it then."""
+    digest = await blob(store, b"bytes" * 1000)
+    records = store.verifier._records
+    looks = iter([None])
+    right = records.get
+    monkeypatch.setattr(records, "get", lambda each: next(looks, right(each)))
+    assert await store.verifier.adopt() == Adopted(0, 0)
+    assert records.get(digest) is not None
+
+
 async def test_the_empty_blob_needs_no_file(store: Store) -> None:
     assert await blob(store, b"") == EMPTY
     blob_path(store, EMPTY).unlink(missing_ok=True)
