@@ -89,7 +89,8 @@ class Bzip2Blocks(Walk):
                 raise MalformedError(f"{self._name}: the bzip2 data ends too early")
             yield from self._run(engine, data)
             real = self._real(magic)
-            if real is not None and not real.ends:
+            # Nothing comes of a stream's end.
+            if real is not None:
                 self.begun = divmod(real.bit, _BYTE)
         source.seek(source.at - len(engine.unused_data))
         self.consumed = source.at

@@ -209,6 +209,19 @@ def test_xz_segments_go_on_across_streams_and_padding(padding: int) -> None:
     assert [point.state for point in points] == [0, 10, 0, 10]
 
 
+@pytest.mark.parametrize("padding", [1, 2, 3, 7])
+def test_xz_padding_is_whole_words_also_within_a_segment(padding: int) -> None:
+    block = xz(b"a")
+    data = block + bytes(padding) + block
+    with pytest.raises(MalformedError, match=f"{padding} bytes of padding"):
+        walked(Compression.XZ, data, SPACING)
+    segment = Segment(
+        start=0, length=2, input_start=12, input_length=len(data) - 12, codec="xz", state=4
+    )
+    with pytest.raises(MalformedError, match=f"{padding} bytes of padding"):
+        restarted(data, segment)
+
+
 @pytest.mark.parametrize("compression", PACKS)
 def test_what_is_empty_has_one_point(compression: Compression) -> None:
     pack = PACKS[compression]
