@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +21,7 @@ import zstandard
 
 from cafs.codec import windows
 from tests.fuzz.index_fuzz import flattened
-from tests.indexed import ENTRIES, written
+from tests.indexed import ENTRIES, HEADER, Craft, written
 
 TEXT = b"".join(b"line %d of a text that repeats itself\n" % number for number in range(200))
 TIME = "2024-01-02 03:04:05.678901234"
@@ -33,6 +34,7 @@ FORMS = {
     "pax": ("--format=posix", "--xattrs", "short", "dir/text", "t"),
     "global": ("--format=posix", "--pax-option=globexthdr.name=g,comment=x,mtime:=1", "dir"),
     "sparse-old": ("--format=gnu", *SPARSE, "holes"),
+    "sparse-more": ("--format=gnu", *SPARSE, "many-holes"),
     "sparse-0.0": ("--format=posix", *SPARSE, "--sparse-version=0.0", "holes"),
     "sparse-0.1": ("--format=posix", *SPARSE, "--sparse-version=0.1", "holes"),
     "sparse-1.0": ("--format=posix", *SPARSE, "--sparse-version=1.0", "holes"),
@@ -53,11 +55,12 @@ def tree(root: Path) -> None:
     (root / "t" / ("u" * 120)).symlink_to("v" * 130)
     os.mkfifo(root / "pipe")
     os.setxattr(root / "short", "user.name", b"value=\n\0")
-    with (root / "holes").open("wb") as file:
-        for at in range(6):
-            file.seek(at << 16)
-            file.write(b"data\n" * (at + 1))
-        file.truncate(1 << 20)
+    for name, count in {"holes": 2, "many-holes": 6}.items():
+        with (root / name).open("wb") as file:
+            for at in range(count):
+                file.seek(at << 11)
+                file.write(b"data\n" * (at + 1))
+            file.truncate(20_000)
 
 
 def tool(*arguments: str | Path, given: bytes = b"", cwd: Path | None = None) -> bytes:
@@ -114,6 +117,11 @@ def gzips(root: Path) -> Iterator[tuple[str, bytes]]:
             parts += [packer.compress(content[at : at + 2500]), packer.flush(zlib.Z_SYNC_FLUSH)]
         raw = b"".join(parts) + packer.flush()
         yield f"deflate-{number}", bytes([1 | number << 2]) + raw
+    for number in range(3):
+        # Blocks of 127 symbols: each begins at some bit.
+        packer = zlib.compressobj(9, zlib.DEFLATED, -15, 1)
+        raw = packer.compress(TEXT[number * 700 : 2500]) + packer.flush()
+        yield f"bits-{number}", b"\x05" + raw
     yield "stored", b"\x05" + _deflated(TEXT[:1500], 0) + _deflated(b"", 6) + _deflated(TEXT, 1)
     yield "window", b"\x02" + windows.pack(TEXT)
     packer = zlib.compressobj(6, zlib.DEFLATED, -15, 9, 0, TEXT[:1000])
@@ -142,6 +150,10 @@ def frames(root: Path) -> Iterator[tuple[str, bytes]]:
     yield "zstd-skipped", b"\0\x50\x2a\x4d\x18\4\0\0\0abcd" + zstandard.compress(TEXT)
     yield "zstd-long", b"\x04" + tool("zstd", "-c", "--long=20", "--no-check", given=TEXT * 30)
     yield "bzip2-many", b"\x06" + bz2.compress(bytes(range(256)) * 500, 1)
+    kinds = ((0x00, 0, zstandard.compress), (0x14, 12, lzma.compress), (0x20, 4, bz2.compress))
+    for state, start, pack in kinds:
+        # 700 bytes behind 100 that are skipped.
+        yield f"segment-{start}", bytes([0x83, state, 0xBC, 2, 100, 0]) + pack(TEXT[:900])[start:]
     for number in range(3):
         yield f"made-{number}", bytes([3, number, 3, 9, 200, 0, 0]) + TEXT[:900]
 
@@ -200,6 +212,10 @@ def indexes(_: Path) -> Iterator[tuple[str, bytes]]:
     index = written(ENTRIES)
     yield "packed", b"\0" + index
     yield "flat", b"\1" + flattened(index)
+    yield "imported", b"\x09" + flattened(index)
+    yield "small", b"\1" + flattened(Craft().bytes())
+    layer = Craft(header=replace(HEADER, mark="+members"))
+    yield "layer", b"\x09" + flattened(layer.add(b"a", shapes=4, targets=b"b").bytes())
 
 
 def main() -> None:

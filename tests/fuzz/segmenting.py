@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cafs.codec import windows
 from cafs.codec.decoding import decoder
@@ -125,10 +125,13 @@ def plain(compression: Compression, data: bytes, otherwise: bytes) -> bytes:
 
 def anywhere(segment: Segment, data: bytes, window: bytes) -> None:
     """Decode what nobody has checked: a segment as another's index may have it."""
-    total = 0
+    found = b""
     with content_to_blame():
         for piece in decode(segment, lambda at, size: data[at : at + size], window, name="x"):
             assert 0 < len(piece) <= 16 << 20
-            total += len(piece)
-            assert total <= segment.length
-        assert total == segment.length
+            found += piece
+            assert len(found) <= segment.length
+        assert len(found) == segment.length
+        if segment.skip and found:
+            more = replace(segment, skip=0, length=segment.skip + segment.length)
+            assert decoded(more, data, window)[segment.skip :] == found
