@@ -19,8 +19,11 @@ class Flights(Protocol):
     def missing(self, span: Span) -> SpanSet:
         """What of the span is not in the store."""
 
-    def book(self, span: Span) -> list[Flight]:
-        """The flights that bring what is missing of the span, in order, started where needed."""
+    def book(self, span: Span, granule: int) -> list[Flight]:
+        """The flights that bring what is missing of the span, in order, started where needed.
+
+        What is started begins and ends at multiples of ``granule``.
+        """
 
     def check(self, span: Span, patience: Patience) -> None:
         """Fail at once where it failed a moment ago, or where nothing may be fetched."""
@@ -44,9 +47,16 @@ class Hold(Waiter, Seat):
     Concurrency: one task.
     """
 
-    def __init__(self, flights: Flights, what: str, patience: Patience) -> None:
+    def __init__(
+        self,
+        flights: Flights,
+        what: str,
+        patience: Patience,
+        granule: int = planning.GRANULE,
+    ) -> None:
         super().__init__(what, patience)
         self._source = flights
+        self._granule = granule
         self._flights: list[Flight] = []
         self._awaited: tuple[Flight, int] | None = None
         self._ended: CafsError | None = None
@@ -56,14 +66,15 @@ class Hold(Waiter, Seat):
         """Whether anything of what it wants is still under way."""
         return any(not flight.landed for flight in self._flights)
 
-    def want(self, span: Span) -> list[Flight]:
+    def want(self, span: Span, granule: int | None = None) -> list[Flight]:
         """Let the span come, without waiting; the flights that bring it, in order.
 
-        None do once a flight of this hold was ended for everybody.
+        ``granule`` stands for that of the hold. None do once a flight of this hold was ended for
+        everybody.
         """
         if self._ended is not None:
             return []
-        flights = self._source.book(span)
+        flights = self._source.book(span, granule or self._granule)
         for flight in flights:
             flight.join(self)
         self._flights = [one for one in self._flights if not one.landed and one not in flights]

@@ -215,9 +215,9 @@ class Ranges(Protocol):
         del spans, patience  # nothing is done ahead
         return nullcontext()
 
-    def passed(self, span: Span) -> None:
-        """Note that a reader needs a span, so that what follows is fetched when it goes forward."""
-        del span  # nothing is fetched ahead
+    def follow(self, spans: Sequence[Span]) -> None:
+        """Let spans come that a reader who goes forward will need, for as long as he does."""
+        del spans  # nothing is fetched ahead
 
     @abstractmethod
     def here(self, span: Span) -> bool:

@@ -118,15 +118,16 @@ class Lane(Flights):
                 flight.cancel(error)
         return bool(flights)
 
-    def hold(self, patience: Patience) -> Hold:
-        """A hold on flights; release it."""
-        return Hold(self, self.terms.name, patience)
+    def hold(self, patience: Patience, granule: int = planning.GRANULE) -> Hold:
+        """A hold on flights, whose ranges begin and end at multiples of ``granule``; release it."""
+        return Hold(self, self.terms.name, patience, granule)
 
     async def ensure(
         self,
         span: Span,
         patience: Patience,
         then: Callable[[], Awaitable[None]] | None = None,
+        granule: int = planning.GRANULE,
     ) -> None:
         """Wait until the span is in the store; ``then`` is awaited before what brings it may end.
 
@@ -140,7 +141,7 @@ class Lane(Flights):
         self._waiting += 1
         satisfied = False
         try:
-            with self.hold(patience) as hold:
+            with self.hold(patience, granule) as hold:
                 await hold.ensure(span)
                 if then is not None:
                     await then()
@@ -156,11 +157,17 @@ class Lane(Flights):
         at_once, gap = self.useful(Priority.READAHEAD), self.gap()
         limit = self.downloader.ahead()
         ahead = self._readahead.advise(span, self.end, at_once=at_once, gap=gap, limit=limit)
-        if ahead is None or self.downloader.single or self.short or not self.missing(ahead):
+        if ahead is not None:
+            self.follow(ahead)
+
+    def follow(self, ahead: Span, granule: int = planning.GRANULE) -> None:
+        """Let a span come that somebody who goes forward will read, for as long as he does."""
+        self._touched = trio.current_time()
+        if self.downloader.single or self.short or not self.missing(ahead):
             return
         if self._ahead is None:
             self._ahead = self.hold(Patience(None, Priority.READAHEAD))
-        self._ahead.want(ahead)
+        self._ahead.want(ahead, granule)
         if not self._tended:
             self._tended = True
             self._nursery.start_soon(self._tend, self._ahead)
@@ -190,14 +197,14 @@ class Lane(Flights):
         self._budget.check(self.terms.name)
 
     @override
-    def book(self, span: Span) -> list[Flight]:
+    def book(self, span: Span, granule: int) -> list[Flight]:
         if self.downloader.single:
             if not self._flights:
                 self._start(Flight(Span(0, self.end), single=True))
             return list(self._flights)
         flying = [flight.rest for flight in self._flights]
-        present = self.downloader.deposit.present(planning.around(span))
-        for each in planning.requests(span, present, flying, self.end):
+        present = self.downloader.deposit.present(planning.around(span, granule))
+        for each in planning.requests(span, present, flying, self.end, granule):
             self._start(Flight(each))
         wanted = span.clamp(self.end)
         found = [one for one in self._flights if one.rest.overlaps(wanted)]

@@ -9,6 +9,9 @@ from cafs.model.span import Span, SpanSet
 GRANULE: Final = 256 << 10
 """Ranges begin and end at multiples of this: a 4 KiB read costs one round trip either way, and a
 program that is started reads its neighbourhood next."""
+FINE: Final = 64 << 10
+"""The same for segments, of which it is known what is needed. What is beside small ones comes with
+them, since files are read by their directories; large ones cost hardly more than they are."""
 LONGEST: Final = 8 << 20
 """The most that one ranged request fetches, and that one lock covers."""
 AT_ONCE: Final = 4
@@ -36,9 +39,9 @@ def window(first: int, stop: int, at_once: int = AT_ONCE) -> Span:
     return Span(first, max(first, min(stop, edge)))
 
 
-def around(span: Span) -> Span:
+def around(span: Span, granule: int = GRANULE) -> Span:
     """What a fetch of ``span`` may bring at most."""
-    return span.align(GRANULE)
+    return span.align(granule)
 
 
 def joined(spans: Iterable[Span], gap: int) -> list[Span]:
@@ -52,7 +55,9 @@ def joined(spans: Iterable[Span], gap: int) -> list[Span]:
     return found
 
 
-def requests(span: Span, present: SpanSet, flying: Iterable[Span], size: int) -> list[Span]:
+def requests(
+    span: Span, present: SpanSet, flying: Iterable[Span], size: int, granule: int = GRANULE
+) -> list[Span]:
     """The ranges to ask for, so that with those under way all of ``span`` becomes present.
 
     Args:
@@ -60,6 +65,7 @@ def requests(span: Span, present: SpanSet, flying: Iterable[Span], size: int) ->
         present: what the store has ``around`` it.
         flying: what is under way.
         size: of the stream.
+        granule: ranges begin and end at multiples of this.
 
     Returns:
         disjoint spans in order, below ``size``, none longer than ``LONGEST``, none with a byte
@@ -69,7 +75,7 @@ def requests(span: Span, present: SpanSet, flying: Iterable[Span], size: int) ->
     wanted = covered.missing(span.clamp(size))
     return [
         Span(start, min(start + LONGEST, gap.stop))
-        for gap in covered.missing(around(span).clamp(size))
+        for gap in covered.missing(around(span, granule).clamp(size))
         if wanted.intersection(gap)
         for start in range(gap.start, gap.stop, LONGEST)
     ]

@@ -16,7 +16,7 @@ from typing_extensions import override
 from cafs.errors import CafsError, NotFoundError
 from cafs.fetch.interfaces import Content, Patience, Ranges
 from cafs.fetch.lane import Lane
-from cafs.fetch.planning import joined
+from cafs.fetch.planning import FINE, joined
 from cafs.model.span import Span
 from cafs.store.blobs import Blobs
 
@@ -86,7 +86,7 @@ class LaneRanges(Ranges):
             await self._come_whole(patience)
             return
         with lane.downloader.deposit.by_range():
-            await lane.ensure(span.clamp(self.size), patience, partial(self._go_on, patience))
+            await lane.ensure(span.clamp(self.size), patience, partial(self._go_on, patience), FINE)
 
     async def _go_on(self, patience: Patience) -> None:
         """What has no ranges comes whole, or not at all: so it need not begin anew later."""
@@ -118,15 +118,16 @@ class LaneRanges(Ranges):
             return None  # deleted since: it is fetched again
 
     @override
-    def passed(self, span: Span) -> None:
+    def follow(self, spans: Sequence[Span]) -> None:
         if self._content.digest() is None:
-            self._lane.passed(span)
+            for span in self._joined(spans):
+                self._lane.follow(span.clamp(self.size), FINE)
 
     @override
     @contextmanager
     def ahead(self, spans: Sequence[Span], patience: Patience) -> Iterator[None]:
         lane = self._lane
-        with lane.hold(patience) as hold, lane.downloader.deposit.by_range():
+        with lane.hold(patience, FINE) as hold, lane.downloader.deposit.by_range():
             left = _AHEAD
             for span in () if self._content.digest() is not None else self._joined(spans):
                 wanted = Span(span.start, min(span.stop, span.start + left)).clamp(lane.end)

@@ -26,9 +26,9 @@ from cafs.errors import (
 )
 from cafs.fetch.bridging import PIECE
 from cafs.fetch.decoded import AT_ONCE, DecodedContent
-from cafs.fetch.interfaces import Content, Patience, Priority, Ranges
+from cafs.fetch.following import Following
+from cafs.fetch.interfaces import Content, Patience, Ranges
 from cafs.fetch.means import Means
-from cafs.fetch.readahead import ReadAhead
 from cafs.fetch.segment_jobs import Checks, Job
 from cafs.fetch.work import Work, Works
 from cafs.model.digest import CANONICAL, Digest
@@ -102,24 +102,28 @@ class SegmentedContent(DecodedContent):
         self._record = record
         self._planted: tuple[TreeRecord, int] | None = None if what.planted else (record, number)
         self._ranges = ranges
-        self._readahead = ReadAhead()
+        self._following = Following()
 
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
         data = await super().read(offset, length, patience)
-        self._decode_ahead(Span(offset, offset + length))
+        self._go_ahead(Span(offset, offset + length).clamp(self.size))
         return data
 
-    def _decode_ahead(self, span: Span) -> None:
-        """Decode what a reader who goes forward comes to next, if its input is here.
+    def _go_ahead(self, span: Span) -> None:
+        """Fetch what a reader who goes forward comes to next; decode what of it is here.
 
-        So that decoding keeps up with fetching, which has a read-ahead of its own.
+        It is decided by what he reads, not by where the input of that lies: there may be much in
+        between that nobody reads.
         """
-        ahead = self._readahead.advise(span, self.size)
+        ahead = self._following.advise(span, self.size, limit=self._means.ahead())
         if ahead is None or self._means.shortage.lasting():
             return
         tree, number = self._tree()
-        for segment in self._store.trees.segments(tree.number, number, ahead)[:AT_ONCE]:
+        segments = self._store.trees.segments(tree.number, number, ahead)
+        self._ranges.follow([self.input(one) for one in segments])
+        # The next read finds them done; more at once would only compete with it.
+        for segment in segments[:AT_ONCE]:
             if self._ranges.here(self.input(segment)):
                 self.begin(segment)
 
@@ -189,8 +193,6 @@ class SegmentedContent(DecodedContent):
     async def job(self, segment: Segment, work: Work[None], attempt: int) -> Job:
         if not segment.sha256 and (self._what.vouched or segment.crc32 is None):
             raise MalformedError(f"{self.label(segment)}: the index does not say what they must be")
-        if work.priority() is Priority.DEMAND:
-            self._ranges.passed(self.input(segment).clamp(self._ranges.size))
         source = await self.locate(segment, work.patience())
         if source.stop > self._ranges.size:
             raise MalformedError(f"{self.label(segment)}: there are only {self._ranges.size}")

@@ -165,6 +165,6 @@ class Somewhere(Nowhere):
         self.flights.clear()
 
     @override
-    def book(self, span: Span) -> list[Flight]:
+    def book(self, span: Span, granule: int) -> list[Flight]:
         self.flights.append(Flight(span))
         return list(self.flights)

@@ -20,7 +20,7 @@ from cafs.errors import (
     StorageError,
 )
 from cafs.fetch.interfaces import Content
-from cafs.fetch.planning import joined
+from cafs.fetch.planning import FINE, joined
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import (
     StreamKey,
@@ -363,6 +363,18 @@ async def test_who_reads_on_finds_what_follows_on_its_way(rig: Rig, origin: Orig
     assert await read_all(content) == ARCHIVE.content
     assert origin.bytes_sent("/a.tar.gz") == len(ARCHIVE.data)
     assert len(origin.requests) < COUNT // 2
+
+
+async def test_who_reads_here_and_there_costs_his_segments_and_little_more(
+    rig: Rig, origin: Origin
+) -> None:
+    """As the kernel reads a program that is mapped: forward for the most part."""
+    _, content = await opened(rig, origin.put("/a.tar.gz", ARCHIVE.data))
+    chosen = ARCHIVE.segments[::3]
+    for one in chosen:
+        at = one.start + one.length // 2
+        assert await content.read(at, 4096, USUAL) == ARCHIVE.content[at : at + 4096]
+    assert origin.bytes_sent("/a.tar.gz") <= sum(one.input_length + 2 * FINE for one in chosen)
 
 
 @DOUBTED

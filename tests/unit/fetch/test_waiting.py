@@ -41,7 +41,7 @@ class Nowhere(Flights):
         return SpanSet([span])
 
     @override
-    def book(self, span: Span) -> list[Flight]:
+    def book(self, span: Span, granule: int) -> list[Flight]:
         return []
 
     @override
@@ -429,7 +429,7 @@ async def test_who_may_not_wait_wants_no_flight() -> None:
 
     class Watched(Nowhere):
         @override
-        def book(self, span: Span) -> list[Flight]:
+        def book(self, span: Span, granule: int) -> list[Flight]:
             flights.append(span)
             return []
 
