@@ -28,6 +28,7 @@ from cafs.distribution.lock_indexes import LockIndexes, Subject
 from cafs.distribution.merging import Merger
 from cafs.distribution.parts import UrlParts
 from cafs.distribution.policy import HostPolicy
+from cafs.distribution.promoting import Promoting
 from cafs.distribution.registry import Registry
 from cafs.distribution.resolver import Resolver
 from cafs.distribution.trees import Trees
@@ -211,7 +212,7 @@ async def open_system_in(
         route = partial(mapped, rules=settings.mapping)
         indexes = _indexes(settings, store, fetcher, transport, route)
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
-        trees = Trees(store, fetcher)
+        trees = Trees(store, fetcher, Promoting(store, fetcher, Limits()))
         indexing = Indexing(store, fetcher, Limits(), indexes)
         archives = Archives(store, fetcher, trees, Limits(), indexing)
         handlers = _handlers(

@@ -284,8 +284,8 @@ class Reports:
 
     def _ref(self, spec: RefSpec) -> RefStatus:
         resolved, error = self._resolver.peek(spec), self._resolver.error(spec)
-        if resolved is not None and spec.verify == "provisional":
-            error = self._fetcher.exposures.error(resolved.parts) or error
+        if resolved is not None:
+            error = self._fetcher.exposures.error(resolved.parts, spec.verify) or error
         last = _last(self._store, spec) if resolved is None else None
         return ref_status(self._store, spec, resolved, error, last=last)
 

@@ -50,7 +50,7 @@ async def follow_up(system: "System") -> None:
 async def _follow_up(system: "System", spec: "RefSpec") -> None:
     resolved = system.resolver.peek(spec)
     for number, part in enumerate(() if resolved is None else resolved.parts):
-        if system.fetcher.exposures.of([part]) is None:
+        if system.fetcher.exposures.of([part], spec.verify) is None:
             continue
         patience = Patience(spec.deadline_s, Priority.PREFETCH)
         content = await system.resolver.part(spec, number, patience)

@@ -36,8 +36,8 @@ FOOTER: Final = 51
 _FOOTER: Final = struct.Struct("<10s H 2s H 16s 6s 5s 8s")
 _MEMBER: Final = b"\x1f\x8b\x08\x04"
 _EMPTY: Final = b"\x01\x00\x00\xff\xff"
-_LANDMARKS: Final = (b".prefetch.landmark", b".no.prefetch.landmark")
-_HIDDEN: Final = frozenset((*_LANDMARKS, TABLE))
+LANDMARKS: Final = (b".prefetch.landmark", b".no.prefetch.landmark")
+_HIDDEN: Final = frozenset((*LANDMARKS, TABLE))
 """What the format adds to the image's files, as stargz-snapshotter hides it."""
 
 

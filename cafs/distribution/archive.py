@@ -147,7 +147,7 @@ class ArchiveHandler(BlobHandler):
         async def content(_: int) -> Content:
             return raw
 
-        return await self._trees.open(spec, record, content)
+        return await self._trees.open(spec, record, content, parts=resolved.parts)
 
     async def _open_early(self, spec: RefSpec, part: Part, patience: Patience) -> OpenTree | None:
         """Open a zip that has not been checked yet; None where it is opened as any other."""

@@ -103,7 +103,7 @@ class DockerHandler(Handler):
         async def content(number: int) -> Content:
             return layers[number]
 
-        return await self._trees.open(spec, record, content, LAYER)
+        return await self._trees.open(spec, record, content, LAYER, parts=resolved.parts)
 
     @override
     async def open_file(

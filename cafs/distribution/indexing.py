@@ -26,7 +26,7 @@ from cafs.fetch.first_pass import complete_tree
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.making import Making
 from cafs.model.digest import Digest
-from cafs.model.identity import TreeIdentity, indexed_tree
+from cafs.model.identity import TreeIdentity, indexed_stream, indexed_tree
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Contents, Part
@@ -54,6 +54,7 @@ class Indexing:
         self, store: Store, fetcher: Fetcher, limits: Limits, indexes: IndexSource | None = None
     ) -> None:
         self._store = store
+        self._fetcher = fetcher
         self._limits = limits
         self._indexes = indexes
         self._tables = Tables(store, fetcher, limits)
@@ -81,11 +82,17 @@ class Indexing:
         """
         subject = Subject(raw, making, name)
         found = complete_tree(self._store, making.identity(raw.key))
-        if found is None and part.index is not None:
+        if found is None and part.index is not None and not self._refuted(raw, part.index):
             found = await self._indexed(subject, part, part.index, patience)
-        if found is None and part.contents is not None:
-            found = await self._tabled(subject, part.contents, patience)
+        contents = part.contents
+        if found is None and contents is not None and not self._refuted(raw, contents.digest):
+            found = await self._tabled(subject, contents, patience)
         return found
+
+    def _refuted(self, raw: Content, digest: Digest) -> bool:
+        """Whether what an index, or a table of contents, says was found to be wrong here."""
+        exposure = self._fetcher.exposures.find(indexed_stream(raw.key, digest))
+        return exposure is not None and bool(exposure.wrong)
 
     async def _indexed(
         self, subject: Subject, part: Part, index: Digest, patience: Patience

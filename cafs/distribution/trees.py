@@ -1,6 +1,6 @@
 """Opening trees: what strip and subdir make of them, and the contents of their streams."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import trio
@@ -9,12 +9,14 @@ from cafs.concurrency import Flights
 from cafs.distribution.blob import title
 from cafs.distribution.deriving import find_directory, strip_tree
 from cafs.distribution.interfaces import OpenTree
+from cafs.distribution.promoting import Promoting, Source
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.model.identity import TreeIdentity, derived_tree
 from cafs.model.member import ROOT
 from cafs.model.record import TreeRecord
+from cafs.model.resolved import Part
 from cafs.model.spec import RefSpec
 from cafs.store.store import Store
 
@@ -30,9 +32,10 @@ class Trees:
     Concurrency: any number of tasks.
     """
 
-    def __init__(self, store: Store, fetcher: Fetcher) -> None:
+    def __init__(self, store: Store, fetcher: Fetcher, promoting: Promoting | None = None) -> None:
         self._store = store
         self._fetcher = fetcher
+        self._promoting = promoting
         self._building: Flights[TreeRecord] = Flights()
 
     def find(self, identity: TreeIdentity) -> TreeRecord | None:
@@ -53,7 +56,13 @@ class Trees:
         return await self._building.run(identity, lambda: self._derive(identity, build))
 
     async def open(
-        self, spec: RefSpec, base: TreeRecord, raw: RawContent, making: Making = ARCHIVE
+        self,
+        spec: RefSpec,
+        base: TreeRecord,
+        raw: RawContent,
+        making: Making = ARCHIVE,
+        *,
+        parts: Sequence[Part] = (),
     ) -> OpenTree:
         """Open a tree as the spec wants it.
 
@@ -62,6 +71,7 @@ class Trees:
             base: the tree of the archive, or of the image.
             raw: opens the parts that the tree's streams are in.
             making: what the passes over these parts made.
+            parts: these parts, where somebody may vouch for what they are.
 
         Raises:
             NotFoundError: there is no such ``subdir``.
@@ -80,10 +90,14 @@ class Trees:
         if spec.subdir:
             root = find_directory(self._store.trees, record, spec.subdir, name=title(spec))
         # Segments are recorded with the tree that was planted, not with those derived from it.
-        contents = [
-            self._fetcher.decoded(base, number, await raw(stream.part), making)
-            for number, stream in enumerate(base.streams)
-        ]
+        contents: list[Content] = []
+        for number, stream in enumerate(base.streams):
+            source = await raw(stream.part)
+            content = self._fetcher.decoded(base, number, source, making)
+            if stream.vouched and parts and self._promoting is not None:
+                part = Source(parts[stream.part], source)
+                content = self._promoting.watched(base, number, part, making, content)
+            contents.append(content)
         return OpenTree(record, root, tuple(contents))
 
     async def _derive(self, identity: TreeIdentity, build: Build) -> TreeRecord:

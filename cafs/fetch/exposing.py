@@ -15,8 +15,9 @@ import msgspec
 import trio
 
 from cafs.errors import ContentError
-from cafs.model.identity import StreamKey, located_stream
+from cafs.model.identity import StreamKey, indexed_stream, located_stream
 from cafs.model.resolved import Part
+from cafs.model.spec import Verify
 from cafs.store.attachments import Attachments
 from cafs.store.records import Incarnation
 
@@ -86,14 +87,20 @@ class Exposures:
         """What was handed out of a stream, and has not been found right."""
         return self._found.get(key)
 
-    def of(self, parts: Iterable[Part]) -> Exposure | None:
-        """What was handed out of parts of a ref, and has not been found right; the worst of it."""
-        found = [self._found.get(located_stream(part)) for part in parts]
+    def of(self, parts: Iterable[Part], verify: Verify) -> Exposure | None:
+        """What was handed out of parts of a ref, and has not been found right; the worst of it.
+
+        What is checked before it is read (``verify``) may still be decoded as somebody else says.
+        """
+        if not self._found:
+            return None
+        keys = [key for part in parts for key in streams_of(part, raw=verify != "block")]
+        found = [self._found.get(key) for key in keys]
         return max(filter(None, found), key=lambda one: bool(one.wrong), default=None)
 
-    def error(self, parts: Iterable[Part]) -> str | None:
+    def error(self, parts: Iterable[Part], verify: Verify) -> str | None:
         """Why parts of a ref are not read any more, one line; None where they are."""
-        found = self.of(parts)
+        found = self.of(parts, verify)
         try:
             if found is not None:
                 found.check()
@@ -142,7 +149,7 @@ class Exposures:
             return
         wrong = f"{why}; what was read of it before is {'wrong' if sure else 'worth nothing'}"
         found = self._found[key] = msgspec.structs.replace(found, wrong=wrong, sure=sure)
-        _LOG.error("fetch.provisional.wrong: %s", wrong)
+        _LOG.error("fetch.disowned: %s", wrong)
         self._told.send_nowait(found)
         with trio.CancelScope(shield=True):
             await self._note(found)
@@ -173,6 +180,17 @@ class Exposures:
             await self._attachments.attach(
                 self._mount, _path(found.key), content=content, replace=True
             )
+
+
+def streams_of(part: Part, *, raw: bool) -> list[StreamKey]:
+    """The streams of a part that may be handed out though they were not checked as a whole.
+
+    Those that it is decoded to as somebody says; and its own, where ``raw`` says so.
+    """
+    own = located_stream(part)
+    said = (part.index, part.contents.digest if part.contents is not None else None)
+    decoded = [indexed_stream(own, each) for each in said if each is not None]
+    return [own, *decoded] if raw else decoded
 
 
 def _path(key: StreamKey) -> str:

@@ -5,7 +5,7 @@ here for as long as anybody wants it.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,7 @@ from cafs.fetch.rating import Rating
 from cafs.fetch.sealing import Learned
 from cafs.fetch.shortage import Shortage
 from cafs.fetch.slots import Slots
-from cafs.fetch.work import Works
+from cafs.fetch.work import Work, Works
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest
@@ -271,6 +271,10 @@ class Fetcher:
     def haul(self) -> Haul:
         """A prefetch of several things, which is to end with all of them here."""
         return Haul(self._store)
+
+    def behind(self, key: Hashable, run: Callable[[Work[None]], Awaitable[None]]) -> None:
+        """Do something in the background that nobody waits for, unless it is under way."""
+        self._works.start(key, run)
 
     def inflight(self) -> list[Inflight]:
         """Every fetch that is under way, oldest first."""

@@ -5,7 +5,7 @@ short read transaction, of a few microseconds.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -195,6 +195,29 @@ class Trees:
     def importer(self, identity: TreeIdentity, name: str) -> TreeImporter:
         """A writer of a new tree that an index has, which errors call ``name``; as ``writer``."""
         return TreeImporter(self._tables, identity, name)
+
+    def amend(self, change: Callable[[TreeRecord], TreeRecord]) -> int:
+        """Replace the records of published trees by what ``change`` makes of them. Blocks.
+
+        Returns:
+            how many are others now.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        tables = self._tables
+        todo = [(each, now) for each in self.all() if (now := change(each)) != each]
+
+        def amend(batch: Batch) -> int:
+            count = 0
+            for old, new in todo:
+                key = bytes.fromhex(old.identity)
+                if tables.records.unpack(batch.get(tables.trees, key)) == old:
+                    batch.put(tables.trees, key, tables.records.pack(new))
+                    count += 1
+            return count
+
+        return self._index.apply(amend, urgent=True) if todo else 0
 
     async def delete(self, identity: TreeIdentity) -> None:
         """Forget a tree. Who has its number reads on; its records go when nobody uses the store.

@@ -213,8 +213,8 @@ class Knowing:
         if at.tree is None:
             return None
         record = self._trees.get(at.tree) or self._store.trees.numbered(at.tree)
-        if record is not None:
-            self._trees[at.tree] = record
+        if record is not None and not any(stream.vouched for stream in record.streams):
+            self._trees[at.tree] = record  # what is vouched for may be verified in a moment
         return record
 
     def _trust(self, node: object, resolved: Resolved | None) -> Trust | None:

@@ -161,14 +161,16 @@ class Opening:
     def unchecked(self, node: Node) -> Exposure | None:
         """What was handed out of a ref before it was checked, and has not been found right."""
         spec, resolved = self.spec(node), self.peek(node)
-        if spec is None or resolved is None or spec.verify == "block":
+        if spec is None or resolved is None:
             return None
-        return self._exposures.of(resolved.parts)
+        return self._exposures.of(resolved.parts, spec.verify)
 
     def disowned(self, node: Node) -> str | None:
         """Why a ref is not read any more, one line: it was wrong after it had been handed out."""
-        resolved = None if self.unchecked(node) is None else self.peek(node)
-        return None if resolved is None else self._exposures.error(resolved.parts)
+        spec, resolved = self.spec(node), self.peek(node)
+        if spec is None or resolved is None:
+            return None
+        return self._exposures.error(resolved.parts, spec.verify)
 
     def refuse(self, node: Node) -> None:
         """Refuse what a ref showed before it was checked, and what turned out to be wrong.

@@ -5,7 +5,8 @@ So it is all that a ref of which it was has shown in this mount, by its attachme
 """
 
 from cafs.errors import CafsError
-from cafs.model.identity import StreamKey, located_stream
+from cafs.fetch.exposing import streams_of
+from cafs.model.identity import StreamKey
 from cafs.model.record import Attachment
 from cafs.store.attachments import Attachments
 from cafs.vfs.namespace import AdHocRef, NamedRef
@@ -44,4 +45,4 @@ class Retracting:
             resolved = self._opening.peek(node)
         except CafsError:
             return True
-        return resolved is None or any(located_stream(part) == key for part in resolved.parts)
+        return resolved is None or any(key in streams_of(part, raw=True) for part in resolved.parts)

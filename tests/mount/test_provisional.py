@@ -29,7 +29,7 @@ BODY = Generated(SIZE, seed=11)
 PATH = "/model.bin"
 WRONG = MIB + 5
 PIECE = 64 << 10
-WARNINGS = "fetch.provisional|fetch.mirror"
+WARNINGS = "fetch.disowned|fetch.provisional|fetch.mirror"
 
 
 def until(holds: Callable[[], bool], limit_s: float = 20.0) -> None:
@@ -133,7 +133,7 @@ def test_after_a_wrong_byte_all_reads_fail_and_the_kernel_has_nothing_of_it(
         assert f"expected sha256:{BODY.sha256()}, got sha256:" in line
         assert "what was read of it before is wrong" in line
         assert failure(mounted) == line
-        assert "ERROR cafs.fetch: fetch.provisional.wrong" in mounted.log()
+        assert "ERROR cafs.fetch: fetch.disowned" in mounted.log()
         origin.heal(PATH)
         # That its source is right by now does not make good what was read.
         assert error_of(model.read_bytes) == errno.EBADMSG
@@ -164,7 +164,7 @@ def test_the_worker_that_takes_over_checks_what_the_one_before_handed_out(
             origin.fault(PATH, Corrupt(at=WRONG))
             origin.release()
             until(lambda: mounted.worker not in {0, former})
-            until(lambda: "fetch.provisional.wrong" in mounted.log())
+            until(lambda: "fetch.disowned" in mounted.log())
             until(lambda: error_of(lambda: os.pread(opened.fileno(), 1, MIB)) == errno.EBADMSG)
             # And the next one knows what this one has found.
             origin.heal(PATH)

@@ -14,17 +14,20 @@ from cafs.distribution.blob import BlobHandler
 from cafs.distribution.digest import Digests
 from cafs.distribution.docker import DockerHandler
 from cafs.distribution.images import Images
+from cafs.distribution.index_source import IndexSource
 from cafs.distribution.indexing import Indexing
 from cafs.distribution.interfaces import Handler, OpenTree
 from cafs.distribution.merging import Merger
 from cafs.distribution.parts import UrlParts
 from cafs.distribution.policy import HostPolicy
+from cafs.distribution.promoting import Promoting
 from cafs.distribution.registry import Registry
 from cafs.distribution.resolver import Resolver
 from cafs.distribution.trees import Trees
 from cafs.fetch.fetcher import Fetcher, open_fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.metrics import Metrics
+from cafs.model.bounds import Bounds
 from cafs.model.digest import Digest
 from cafs.model.limits import Limits
 from cafs.model.mapping import MapRule, Route, mapped
@@ -128,10 +131,13 @@ class OpenWorld(Protocol):
         allowed: tuple[str, ...] = (),
         rules: tuple[MapRule, ...] = (),
         look_in: tuple[Path, ...] = (),
+        indexes: IndexSource | None = None,
+        quota: int | None = None,
     ) -> AbstractAsyncContextManager[World]:
         """``offline``: nobody may be asked. ``allowed``: hosts that settings name.
 
         ``rules``: where URLs are asked for. ``look_in``: where content is looked for first.
+        ``indexes``: has those that a lock names. ``quota``: of the store.
         """
 
 
@@ -146,6 +152,8 @@ def mounted(tmp_path: Path) -> OpenWorld:
         allowed: tuple[str, ...] = (),
         rules: tuple[MapRule, ...] = (),
         look_in: tuple[Path, ...] = (),
+        indexes: IndexSource | None = None,
+        quota: int | None = None,
     ) -> AsyncIterator[World]:
         metrics = Metrics()
         limits = HttpLimits(connect_s=2.0, head_s=5.0, stall_s=5.0)
@@ -156,7 +164,7 @@ def mounted(tmp_path: Path) -> OpenWorld:
         transport = Choosing({"http": web, "file": Metering(FileTransport(), metrics)})
         try:
             async with (
-                open_store(tmp_path / "store") as store,
+                open_store(tmp_path / "store", bounds=Bounds(quota, 0)) as store,
                 open_fetcher(
                     store, metrics, offline=offline, policy=QUICK, look_in=look_in
                 ) as fetcher,
@@ -169,6 +177,7 @@ def mounted(tmp_path: Path) -> OpenWorld:
                     offline=offline,
                     allowed=allowed,
                     route=partial(mapped, rules=rules),
+                    indexes=indexes,
                 )
         finally:
             await transport.aclose()
@@ -185,10 +194,11 @@ async def _world(
     offline: bool,
     allowed: tuple[str, ...],
     route: Route,
+    indexes: IndexSource | None,
 ) -> World:
     asking = Retrying(transport, QUICK, metrics)
-    trees = Trees(store, fetcher)
-    indexing = Indexing(store, fetcher, Limits())
+    trees = Trees(store, fetcher, Promoting(store, fetcher, Limits()))
+    indexing = Indexing(store, fetcher, Limits(), indexes)
     archives = Archives(store, fetcher, trees, Limits(), indexing)
     parts = UrlParts(
         store=store,

@@ -28,7 +28,7 @@ FRONT = 4 * MIB
 """What comes at once; the rest is held back."""
 WRONG = 6 * MIB
 """The byte that is wrong, where one is."""
-DISOWNED = pytest.mark.expects_log("fetch.provisional.wrong|fetch.mirror.wrong")
+DISOWNED = pytest.mark.expects_log("fetch.disowned|fetch.mirror.wrong")
 SOON = Patience(0.3)
 MOUNT = new_key()
 
