@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from cafs.codec.decoding import decoder
+from cafs.codec.naming import quoted
 from cafs.codec.sniffing import Compression
 from cafs.codec.tar_header import BLOCK, HeaderParser
 from cafs.codec.toc_entries import Read, toc_entries
@@ -53,9 +54,9 @@ def announced(annotations: Mapping[str, str]) -> Contents | None:
     try:
         digest = Digest.parse(text)
     except InvalidReferenceError as error:
-        raise UnsupportedError(f"{ANNOTATION}: {text!r} is no digest") from error
+        raise UnsupportedError(f"{ANNOTATION}: {quoted(text)} is no digest") from error
     if digest.algorithm != CANONICAL:
-        raise UnsupportedError(f"{ANNOTATION}: {text!r} is no sha256")
+        raise UnsupportedError(f"{ANNOTATION}: {quoted(text)} is no sha256")
     return Contents(kind=KIND, digest=digest)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
+from cafs.codec.naming import quoted
 from cafs.codec.toc_entries import TocEntry
 from cafs.codec.toc_values import malformed, member_of, sha256_of, unsupported
 from cafs.errors import MalformedError, UnsupportedError
@@ -148,7 +149,9 @@ class TocMembers:
         if zeros:
             file.holes = True
         elif entry.chunk_type not in {"", "data"}:
-            raise unsupported(self._name, file.entry.name, f"chunks of type {entry.chunk_type!r}")
+            raise unsupported(
+                self._name, file.entry.name, f"chunks of type {quoted(entry.chunk_type)}"
+            )
         elif not file.hidden:
             self._data(file, entry, length)
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-from cafs.codec.naming import label
+from cafs.codec.naming import label, quoted
 from cafs.codec.tar_header import device, owner
 from cafs.codec.toc_entries import TocEntry
 from cafs.errors import MalformedError, UnsupportedError
@@ -41,7 +41,7 @@ def member_of(entry: TocEntry, offset: int, name: str) -> Member:
     """
     kind = KINDS.get(entry.type)
     if kind is None:
-        raise unsupported(name, entry.name, f"an entry of type {entry.type!r}")
+        raise unsupported(name, entry.name, f"an entry of type {quoted(entry.type)}")
     if kind in _LINKS and not entry.link_name:
         raise malformed(name, entry.name, "a link to nothing")
     try:
@@ -74,9 +74,9 @@ def sha256_of(text: str, entry: TocEntry, name: str) -> bytes:
     try:
         raw = bytes.fromhex(text.removeprefix(_SHA256))
     except ValueError as error:
-        raise malformed(name, entry.name, f"{text!r} is no sha256") from error
+        raise malformed(name, entry.name, f"{quoted(text)} is no sha256") from error
     if len(raw) != _SHA256_BYTES:
-        raise malformed(name, entry.name, f"{text!r} is no sha256")
+        raise malformed(name, entry.name, f"{quoted(text)} is no sha256")
     return raw
 
 
@@ -120,9 +120,12 @@ def _since_epoch(text: str) -> int:
     if dot:
         fraction = rest[: len(rest) - len(rest.lstrip("0123456789"))]
         seconds += rest[len(fraction) :]
-    moment = datetime.fromisoformat(seconds)
+    try:
+        moment = datetime.fromisoformat(seconds)
+    except ValueError as error:
+        raise ValueError(f"{quoted(text)} is no time") from error
     if moment.tzinfo is None or len(fraction) > _DIGITS:
-        raise ValueError(f"{text!r} is no time")
+        raise ValueError(f"{quoted(text)} is no time")
     elapsed = moment - datetime(1970, 1, 1, tzinfo=UTC)
     since = (elapsed.days * _DAY_S + elapsed.seconds) * 10**_DIGITS
     since += int(fraction.ljust(_DIGITS, "0"))

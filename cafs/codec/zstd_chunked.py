@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from cafs.codec.naming import quoted
 from cafs.codec.toc_entries import Read, toc_entries
 from cafs.codec.toc_members import Sink, TocMembers
 from cafs.errors import InvalidReferenceError, UnsupportedError
@@ -45,13 +46,13 @@ def announced(annotations: Mapping[str, str]) -> Contents | None:
 def _contents(where: str, pin: str) -> Contents:
     match = _POSITION.fullmatch(where)
     if match is None or int(match[4]) != _TYPE:
-        raise UnsupportedError(f"{POSITION}: {where!r} is not known to this version")
+        raise UnsupportedError(f"{POSITION}: {quoted(where)} is not known to this version")
     try:
         digest = Digest.parse(pin)
     except InvalidReferenceError as error:
-        raise UnsupportedError(f"{CHECKSUM}: {pin!r} is no digest") from error
+        raise UnsupportedError(f"{CHECKSUM}: {quoted(pin)} is no digest") from error
     if digest.algorithm != CANONICAL:
-        raise UnsupportedError(f"{CHECKSUM}: {pin!r} is no sha256")
+        raise UnsupportedError(f"{CHECKSUM}: {quoted(pin)} is no sha256")
     start, length, size = (int(each) for each in match.groups()[:3])
     return Contents(kind=KIND, digest=digest, start=start, length=length, size=size)
 

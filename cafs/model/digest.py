@@ -19,6 +19,8 @@ from cafs.errors import InvalidReferenceError
 
 CANONICAL: Final = "sha256"
 SIZES: Final = {"sha256": 32, "sha512": 64, "sha384": 48, "sha1": 20, "md5": 16}
+_LONGEST: Final = 200
+"""Characters of a text that may be a digest: sha512 has 135."""
 """Accepted algorithms, strongest use first, with the length of the raw hash in bytes."""
 _WEAK: Final = frozenset({"sha1", "md5"})
 _HEX: Final = re.compile(r"[0-9a-f]*")
@@ -55,6 +57,8 @@ class Digest:
         Raises:
             InvalidReferenceError: unknown algorithm, wrong length, or not lower-case hex.
         """
+        if len(text) > _LONGEST:
+            raise InvalidReferenceError(f"{text[:_LONGEST] + '…'!r}: no digest is so long")
         algorithm, colon, digits = text.partition(":")
         if not colon:
             raise InvalidReferenceError(f"{text!r} is no digest", hint="sha256:<hex>")

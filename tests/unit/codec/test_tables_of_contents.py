@@ -308,6 +308,43 @@ def test_what_does_not_do_is_said_to(
         read(make(edit=edit))
 
 
+LONG = "x" * 100_000
+PREFIX = zstd_chunked.PREFIXES[0]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        _with("bin/tool", modtime=LONG),
+        _with("bin/tool", chunkDigest=f"sha256:{LONG}"),
+        _with("bin/tool", chunkType=LONG),
+        _with("bin/tool", type=LONG),
+        _with("null", name=LONG, devMajor=LONG),
+    ],
+)
+def test_an_error_shows_little_of_a_long_text(edit: Callable[[Table], object]) -> None:
+    with pytest.raises((MalformedError, UnsupportedError)) as caught:
+        read(tabled.estargz(ITEMS, edit=edit))
+    assert len(caught.value.line) < 1000
+
+
+def test_an_error_shows_little_of_long_annotations() -> None:
+    for codec, said in (
+        (estargz, {estargz.ANNOTATION: LONG}),
+        (
+            zstd_chunked,
+            {PREFIX + zstd_chunked.POSITION: LONG, PREFIX + zstd_chunked.CHECKSUM: LONG},
+        ),
+        (
+            zstd_chunked,
+            {PREFIX + zstd_chunked.POSITION: "1:1:1:1", PREFIX + zstd_chunked.CHECKSUM: LONG},
+        ),
+    ):
+        with pytest.raises(UnsupportedError) as caught:
+            codec.announced(said)
+        assert len(caught.value.line) < 1000
+
+
 def test_many_chunks_at_one_place_are_no_layer() -> None:
     def edit(table: Table) -> None:
         first = dict(table["entries"][1], innerOffset=1)
