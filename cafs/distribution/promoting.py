@@ -110,7 +110,7 @@ class Promoting:
         watched.look()
         return watched
 
-    async def _run(self, one: "_Vouched", content: WatchedContent, work: Work[None]) -> None:
+    async def _run(self, one: _Vouched, content: WatchedContent, work: Work[None]) -> None:
         what, raw, shown = one.what, one.source.raw, one.shown
         vouched = shown
         if what.planted:
@@ -128,7 +128,7 @@ class Promoting:
             try:
                 await self._hold_against(vouched, one, work.patience())
             except DisagreementError as error:
-                await self._lose(vouched, what, f"{raw.name}: {one.who} is wrong: {error}")
+                await self._lose(vouched, one, str(error))
                 return
             except CafsError as error:
                 _LOG.warning("promote.failed: %s", error.line)
@@ -147,7 +147,7 @@ class Promoting:
         _LOG.info("promote.skipped: %s: %d bytes more have no room", name, what.size)
         return False
 
-    async def _hold_against(self, vouched: TreeRecord, one: "_Vouched", patience: Patience) -> None:
+    async def _hold_against(self, vouched: TreeRecord, one: _Vouched, patience: Patience) -> None:
         """Make a pass, and compare.
 
         Raises:
@@ -195,10 +195,11 @@ class Promoting:
             stream.confirm_sync(digest)
         self._store.trees.amend(partial(_verified, what, digest))
 
-    async def _lose(self, vouched: TreeRecord, what: TreeStream, why: str) -> None:
-        exposures = self._fetcher.exposures
-        await exposures.expose(what.key, why, _NOWHERE)
-        await exposures.disown(what.key, why, sure=True)
+    async def _lose(self, vouched: TreeRecord, one: _Vouched, difference: str) -> None:
+        """Let nothing be read any more of what was vouched for."""
+        exposures, what, name = self._fetcher.exposures, one.what, one.source.raw.name
+        await exposures.expose(what.key, name, _NOWHERE)
+        await exposures.disown(what.key, f"{name}: {one.who} is wrong: {difference}", sure=True)
         await trio.to_thread.run_sync(self._store.trees.withdraw, vouched)
         stream = self._store.streams.find(what.key)
         if stream is not None:

@@ -87,13 +87,15 @@ class Exposures:
         """What was handed out of a stream, and has not been found right."""
         return self._found.get(key)
 
+    def none(self) -> bool:
+        """Whether there is nothing of that kind, as nearly always."""
+        return not self._found
+
     def of(self, parts: Iterable[Part], verify: Verify) -> Exposure | None:
         """What was handed out of parts of a ref, and has not been found right; the worst of it.
 
         What is checked before it is read (``verify``) may still be decoded as somebody else says.
         """
-        if not self._found:
-            return None
         keys = [key for part in parts for key in streams_of(part, raw=verify != "block")]
         found = [self._found.get(key) for key in keys]
         return max(filter(None, found), key=lambda one: bool(one.wrong), default=None)

@@ -150,7 +150,7 @@ class FileSystem:
         if parent == ROOT_INODE and name == _CONTROL_NAME:
             return await self._directories.lookup((), CONTROL)
         if isinstance(at, Planted):
-            self._opening.refuse(at.node)
+            await self._showing.renew(at)
             return self._planted.child(at.at, at.number, name)
         if not isinstance(at, Named):
             raise NotFoundError(f"inode {parent} is no directory")
@@ -179,6 +179,7 @@ class FileSystem:
         at = self._places.locate(inode)
         match at:
             case Planted():
+                await self._showing.renew(at)
                 self._showing.check(at)
                 return self._planted.attributes(at.at, at.number)
             case Snapshot(_, content):
@@ -225,7 +226,7 @@ class FileSystem:
         """
         at = self._places.locate(inode)
         if isinstance(at, Planted):
-            self._opening.refuse(at.node)
+            await self._showing.renew(at)
             return self._planted.children(at.at, at.number, after, limit)
         if not isinstance(at, Named):
             raise NotFoundError(f"inode {inode} is no directory")

@@ -160,6 +160,8 @@ class Opening:
 
     def unchecked(self, node: Node) -> Exposure | None:
         """What was handed out of a ref before it was checked, and has not been found right."""
+        if self._exposures.none():
+            return None
         spec, resolved = self.spec(node), self.peek(node)
         if spec is None or resolved is None:
             return None
@@ -167,6 +169,8 @@ class Opening:
 
     def disowned(self, node: Node) -> str | None:
         """Why a ref is not read any more, one line: it was wrong after it had been handed out."""
+        if self._exposures.none():
+            return None
         spec, resolved = self.spec(node), self.peek(node)
         if spec is None or resolved is None:
             return None

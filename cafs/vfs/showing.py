@@ -96,6 +96,28 @@ class Showing:
         if now is not None and now.first != at.at.first:
             raise _another(at)
 
+    async def renew(self, at: Planted) -> None:
+        """Make sure that nothing is shown of a tree that was wrong, now that it may be read again.
+
+        Raises:
+            DisownedError: it may not.
+            SourceChangedError: the ref shows another tree by now, or will.
+            CafsError: that cannot be had.
+
+        Cancellation: what has been fetched stays.
+        """
+        unchecked = self._opening.unchecked(at.node)
+        if unchecked is None or not unchecked.wrong:
+            return
+        unchecked.check()
+        if isinstance(at.node, Shown):
+            with self._opening.request(at.node) as patience:
+                tree = await self._opening.tree(at.node, patience)
+                record = tree.record
+                if record.number != at.at.tree:
+                    await self._places.tree(at.path, record.number, record.count, tree.root)
+                    raise _another(at)
+
     async def read_planted(self, at: Planted, offset: int, length: int) -> bytes:
         """Read a file of a tree, or a symlink's text that is content; short only at its end.
 

@@ -26,7 +26,7 @@ from cafs.model.span import Span
 from cafs.model.spec import RefSpec
 from cafs.store.index_export import export_index
 from cafs.store.store import Store
-from cafs.testing.archives import file, tar
+from cafs.testing.archives import file, tar, zip_archive
 from cafs.testing.bodies import Generated
 from cafs.testing.origin import Origin
 from cafs.testing.tabled import Table, Tabled
@@ -202,19 +202,23 @@ async def index_of(
     return out.getvalue()
 
 
-def locked(world: World, origin: Origin, index: bytes) -> RefSpec:
+def targz(world: World, origin: Origin, index: bytes) -> RefSpec:
+    """The archive as a lock names it."""
+    return locked(world, origin.url("/x.tar.gz"), DIGEST, len(DATA), index)
+
+
+def locked(world: World, url: str, digest: Digest, size: int, index: bytes) -> RefSpec:
     """A ref that a lock names with an index."""
-    url = origin.url("/x.tar.gz")
     spec = world.spec(url)
     part = Part(
-        media_type="application/gzip",
-        size=len(DATA),
-        digest=DIGEST,
+        media_type="application/octet-stream",
+        size=size,
+        digest=digest,
         urls=(url,),
         index=digest_of(index),
     )
     meaning = Resolved(
-        ref=spec.ref.canonical, shape=Shape.TREE, digest=DIGEST, parts=(part,), resolved_ns=0
+        ref=spec.ref.canonical, shape=Shape.TREE, digest=digest, parts=(part,), resolved_ns=0
     )
     return replace(spec, locked=meaning)
 
@@ -224,7 +228,7 @@ async def test_an_archive_whose_index_is_right_becomes_verified(
 ) -> None:
     index = await index_of(mounted, origin, tmp_path / "store")
     async with mounted(indexes=Indexes(tmp_path / "index", index)) as world:
-        spec = locked(world, origin, index)
+        spec = targz(world, origin, index)
         opened = await world.resolver.tree(spec, USUAL)
         assert opened.record.digest is None
         assert await world.paths(opened) == FILES
@@ -238,9 +242,35 @@ async def test_an_archive_whose_index_is_right_becomes_verified(
         assert stream.behind() == DIGEST
     async with mounted(indexes=Indexes(tmp_path / "index", index)) as world:
         # What a pass has found comes before what anybody says.
-        again = await world.resolver.tree(locked(world, origin, index), USUAL)
+        again = await world.resolver.tree(targz(world, origin, index), USUAL)
         assert again.record.identity == archive_tree(raw_stream(DIGEST))
         assert await world.paths(again) == FILES
+
+
+async def test_a_zip_whose_index_is_right_becomes_verified(
+    mounted: OpenWorld, origin: Origin, tmp_path: Path
+) -> None:
+    data = zip_archive(file(*each) for each in FILES.items())
+    url, digest = origin.put("/x.zip", data), digest_of(data)
+    out = BytesIO()
+    async with mounted() as world:
+        opened = await world.resolver.tree(world.spec(url, integrity=str(digest)), USUAL)
+        await world.paths(opened)
+        trees, number = world.store.trees, opened.record.number
+        await until(lambda: all(one.sha256 for one, _ in trees.all_segments(number, 0)))
+        export_index(trees, opened.record, out, digest=digest, size=len(data), mark="")
+    shutil.rmtree(tmp_path / "store")
+    index = out.getvalue()
+    async with mounted(indexes=Indexes(tmp_path / "index", index)) as world:
+        spec = locked(world, url, digest, len(data), index)
+        opened = await world.resolver.tree(spec, USUAL)
+        assert [one.vouched for one in opened.record.streams] == [True]
+        assert await world.paths(opened) == FILES
+        await whole(world, spec)
+        record = await settled(world, opened)
+        assert record is not None
+        assert record.digest == digest
+        assert await world.paths(opened) == FILES
 
 
 def evil(_: int, entry: Entry) -> Entry:
@@ -258,7 +288,7 @@ async def test_an_index_that_says_something_else_than_the_archive_is_found_out(
 ) -> None:
     index = await index_of(mounted, origin, tmp_path / "store", forge)
     async with mounted(indexes=Indexes(tmp_path / "index", index)) as world:
-        spec = locked(world, origin, index)
+        spec = targz(world, origin, index)
         opened = await world.resolver.tree(spec, USUAL)
         await whole(world, spec)
         await settled(world, opened)
@@ -276,7 +306,7 @@ async def test_what_has_no_room_is_not_promoted(
     async with mounted(
         indexes=Indexes(tmp_path / "index", index), quota=len(DATA) + (4 << 20)
     ) as world:
-        spec = locked(world, origin, index)
+        spec = targz(world, origin, index)
         opened = await world.resolver.tree(spec, USUAL)
         await whole(world, spec)
         with trio.fail_after(10):
