@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -39,12 +40,10 @@ def test(*, ref: str, loaded: "Settings", as_json: bool) -> int:
     Says where credentials were looked for, what was shown and what came of it; never a secret. REF
     is a name from cafs.toml or a ref written out. The exit code is 6 when a source refuses.
     """
-    import trio
-
     from cafs.cli.completing import complete
 
     (ref,) = complete(loaded, [ref])
-    return trio.run(_test, loaded, ref, as_json)
+    return run_async(_test, loaded, ref, as_json)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cafs.cli import options
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import write
 
 if TYPE_CHECKING:
@@ -23,13 +24,11 @@ def command(*, loaded: "Settings", path: str) -> int:
     PATH is written as for cafs ls; a digest in it may be cut short. What is fetched stays in the
     store.
     """
-    import trio
-
     from cafs.cli.choosing import to_look_at
     from cafs.cli.completing import complete
 
     (path,) = complete(loaded, [path])
-    trio.run(_print, to_look_at(loaded, path), path)
+    run_async(_print, to_look_at(loaded, path), path)
     return 0
 
 

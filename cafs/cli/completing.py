@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from cafs.cli.interruptible import run_async
 from cafs.errors import InvalidReferenceError, NotFoundError, UsageError
 from cafs.model.digest import SIZES
 
@@ -39,9 +40,8 @@ def complete(loaded: "Settings", words: Sequence[str]) -> tuple[str, ...]:
     names = {spec.name for spec in loaded.refs}
     if not any(_is_short(word, names) for word in words):
         return tuple(words)
-    import trio
 
-    return trio.run(_complete, loaded, words, names)
+    return run_async(_complete, loaded, words, names)
 
 
 async def _complete(loaded: "Settings", words: Sequence[str], names: set[str]) -> tuple[str, ...]:

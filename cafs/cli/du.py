@@ -6,6 +6,7 @@ import click
 
 from cafs.cli import options
 from cafs.cli.absent import free_bytes, is_absent, told
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -33,13 +34,11 @@ def command(
     archive or an image that is its bytes and what they decode to. What is shared is counted once in
     the total, which is what the quota is held against.
     """
-    import trio
-
     from cafs.cli.completing import complete
 
     if is_absent(loaded.store):
         return _nothing(loaded, refs, as_json=as_json)
-    return trio.run(_du, loaded, complete(loaded, refs), everything, as_json)
+    return run_async(_du, loaded, complete(loaded, refs), everything, as_json)
 
 
 def _nothing(loaded: "Settings", words: tuple[str, ...], *, as_json: bool) -> int:

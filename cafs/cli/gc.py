@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cafs.cli import options
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -61,14 +62,12 @@ def command(
     """
     import time
 
-    import trio
-
     from cafs.store.findings import AGE_S, Terms
 
     age_s = AGE_S if older_than is None else _age_s(older_than)
     terms = Terms(age_s=age_s, unused=older_than is not None, dry=dry, now_ns=time.time_ns())
     telling = _Telling(quiet=quiet, as_json=as_json, dry=dry)
-    return trio.run(_gc, loaded, terms, telling)
+    return run_async(_gc, loaded, terms, telling)
 
 
 def _age_s(text: str) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from cafs.cli.exits import USAGE
 from cafs.cli.failing import expected, report
+from cafs.cli.interruptible import run_async
 from cafs.cli.lock_files import is_right
 from cafs.cli.lock_making import locate, new_entry, pinned
 from cafs.cli.saying import say
@@ -62,9 +63,7 @@ def check(
     problems = list(_against_settings(file, lock, wanted, whole=not names))
     code = 0
     if full:
-        import trio
-
-        code = trio.run(_against_bytes, loaded, file, lock, wanted, problems)
+        code = run_async(_against_bytes, loaded, file, lock, wanted, problems)
     for each in problems:
         _tell(each, as_json)
     codes = {each.code for each in problems}

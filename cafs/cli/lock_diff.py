@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cafs.cli.interruptible import run_async
 from cafs.cli.lock_telling import title, warn
 from cafs.cli.saying import say
 from cafs.errors import ContentError, NotFoundError
@@ -30,9 +31,7 @@ def show(loaded: "Settings", old: Path, new: Path, *, as_json: bool) -> int:
     """
     changed = [pair for pair in _pairs(_read(old), _read(new)) if pair[0] != pair[1]]
     if changed:
-        import trio
-
-        trio.run(_show, loaded, changed, (old, new), as_json)
+        run_async(_show, loaded, changed, (old, new), as_json)
     return 0
 
 

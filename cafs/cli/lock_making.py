@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cafs.cli.failing import expected, report
+from cafs.cli.interruptible import run_async
 from cafs.cli.lock_files import at_hand, keep_index, replace_entries
 from cafs.cli.lock_telling import tell, tell_gone, warn
 from cafs.cli.telling import Report, board, draws
@@ -77,15 +78,13 @@ def make(flags: "Flags", order: Order) -> int:
     Raises:
         CafsError: nothing could be locked.
     """
-    import trio
-
     loaded = flags.load(locked=False)
     file = lock_file(project_of(loaded))
     old = read_lock(file) or Lock()
     every = wishes(loaded, old, order.platforms)
     wanted = named(every, order.names)
     run = _Run(order, loaded, file, old)
-    trio.run(_make, run, wanted, {each.spec.name for each in every}, flags)
+    run_async(_make, run, wanted, {each.spec.name for each in every}, flags)
     return run.code
 
 

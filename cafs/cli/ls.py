@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cafs.cli import options
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import readable, say
 
 if TYPE_CHECKING:
@@ -39,13 +40,11 @@ def command(
         docker://localhost:5000/app    a ref, whose host is allowed by naming it here
         tree/sha256/1f3a/bin           a blob opened as an archive; digests may be cut short
     """
-    import trio
-
     from cafs.cli.choosing import to_look_at
     from cafs.cli.completing import complete
 
     (path,) = complete(loaded, [path])
-    trio.run(_list, to_look_at(loaded, path), path, long, as_json)
+    run_async(_list, to_look_at(loaded, path), path, long, as_json)
     return 0
 
 

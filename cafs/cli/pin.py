@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -29,11 +30,9 @@ def command(
     what it meant last, also what comes later; nothing is fetched (cafs prefetch does that). What is
     pinned is neither evicted nor taken by cafs gc or cafs rm, until cafs unpin.
     """
-    import trio
-
     from cafs.cli.completing import complete
 
-    trio.run(_pin if refs else _list, loaded, complete(loaded, refs), as_json)
+    run_async(_pin if refs else _list, loaded, complete(loaded, refs), as_json)
     return 0
 
 

@@ -9,6 +9,7 @@ import click
 
 from cafs.cli import options
 from cafs.cli.failing import expected, report
+from cafs.cli.interruptible import run_async
 from cafs.cli.telling import Board, Report, board
 from cafs.errors import BudgetError, CafsError, StorageError
 
@@ -50,11 +51,9 @@ def command(
     With --json: one object a line, {"ref", "downloaded", "total", "done"}, in bytes; lines of
     several refs are mixed.
     """
-    import trio
-
     from cafs.cli.completing import complete
 
-    return trio.run(_prefetch, loaded, complete(loaded, refs), quiet, as_json)
+    return run_async(_prefetch, loaded, complete(loaded, refs), quiet, as_json)
 
 
 async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_json: bool) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -29,11 +30,9 @@ def command(
     are asked for again, unless they are locked (--pull update asks); a mount that is live keeps
     what it has.
     """
-    import trio
-
     from cafs.cli.completing import complete
 
-    trio.run(_resolve, loaded, complete(loaded, refs), as_json)
+    run_async(_resolve, loaded, complete(loaded, refs), as_json)
     return 0
 
 

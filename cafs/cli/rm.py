@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -33,11 +34,9 @@ def command(
     --force is given; what is pinned (cafs unpin ends that), or in use now, stays in any case. A
     mount goes on to show what was removed: what is read of it is fetched again.
     """
-    import trio
-
     from cafs.cli.completing import complete
 
-    return trio.run(_rm, loaded, complete(loaded, refs), force, as_json)
+    return run_async(_rm, loaded, complete(loaded, refs), force, as_json)
 
 
 async def _rm(loaded: "Settings", words: tuple[str, ...], force: bool, as_json: bool) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -28,11 +29,9 @@ def command(
     Nothing is removed by this: cafs gc and cafs rm do that. What cafs pin lists can be unpinned by
     the name that it has there.
     """
-    import trio
-
     from cafs.cli.completing import complete
 
-    trio.run(_unpin, loaded, complete(loaded, refs), as_json)
+    run_async(_unpin, loaded, complete(loaded, refs), as_json)
     return 0
 
 

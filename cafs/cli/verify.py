@@ -12,6 +12,7 @@ import click
 
 from cafs.cli import options
 from cafs.cli.absent import is_absent, told as absent
+from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
 from cafs.cli.verdicts import DAMAGED, HEALED, Board, Verdict, board
 
@@ -66,8 +67,6 @@ def command(
     It works while mounts are live. The exit code is 4 when something is wrong and not healed.
     With --json: one object a line; see docs/json.md.
     """
-    import trio
-
     if seed is not None and sample is None:
         raise click.UsageError("--seed is of a --sample")
     if sample is not None and math.isnan(sample):
@@ -79,7 +78,7 @@ def command(
     wish = _Wish(loaded, refs, repair=repair, percent=sample or 100.0, seed=seed)
     logging.getLogger("cafs.store").addHandler(logging.NullHandler())  # the board tells it
     with board(as_json=as_json, quiet=quiet) as told:
-        return trio.run(_verify, wish, told)
+        return run_async(_verify, wish, told)
 
 
 def _nothing(loaded: "Settings", *, as_json: bool, quiet: bool) -> int:
