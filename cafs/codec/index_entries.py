@@ -2,8 +2,9 @@
 
 All entries hang below earlier ones, so there are no cycles. In the tree of an archive a parent is
 a directory, and a hard link is to an earlier entry that is neither a directory nor a link. In the
-record of a layer a parent is any earlier entry, whose path is bounded as a member's is, and hard
-links have a path instead. That no name is bound twice in a directory is seen where they are stored.
+record of a layer a parent is any earlier entry, and hard links have a path instead. Paths are
+bounded as members' are, in both, and so are sparse maps and attributes. That no name is bound twice
+in a directory is seen where they are stored.
 """
 
 from array import array
@@ -21,6 +22,7 @@ from cafs.codec.index_file import (
     KIND,
     PLACED,
     UNBOUND,
+    WEIGHT,
     EntryColumns,
     Header,
     Row,
@@ -46,6 +48,10 @@ _KINDS: Final = bytes(shape & KIND if shape <= _SHAPE else 0 for shape in range(
 """The kind in each shape; 0 for what is none."""
 _ODD: Final = frozenset((b"", b".", b".."))
 _BITS64: Final = range(-(1 << 63), 1 << 63)
+_PIECE: Final = 8
+"""Of a member's ``header_bytes``, what a piece of a sparse map takes at least, spelled out."""
+_ATTRIBUTE: Final = 16
+"""The same of an attribute: no record of a tar is shorter."""
 Attributes = tuple[tuple[bytes, bytes], ...]
 Map = tuple[tuple[int, int], ...]
 Malformed = Callable[[str], MalformedError]
@@ -141,15 +147,14 @@ class EntryPages:
             number = next(n for n, p in zip(numbers, parents, strict=True) if n and not 0 <= p < n)
             raise self._malformed(f"entry {number}: its parent does not come before it")
         self._kinds += columns.shapes.translate(_KINDS)
-        if self._recorded:
-            self._check_paths(columns.names, parents, first)
-        elif set(map(self._kinds.__getitem__, parents)) != {_DIRECTORY}:
+        self._check_paths(columns.names, parents, first)
+        if not self._recorded and set(map(self._kinds.__getitem__, parents)) != {_DIRECTORY}:
             wrong = zip(numbers, parents, strict=True)
             number = next(n for n, p in wrong if self._kinds[p] != _DIRECTORY)
             raise self._malformed(f"entry {number}: it lies below what is no directory")
 
     def _check_paths(self, names: list[bytes], parents: list[int], first: int) -> None:
-        """Paths are put together again when a record is applied: they stay within bounds."""
+        """Paths are put together again, and directories walked down: they stay within bounds."""
         depths, paths, limits = self._depths, self._paths, self._limits
         if not first:
             depths.append(0)
@@ -209,16 +214,28 @@ class EntryPages:
             for size, kind, target in zip(columns.sizes, kinds, columns.targets, strict=True)
         ]
         last = -1
+        # A page ends with the entry that makes it heavy; short attributes count for less there.
+        room = 4 * WEIGHT + self._limits.header_bytes
         for at, attributes, lengths in columns.others:
             if not last < at < count:
                 raise self._malformed(f"entry {first + at}: attributes of no entry")
             last = at
+            weight = self._weight(attributes, lengths)
+            room -= weight
+            if weight > self._limits.header_bytes or room < 0:
+                raise self._malformed(f"entry {first + at}: attributes of {weight} bytes or more")
             xattrs[at] = attributes
             if lengths is not None:
                 if kinds[at] != _FILE:
                     raise self._malformed(f"entry {first + at}: a sparse map of no file")
                 maps[at], stored[at] = self._map(lengths, columns.sizes[at], first + at)
         return xattrs, maps, stored
+
+    def _weight(self, attributes: Attributes, lengths: list[int] | None) -> int:
+        """Bytes that a member's headers have for this, at least."""
+        texts = sum(len(name) + len(value) for name, value in attributes)
+        spelled = max(texts, _ATTRIBUTE * len(attributes))
+        return max(spelled, _PIECE * (len(lengths or ()) // 2))
 
     def _map(self, lengths: list[int], size: int, number: int) -> tuple[Map, int]:
         """A sparse map, and the bytes of its data."""

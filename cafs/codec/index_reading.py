@@ -41,7 +41,7 @@ class IndexReader:
         name: what errors call it.
         limits: what an archive may ask of us, and an index of one.
 
-    Memory: one page, and a byte an entry; with a layer's record nine.
+    Memory: one page, and nine bytes an entry.
 
     Concurrency: one thread.
 

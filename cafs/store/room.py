@@ -7,12 +7,15 @@ present, and what is in quarantine. Records come on top, some hundred bytes an i
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Final
+
+import trio
 
 from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.item import Item
@@ -33,6 +36,8 @@ LOW: Final = 0.9
 """Down to which part of the quota room is made, once it is exceeded."""
 _BATCH: Final = 512
 """Uses recorded in one transaction."""
+_POLL_S: Final = 0.01
+"""Between two looks whether another process has ended counting."""
 _LOG: Final = logging.getLogger("cafs.store")
 
 
@@ -213,14 +218,19 @@ class Room:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Be the only one who counts: two would correct the same mistake twice."""
+        """Be the only one who counts: two would correct the same mistake twice.
+
+        Waits for another's count; in a thread of trio's, to be cancelled too.
+        """
         try:
             # A directory that is there: a full disk has no room for a file.
             descriptor = os.open(self._layout.leases, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise storage_error(error, f"{self._layout.leases}: cannot be opened") from error
         try:
-            flock(descriptor, exclusive=True, wait=True)
+            while not flock(descriptor, exclusive=True, wait=False):
+                trio.from_thread.check_cancelled()
+                time.sleep(_POLL_S)
             yield
         finally:
             os.close(descriptor)

@@ -235,6 +235,30 @@ def crafted(**header: object) -> Craft:
     return Craft(header=replace(HEADER, **header))  # type: ignore[arg-type]  # of its fields
 
 
+def nested(depth: int, *, name: bytes = b"d", **header: object) -> Craft:
+    """Directories, each in the one before."""
+    one = crafted(**header)
+    for number in range(depth):
+        one.add(name, shapes=Kind.DIRECTORY, parents=min(number, 1))
+    return one
+
+
+def holed(*maps: list[int]) -> Craft:
+    """Files of holes and data by turns."""
+    one = crafted()
+    for number, lengths in enumerate(maps, 1):
+        one.add(b"%d" % number, sizes=1 << 40)
+        one.entries.others.append((number, (), lengths))
+    return one
+
+
+def attributed(attribute: tuple[bytes, bytes]) -> Craft:
+    """A file with one attribute again and again."""
+    one = crafted().add(b"a")
+    one.entries.others.append((1, (attribute,) * ((1 << 16) + 1), None))
+    return one
+
+
 LINK = Kind.HARD_LINK
 WRONG = {
     "a name": [
@@ -253,6 +277,13 @@ WRONG = {
         crafted(mark="+members").add(b"a", parents=1),
     ],
     "below what is no directory": [crafted().add(b"a").add(b"b", parents=1)],
+    "a path of": [nested(257), nested(257, mark="+members"), nested(17, name=b"x" * 255)],
+    "attributes of": [
+        holed([1, 1] * (1 << 17) + [1, 1]),
+        holed(*[[1, 1] * (1 << 17)] * 6),
+        attributed((b"", b"")),
+        attributed((b"user.x", bytes(64))),
+    ],
     "no root": [
         Craft(entries=msgspec.structs.replace(Craft().entries, shapes=bytes([Kind.FILE]))),
         Craft(entries=msgspec.structs.replace(Craft().entries, shapes=bytes([1 | UNBOUND]))),
@@ -389,15 +420,16 @@ def test_attributes_and_maps_of_nothing_that_can_be_are_refused(others: list[obj
         listed(craft.bytes())
 
 
-def test_paths_of_a_record_stay_within_limits() -> None:
+@pytest.mark.parametrize("header", [HEADER, RECORD])
+def test_paths_stay_within_limits(header: Header) -> None:
     """Else ten thousand nested names would be put together to paths again, each longer."""
     deep = [(replace(ROOT_ENTRY, name=b"d" * 200, parent=at), True) for at in range(5)]
     entries = [(ROOT_ENTRY, True), *deep]
-    assert listed(written(entries, header=RECORD))[1] == entries
+    assert listed(written(entries, header=header))[1] == entries
     for limits in (Limits(depth=4), Limits(path_bytes=1000)):
         with pytest.raises(MalformedError, match="entry 5: a path of 1005 bytes"):
-            listed(written(entries, header=RECORD), limits)
-        listed(written(entries), limits)
+            listed(written(entries, header=header), limits)
+    listed(written(entries, header=header), Limits(depth=5, path_bytes=1004))
 
 
 def test_more_entries_than_are_allowed_are_refused_before_they_are_read() -> None:

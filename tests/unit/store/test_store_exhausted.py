@@ -3,7 +3,8 @@
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from cafs.model.bounds import Bounds
 from cafs.model.digest import Digest
 from cafs.model.item import Item
 from cafs.store import choosing, evicting
+from cafs.store.room import Room
 from cafs.store.store import Store
 from cafs.store.transactions import Snapshot
 
@@ -196,3 +198,20 @@ async def test_who_waits_for_anothers_batch_may_be_cancelled(store: Store) -> No
         assert scope.cancelled_caught
     assert store.blobs.stat(digest) is not None
     assert await store.evictor.make_room(1) == 4096
+
+
+@pytest.mark.parametrize("counting", [Room.reckon, Room.recount])
+async def test_who_waits_for_anothers_count_may_be_cancelled(
+    store: Store, monkeypatch: pytest.MonkeyPatch, counting: Callable[[Room], object]
+) -> None:
+    monkeypatch.setattr(store.room, "counted", lambda: False)
+    other = os.open(store.path / "leases", os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    let_go = threading.Timer(5.0, fcntl.flock, [other, fcntl.LOCK_UN])  # so that it fails, and ends
+    let_go.start()
+    with trio.move_on_after(0.2) as scope:
+        await trio.to_thread.run_sync(counting, store.room)
+    assert scope.cancelled_caught
+    let_go.cancel()
+    os.close(other)
+    await trio.to_thread.run_sync(counting, store.room)
