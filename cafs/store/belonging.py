@@ -25,6 +25,7 @@ from cafs.model.identity import (
     layer_record,
     located_stream,
     raw_stream,
+    unchecked_stream,
 )
 from cafs.model.item import Item
 from cafs.model.record import TreeRecord
@@ -104,9 +105,17 @@ class Belongings:
                 made = (archive_tree(key), layer_record(key))
                 names += made
                 names += [indexed_tree(one, index) for one in made for index in indexes]
+                names += [archive_tree(each) for each in self._unchecked(key)]
         # What an image's tree is decoded from says nothing that the records of its layers do not.
         names.append(image_tree([located_stream(part) for part in resolved.parts]))
         return [tree for name in names if (tree := self._trees.find(name)) is not None]
+
+    def _unchecked(self, key: StreamKey) -> Iterator[StreamKey]:
+        """What a raw stream goes by in what was made of it before it was checked, be it since."""
+        record = self._ledger.record(key)
+        if record is not None:
+            for generation in {record.generation, max(0, record.generation - 1)}:
+                yield unchecked_stream(key, record.file, generation)
 
     def of_stream(self, key: StreamKey) -> Iterator[Item]:
         """The item in which a stream's bytes lie: itself, or the blob that it has become."""
