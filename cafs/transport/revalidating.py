@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final, Protocol
 
 import trio
+from cachetools import LRUCache
 
 from cafs.errors import (
     AccessError,
@@ -31,6 +32,7 @@ from cafs.errors import (
 from cafs.metrics import Metrics
 from cafs.model.address import shown
 from cafs.model.descriptor import Descriptor
+from cafs.model.digest import Digest
 from cafs.model.document import CacheDocument
 from cafs.model.mapping import Route, straight
 from cafs.model.pacing import HASTE_S
@@ -47,6 +49,8 @@ PROBE: Final = Span(0, 1)
 _WHOLE: Final = 200
 _PART: Final = 206
 _LOG: Final = logging.getLogger("cafs.transport")
+_FORMER: Final = 1024
+"""URLs of which it is remembered what they had before."""
 
 
 class DocumentStore(Protocol):
@@ -111,6 +115,8 @@ class Locator:
         self._metrics = metrics
         self._route = route
         self._clock = clock
+        self._former: LRUCache[str, Digest] = LRUCache(_FORMER)
+        """What URLs had whose sources have another version now."""
 
     async def locate(
         self,
@@ -185,6 +191,14 @@ class Locator:
         if validator is not None and validator.text != document.validator.text:
             return
         known = replace(document, digest=descriptor.digest, size=descriptor.size)
+        former = self._former.pop(url, document.digest)
+        if former not in {None, descriptor.digest}:
+            _LOG.info(
+                "transport.content.changed url=%s: it was %s, and is %s now",
+                shown(url),
+                former,
+                descriptor.digest,
+            )
         if known != document or unsaved is not None:
             await self._save(url, known)
 
@@ -262,6 +276,8 @@ class Locator:
             if response.document:
                 new = replace(new, plugin=response.document)
             new = replace(new, at="" if target == url else target)
+            if known is not None and known.digest is not None and new.digest is None:
+                self._former[url] = known.digest
             if self._comes_whole(response, new):
                 located = Located(part_of(urls, url, new, media_type))
                 return replace(located, head_response=response, unsaved=new)

@@ -8,11 +8,13 @@ from cafs.model.identity import (
     StreamKey,
     TreeIdentity,
     archive_tree,
+    decoded_stream,
     indexed_stream,
     indexed_tree,
     layer_record,
     located_stream,
     merged_tree,
+    unchecked_stream,
 )
 from cafs.model.item import Item
 from cafs.model.record import TreeRecord, TreeStream
@@ -72,6 +74,26 @@ async def test_what_an_index_says_of_a_part_belongs_to_the_ref_and_so_does_the_i
     assert {item, Item.blob(INDEX)} <= store.belongings.items(said)
     assert record in store.belongings.trees(said)
     assert item not in store.belongings.items(meaning(replace(one, index=digest_of(b"other"))))
+
+
+async def test_what_was_made_of_a_part_before_it_was_checked_belongs_to_the_ref(
+    store: Store,
+) -> None:
+    one = part(body("one"))
+    raw = located_stream(one)
+    await stream(store, raw, bytes(10), 100)
+    found = store.streams.find(raw)
+    of = None if found is None else found.incarnation()
+    assert found is not None
+    assert of is not None
+    key = unchecked_stream(raw, of.file, of.generation)
+    what = TreeStream(key=decoded_stream(key, "zip"), size=9, raw=key, part=0, rules="zip")
+    record = tree(store, archive_tree(key), (what,))
+    assert record in store.belongings.trees(meaning(one))
+    # Other bytes of the same name are another.
+    await found.discard()
+    await stream(store, raw, bytes(10), 100)
+    assert record not in store.belongings.trees(meaning(one))
 
 
 async def test_what_a_table_of_contents_says_of_a_layer_belongs_to_the_image(store: Store) -> None:
