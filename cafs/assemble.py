@@ -23,6 +23,7 @@ from cafs.distribution.digest import Digests
 from cafs.distribution.docker import DockerHandler
 from cafs.distribution.images import Images
 from cafs.distribution.indexing import Indexing
+from cafs.distribution.inspecting import Inspector
 from cafs.distribution.interfaces import Handler
 from cafs.distribution.lock_indexes import LockIndexes, Subject
 from cafs.distribution.merging import Merger
@@ -76,6 +77,7 @@ class System:
     metrics: Metrics
     fetcher: Fetcher
     resolver: Resolver
+    inspector: Inspector
     filesystem: FileSystem
     mount: int
 
@@ -215,8 +217,9 @@ async def open_system_in(
         trees = Trees(store, fetcher, Promoting(store, fetcher, Limits()))
         indexing = Indexing(store, fetcher, Limits(), indexes)
         archives = Archives(store, fetcher, trees, Limits(), indexing)
+        asking = Retrying(transport, retries, metrics)
         handlers = _handlers(
-            Retrying(transport, retries, metrics),
+            asking,
             transport,
             metrics,
             policy,
@@ -262,12 +265,24 @@ async def open_system_in(
             deadline_s=settings.deadline_s,
             exposures=fetcher.exposures,
         )
+        inspector = Inspector(
+            store=store,
+            resolver=resolver,
+            fetcher=fetcher,
+            archives=archives,
+            indexing=indexing,
+            asking=asking,
+            route=route,
+            place=indexes.place,
+            offline=settings.offline,
+        )
         yield System(
             settings=settings,
             store=store,
             metrics=metrics,
             fetcher=fetcher,
             resolver=resolver,
+            inspector=inspector,
             filesystem=filesystem,
             mount=mount,
         )

@@ -23,6 +23,7 @@ VERBS: Final = (
     "lock",
     "prefetch",
     "resolve",
+    "inspect",
     "ls",
     "cat",
     "du",

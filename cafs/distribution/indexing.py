@@ -16,9 +16,11 @@ from functools import partial
 from typing import Final
 
 import trio
+from cachetools import LRUCache
 
 from cafs.concurrency import Flights
 from cafs.distribution.index_source import IndexSource
+from cafs.distribution.laziness import facts_of, facts_with, reason
 from cafs.distribution.tables import Subject, Tables
 from cafs.errors import UnsupportedError
 from cafs.fetch.fetcher import Fetcher
@@ -26,7 +28,7 @@ from cafs.fetch.first_pass import complete_tree
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.making import Making
 from cafs.model.digest import Digest
-from cafs.model.identity import TreeIdentity, indexed_stream, indexed_tree
+from cafs.model.identity import StreamKey, TreeIdentity, indexed_stream, indexed_tree
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Contents, Part
@@ -35,6 +37,8 @@ from cafs.store.store import Store
 
 _IMPORTS: Final = 2
 """Indexes that are read at once: each is a thread that writes to the store."""
+_TOLD: Final = 1024
+"""Parts of which it is remembered that it was logged why they are not lazy."""
 _LOG: Final = logging.getLogger("cafs.distribution")
 
 
@@ -60,6 +64,7 @@ class Indexing:
         self._tables = Tables(store, fetcher, limits)
         self._making: Flights[TreeRecord | None] = Flights()
         self._threads = trio.CapacityLimiter(_IMPORTS)
+        self._told: LRUCache[StreamKey, None] = LRUCache(_TOLD)
 
     async def tree(
         self, part: Part, raw: Content, making: Making, patience: Patience, *, name: str
@@ -87,12 +92,25 @@ class Indexing:
         contents = part.contents
         if found is None and contents is not None and not self._refuted(raw, contents.digest):
             found = await self._tabled(subject, contents, patience)
+        if found is None or any(stream.rules == "tar" for stream in found.streams):
+            self._tell(part, raw, found, name)
         return found
 
     def _refuted(self, raw: Content, digest: Digest) -> bool:
         """Whether what an index, or a table of contents, says was found to be wrong here."""
         exposure = self._fetcher.exposures.find(indexed_stream(raw.key, digest))
         return exposure is not None and bool(exposure.wrong)
+
+    def _tell(self, part: Part, raw: Content, whole: TreeRecord | None, name: str) -> None:
+        """Log why all of a part must come before any of it can be read, once.
+
+        ``whole`` is the tree of what can be decoded in one piece only.
+        """
+        facts = facts_of(part, raw, self._fetcher.ranges(raw))
+        why = reason(facts if whole is None else facts_with(facts, whole, 1))
+        if why and raw.key not in self._told:
+            self._told[raw.key] = None
+            _LOG.info("lazy.no: %s: %s", name, why)
 
     async def _indexed(
         self, subject: Subject, part: Part, index: Digest, patience: Patience

@@ -84,6 +84,14 @@ class LockIndexes(IndexSource):
         """A line for each index that was wrong, or could not be had."""
         return tuple(self._wrong.values())
 
+    def place(self, digest: Digest) -> str:
+        """Where an index would be taken from: "cafs.lock.d", "store", "index-url", or nowhere."""
+        if self._folder is not None and (self._folder / f"{digest.hex}.idx").is_file():
+            return self._folder.name
+        if self._stored(digest) is not None:
+            return "store"
+        return "index-url" if self._urls(digest) else ""
+
     @override
     async def get(self, digest: Digest, patience: Patience) -> Path | None:
         reasons: list[str] = []

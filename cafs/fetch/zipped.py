@@ -97,8 +97,7 @@ class ZipContent(DecodedContent):
         """Where the segment's input lies in the raw content; it is local when this returns."""
         raw, patience = self._raw, work.patience()
         start = segment.input_start
-        guess = Span(start, start + zip_codec.LOCAL + _SLACK + segment.input_length)
-        await raw.ensure(guess.clamp(raw.size), patience)
+        await raw.ensure(input_of(segment).clamp(raw.size), patience)
         header = await raw.read(start, zip_codec.LOCAL, patience)
         start += zip_codec.content_start(header, name=self.label(segment))
         source = Span(start, start + segment.input_length)
@@ -150,8 +149,7 @@ class VouchedZipContent(SegmentedContent):
 
     @override
     def input(self, segment: Segment) -> Span:
-        start = segment.input_start
-        return Span(start, start + zip_codec.LOCAL + _SLACK + segment.input_length)
+        return input_of(segment)
 
     @override
     async def locate(self, segment: Segment, patience: Patience) -> Span:
@@ -161,19 +159,34 @@ class VouchedZipContent(SegmentedContent):
         header = Span(start, start + zip_codec.LOCAL)
         for attempt in count():
             await ranges.ensure(self.input(segment).clamp(ranges.size), patience)
+            data = await ranges.read(start, header.length, patience)
             try:
-                data = await ranges.read(start, header.length, patience)
-                start += zip_codec.content_start(data, name=name)
-                break
+                return self._source(segment, zip_codec.content_start(data, name=name))
             except MalformedError:
                 if not await ranges.reject(header) or attempt >= HEALS:
                     raise
-        return Span(start, start + segment.input_length)
+        raise AssertionError  # the loop has no end
+
+    def _source(self, segment: Segment, header: int) -> Span:
+        """Where the input lies behind so many bytes of a local header."""
+        start = segment.input_start + header
+        source = Span(start, start + segment.input_length)
+        if source.stop > self._ranges.size:
+            raise MalformedError(
+                f"{self.label(segment)}: its data reach beyond the end of the archive"
+            )
+        return source
 
     @override
     def pieces(self, job: Job) -> Iterator[bytes]:
         with self.naming(job.segment):
             yield from _inflated(job, self.label(job.segment))
+
+
+def input_of(segment: Segment) -> Span:
+    """Where a member lies in the raw content, its local header included: hardly less than this."""
+    start = segment.input_start
+    return Span(start, start + zip_codec.LOCAL + _SLACK + segment.input_length)
 
 
 def _inflated(job: Job, name: str) -> Iterator[bytes]:

@@ -1,0 +1,220 @@
+"""``cafs inspect``: say whether a ref can be read lazily, and what reading some of it costs."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from cafs.cli import options
+from cafs.cli.saying import say
+
+if TYPE_CHECKING:
+    from cafs.distribution.inspecting import Index, Inspection, Looked, Reading
+    from cafs.model.spec import RefSpec
+    from cafs.settings.values import Settings
+
+_SOURCES: Final = {
+    "pass": "a pass that was made here",
+    "contents": "its table of contents",
+}
+_SHOWN: Final = 5
+"""Paths that are not there, which are named to people."""
+
+
+@click.command("inspect", short_help="Say whether a ref can be read lazily, and what that costs.")
+@click.argument("ref")
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.option(
+    "--paths",
+    "listed",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Paths too, one a line; - is standard input.",
+)
+@options.with_settings(*options.SOURCES)
+@options.as_json
+def command(
+    *, ref: str, paths: tuple[str, ...], listed: Path | None, loaded: "Settings", as_json: bool
+) -> int:
+    """Say how REF can be read: what it means, whether a part of it can be had alone, or why not.
+
+    REF is a name from cafs.toml, or a ref written out. With PATHs, from the root that it shows, it
+    is said what reading these files would cost, from an empty store and from this one; a directory
+    stands for all files below it. Of the content nothing is fetched but what says where files are.
+
+    \b
+    cafs inspect toolchain
+    cafs inspect toolchain bin/gcc lib
+    strace -fe trace=openat … | cut … | cafs inspect toolchain --paths -
+    """
+    import trio
+
+    from cafs.cli.completing import complete
+
+    (word,) = complete(loaded, [ref])
+    return trio.run(_inspect, loaded, word, paths, _read(listed), as_json)
+
+
+def _read(listed: Path | None) -> tuple[str, ...]:
+    """The paths of a list."""
+    from cafs.errors import UsageError
+
+    if listed is None:
+        return ()
+    try:
+        raw = sys.stdin.buffer.read() if str(listed) == "-" else listed.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{listed}: {error.strerror}") from error
+    lines = raw.decode(errors="surrogateescape").split("\n")
+    return tuple(line for line in lines if line)
+
+
+async def _inspect(
+    loaded: "Settings", word: str, paths: tuple[str, ...], listed: tuple[str, ...], as_json: bool
+) -> int:
+    from cafs.assemble import open_system
+    from cafs.cli.choosing import chosen
+    from cafs.errors import NotFoundError
+    from cafs.fetch.interfaces import Patience
+
+    [spec] = chosen(loaded, [word])
+    async with open_system(loaded, description="inspect") as system:
+        found = await system.inspector.inspect(spec, (*paths, *listed), Patience(spec.deadline_s))
+    if as_json:
+        import msgspec
+
+        say(msgspec.json.encode(_facts(spec, found)))
+    else:
+        for line in _lines(spec, found):
+            say(line)
+    lacking = set(paths) & set(found.reading.missing if found.reading is not None else ())
+    if lacking:
+        # Of a list that somebody has recorded, not all need be there.
+        raise NotFoundError(f"{word}: no {min(lacking)!r} there")
+    return 0
+
+
+def _facts(spec: "RefSpec", found: "Inspection") -> dict[str, object]:
+    from cafs.model.ref import shown_canonical
+
+    resolved = found.resolved
+    return {
+        "name": spec.name,
+        "ref": shown_canonical(spec.ref),
+        "shape": resolved.shape.value,
+        "digest": str(resolved.digest) if resolved.digest else None,
+        "locked": spec.locked is not None,
+        "lazy": not any(each.why for each in found.parts),
+        "parts": [_part_facts(each) for each in found.parts],
+        "reading": None if found.reading is None else _reading_facts(found.reading),
+    }
+
+
+def _part_facts(looked: "Looked") -> dict[str, object]:
+    from cafs.model.address import shown
+
+    part, index = looked.part, looked.index
+    return {
+        "mediaType": part.media_type,
+        "size": part.size,
+        "digest": str(part.digest) if part.digest else None,
+        "urls": [shown(url) for url in part.urls],
+        "present": looked.present,
+        "ranges": looked.ranges,
+        "lazy": not looked.why,
+        "why": looked.why or None,
+        "index": None
+        if index is None
+        else {
+            "source": index.source,
+            "place": index.place or None,
+            "segments": index.segments,
+            "median": index.median,
+            "decoded": index.decoded,
+            "entries": index.entries,
+        },
+    }
+
+
+def _reading_facts(reading: "Reading") -> dict[str, object]:
+    estimate = reading.estimate
+    facts: dict[str, object] = {
+        "files": None,
+        "size": None,
+        "segments": None,
+        "packed": None,
+        "empty": None,
+        "here": None,
+        "missing": [_readable(path) for path in reading.missing],
+    }
+    if estimate is not None:
+        facts |= {"files": reading.files, "size": reading.size}
+        facts |= {"segments": estimate.segments, "packed": estimate.packed}
+        for name, cost in (("empty", estimate.empty), ("here", estimate.here)):
+            facts[name] = {"bytes": cost.fetched, "requests": cost.requests}
+    return facts
+
+
+def _lines(spec: "RefSpec", found: "Inspection") -> Iterator[str]:
+    from cafs.model.ref import shown_canonical
+
+    resolved, count = found.resolved, len(found.parts)
+    locked = ", locked" if spec.locked is not None else ""
+    name = spec.name or spec.ref.shown
+    yield f"{name}: {resolved.shape.value} {shown_canonical(spec.ref)}{locked}"
+    yield f"  digest {resolved.digest or 'not known until it has been read whole'}"
+    for number, looked in enumerate(found.parts):
+        yield from _part_lines(looked, f"layer {number + 1} of {count}: " if count > 1 else "")
+    if found.reading is not None:
+        yield from _reading_lines(found.reading)
+
+
+def _part_lines(looked: "Looked", title: str) -> Iterator[str]:
+    from cafs.cli.sizes import size
+
+    part = looked.part
+    total = "size not told" if part.size is None else size(part.size)
+    yield f"  {title}{total}, {part.media_type}, {size(looked.present)} of it here"
+    told = {True: "gives byte ranges", False: "gives no byte ranges", None: "was not asked"}
+    yield f"    its source {told[looked.ranges]}"
+    yield f"    {'not lazy: ' + looked.why if looked.why else 'lazy: only what is read is fetched'}"
+    if looked.index is not None:
+        yield f"    {_index_line(looked.index)}"
+
+
+def _index_line(index: "Index") -> str:
+    from cafs.cli.sizes import size
+
+    place = f" ({index.place})" if index.place else ""
+    source = _SOURCES.get(index.source, "the lock's index")
+    pieces = "as it lies there"
+    if index.segments:
+        pieces = f"in {index.segments:,} segments of {size(index.median)} (median)"
+    held = f"{index.entries:,} entries, {size(index.decoded)} {pieces}"
+    return f"{held}; known from {source}{place}"
+
+
+def _reading_lines(reading: "Reading") -> Iterator[str]:
+    from cafs.cli.sizes import size
+
+    estimate = reading.estimate
+    if estimate is None:
+        yield "  reading these paths: not known before all of it was read once"
+        return
+    of = f", {estimate.segments:,} segments" if estimate.segments else ""
+    packed = f" of {size(estimate.packed)}" if estimate.packed else ""
+    yield f"  reading {reading.files:,} files of {size(reading.size)}{of}{packed}"
+    for name, cost in (("an empty store", estimate.empty), ("this store", estimate.here)):
+        yield f"    from {name}: {size(cost.fetched)} in {cost.requests:,} requests"
+    if reading.missing:
+        named = ", ".join(map(_readable, reading.missing[:_SHOWN]))
+        more = len(reading.missing) - _SHOWN
+        yield f"    not there: {named}{f' and {more:,} more' if more > 0 else ''}"
+
+
+def _readable(text: str) -> str:
+    """Text that JSON, and a terminal, can show."""
+    plain = text.encode(errors="surrogateescape").decode(errors="replace")
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in plain)
