@@ -12,7 +12,7 @@ from typing import Final
 
 import zstandard
 
-from cafs.codec.sniffing import Compression
+from cafs.codec.sniffing import HEAD, Compression, sniff
 from cafs.model.record import Segment
 from tests.fuzz.fuzzing import STEPS
 from tests.fuzz.segmenting import anywhere, check
@@ -20,11 +20,13 @@ from tests.fuzz.segmenting import anywhere, check
 MOST: Final = 4 << 10
 SPACINGS: Final = (1000, 1, 5000, 100_000)
 _KINDS: Final = (Compression.ZSTD, Compression.XZ, Compression.BZIP2)
+_MADE: Final = (*_KINDS, Compression.NONE)
 _CODECS: Final = ("zstd", "xz", "bzip2", "store")
 
 
 def one(data: bytes) -> None:
     """Decode data of a kind, as it is or as it is made; or a segment of it."""
+    sniff(data[1 : HEAD + 1])
     knobs, data = (data[0], data[1:]) if data else (0, b"")
     kind, spacing, step = knobs & 3, SPACINGS[knobs >> 2 & 3], STEPS[knobs >> 4 & 3]
     if kind < len(_KINDS):
@@ -67,7 +69,7 @@ def made(data: bytes, spacing: int, step: int) -> None:
     where a bit is turned, one of which.
     """
     head, data = data[:6].ljust(6, b"\0"), data[6:]
-    kind = _KINDS[head[0] % len(_KINDS)]
+    kind = _MADE[head[0] % len(_MADE)]
     count = 1 + head[1] % 8
     size = len(data) // count + 1
     parts = [data[at : at + size] * (1 + head[2] % 64) for at in range(0, len(data), size)]
@@ -80,6 +82,8 @@ def made(data: bytes, spacing: int, step: int) -> None:
 
 
 def _packed(kind: Compression, part: bytes, way: int) -> bytes:
+    if kind is Compression.NONE:
+        return part
     if kind is Compression.BZIP2:
         return bz2.compress(part, 1 + way % 9)
     if kind is Compression.ZSTD:

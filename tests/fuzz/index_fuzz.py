@@ -16,7 +16,9 @@ from typing import Final
 import zstandard
 
 from cafs.codec.index_file import DIGEST, HEADER, LENGTH, PIECE, ZIP
+from cafs.codec.index_pieces import what_it_says
 from cafs.codec.index_reading import IndexReader
+from cafs.codec.windows import unpack
 from cafs.errors import MalformedError
 from cafs.model.digest import digest_of
 from cafs.model.identity import TreeIdentity, raw_stream
@@ -42,6 +44,9 @@ def one(data: bytes) -> None:
         read(index, STEPS[knobs >> 1 & 3])
         if knobs & 8:
             imported(index)
+    with content_to_blame():
+        source = Given(index, STEPS[knobs >> 1 & 3])
+        what_it_says(source.read, len(index), name="x", unpack=unpack, limits=LIMITS)
 
 
 def read(index: bytes, step: int) -> None:

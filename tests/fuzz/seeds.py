@@ -154,7 +154,7 @@ def frames(root: Path) -> Iterator[tuple[str, bytes]]:
     for state, start, pack in kinds:
         # 700 bytes behind 100 that are skipped.
         yield f"segment-{start}", bytes([0x83, state, 0xBC, 2, 100, 0]) + pack(TEXT[:900])[start:]
-    for number in range(3):
+    for number in range(4):
         yield f"made-{number}", bytes([3, number, 3, 9, 200, 0, 0]) + TEXT[:900]
 
 
@@ -209,12 +209,13 @@ def contents(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def indexes(_: Path) -> Iterator[tuple[str, bytes]]:
     """An index of all that a tree can have, packed and not."""
-    index = written(ENTRIES)
+    packed = (b"", windows.pack(TEXT[:100]))
+    index = written(ENTRIES, windows=packed)
     yield "packed", b"\0" + index
     yield "flat", b"\1" + flattened(index)
     yield "imported", b"\x09" + flattened(index)
-    yield "small", b"\1" + flattened(Craft().bytes())
-    layer = Craft(header=replace(HEADER, mark="+members"))
+    yield "small", b"\1" + flattened(Craft(windows=packed).bytes())
+    layer = Craft(header=replace(HEADER, mark="+members"), windows=packed)
     yield "layer", b"\x09" + flattened(layer.add(b"a", shapes=4, targets=b"b").bytes())
 
 
