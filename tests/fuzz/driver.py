@@ -27,7 +27,10 @@ def main() -> None:
     ):
         played = target(name)
     mutator = {"custom_mutator": mutated} if name in TEXTUAL else {}
-    atheris.Setup([*sys.argv, f"-max_len={played.MOST}"], played.one, **mutator)
+    # To merge, libFuzzer starts itself again, by a shell.
+    again = f"{sys.executable} -m tests.fuzz.driver {name}"
+    arguments = [again, *sys.argv[1:], f"-max_len={played.MOST}"]
+    atheris.Setup(arguments, played.one, **mutator)
     atheris.Fuzz()
 
 
