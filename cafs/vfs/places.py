@@ -12,6 +12,8 @@ of an attachment says what it is:
   looked up and never read; a lookup gives the real one. No path of the namespace has a ``?``.
 - ``.cafs/status.json`` with content: a snapshot. Each lookup attaches a new one; the old ones stay.
 - ``?view`` with content: what the root of the mount shows.
+- ``?unchecked/KEY`` with content: what was handed out of a stream before it was checked
+  (``cafs.fetch.exposing``).
 """
 
 import hashlib
