@@ -10,6 +10,7 @@ from cafs.distribution.blob import BlobHandler, title
 from cafs.distribution.indexing import Indexing
 from cafs.distribution.interfaces import OpenTree
 from cafs.distribution.parts import UrlParts
+from cafs.distribution.stronger import held
 from cafs.distribution.trees import Trees
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
@@ -83,6 +84,21 @@ class Archives:
             limits=self._limits,
         )
 
+    async def held(self, spec: RefSpec, part: Part) -> Part:
+        """The part by the pin that the settings give it; as ``stronger.held``."""
+        return await held(self._store, spec, part)
+
+    async def vouched(self, raw: Content, part: Part, patience: Patience) -> TreeRecord | None:
+        """The archive's tree as the index that a lock names has it; None where there is none.
+
+        Raises:
+            CafsError: as ``Indexing.tree``.
+
+        Cancellation: as there.
+        """
+        name = _name_of(raw, part)
+        return await self._indexing.vouched(part, raw, ARCHIVE, patience, name=name)
+
     def _others(self, part: Part, digest: Digest) -> Iterator[StreamKey]:
         if digest.canonical:
             yield raw_stream(digest)
@@ -135,19 +151,40 @@ class ArchiveHandler(BlobHandler):
     @override
     async def open_tree(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> OpenTree:
         part = resolved.parts[0]
+        pinned = await self._archives.held(spec, part)
         if spec.verify == "provisional":
-            early = await self._open_early(spec, part, patience)
+            early = await self._open_early(spec, pinned, patience)
             if early is not None:
                 return early
         raw = await self._parts.content(part, patience, name=title(spec))
+        if pinned != part:
+            # Of what the pin means nothing is known here. For pieces the lock vouches, for no more.
+            record = await self._archives.vouched(raw, part, patience)
+            if record is not None:
+                return await self._opened(spec, record, raw, part)
+            part = replace(pinned, index=None, index_size=None)
+            raw = await self._parts.content(part, patience, name=title(spec))
         record = self._archives.find(part)
         if record is None:
             record = await self._archives.plant(raw, part, patience)
+        return await self._opened(spec, record, raw, part)
 
+    async def _opened(
+        self, spec: RefSpec, record: TreeRecord, raw: Content, part: Part
+    ) -> OpenTree:
         async def content(_: int) -> Content:
             return raw
 
-        return await self._trees.open(spec, record, content, parts=resolved.parts)
+        return await self._trees.open(spec, record, content, parts=(part,))
+
+    @override
+    async def open_file(
+        self, spec: RefSpec, resolved: Resolved, patience: Patience, *, part: int = 0
+    ) -> Content:
+        # A file is read whole before its first byte is given: so it can be what the pin says.
+        pinned = await self._archives.held(spec, resolved.parts[part])
+        parts = (*resolved.parts[:part], pinned, *resolved.parts[part + 1 :])
+        return await super().open_file(spec, replace(resolved, parts=parts), patience, part=part)
 
     async def _open_early(self, spec: RefSpec, part: Part, patience: Patience) -> OpenTree | None:
         """Open a zip that has not been checked yet; None where it is opened as any other."""

@@ -22,7 +22,13 @@ from cafs.concurrency import Flights
 from cafs.distribution.index_source import IndexSource
 from cafs.distribution.laziness import facts_of, facts_with, reason
 from cafs.distribution.tables import Subject, Tables
-from cafs.errors import UnsupportedError
+from cafs.errors import (
+    ContentError,
+    DigestMismatchError,
+    StorageError,
+    StorageFullError,
+    UnsupportedError,
+)
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.first_pass import complete_tree
 from cafs.fetch.interfaces import Content, Patience
@@ -79,22 +85,39 @@ class Indexing:
             name: what errors call the part.
 
         Raises:
-            DigestMismatchError: an index, or a table of contents, is another than was promised.
-            MalformedError: an index says what cannot be.
+            DigestMismatchError: a table of contents is another than was promised.
             CafsError: as ``Content.ensure``, of what must be fetched; the store cannot be written.
 
         Cancellation: nothing is published; one of those who wait for the same goes on.
         """
         subject = Subject(raw, making, name)
         found = complete_tree(self._store, making.identity(raw.key))
-        if found is None and part.index is not None and not self._refuted(raw, part.index):
-            found = await self._indexed(subject, part, part.index, patience)
+        if found is None:
+            found = await self.vouched(part, raw, making, patience, name=name)
         contents = part.contents
         if found is None and contents is not None and not self._refuted(raw, contents.digest):
             found = await self._tabled(subject, contents, patience)
         if found is None or any(stream.rules == "tar" for stream in found.streams):
             self._tell(part, raw, found, name)
         return found
+
+    async def vouched(
+        self, part: Part, raw: Content, making: Making, patience: Patience, *, name: str
+    ) -> TreeRecord | None:
+        """The tree that the index says which a lock names; None where there is none to be had.
+
+        The arguments are those of ``tree``. That an index is wrong, or nowhere, stops nobody: it is
+        logged, and the bytes themselves say what they are.
+
+        Raises:
+            CafsError: the store cannot be written.
+
+        Cancellation: as ``tree``.
+        """
+        index = part.index
+        if index is None or self._refuted(raw, index):
+            return None
+        return await self._indexed(Subject(raw, making, name), part, index, patience)
 
     def _refuted(self, raw: Content, digest: Digest) -> bool:
         """Whether what an index, or a table of contents, says was found to be wrong here."""
@@ -143,25 +166,33 @@ class Indexing:
         known = self._known(identity)
         if known is not None:
             return known
-        file = None if self._indexes is None else await self._indexes.get(index, patience)
-        if file is None:
-            _LOG.warning("lazy.no: %s: nobody has its index %s", subject.name, index)
-            return None
-        run = partial(
-            import_index,
-            self._store.trees,
-            identity,
-            file,
-            raw=subject.raw.key,
-            expected=index,
-            digest=digest,
-            size=subject.raw.size,
-            mark=subject.making.mark,
-            limits=self._limits,
-            beat=trio.from_thread.check_cancelled,
-        )
-        try:
-            return await trio.to_thread.run_sync(run, limiter=self._threads)
-        except UnsupportedError as error:
-            _LOG.warning("lazy.no: %s: %s", subject.name, error.line)
-            return None
+        for again in (True, False):
+            file = None if self._indexes is None else await self._indexes.get(index, patience)
+            if file is None:
+                _LOG.warning("lazy.no: %s: nobody has its index %s", subject.name, index)
+                return None
+            read = partial(
+                import_index,
+                self._store.trees,
+                identity,
+                file,
+                raw=subject.raw.key,
+                expected=index,
+                digest=digest,
+                size=subject.raw.size,
+                mark=subject.making.mark,
+                limits=self._limits,
+                beat=trio.from_thread.check_cancelled,
+            )
+            try:
+                return await trio.to_thread.run_sync(read, limiter=self._threads)
+            except StorageFullError:
+                raise
+            except (ContentError, UnsupportedError, StorageError) as error:
+                # It was right when it was handed to us. Somebody may have replaced or removed it
+                # since; then it may be had from elsewhere.
+                moved = isinstance(error, DigestMismatchError | StorageError)
+                if not (again and moved):
+                    _LOG.warning("lazy.no: %s: %s", subject.name, error.line)
+                    return None
+        return None

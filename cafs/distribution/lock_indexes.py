@@ -7,6 +7,7 @@ or nowhere stops nobody: it is logged, and the archive is read from its beginnin
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,17 +19,16 @@ from cafs.errors import CafsError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Patience, Source
 from cafs.model.address import shown
-from cafs.model.digest import Digest, Hasher
+from cafs.model.digest import Digest
+from cafs.model.limits import INDEX_LIMIT
 from cafs.model.mapping import Route, straight
 from cafs.model.resolved import Part
 from cafs.model.span import Span
+from cafs.store.plain_files import what_is_wrong
 from cafs.store.store import Store
 from cafs.transport.interfaces import Transport
 
 _LOG = logging.getLogger(__name__)
-LIMIT: Final = 512 << 20
-"""Bytes of an index at most: of ten million files."""
-_PIECE: Final = 1 << 20
 _WAIT_S: Final = 10.0
 """How long an index may give no byte while a reader waits, who can do without it."""
 _MEDIA_TYPE: Final = "application/vnd.cafs.index"
@@ -114,15 +114,21 @@ class LockIndexes(IndexSource):
         if self._folder is None:
             return None
         path = self._folder / f"{digest.hex}.idx"
+        check = partial(
+            what_is_wrong,
+            path,
+            digest,
+            size=self._subjects.get(digest, _NOBODY).size,
+            most=INDEX_LIMIT,
+            inside=self._folder.parent,
+            beat=trio.from_thread.check_cancelled,
+        )
         try:
-            actual = await trio.to_thread.run_sync(_hashed, path)
+            wrong = await trio.to_thread.run_sync(check)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            reasons.append(f"{path}: {error.strerror}")
-            return None
-        if actual != digest:
-            reasons.append(f"{path}: expected {digest}, got {actual}")
+        if wrong:
+            reasons.append(wrong)
             return None
         return path
 
@@ -144,20 +150,11 @@ class LockIndexes(IndexSource):
             content = await self._fetcher.content(
                 part, sources, name=shown(urls[0]), patience=short
             )
-            if content.size > LIMIT:
-                reasons.append(f"{content.size} bytes; {LIMIT} are allowed")
+            if content.size > INDEX_LIMIT:
+                reasons.append(f"{content.size} bytes; {INDEX_LIMIT} are allowed")
                 return None
             await content.ensure(Span(0, content.size), short)
         except CafsError as error:
             reasons.append(error.line)
             return None
         return self._stored(digest)
-
-
-def _hashed(path: Path) -> Digest:
-    """The digest of a file as far as an index may go; what is longer has another anyway."""
-    hasher = Hasher()
-    with path.open("rb") as file:
-        while hasher.size <= LIMIT and (data := file.read(_PIECE)):
-            hasher.update(data)
-    return hasher.digest()

@@ -19,11 +19,13 @@ from cafs.distribution.blob import shape_of, title
 from cafs.distribution.failures import Failures
 from cafs.distribution.interfaces import Handler, OpenTree
 from cafs.distribution.remembered import still_meant
+from cafs.distribution.stronger import refuse_another
 from cafs.errors import (
     CafsError,
     ContentError,
     CrowdedError,
     DeadlineError,
+    DigestMismatchError,
     OfflineError,
     StorageFullError,
     UnreachableError,
@@ -31,7 +33,7 @@ from cafs.errors import (
 )
 from cafs.fetch.interfaces import Content, Inflight, Patience
 from cafs.model.identity import located_stream
-from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, Ref
+from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.span import Span
 from cafs.model.spec import RefSpec
@@ -296,6 +298,7 @@ class Resolver:
     async def _ask(self, spec: RefSpec, previous: Resolved | None) -> Resolved:
         """What the ref means, by its policy (R-24). Of what is locked nobody is asked."""
         if spec.locked is not None:
+            await self._compare(spec, spec.locked)
             return replace(spec.locked, resolved_ns=time.time_ns())
         pull = "never" if self._offline else spec.pull
         if previous is not None and (
@@ -316,6 +319,27 @@ class Resolver:
         except OfflineError as error:
             hint = "mount once without --offline" if self._offline else 'pull = "never" is set'
             raise OfflineError(f"{title(spec)}: never resolved here", hint=hint) from error
+
+    async def _compare(self, spec: RefSpec, locked: Resolved) -> None:
+        """Refuse what is locked where a pin by another algorithm means something else.
+
+        A pinned image's manifest is had for that, once: all that an image is follows from it.
+
+        Raises:
+            DigestMismatchError: it means something else.
+            CafsError: the manifest cannot be had.
+        """
+        is_image = isinstance(spec.ref, DockerRef)
+        said = locked.named if is_image else locked.digest
+        if said is None or refuse_another(self._store, spec, said) or not is_image:
+            return
+        pull = "never" if self._offline else spec.pull
+        asked = replace(spec, pull=pull, locked=None)
+        found = await self._handler(spec).resolve(asked, None, lambda _: None)
+        named = None if found.named is None else self._store.blobs.stat(found.named)
+        if named is None or named.digest != said:
+            actual = found.named if named is None else named.digest
+            raise DigestMismatchError(f"{title(spec)}: cafs.lock", expected=actual, actual=said)
 
     def _lasting(self, resolved: Resolved) -> bool:
         """Whether the answer can still be read whatever the source has now."""

@@ -1,8 +1,11 @@
 """Limits on what an archive may ask of us; malicious input is ordinary input."""
 
 from dataclasses import dataclass
+from typing import Final
 
 _MIB = 1 << 20
+INDEX_LIMIT: Final = 512 << 20
+"""Bytes of an index file at most: of ten million files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,6 @@ last, whole, and is never taken for one that a pass has made: it has no digest, 
 that somebody vouches for it.
 """
 
-import os
-import stat
 from collections.abc import Callable
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -22,6 +20,7 @@ from cafs.model.identity import StreamKey, TreeIdentity, indexed_stream
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.store.files import storage_error
+from cafs.store.plain_files import NoPlainFileError, open_plain
 from cafs.store.tree_importing import TreeImporter
 from cafs.store.trees import Trees
 
@@ -92,12 +91,10 @@ def import_index(
 def _opened(file: Path | bytes, name: str) -> BytesIO | FileIO:
     if isinstance(file, bytes):
         return BytesIO(file)
-    # A pipe in a checkout would be waited for, and a device never end.
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise MalformedError(f"{name}: {file} is no file")
-    return FileIO(descriptor)
+    try:
+        return open_plain(file)
+    except NoPlainFileError as error:
+        raise MalformedError(f"{name}: {file} {error.strerror}") from error
 
 
 def _check(source: BytesIO | FileIO, expected: Digest, beat: Beat, name: str) -> int:

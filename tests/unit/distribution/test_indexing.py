@@ -12,7 +12,6 @@ from typing_extensions import override
 from cafs.distribution.index_source import IndexSource
 from cafs.distribution.indexing import Indexing
 from cafs.distribution.recording import LAYER
-from cafs.errors import DigestMismatchError, MalformedError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import indexed_tree, layer_record, raw_stream
@@ -140,25 +139,42 @@ async def test_with_neither_a_pass_must_be_made(
         assert await indexing.tree(bare, raw, LAYER, USUAL, name="layer") is None
 
 
-@pytest.mark.parametrize(
-    ("pinned", "error"), [(False, DigestMismatchError), (True, MalformedError)]
-)
-async def test_an_index_that_is_wrong_makes_no_tree(
-    mounted: OpenWorld,
-    origin: Origin,
-    index: Index,
-    pinned: bool,
-    error: type[Exception],
+@pytest.mark.expects_log("lazy.no: layer: index sha256")
+@pytest.mark.parametrize("pinned", [False, True], ids=["changed", "malformed"])
+async def test_an_index_that_is_wrong_makes_no_tree_and_stops_no_reader(
+    mounted: OpenWorld, origin: Origin, index: Index, pinned: bool
 ) -> None:
     wrong = index.data[:-1] + bytes([index.data[-1] ^ 1])
     index.spoil(wrong)
     pin = digest_of(wrong if pinned else index.data)
     async with mounted() as world:
         part, raw = await located(world, origin)
-        indexing = Indexing(world.store, world.fetcher, Limits(), Indexes(index.path))
-        with pytest.raises(error, match=f"index {pin}"):
-            await indexing.tree(replace(part, index=pin), raw, LAYER, USUAL, name="layer")
+        indexes = Indexes(index.path)
+        indexing = Indexing(world.store, world.fetcher, Limits(), indexes)
+        bare = replace(part, index=pin, contents=None)
+        assert await indexing.tree(bare, raw, LAYER, USUAL, name="layer") is None
         assert world.store.trees.find(indexed_tree(MADE, pin)) is None
+        assert indexes.asked == (1 if pinned else 2)
+
+
+async def test_an_index_that_goes_after_it_was_found_is_asked_for_again(
+    mounted: OpenWorld, origin: Origin, index: Index
+) -> None:
+    class Moving(Indexes):
+        """Has it at first where it is gone by the time that it is read."""
+
+        @override
+        async def get(self, digest: Digest, patience: Patience) -> Path | None:
+            self.asked += 1
+            return index.path if self.asked > 1 else index.path.with_name("gone")
+
+    async with mounted() as world:
+        part, raw = await located(world, origin)
+        indexing = Indexing(world.store, world.fetcher, Limits(), Moving())
+        part = replace(part, index=digest_of(index.data))
+        record = await indexing.tree(part, raw, LAYER, USUAL, name="layer")
+        assert record is not None
+        assert record.identity == indexed_tree(MADE, digest_of(index.data))
 
 
 async def test_an_image_finds_what_it_is_made_of_again_after_its_layers_records_went(

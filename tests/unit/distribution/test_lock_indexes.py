@@ -1,9 +1,11 @@
 """Where an index is had: beside the lock, in the store, by URL; and what is said when it is not."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import trio
 
 from cafs.distribution.lock_indexes import LockIndexes, Subject
 from cafs.fetch.fetcher import open_fetcher
@@ -66,15 +68,46 @@ async def test_a_file_beside_the_lock_is_taken_when_it_is_right(make: Make, tmp_
 async def test_a_wrong_file_is_named_with_both_digests_until_it_is_right(
     make: Make, tmp_path: Path
 ) -> None:
-    beside(tmp_path).write_bytes(b"wrong")
+    wrong = INDEX[:-1] + b"!"
+    beside(tmp_path).write_bytes(wrong)
     source = make()
     assert await source.get(DIGEST, USUAL) is None
     (note,) = source.notes()
-    for word in (str(beside(tmp_path)), str(DIGEST), str(digest_of(b"wrong")), "cafs lock tree"):
+    for word in (str(beside(tmp_path)), str(DIGEST), str(digest_of(wrong)), "cafs lock tree"):
         assert word in note
     beside(tmp_path).write_bytes(INDEX)
     assert await source.get(DIGEST, USUAL) == beside(tmp_path)
     assert source.notes() == ()
+
+
+@pytest.mark.expects_log(WARNED)
+@pytest.mark.parametrize("kind", ["pipe", "device", "long", "outside"])
+async def test_what_is_no_index_file_is_neither_waited_for_nor_read(
+    make: Make, tmp_path: Path, kind: str
+) -> None:
+    place = beside(tmp_path)
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.write_bytes(INDEX)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "long":
+        with place.open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        place.symlink_to("/dev/zero" if kind == "device" else outside)
+    source = make()
+    with trio.fail_after(5):
+        assert await source.get(DIGEST, USUAL) is None
+    assert str(place) in source.notes()[0]
+
+
+@pytest.mark.parametrize("size", [len(INDEX), None])
+async def test_a_link_inside_the_project_may_lead_to_the_file(
+    make: Make, tmp_path: Path, size: int | None
+) -> None:
+    (tmp_path / "elsewhere").write_bytes(INDEX)
+    beside(tmp_path).symlink_to(tmp_path / "elsewhere")
+    assert await make(size=size).get(DIGEST, USUAL) == beside(tmp_path)
 
 
 @pytest.mark.expects_log(WARNED)

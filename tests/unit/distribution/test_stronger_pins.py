@@ -1,0 +1,164 @@
+"""A lock, and a pin by another algorithm: the lock vouches for pieces, and never overrules."""
+
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from cafs.errors import DigestMismatchError, OfflineError
+from cafs.fetch.making import ARCHIVE
+from cafs.model.digest import Digest, digest_of
+from cafs.model.identity import archive_tree, indexed_tree, raw_stream
+from cafs.model.resolved import Part, Resolved, Shape
+from cafs.model.spec import RefSpec
+from cafs.store.index_export import export_index
+from cafs.testing import tabled
+from cafs.testing.archives import file, tar_bytes
+from cafs.testing.origin import Origin
+from tests.unit.distribution.conftest import USUAL, OpenWorld, World
+from tests.unit.distribution.test_indexing import Indexes
+
+RIGHT = tar_bytes({"a": (0o644, b"right")}, compression="gz")
+EVIL = tar_bytes({"a": (0o644, b"evil!")}, compression="gz")
+
+
+def locked(spec: RefSpec, data: bytes, index: Digest | None = None) -> RefSpec:
+    """A ref, and a lock that says that it is ``data``."""
+    url = getattr(spec.ref, "url", "")
+    part = Part(media_type="x/y", size=len(data), digest=digest_of(data), urls=(url,), index=index)
+    meaning = Resolved(
+        ref=spec.ref.canonical,
+        shape=Shape.TREE,
+        digest=part.digest,
+        parts=(part,),
+        resolved_ns=0,
+    )
+    return replace(spec, locked=meaning)
+
+
+def pinned(world: World, url: str, data: bytes = RIGHT) -> RefSpec:
+    return world.spec(f"archive+{url}", name="a", integrity=str(digest_of(data, "sha512")))
+
+
+async def test_a_lock_that_says_other_bytes_than_the_pin_gets_none_of_them_read(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    url = origin.put("/t.tgz", EVIL)
+    async with mounted() as world:
+        with pytest.raises(DigestMismatchError, match=str(digest_of(RIGHT, "sha512"))):
+            await world.tree(locked(pinned(world, url), EVIL))
+    async with mounted() as world:
+        with pytest.raises(DigestMismatchError, match=str(digest_of(RIGHT, "sha512"))):
+            await world.file(locked(pinned(world, url), EVIL))
+
+
+async def test_bytes_that_are_here_for_another_ref_are_held_against_the_pin(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    url = origin.put("/t.tgz", EVIL)
+    async with mounted() as world:
+        other = world.spec(f"archive+{url}", integrity=str(digest_of(EVIL)))
+        assert await world.tree(other) == {"a": "evil!"}
+        for ask in (world.tree, world.file):
+            with pytest.raises(DigestMismatchError, match=str(digest_of(RIGHT, "sha512"))):
+                await ask(locked(pinned(world, url), EVIL))
+        origin.forget()
+        assert await world.tree(locked(pinned(world, url, EVIL), EVIL)) == {"a": "evil!"}
+        assert origin.requests == ()
+
+
+async def test_a_lock_that_says_the_same_is_read_and_asks_once(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    url = origin.put("/t.tgz", RIGHT)
+    async with mounted() as world:
+        spec = locked(pinned(world, url), RIGHT)
+        assert await world.tree(spec) == {"a": "right"}
+        assert await world.file(spec) == RIGHT
+        assert origin.bytes_sent("/t.tgz") == len(RIGHT)
+
+
+async def test_where_the_store_knows_the_pin_the_lock_must_say_the_same(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    for kind in ("archive", "blob"):
+        url = origin.put(f"/{kind}", RIGHT)
+        async with mounted() as world:
+            spec = world.spec(f"{kind}+{url}", name="a", integrity=str(digest_of(RIGHT, "sha512")))
+            assert await world.file(spec) == RIGHT
+            with pytest.raises(DigestMismatchError, match=str(digest_of(EVIL))):
+                await world.resolver.resolve(locked(spec, EVIL), USUAL)
+
+
+async def test_what_an_index_describes_is_read_in_pieces_though_the_pin_is_another(
+    mounted: OpenWorld, origin: Origin, tmp_path: Path
+) -> None:
+    large = tar_bytes({"a": (0o644, b"right" * 100_000)}, compression="gz")
+    url = origin.put("/t.tgz", large)
+    digest, out = digest_of(large), BytesIO()
+    async with mounted() as world:
+        await world.tree(world.spec(f"archive+{url}", integrity=str(digest)))
+        record = world.store.trees.find(archive_tree(raw_stream(digest)))
+        assert record is not None
+        export_index(
+            world.store.trees, record, out, digest=digest, size=len(large), mark=ARCHIVE.mark
+        )
+        await world.store.trees.delete(record.identity)
+        await world.store.blobs.delete(digest)
+    index = digest_of(out.getvalue())
+    (tmp_path / "index").write_bytes(out.getvalue())
+    async with mounted(indexes=Indexes(tmp_path / "index")) as world:
+        spec = locked(pinned(world, url, large), large, index)
+        opened = await world.resolver.tree(spec, USUAL)
+        assert opened.record.identity == indexed_tree(archive_tree(raw_stream(digest)), index)
+        assert (await world.paths(opened))["a"] == "right" * 100_000
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_an_image_pinned_by_sha512_is_what_its_manifest_says(
+    mounted: OpenWorld, origin: Origin, same: bool
+) -> None:
+    manifest = tabled.manifest([tabled.zstd_chunked([file("a", "right")])])
+    pin = digest_of(manifest, "sha512")
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    origin.put(f"/v2/app/manifests/{pin}", manifest, content_type=kind)
+    named = digest_of(manifest if same else b"evil")
+    async with mounted(offline=False) as world:
+        spec = world.spec(f"docker://127.0.0.1:{origin.port}/app@{pin}", name="a")
+        meaning = Resolved(
+            ref=spec.ref.canonical,
+            shape=Shape.TREE,
+            digest=named,
+            parts=(),
+            resolved_ns=0,
+            named=named,
+        )
+        spec = replace(spec, locked=meaning)
+        if not same:
+            with pytest.raises(DigestMismatchError, match=str(named)):
+                await world.resolver.resolve(spec, USUAL)
+            return
+        assert (await world.resolver.resolve(spec, USUAL)).named == named
+    origin.forget()
+    async with mounted(offline=True) as world:
+        assert (await world.resolver.resolve(spec, USUAL)).named == named
+    assert origin.requests == ()
+
+
+async def test_offline_an_image_whose_pin_nothing_here_knows_is_not_believed(
+    mounted: OpenWorld,
+) -> None:
+    pin, named = digest_of(b"right", "sha512"), digest_of(b"evil")
+    async with mounted(offline=True) as world:
+        spec = world.spec(f"docker://127.0.0.1:9/app@{pin}", name="a")
+        meaning = Resolved(
+            ref=spec.ref.canonical,
+            shape=Shape.TREE,
+            digest=named,
+            parts=(),
+            resolved_ns=0,
+            named=named,
+        )
+        with pytest.raises(OfflineError):
+            await world.resolver.resolve(replace(spec, locked=meaning), USUAL)
