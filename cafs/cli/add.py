@@ -74,6 +74,7 @@ def command(
         large=large,
         quiet=quiet,
         as_json=as_json,
+        together=True,
     )
     locked = no_lock
     try:

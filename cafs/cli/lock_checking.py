@@ -1,21 +1,30 @@
 """``cafs lock --check``: whether the lock is that of the settings, and of the bytes."""
 
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cafs.cli.exits import USAGE
 from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
-from cafs.cli.lock_files import is_right
+from cafs.cli.lock_files import wrong_index
 from cafs.cli.lock_making import locate, new_entry, pinned
 from cafs.cli.saying import say
 from cafs.errors import CafsError, SettingsError
-from cafs.model.digest import digest_of
 from cafs.settings.heeding import check as check_entry
-from cafs.settings.lockfile import LARGE, Lock, LockEntry, index_file, lock_file, read_lock
+from cafs.settings.lockfile import (
+    LARGE,
+    Lock,
+    LockedPart,
+    LockEntry,
+    index_file,
+    lock_file,
+    read_lock,
+)
 from cafs.settings.wishing import Wish, named, project_of, wishes
 
 if TYPE_CHECKING:
@@ -26,6 +35,8 @@ if TYPE_CHECKING:
 
 _WRONG: Final = 4
 """The exit code for bytes that are not what they should be."""
+_Wrong = Callable[["Digest", int], str]
+"""Says what is wrong with the index file of a digest and a size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,9 @@ def check(
     found = read_lock(file)
     lock = found or Lock()
     wanted = named(wishes(loaded, lock, platforms), names)
-    problems = list(_against_settings(file, lock, wanted, whole=not names))
+    # Layers that images share have one index, which is hashed once.
+    wrong: _Wrong = cache(partial(wrong_index, file))
+    problems = list(_against_settings(file, lock, wanted, wrong, whole=not names))
     code = 0
     if full:
         code = run_async(_against_bytes, loaded, file, lock, wanted, problems)
@@ -73,7 +86,7 @@ def check(
 
 
 def _against_settings(
-    file: Path, lock: Lock, wanted: list[Wish], *, whole: bool
+    file: Path, lock: Lock, wanted: list[Wish], wrong: _Wrong, *, whole: bool
 ) -> Iterator[Problem]:
     for wish in wanted:
         entry = wish.entry(lock, file.parent)
@@ -87,7 +100,7 @@ def _against_settings(
             check_entry(wish.spec, entry, file)
         except SettingsError as error:
             yield Problem(name, platform, error.line)
-        yield from _against_files(file, entry)
+        yield from _against_files(entry, wrong)
     known = {wish.spec.name for wish in wanted}
     for entry in lock.entries if whole else ():
         if entry.name not in known:
@@ -96,19 +109,11 @@ def _against_settings(
             )
 
 
-def _against_files(file: Path, entry: LockEntry) -> Iterator[Problem]:
+def _against_files(entry: LockEntry, wrong: _Wrong) -> Iterator[Problem]:
     for digest, length in entry.indexes.items():
-        path = index_file(file, digest)
-        if length <= LARGE and not is_right(path, digest):
-            what = f"{_what_is_wrong(path, digest)}: cafs lock {entry.name} makes it anew"
-            yield Problem(entry.name, entry.platform, what, _WRONG)
-
-
-def _what_is_wrong(path: Path, digest: "Digest") -> str:
-    try:
-        return f"{path}: expected {digest}, got {digest_of(path.read_bytes())}"
-    except OSError as error:
-        return f"{path}: {error.strerror}"
+        if length <= LARGE and (what := wrong(digest, length)):
+            fix = f"cafs lock {entry.name} makes it anew"
+            yield Problem(entry.name, entry.platform, f"{what}: {fix}", _WRONG)
 
 
 async def _against_bytes(
@@ -160,29 +165,25 @@ def _differences(
             )
         elif old.contents != new.contents:
             yield wrong(f"{part}: its table of contents is another")
-        elif old.index != new.index and not _same(file, old.index, new.index, indexes):
+        elif old.index != new.index and not _same(file, old, new.index, indexes):
             yield wrong(f"{part}: its index is {new.index}, and not {old.index}")
 
 
-def _same(
-    file: Path,
-    old: "Digest | None",
-    new: "Digest | None",
-    indexes: "dict[Digest, Path]",
-) -> bool:
+def _same(file: Path, old: LockedPart, new: "Digest | None", indexes: "dict[Digest, Path]") -> bool:
     """Whether two indexes say the same: how well they are packed is no difference."""
-    if old is None or new is None:
+    if old.index is None or new is None or wrong_index(file, old.index, old.index_size or 0):
         return False
-    path = index_file(file, old)
-    return is_right(path, old) and _said(path) == _said(indexes[new])
+    return _said(index_file(file, old.index)) == _said(indexes[new])
 
 
 def _said(path: Path) -> "Digest":
     from cafs.codec.index_pieces import what_it_says
     from cafs.codec.windows import unpack
+    from cafs.store.plain_files import open_plain
 
-    with path.open("rb") as file:
-        return what_it_says(file.read, path.stat().st_size, name=str(path), unpack=unpack)
+    with open_plain(path) as file:
+        length = os.fstat(file.fileno()).st_size
+        return what_it_says(file.read, length, name=str(path), unpack=unpack)
 
 
 def _tell(problem: Problem, as_json: bool) -> None:

@@ -1,11 +1,13 @@
 """``cafs lock --diff``: what differs between two locks, down to single files."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cafs.cli.interruptible import run_async
+from cafs.cli.lock_files import wrong_index
 from cafs.cli.lock_telling import title, warn
 from cafs.cli.saying import say
 from cafs.errors import ContentError, NotFoundError
@@ -92,8 +94,16 @@ def _tree(store: "Store", entry: LockEntry, files: tuple[Path, Path]) -> "TreeRe
     from cafs.model.resolved import Part
 
     def find(index: "Digest") -> Path | None:
-        beside = [index_file(file, index) for file in files]
-        return next((each for each in beside if each.is_file()), None) or store.blobs.file(index)
+        wrong = []
+        for file in files:
+            what = wrong_index(file, index, entry.indexes[index])
+            if not what:
+                return index_file(file, index)
+            if os.path.lexists(index_file(file, index)):
+                wrong.append(what)
+        for each in dict.fromkeys(wrong):
+            warn(f"{title(entry)}: {each}")
+        return store.blobs.file(index)
 
     parts = [
         Part(

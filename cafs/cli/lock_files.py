@@ -1,12 +1,19 @@
 """The files of a lock: cafs.lock, and the index files beside it."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cafs.errors import StorageError
-from cafs.model.digest import digest_of
-from cafs.settings.lock_writing import alone, lock_text, refuse_outside, write_whole
+from cafs.model.limits import INDEX_LIMIT
+from cafs.settings.lock_writing import (
+    alone,
+    copy_whole,
+    lock_text,
+    refuse_outside,
+    write_whole,
+)
 from cafs.settings.lockfile import (
     LARGE,
     Lock,
@@ -15,6 +22,7 @@ from cafs.settings.lockfile import (
     index_file,
     read_lock,
 )
+from cafs.store.plain_files import what_is_wrong
 
 if TYPE_CHECKING:
     from cafs.model.digest import Digest
@@ -22,12 +30,22 @@ if TYPE_CHECKING:
 _ATTRIBUTES: Final = b"*.idx binary\n"
 
 
-def is_right(path: Path, digest: "Digest") -> bool:
-    """Whether a file has a digest; not, when it cannot be read."""
+def wrong_index(file: Path, digest: "Digest", size: int) -> str:
+    """What is wrong with an index file beside a lock, with its path; empty for a right one. Blocks.
+
+    Args:
+        file: the lock file.
+        digest: of the index.
+        size: its bytes.
+    """
+    return _wrong(index_file(file, digest), digest, size, file.parent)
+
+
+def _wrong(path: Path, digest: "Digest", size: int, inside: Path | None) -> str:
     try:
-        return digest_of(path.read_bytes()) == digest
-    except OSError:
-        return False
+        return what_is_wrong(path, digest, size=size, most=INDEX_LIMIT, inside=inside)
+    except FileNotFoundError:
+        return f"{path}: there is no such file"
 
 
 def at_hand(file: Path, entry: LockEntry, large: Path | None) -> bool:
@@ -40,55 +58,64 @@ def at_hand(file: Path, entry: LockEntry, large: Path | None) -> bool:
     """
     for digest, length in entry.indexes.items():
         if length <= LARGE:
-            place = index_file(file, digest)
+            wrong = wrong_index(file, digest, length)
         elif large is not None:
-            place = large / f"{digest.hex}.idx"
+            wrong = _wrong(large / f"{digest.hex}.idx", digest, length, None)
         else:
             continue
-        if not is_right(place, digest):
+        if wrong:
             return False
     return True
 
 
-def keep_index(file: Path, digest: "Digest", source: Path, large: Path | None) -> Path | None:
-    """Put an index where it belongs; None for a large one that nobody wants. Blocks.
-
-    Raises:
-        SettingsError: the way there leads out of the project.
-        StorageError: it cannot be written.
-    """
-    is_large = source.stat().st_size > LARGE
+def _keep_beside(file: Path, digest: "Digest", source: Path) -> None:
+    """Put an index beside its lock."""
     place = index_file(file, digest)
-    if is_large:
-        if large is None:
-            return None
-        place = large / place.name
-    else:
-        refuse_outside(place, file.parent)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{place.parent}: {error.strerror}") from error
     attributes = place.parent / ".gitattributes"
-    if not is_large and not attributes.exists():
-        refuse_outside(attributes, file.parent)
+    for each in (place, attributes):
+        refuse_outside(each, file.parent)
+    _make(place.parent)
+    if not attributes.exists():
         write_whole(attributes, _ATTRIBUTES)
-    write_whole(place, source.read_bytes())
-    return place
+    copy_whole(place, source)
 
 
-def replace_entries(
-    file: Path, made: Iterable[LockEntry], *, names: Collection[str], whole: Collection[str]
-) -> list[LockEntry]:
-    """Write a lock, and remove the index files that it names no more.
+def _keep_large(folder: Path, digest: "Digest", source: Path) -> None:
+    _make(folder)
+    copy_whole(folder / f"{digest.hex}.idx", source)
 
-    What others have written there meanwhile stays. Blocks.
 
-    Args:
-        file: the lock file.
-        made: entries that are new, or are to stay.
-        names: the refs of the project; entries of others go.
-        whole: refs of which ``made`` has every entry; others that are there go.
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What is to become of a lock.
+
+    ``made`` are entries that are new, or others now. ``kept`` are the places (name and platform) of
+    those that stay as they are. ``names`` are the refs of the project: entries of others go.
+    ``whole`` are refs of which ``made`` and ``kept`` say all: others that are there go. ``indexes``
+    are the files of the indexes that ``made`` names, by digest, and ``large`` is where those go
+    that are too large to lie beside the lock, None where nobody wants them.
+    """
+
+    made: Sequence[LockEntry] = ()
+    kept: Collection[tuple[str, str]] = ()
+    names: Collection[str]
+    whole: Collection[str] = ()
+    indexes: "Mapping[Digest, Path]" = field(default_factory=dict)
+    large: Path | None = None
+
+
+def replace_entries(file: Path, changes: Changes) -> list[LockEntry]:
+    """Write a lock, put its index files beside it, and remove those that it names no more.
+
+    All of it is done while nobody else writes this lock: whoever writes it prunes. What others have
+    written there meanwhile stays, also in the place of what was to be kept. Blocks.
 
     Returns:
         The entries that went, with nothing in their place.
@@ -99,18 +126,27 @@ def replace_entries(
     """
     for path in (file, index_directory(file)):
         refuse_outside(path, file.parent)
-    fresh = {(each.name, each.platform): each for each in made}
+    fresh = {(each.name, each.platform): each for each in changes.made}
+    large = {digest for digest, path in changes.indexes.items() if path.stat().st_size > LARGE}
+    if changes.large is not None:
+        for digest in large:  # nobody prunes there, and it may take longer than others wait
+            _keep_large(changes.large, digest, changes.indexes[digest])
     with alone(file):
         before = read_lock(file)
         entries = dict(fresh)
         gone = []
         for each in (before or Lock()).entries:
             place = (each.name, each.platform)
-            if each.name not in names or (each.name in whole and place not in fresh):
+            known = place in fresh or place in changes.kept
+            if each.name not in changes.names or (each.name in changes.whole and not known):
                 gone.append(each)
             else:
                 entries.setdefault(place, each)
         lock = Lock(tuple(entries.values()))
+        wanted = lock.indexes()
+        for digest, source in changes.indexes.items():
+            if digest in wanted and digest not in large:
+                _keep_beside(file, digest, source)
         if before is not None or lock.entries:
             text = lock_text(lock).encode()
             if not file.exists() or file.read_bytes() != text:

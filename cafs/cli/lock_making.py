@@ -3,13 +3,12 @@
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
-from cafs.cli.lock_files import at_hand, keep_index, replace_entries
+from cafs.cli.lock_files import Changes, at_hand, replace_entries
 from cafs.cli.lock_telling import tell, tell_gone, warn
 from cafs.cli.telling import Report, board, draws
 from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
@@ -22,16 +21,18 @@ if TYPE_CHECKING:
     from cafs.assemble import System
     from cafs.cli.options import Flags
     from cafs.distribution.locking import Located, Locker
+    from cafs.model.digest import Digest
     from cafs.model.spec import Platform, RefSpec
     from cafs.settings.values import Settings
     from cafs.store.store import Store
 
 _MEDIA_TYPE: Final = "application/vnd.cafs.index"
+_PIECE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What was asked for on the command line."""
+    """What was asked for on the command line; ``together``: what fails keeps the others out."""
 
     names: tuple[str, ...] = ()
     platforms: "tuple[Platform, ...]" = ()
@@ -39,16 +40,24 @@ class Order:
     large: Path | None = None
     quiet: bool = False
     as_json: bool = False
+    together: bool = False
 
 
 @dataclass(slots=True)
 class _Run:
-    """One run: what there was, and what has been found out so far."""
+    """One run: what there was, and what has been found out so far.
+
+    ``kept`` are the places of entries that stay as they are. ``indexes`` are the files, below
+    ``folder``, of the indexes that ``made`` names.
+    """
 
     order: Order
     loaded: "Settings"
     file: Path
     old: Lock
+    folder: Path
+    kept: set[tuple[str, str]] = field(default_factory=set)
+    indexes: "dict[Digest, Path]" = field(default_factory=dict)
     made: list[LockEntry] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
     code: int = 0
@@ -83,8 +92,9 @@ def make(flags: "Flags", order: Order) -> int:
     old = read_lock(file) or Lock()
     every = wishes(loaded, old, order.platforms)
     wanted = named(every, order.names)
-    run = _Run(order, loaded, file, old)
-    run_async(_make, run, wanted, {each.spec.name for each in every}, flags)
+    with tempfile.TemporaryDirectory() as folder:
+        run = _Run(order, loaded, file, old, Path(folder))
+        run_async(_make, run, wanted, {each.spec.name for each in every}, flags)
     return run.code
 
 
@@ -98,7 +108,7 @@ async def _make(run: _Run, wanted: list[Wish], names: set[str], flags: "Flags") 
     for wish in wanted:
         entry = run.entry(wish)
         if entry is not None and at_hand(run.file, entry, run.order.large):
-            run.made.append(entry)
+            run.kept.add((entry.name, entry.platform))
             run.tell(entry)
         else:
             unmade.append(wish)
@@ -111,10 +121,17 @@ async def _make(run: _Run, wanted: list[Wish], names: set[str], flags: "Flags") 
             opening = open_system(run.loaded, description="lock", eager=True)
             system = await stack.enter_async_context(opening)
             await _locate_all(run, system, unmade)
-        write = partial(
-            replace_entries, run.file, run.made, names=names, whole=touched - run.failed
+        if run.failed and run.order.together:
+            return
+        changes = Changes(
+            made=run.made,
+            kept=run.kept,
+            names=names,
+            whole=touched - run.failed,
+            indexes=run.indexes,
+            large=run.order.large,
         )
-        for gone in await trio.to_thread.run_sync(write):
+        for gone in await trio.to_thread.run_sync(replace_entries, run.file, changes):
             tell_gone(gone, run.order.as_json, run.order.quiet)
         if system is not None:
             for spec in flags.load().refs:
@@ -133,15 +150,16 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
 
     locker = Locker(system.store, system.resolver, system.fetcher, Limits())
     drawn = draws() and not run.order.quiet and not run.order.as_json
-    kept = len(run.made)
+    # What is written beside bars is wiped away with them; what is not sure yet is not said.
+    waiting = drawn or run.order.together
     with board(len(unmade), quiet=not drawn, as_json=False) as reports:
-        for wish in unmade:
+        for number, wish in enumerate(unmade):
+            folder = run.folder / str(number)
+            folder.mkdir()
             try:
-                with reports(wish.title) as progress, tempfile.TemporaryDirectory() as folder:
-                    located = await locate(
-                        locker, pinned(wish, run.entry(wish)), Path(folder), progress
-                    )
-                    await _keep(run, system.store, wish, located)
+                with reports(wish.title) as progress:
+                    located = await locate(locker, pinned(wish, run.entry(wish)), folder, progress)
+                await _keep(run, system.store, wish, located)
             except (StorageError, BudgetError):
                 raise
             except (CafsError, BaseExceptionGroup) as error:
@@ -152,10 +170,9 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
                 run.code = run.code or report(known)
             else:
                 run.made.append(new_entry(wish, located, run.file.parent))
-                if not drawn:
+                if not waiting:
                     run.tell(run.made[-1])
-    # What is written beside bars is wiped away with them.
-    for entry in run.made[kept:] if drawn else ():
+    for entry in run.made if waiting and not (run.failed and run.order.together) else ():
         run.tell(entry)
 
 
@@ -187,17 +204,37 @@ def new_entry(wish: Wish, located: "Located", base: Path) -> LockEntry:
 
 
 async def _keep(run: _Run, store: "Store", wish: Wish, located: "Located") -> None:
-    """Put index files where they belong, large ones into the store too; say what is missing."""
+    """Keep index files for the lock, large ones in the store too; say what is missing."""
     import trio
 
     for digest, path in located.indexes.items():
-        kept = await trio.to_thread.run_sync(keep_index, run.file, digest, path, run.order.large)
+        run.indexes[digest] = path
         if path.stat().st_size <= LARGE:
             continue
-        await store.blobs.put(_MEDIA_TYPE, await trio.Path(path).read_bytes(), digest)
-        if kept is None and not run.loaded.index_urls:
+        await _put(store, digest, path)
+        if run.order.large is not None:
+            continue
+        del run.indexes[digest]
+        await trio.Path(path).unlink()
+        if not run.loaded.index_urls:
             warn(
                 f"{wish.title}: its index is too large to lie beside cafs.lock: write it with "
                 f"cafs lock --large DIR {wish.spec.name}, and say where it can be had as "
                 "lock.index-url; until then every store makes its own by reading all of it"
             )
+
+
+async def _put(store: "Store", digest: "Digest", path: Path) -> None:
+    """Put a file into the store, piece by piece."""
+    import trio
+
+    if store.blobs.stat(digest) is not None:
+        return
+    writer = await store.blobs.create(_MEDIA_TYPE)
+    try:
+        async with await trio.open_file(path, "rb") as file:
+            while data := await file.read(_PIECE):
+                await writer.write(data)
+        await writer.commit(digest, None)
+    finally:
+        await writer.cancel()

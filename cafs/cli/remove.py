@@ -19,7 +19,7 @@ def command(*, names: tuple[str, ...], flags: options.Flags, quiet: bool, as_jso
 
     With --json: one object a line, for each entry that leaves the lock.
     """
-    from cafs.cli.lock_files import replace_entries
+    from cafs.cli.lock_files import Changes, replace_entries
     from cafs.cli.lock_telling import tell_gone
     from cafs.errors import SettingsError
     from cafs.settings.editing import without_refs
@@ -37,6 +37,6 @@ def command(*, names: tuple[str, ...], flags: options.Flags, quiet: bool, as_jso
             raise SettingsError(str(file), "", f"cannot be read: {error.strerror}") from error
         write_whole(file, without_refs(before, names, file=file).encode())
     left = {each.spec.name for each in wishes(flags.load(locked=False), Lock(), ())}
-    for gone in replace_entries(lock_file(file), (), names=left, whole=()):
+    for gone in replace_entries(lock_file(file), Changes(names=left)):
         tell_gone(gone, as_json, quiet)
     return 0

@@ -4,12 +4,13 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from cafs.errors import DeadlineError, SettingsError, StorageError, StorageFullError
 from cafs.model.resolved import Contents
@@ -23,6 +24,7 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WAIT_S: Final = 10.0
 """How long one who writes waits for another: writing takes milliseconds."""
 _POLL_S: Final = 0.02
+_PIECE: Final = 1 << 20
 
 
 def lock_text(lock: Lock) -> str:
@@ -144,13 +146,31 @@ def write_whole(file: Path, data: bytes) -> None:
     Raises:
         StorageError: it cannot be written; the old one is as it was.
     """
+    _replace(file, lambda out: out.write(data))
+
+
+def copy_whole(file: Path, source: Path) -> None:
+    """Write a file as another one is, piece by piece; else as ``write_whole``.
+
+    Raises:
+        StorageError: it cannot be written, or the other not be read.
+    """
+
+    def copy(out: BinaryIO) -> None:
+        with source.open("rb") as data:
+            shutil.copyfileobj(data, out, _PIECE)
+
+    _replace(file, copy)
+
+
+def _replace(file: Path, write: Callable[[BinaryIO], object]) -> None:
     place = real(file)
     made = ""
     try:
         mode = place.stat().st_mode & 0o777 if place.exists() else 0o666 & ~_umask()
         descriptor, made = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
         with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, not a path
-            out.write(data)
+            write(out)
             out.flush()
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cafs.distribution.manifests import OCI_INDEX, OCI_MANIFEST
+from cafs.distribution.platforms import own_platform
 from cafs.model.digest import digest_of
 from cafs.settings.lockfile import index_directory, read_lock
-from cafs.testing.archives import tar_bytes
+from cafs.testing import tabled
+from cafs.testing.archives import file as member, tar_bytes
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
 
@@ -105,6 +108,34 @@ def test_what_cannot_be_had_is_not_written(cafs: Cafs, origin: Origin) -> None:
     url = origin.put("/tool", b"tool")
     done = cafs.run("add", "tool", url, "--integrity", pin, check=False)
     assert (done.returncode, file.read_text(), lock(cafs)) == (4, before, {})
+
+
+def test_of_several_platforms_all_are_written_or_none(cafs: Cafs, origin: Origin) -> None:
+    layer = tabled.zstd_chunked([member("a", "alpha")])
+    own = str(own_platform())
+    manifest = tabled.manifest([layer])
+    offers = [
+        {
+            "mediaType": OCI_MANIFEST,
+            "digest": str(digest_of(each)),
+            "size": len(each),
+            "platform": dict(zip(("os", "architecture"), name.split("/"), strict=True)),
+        }
+        for name, each in ((own, manifest), ("linux/s390x", b"gone"))
+    ]
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": offers}).encode()
+    origin.put("/v2/app/manifests/latest", index, content_type=OCI_INDEX)
+    at = f"/v2/app/manifests/{digest_of(manifest)}"
+    origin.put(at, manifest, content_type=OCI_MANIFEST)
+    origin.put(f"/v2/app/blobs/{digest_of(layer.data)}", layer.data)
+    ref = f"docker://127.0.0.1:{origin.port}/app"
+    words = ["add", "base", ref, "--platform", own, "--platform", "linux/s390x"]
+    done = cafs.run(*words, check=False)
+    assert done.returncode == 3
+    assert f"base ({own})" not in done.stdout + done.stderr
+    assert list(cafs.directory.iterdir()) == []
+    cafs.run("add", "base", ref)
+    assert set(lock(cafs)) == {"base"}
 
 
 def test_without_a_lock_nobody_is_asked(cafs: Cafs, origin: Origin) -> None:

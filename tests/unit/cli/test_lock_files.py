@@ -1,11 +1,12 @@
 """The files of a lock: what is written beside it, what goes, and who else writes there."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cafs.cli.lock_files import at_hand, keep_index, replace_entries
+from cafs.cli.lock_files import Changes, at_hand, replace_entries, wrong_index
 from cafs.errors import SettingsError, StorageError
 from cafs.model.digest import digest_of
 from cafs.settings.lockfile import (
@@ -55,82 +56,134 @@ def names(lock: Path) -> list[tuple[str, str]]:
     return [] if found is None else [(each.name, each.platform) for each in found.entries]
 
 
+def keep(lock: Path, name: str, content: bytes, large: Path | None = None) -> None:
+    """Lock a ref with an index."""
+    indexes = {digest_of(content): written(lock.parent, content)}
+    made = [entry(name, content)]
+    replace_entries(lock, Changes(made=made, names={"a", "b"}, indexes=indexes, large=large))
+
+
 def test_a_small_index_lies_beside_the_lock_and_a_large_one_where_it_is_wanted(
     lock: Path, tmp_path: Path
 ) -> None:
-    small, big = digest_of(SMALL), digest_of(BIG)
+    big = digest_of(BIG)
     one, other = entry("a", SMALL), entry("b", BIG)
     assert not at_hand(lock, one, None)
-    assert keep_index(lock, small, written(tmp_path, SMALL), None) == index_file(lock, small)
+    keep(lock, "a", SMALL)
+    assert index_file(lock, digest_of(SMALL)).read_bytes() == SMALL
     assert at_hand(lock, one, None)
-    assert keep_index(lock, big, written(tmp_path, BIG), None) is None
+    keep(lock, "b", BIG)
+    assert not index_file(lock, big).exists()
     assert at_hand(lock, other, None)  # nobody asked for it
     assert not at_hand(lock, other, tmp_path / "large")
     large = tmp_path / "large" / f"{big.hex}.idx"
-    assert keep_index(lock, big, written(tmp_path, BIG), tmp_path / "large") == large
+    keep(lock, "b", BIG, tmp_path / "large")
     assert large.read_bytes() == BIG
     assert at_hand(lock, other, tmp_path / "large")
     assert {each.name for each in (tmp_path / "large").iterdir()} == {large.name}
 
 
-def test_indexes_that_nothing_names_go_and_what_is_not_ours_stays(
-    lock: Path, tmp_path: Path
-) -> None:
-    for content in (SMALL, b"other"):
-        keep_index(lock, digest_of(content), written(tmp_path, content), None)
-    folder = index_file(lock, digest_of(SMALL)).parent
+def test_indexes_that_nothing_names_go_and_what_is_not_ours_stays(lock: Path) -> None:
+    keep(lock, "b", b"other")
+    folder = index_directory(lock)
     (folder / "README").write_text("ours")
-    replace_entries(lock, [entry("a", SMALL)], names={"a"}, whole={"a"})
+    keep(lock, "a", SMALL)
+    assert len(list(folder.glob("*.idx"))) == 2
+    replace_entries(lock, Changes(names={"a"}))
     found = {each.name for each in folder.iterdir()}
     assert found == {f"{digest_of(SMALL).hex}.idx", ".gitattributes", "README"}
-    replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
     assert {each.name for each in folder.iterdir()} == {".gitattributes", "README"}
 
 
+def test_two_who_lock_at_once_lose_no_index_of_each_other(lock: Path) -> None:
+    """One has found out everything and writes, after the other has found the lock without that."""
+    keep(lock, "a", SMALL)
+    keep(lock, "b", b"other")
+    one = Changes(
+        made=[entry("a", b"newer")],
+        kept={("b", "")},
+        names={"a", "b"},
+        whole={"a", "b"},
+        indexes={digest_of(b"newer"): written(lock.parent, b"newer")},
+    )
+    other = Changes(kept={("a", ""), ("b", "")}, names={"a", "b"}, whole={"a", "b"})
+    replace_entries(lock, one)
+    replace_entries(lock, other)
+    found = read_lock(lock)
+    assert found is not None
+    assert set(found.indexes()) == {digest_of(b"newer"), digest_of(b"other")}
+    for digest, size in found.indexes().items():
+        assert wrong_index(lock, digest, size) == ""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "long", "outside", "gone"])
+def test_what_is_no_index_file_is_neither_waited_for_nor_read(
+    lock: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    place = index_file(lock, digest_of(SMALL))
+    place.parent.mkdir()
+    outside = tmp_path_factory.mktemp("outside") / "index"
+    outside.write_bytes(SMALL)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "long":
+        with place.open("wb") as file:
+            file.truncate(1 << 40)
+    elif kind != "gone":
+        place.symlink_to("/dev/zero" if kind == "device" else outside)
+    assert str(place) in wrong_index(lock, digest_of(SMALL), len(SMALL))
+    assert not at_hand(lock, entry("a", SMALL), None)
+
+
 def test_what_another_has_locked_meanwhile_stays(lock: Path) -> None:
-    replace_entries(lock, [entry("a"), entry("b")], names={"a", "b"}, whole={"a", "b"})
-    replace_entries(lock, [entry("c")], names={"a", "b", "c"}, whole={"c"})
+    replace_entries(
+        lock, Changes(made=[entry("a"), entry("b")], names={"a", "b"}, whole={"a", "b"})
+    )
+    replace_entries(lock, Changes(made=[entry("c")], names={"a", "b", "c"}, whole={"c"}))
     assert names(lock) == [("a", ""), ("b", ""), ("c", "")]
-    gone = replace_entries(lock, [entry("b")], names={"b", "c"}, whole={"b"})
+    gone = replace_entries(lock, Changes(made=[entry("b")], names={"b", "c"}, whole={"b"}))
     assert [each.name for each in gone] == ["a"]
     assert names(lock) == [("b", ""), ("c", "")]
 
 
 def test_platforms_that_are_no_longer_wished_for_go_unless_one_failed(lock: Path) -> None:
     both = [entry("a", platform=each) for each in ("linux/amd64", "linux/arm64")]
-    replace_entries(lock, both, names={"a"}, whole={"a"})
-    replace_entries(lock, both[:1], names={"a"}, whole=())
+    replace_entries(lock, Changes(made=both, names={"a"}, whole={"a"}))
+    replace_entries(lock, Changes(made=both[:1], names={"a"}, whole=()))
     assert len(names(lock)) == 2
-    gone = replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    gone = replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
     assert [each.platform for each in gone] == ["linux/amd64", "linux/arm64"]
     assert names(lock) == [("a", "")]
 
 
 def test_a_lock_that_says_the_same_is_not_written_again(lock: Path) -> None:
-    replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
     before = lock.stat()
-    replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
     after = lock.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_where_nothing_is_locked_no_file_is_made(lock: Path) -> None:
-    assert replace_entries(lock, (), names=(), whole=()) == []
+    assert replace_entries(lock, Changes(names=())) == []
     assert not lock.exists()
 
 
 def test_a_place_that_cannot_be_written_is_an_error_and_leaves_what_was(
     lock: Path, tmp_path: Path
 ) -> None:
-    replace_entries(lock, [entry("a")], names={"a"}, whole={"a"})
+    replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
     before = lock.read_bytes()
     index_directory(lock).write_text("a file, where a directory should be")
     with pytest.raises(StorageError):
-        keep_index(lock, digest_of(SMALL), written(tmp_path, SMALL), None)
+        keep(lock, "a", SMALL)
     assert lock.read_bytes() == before
     changed = replace(entry("a"), size=2)
     with pytest.raises(StorageError):
-        replace_entries(tmp_path / "gone" / "cafs.lock", [changed], names={"a"}, whole=())
+        replace_entries(
+            tmp_path / "gone" / "cafs.lock", Changes(made=[changed], names={"a"}, whole=())
+        )
 
 
 @pytest.mark.parametrize("name", ["cafs.lock", "cafs.lock.d"])
@@ -142,8 +195,8 @@ def test_a_symlink_out_of_the_project_is_not_followed(tmp_path: Path, name: str)
     (outside / "other.idx").write_bytes(b"somebody's")
     (project / name).symlink_to(outside / "new" if name == "cafs.lock" else outside)
     with pytest.raises(SettingsError, match="leads out of the project"):
-        replace_entries(project / "cafs.lock", [entry("a")], names={"a"}, whole={"a"})
+        replace_entries(project / "cafs.lock", Changes(made=[entry("a")], names={"a"}, whole={"a"}))
     if name == "cafs.lock.d":
         with pytest.raises(SettingsError, match="leads out of the project"):
-            keep_index(project / "cafs.lock", digest_of(SMALL), written(tmp_path, SMALL), None)
+            keep(project / "cafs.lock", "a", SMALL)
     assert [each.name for each in outside.iterdir()] == ["other.idx"]
