@@ -5,6 +5,8 @@ all digests are what the bytes are, and not what anybody says. What the store ha
 again, and not read again where a pass was made here before.
 """
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +19,14 @@ from cafs.distribution.blob import title
 from cafs.distribution.manifests import OCI_MANIFEST
 from cafs.distribution.recording import LAYER
 from cafs.distribution.resolver import Resolver
-from cafs.errors import MalformedError, NotFoundError, StorageError, UnsupportedError
+from cafs.errors import CafsError, MalformedError, NotFoundError, StorageError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.fetch.progress import Progress
 from cafs.model.address import shown
 from cafs.model.digest import Digest
+from cafs.model.identity import StreamKey, TreeIdentity, decoded_stream
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
 from cafs.model.ref import DockerRef
@@ -31,12 +34,13 @@ from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import RefSpec
 from cafs.model.validator import UNKNOWN_VERSION
 from cafs.store.files import storage_error
-from cafs.store.index_export import export_index
+from cafs.store.index_export import IncompleteTreeError, export_index
 from cafs.store.store import Store
 
 Report = Callable[[int, int], None]
 """``fn(bytes so far, bytes in all)``."""
 _REPORT_S: Final = 0.2
+_LOG: Final = logging.getLogger(__name__)
 _AT_ONCE: Final = 2
 """Layers that are read at once: each is a thread that decodes and hashes."""
 
@@ -154,20 +158,38 @@ class Locker:
     async def _read_all(
         self, archives: Sequence[_Archive], making: Making, patience: Patience
     ) -> list[TreeRecord]:
-        """Make a pass over each; the records, in their order."""
+        """Make a pass over each; the records, in their order.
+
+        Raises:
+            CafsError: that of the first that failed.
+        """
         records: dict[int, TreeRecord] = {}
+        failures: list[CafsError] = []
         limiter = trio.CapacityLimiter(_AT_ONCE)
 
         async def read(number: int) -> None:
             async with limiter:
-                records[number] = await self._read(archives[number], making, patience)
+                try:
+                    records[number] = await self._read(archives[number], making, patience)
+                except CafsError as error:
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             for number in range(len(archives)):
                 nursery.start_soon(read, number)
+        if failures:
+            raise failures[0]
         return [records[number] for number in range(len(archives))]
 
-    async def _read(self, archive: _Archive, making: Making, patience: Patience) -> TreeRecord:
+    async def _read(
+        self,
+        archive: _Archive,
+        making: Making,
+        patience: Patience,
+        key: StreamKey | None = None,
+    ) -> TreeRecord:
+        """Make a pass, unless one was made; ``key`` gives what it makes another name."""
         raw = archive.content
         record = await self._fetcher.plant(
             raw,
@@ -176,6 +198,7 @@ class Locker:
             patience=patience,
             limits=self._limits,
             making=making,
+            key=key,
         )
         zips = [number for number, each in enumerate(record.streams) if each.rules == ZIP]
         members = [self._fetcher.decoded(record, number, raw, making) for number in zips]
@@ -193,18 +216,29 @@ class Locker:
         path: Path,
         patience: Patience,
     ) -> Digest:
-        """Write the index of what a pass has made; the pass is made again if need be."""
+        """Write the index of what a pass has made.
+
+        A tree that does not tell all was made before all of the bytes were here, or by a version
+        that kept less of it. A mount may use it, so it stays as it is: a pass is made for us alone.
+        """
         try:
             return await self._export(record, archive.part, making, path)
-        except UnsupportedError:
-            # Made before all was here, or by a version that kept less of it.
-            await self._forget(record)
-        record = await self._read(archive, making, patience)
-        return await self._export(record, archive.part, making, path)
+        except IncompleteTreeError as error:
+            _LOG.info("lock.again: %s: %s", archive.name, error.line)
+        key = decoded_stream(archive.content.key, f"lock {os.urandom(8).hex()}")
+        try:
+            own = await self._read(archive, making, patience, key)
+            return await self._export(own, archive.part, making, path)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._drop(making.identity(key))
 
-    async def _forget(self, record: TreeRecord) -> None:
-        """Have a tree made anew, and what it was decoded to."""
-        await self._store.trees.delete(record.identity)
+    async def _drop(self, identity: TreeIdentity) -> None:
+        """Let go of a tree that nobody else knows, and of what it was decoded to."""
+        record = self._store.trees.find(identity)
+        if record is None:
+            return
+        await self._store.trees.delete(identity)
         for each in record.streams:
             stream = self._store.streams.find(each.key) if each.rules else None
             if stream is not None:

@@ -15,6 +15,10 @@ from cafs.model.record import Segment, TreeRecord, TreeStream
 from cafs.store.trees import Trees
 
 
+class IncompleteTreeError(UnsupportedError):
+    """A tree does not tell all that an index says; another pass over the same bytes does."""
+
+
 class Sink(Protocol):
     """Takes bytes, forward: an open file."""
 
@@ -39,8 +43,9 @@ def export_index(
         mark: of the ``Making`` that the tree is of.
 
     Raises:
-        UnsupportedError: the tree is not of a pass over that blob, or has no segments with digests:
-            of a zip all members must have been read.
+        UnsupportedError: the tree came out of an index itself.
+        IncompleteTreeError: it is not of a pass over that blob, or has no segments with digests: of
+            a zip all members must have been read.
         StorageError: the store's records are damaged, or went.
         OSError: as ``out``.
     """
@@ -77,7 +82,7 @@ def export_index(
 def _stream(record: TreeRecord, digest: Digest, name: str) -> TreeStream:
     """The one stream of a tree that a pass has made of a blob."""
     if len(record.streams) != 1 or record.digest != digest or not digest.canonical:
-        raise UnsupportedError(f"{name}: its tree is not of a pass over that blob")
+        raise IncompleteTreeError(f"{name}: its tree is not of a pass over that blob")
     stream = record.streams[0]
     if stream.vouched or stream.planted:
         raise UnsupportedError(f"{name}: its tree came out of an index itself")
@@ -92,7 +97,7 @@ def _survey(trees: Trees, record: TreeRecord, stream: TreeStream, name: str) -> 
         if segment.start != at:
             break
         if not segment.sha256:
-            raise UnsupportedError(
+            raise IncompleteTreeError(
                 f"{name}: nobody knows the digest of the {segment.length} bytes at {at}",
                 hint="all of it must be read first",
             )
@@ -100,7 +105,7 @@ def _survey(trees: Trees, record: TreeRecord, stream: TreeStream, name: str) -> 
             compression = _compression(segment)
         count, at = count + 1, segment.start + segment.length
     if at != stream.size:
-        raise UnsupportedError(
+        raise IncompleteTreeError(
             f"{name}: it has segments of {at} of {stream.size} bytes",
             hint="a first pass makes them anew",
         )
