@@ -8,10 +8,11 @@ from cafs.fetch.interfaces import Feed, Feeder, Patience, Ranges
 from cafs.fetch.raw_ranges import CheckedRanges
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
-from cafs.model.digest import Digest, Hasher
+from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.store.blobs import Blobs
+from cafs.store.witness import Seen
 
 
 class BlobContent(Feed):
@@ -88,5 +89,5 @@ class BlobContent(Feed):
         return Reading(self)
 
     @override
-    async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
+    async def seal(self, seen: Seen | None, patience: Patience) -> Digest | None:
         return self.digest()

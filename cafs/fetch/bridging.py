@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from cafs.model.digest import Hasher
+from cafs.store.records import Incarnation
+from cafs.store.witness import Seen
 
 PIECE = 1 << 20
 """Bytes that are asked for at once: a crossing costs 100 µs, the hash of a piece 700 µs."""
@@ -16,15 +18,24 @@ Pull = Callable[[int, int], Awaitable[bytes]]
 class Intake:
     """Reads raw bytes from the front, in a worker thread, hashing each of them once.
 
-    A cancelled pass ends here: the next ``read`` raises ``trio.Cancelled``.
+    A cancelled pass ends here: the next ``read`` raises ``trio.Cancelled``. ``of`` says what the
+    bytes that were pulled are bytes of.
 
     Concurrency: one thread, started by ``trio.to_thread``.
     """
 
-    def __init__(self, pull: Pull, hasher: Hasher | None, *, offset: int = 0) -> None:
+    def __init__(
+        self,
+        pull: Pull,
+        hasher: Hasher | None,
+        *,
+        offset: int = 0,
+        of: Callable[[], Incarnation | None] = lambda: None,
+    ) -> None:
         self._pull = pull
         self.hasher = hasher
         self._position = offset
+        self._of = of
         self._piece = memoryview(b"")
 
     def read(self, size: int) -> bytes:
@@ -38,6 +49,10 @@ class Intake:
         taken = bytes(self._piece[:size])
         self._piece = self._piece[size:]
         return taken
+
+    def seen(self) -> Seen | None:
+        """The hashes of what was read; None where nobody asked for them."""
+        return None if self.hasher is None else Seen(self.hasher, self._of())
 
     def drain(self) -> None:
         """Read to the end, so that the hash is that of everything."""

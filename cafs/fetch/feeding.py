@@ -5,6 +5,7 @@ from typing_extensions import override
 from cafs.fetch.interfaces import Content, Feeder, Patience
 from cafs.fetch.lane import Lane
 from cafs.model.span import Span
+from cafs.store.records import Incarnation
 
 
 class Reading(Feeder):
@@ -36,6 +37,9 @@ class Forward(Feeder):
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self._hold = lane.hold(Patience(None))
+        self._of: Incarnation | None = None
+        self._begun = False
+        self._torn = False
         self.released = False
 
     @override
@@ -48,9 +52,26 @@ class Forward(Feeder):
             if not lane.downloader.single and not lane.short:
                 hold.want(hold.window(span.start, lane.end))
             await hold.ensure(span)
-            data = await lane.read(span)
+            data = await self._stored(span)
+            if data is None:
+                # What is in memory may make way, and others come in its place.
+                data = await lane.read(span)
+                self._torn = self._torn or data is not None
             if data is not None:
                 return data
+
+    async def _stored(self, span: Span) -> bytes | None:
+        """What the store has of a span; before the first byte it is noted of what these are."""
+        stream = self._lane.downloader.deposit.stream
+        if stream is None or not span.length:
+            return None
+        if not self._begun:
+            self._of, self._begun = await stream.settled(), True
+        return await stream.read(span.start, span.length)
+
+    @override
+    def of(self) -> Incarnation | None:
+        return None if self._torn else self._of
 
     @override
     def release(self) -> None:

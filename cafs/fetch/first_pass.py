@@ -34,6 +34,7 @@ from cafs.model.record import TreeRecord, TreeStream
 from cafs.model.span import Span
 from cafs.model.trust import Need
 from cafs.store.locking import SpanLock
+from cafs.store.records import Incarnation
 from cafs.store.store import Store
 from cafs.store.streams import Stream
 from cafs.store.tree_writing import TreeWriter
@@ -82,6 +83,8 @@ class FirstPass:
         self._limits = limits
         self._threads = threads
         self._shortage = shortage
+        self._known: Digest | None = None
+        """What the raw content had been found to be before any of it was read."""
 
     async def run(self, work: Work[TreeRecord]) -> TreeRecord:
         """Make the tree, or find that another process has.
@@ -140,6 +143,7 @@ class FirstPass:
 
     async def _make(self, work: Work[TreeRecord]) -> TreeRecord:
         await self._raw.look_around(work.patience())
+        self._known = self._checked()
         feeder = self._raw.feed()
         try:
             kind = await self._kind(work, feeder)
@@ -218,7 +222,10 @@ class FirstPass:
         raw = self._raw
         if not raw.lazy():
             await raw.ensure(Span(0, raw.size), work.patience())
+        self._known = self._checked()
         key = decoded_stream(self._key, "zip")
+        stream = self._store.streams.find(raw.key)
+        before = None if stream is None else await stream.settled()
 
         async def pull(offset: int, length: int) -> bytes:
             data = await raw.read(offset, length, work.patience())
@@ -229,7 +236,7 @@ class FirstPass:
             size = plant_zip(pull, raw.size, writer, name=self._name, limits=self._limits)
             return (TreeStream(key=key, size=size, raw=self._key, part=0, rules="zip"),)
 
-        return await self._publish(plant, work, None)
+        return await self._publish(plant, work, None, before=before)
 
     def _intake(self, work: Work[TreeRecord], feeder: Feeder) -> Intake:
         async def pull(offset: int, length: int) -> bytes:
@@ -237,9 +244,8 @@ class FirstPass:
             work.beat()
             return data
 
-        # What has passed its gate need not be what is read, where that is not read as the blob.
-        known = self._raw.checked() and self._raw.digest() is not None
-        return Intake(pull, None if known else Hasher(self._raw.algorithms()))
+        hasher = None if self._known is not None else Hasher(self._raw.algorithms())
+        return Intake(pull, hasher, of=feeder.of)
 
     async def _publish(
         self,
@@ -247,19 +253,24 @@ class FirstPass:
         work: Work[TreeRecord],
         intake: Intake | None,
         decoded: Stream | None = None,
+        before: Incarnation | None = None,
     ) -> TreeRecord:
         """Plant in a worker thread, let the content pass its gate, publish.
 
         ``decoded`` is the stream that the pass writes; it says from then on what it comes from.
+        ``before`` is what the raw bytes were bytes of, before any was read that nobody hashed.
         """
         raw, store = self._raw, self._store
         identity = self._identity
 
         async def pass_gate() -> Digest | None:
-            if intake is None or intake.hasher is None:
-                return raw.digest()
-            await raw.seal(intake.hasher, work.patience())
-            return intake.hasher.digest()
+            seen = None if intake is None else intake.seen()
+            if seen is None:
+                return self._as_read(before)
+            there, actual = await raw.seal(seen, work.patience()), seen.hasher.digest()
+            if there not in {None, actual}:
+                raise DigestMismatchError(self._name, expected=there, actual=actual)
+            return actual
 
         def run() -> TreeRecord:
             with store.trees.writer(identity) as writer:
@@ -278,6 +289,23 @@ class FirstPass:
             return record
 
         return await trio.to_thread.run_sync(run, limiter=self._threads)
+
+    def _checked(self) -> Digest | None:
+        """What the raw content is, where it has passed its gate: then it is read as that."""
+        return self._raw.digest() if self._raw.checked() else None
+
+    def _as_read(self, before: Incarnation | None) -> Digest | None:
+        """The digest of bytes that nobody hashed as they were read; None where that is not known.
+
+        It is that of the whole where this had been checked before, or where nothing was taken out
+        of it since: then what was read is what was checked.
+        """
+        digest, stream = self._raw.digest(), self._store.streams.find(self._raw.key)
+        if self._known is not None:
+            return digest if digest == self._known else None
+        if stream is None or before is None:
+            return None
+        return digest if stream.incarnation() in {before, before.admitted} else None
 
 
 def _pass_of(raw: StreamKey) -> StreamKey:

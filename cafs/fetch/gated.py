@@ -24,8 +24,10 @@ from cafs.metrics import Metrics
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
+from cafs.store.admission import NotWholeError
 from cafs.store.blobs import Blobs
 from cafs.store.intake import LARGEST
+from cafs.store.witness import Seen
 
 _PIECE = 1 << 20
 
@@ -166,7 +168,8 @@ class GatedContent(Feed):
         """Let what came by ranges pass the gate; wrong, it is put aside, and fetched when read."""
         async with self._lane.downloader.hold():
             if self._lane.is_stored() and self.digest() is None:
-                await self._close(await self._hashed(work))
+                with suppress(NotWholeError):  # then it is closed when the rest has come again
+                    await self._close(await self._hashed(work))
 
     @override
     def feed(self) -> Feeder:
@@ -179,21 +182,25 @@ class GatedContent(Feed):
         return forward
 
     @override
-    async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
-        if self.digest() is None and not self._lane.is_stored():
-            # What a pass saw was found to be damaged at its end, and was thrown away; or the disk
-            # is full.
-            await self.ensure(Span(0, self.size), patience)
-        kept = self._unstored.digest()
-        if self.digest() is None and kept is not None:
-            if hasher is not None:
-                self._seal.compare(hasher)
-            return kept
-        if hasher is not None and (self._blame.attempts or self.digest() is not None):
-            # What the pass saw may not be what is there now.
-            self._seal.compare(hasher)
-            hasher = None
-        return await self._close(hasher)
+    async def seal(self, seen: Seen | None, patience: Patience) -> Digest | None:
+        digest = await self._sealed(seen, patience)
+        if seen is not None:
+            # What the pass saw need not be what is there now.
+            self._seal.compare(seen.hasher)
+        return digest
+
+    async def _sealed(self, seen: Seen | None, patience: Patience) -> Digest:
+        """Have what is there pass the gate, fetching again what was taken out of it."""
+        while True:
+            if self.digest() is None and not self._lane.is_stored():
+                # What a pass saw was found to be damaged at its end, and was thrown away; or the
+                # disk is full.
+                await self.ensure(Span(0, self.size), patience)
+            kept = self._unstored.digest()
+            if self.digest() is None and kept is not None:
+                return kept
+            with suppress(NotWholeError):
+                return await self._close(seen)
 
     @override
     def hopeful(self) -> bool:
@@ -221,11 +228,10 @@ class GatedContent(Feed):
 
     async def _once(self, work: Work[None]) -> None:
         lane = self._lane
-        hasher: Hasher | None = None
-        attempts = self._blame.attempts
+        seen: Seen | None = None
         await self._take_over()
         if lane.terms.pinned and not lane.downloader.single and lane.end > LARGEST:
-            hasher = await self._hashed(work)
+            seen = await self._hashed(work)
         else:
             await lane.ensure(Span(0, lane.end), work.patience())
         if self.digest() is not None:
@@ -234,8 +240,10 @@ class GatedContent(Feed):
             return  # another process has removed it, or a pass has found it wrong
         try:
             if lane.is_stored():
-                await self._close(hasher if self._blame.attempts == attempts else None)
+                await self._close(seen)
                 return
+        except NotWholeError:
+            return  # something was found to be wrong just now: it is fetched again
         except StorageFullError:
             if work.priority() is Priority.PREFETCH:
                 if await self._deposit.shortage.relieve(0, Priority.PREFETCH):
@@ -263,10 +271,10 @@ class GatedContent(Feed):
                 spans = await self._blobs.salvage(self.key, spared, self._lane.downloader.size)
                 self._blame.spare(spans)
 
-    async def _close(self, hasher: Hasher | None) -> Digest:
+    async def _close(self, seen: Seen | None) -> Digest:
         """Pass the gate, or note that what came was wrong."""
         try:
-            digest = await self._seal.close(hasher, self.size)
+            digest = await self._seal.close(seen, self.size)
         except DigestMismatchError as error:
             await self._note_wrong(error)
             raise
@@ -281,7 +289,7 @@ class GatedContent(Feed):
         patience = work.patience()
         await self._blame.settle(lambda offset, length: self.read(offset, length, patience))
 
-    async def _hashed(self, work: Work[None]) -> Hasher:
+    async def _hashed(self, work: Work[None]) -> Seen:
         """Fetch all, hashing it as it comes."""
         lane = self._lane
         hasher = Hasher(self._seal.algorithms)
@@ -293,4 +301,4 @@ class GatedContent(Feed):
                 work.beat()
         finally:
             feeder.release()
-        return hasher
+        return Seen(hasher, feeder.of())

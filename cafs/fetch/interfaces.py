@@ -10,9 +10,11 @@ from typing import Protocol
 import trio
 
 from cafs.fetch.pulse import Pulse
-from cafs.model.digest import Digest, Hasher
+from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
+from cafs.store.records import Incarnation
+from cafs.store.witness import Seen
 from cafs.transport.interfaces import Transport
 
 
@@ -171,6 +173,14 @@ class Feeder(Protocol):
         Cancellation: as ``Content.ensure``.
         """
 
+    def of(self) -> Incarnation | None:
+        """What all bytes that were taken are bytes of, in the store; None where that is not known.
+
+        Somebody may throw away what was taken, and get other bytes in its place: then this is
+        another one than the stream has by then.
+        """
+        return None
+
     @abstractmethod
     def release(self) -> None:
         """Let go of what is fetched ahead."""
@@ -254,18 +264,20 @@ class Feed(Content, Protocol):
         """The raw bytes, from the front."""
 
     @abstractmethod
-    async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
+    async def seal(self, seen: Seen | None, patience: Patience) -> Digest | None:
         """Let the content pass the gate, now that all of it was read.
 
         Args:
-            hasher: saw every byte, in order; None to have them read again.
+            seen: hashes of every byte, in order; None to have them read again.
             patience: for what is still missing.
 
         Returns:
-            its canonical digest; None when it is not whole, and nothing pins it.
+            the canonical digest of what is there; None when it is not whole, and nothing pins it.
+            What was seen may have been something else, where nothing pins it.
 
         Raises:
-            CafsError: as ``Content.ensure``; DigestMismatchError above all.
+            DigestMismatchError: what is there is not what it must be, or what was seen is not.
+            CafsError: as ``Content.ensure``.
 
         Cancellation: nothing is visible, or all.
         """

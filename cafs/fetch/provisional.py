@@ -22,13 +22,14 @@ from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority, Ranges
 from cafs.fetch.lane import Lane
 from cafs.fetch.means import Means
 from cafs.fetch.work import Work, Works
-from cafs.model.digest import Digest, Hasher
+from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.store.intake import LARGEST
 from cafs.store.records import Incarnation
 from cafs.store.store import Store
 from cafs.store.streams import Stream
+from cafs.store.witness import Seen
 
 _PIECE: Final = 1 << 20
 _LOG: Final = logging.getLogger("cafs.fetch")
@@ -178,8 +179,11 @@ class ProvisionalContent(Feed):
     async def _stored(self, span: Span) -> bytes | None:
         """What the stream has of a span, noted as handed out; None where it lacks any of it."""
         stream = self._lane.downloader.deposit.stream
-        of = None if stream is None else stream.incarnation()
-        if stream is None or of is None:
+        if stream is None:
+            return None
+        known = self._exposures.find(self.key) is not None
+        of = stream.incarnation() if known else await stream.settled()
+        if of is None:
             return None
         data = await stream.read(span.start, span.length)
         if data is None or stream.behind() is not None:
@@ -280,8 +284,8 @@ class ProvisionalContent(Feed):
         return self.gated.feed()
 
     @override
-    async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
-        return await self.gated.seal(hasher, patience)
+    async def seal(self, seen: Seen | None, patience: Patience) -> Digest | None:
+        return await self.gated.seal(seen, patience)
 
     @override
     async def look_around(self, patience: Patience) -> None:

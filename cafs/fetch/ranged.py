@@ -10,10 +10,12 @@ from cafs.fetch.raw_ranges import LaneRanges
 from cafs.fetch.sealing import Seal
 from cafs.fetch.work import Work, Works
 from cafs.metrics import Metrics
-from cafs.model.digest import Digest, Hasher
+from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
+from cafs.store.admission import NotWholeError
 from cafs.store.blobs import Blobs
+from cafs.store.witness import Seen
 
 
 class RangedContent(Feed):
@@ -107,10 +109,17 @@ class RangedContent(Feed):
         return Forward(self._lane)
 
     @override
-    async def seal(self, hasher: Hasher | None, patience: Patience) -> Digest | None:
+    async def seal(self, seen: Seen | None, patience: Patience) -> Digest | None:
         if not self._lane.is_stored():
             return None
-        return await self._seal.close(hasher, self.size)
+        try:
+            return await self._seal.close(seen, self.size)
+        except NotWholeError:
+            return None
+
+    @override
+    def hopeful(self) -> bool:
+        return self.digest() is not None
 
     def _landed(self) -> None:
         """Hash it in the background, once the last range has come."""
@@ -123,6 +132,8 @@ class RangedContent(Feed):
             while self._lane.is_stored() and self.digest() is None:
                 try:  # room may have been made in between
                     await self._seal.close(None, self.size)
+                except NotWholeError:
+                    break  # it is fetched again when somebody reads it
                 except StorageFullError:
                     ahead = work.waiters and work.priority() is Priority.PREFETCH
                     if not ahead or not await shortage.relieve(0, Priority.PREFETCH):

@@ -13,6 +13,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.store.blobs import Blobs
 from cafs.store.streams import Streams
+from cafs.store.witness import Seen
 
 _LOG = logging.getLogger(__name__)
 Learned = Callable[[Descriptor], Awaitable[None]]
@@ -75,15 +76,16 @@ class Seal:
             if actual != claim:
                 raise DigestMismatchError(self._name, expected=claim, actual=actual)
 
-    async def close(self, hasher: Hasher | None, size: int) -> Digest:
+    async def close(self, seen: Seen | None, size: int) -> Digest:
         """Pass the gate; a second call returns what the first found.
 
         Args:
-            hasher: saw every byte of the stream in order; None to have them read again.
+            seen: hashes of every byte of the stream in order; None to have them read again.
             size: bytes in the stream.
 
         Raises:
             DigestMismatchError, SizeMismatchError: it is not what it must be.
+            NotWholeError: something of it was taken out meanwhile.
             StorageError: the store failed.
 
         Cancellation: nothing is visible, or all.
@@ -105,7 +107,7 @@ class Seal:
                     claims=self.claims,
                     size=size,
                     name=self._name,
-                    hashed=hasher,
+                    hashed=seen,
                 )
             except DigestMismatchError as error:
                 self._rejected = error

@@ -38,9 +38,15 @@ from cafs.store.records import StreamRecord
 from cafs.store.shelf import Shelf
 from cafs.store.streams import Stream
 from cafs.store.sums import Piece, pieces_of
+from cafs.store.witness import Seen
 
 _CHUNK: Final = 1 << 20
 """Bytes hashed between two looks at whether anybody still waits."""
+_AGAIN: Final = "read again what is missing to have it fetched"
+
+
+class NotWholeError(StorageError):
+    """A stream was to be checked as a whole, and is not whole, or not any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class Admission:
         self._shelf = shelf
         self._records = records
 
-    def admit(self, key: StreamKey, claim: Claim, hashed: Hasher | None) -> Descriptor:
+    def admit(self, key: StreamKey, claim: Claim, hashed: Seen | None) -> Descriptor:
         """Verify a whole stream and make it a blob. Blocks; for worker threads made by trio.
 
         Raises:
@@ -77,7 +83,7 @@ class Admission:
                 kept if it was a blob already.
             StorageError: the disk failed; the stream is as it was, or void when the disk could not
                 write what it had taken.
-            ValueError: the stream is not whole.
+            NotWholeError: the stream is not whole, or not any more.
 
         Cancellation: while hashing; the stream is as it was.
         """
@@ -87,11 +93,11 @@ class Admission:
         except OSError as error:
             raise storage_error(error, f"{claim.name}: admitting stream {key}") from error
 
-    def _passed(self, key: StreamKey, claim: Claim, hashed: Hasher | None) -> Descriptor:
+    def _passed(self, key: StreamKey, claim: Claim, hashed: Seen | None) -> Descriptor:
         while True:
             record = self._shelf.ledger.record(key)
             if record is None:
-                raise ValueError(f"{claim.name}: stream {key} is not there")
+                raise NotWholeError(f"{claim.name}: stream {key} is not there", hint=_AGAIN)
             if record.digest is not None:
                 return self._confirm(key, record, record.digest, claim)
             admitted = self._admit(key, record, claim, hashed)
@@ -131,7 +137,7 @@ class Admission:
         return SpanSet(taken)
 
     def _admit(
-        self, key: StreamKey, record: StreamRecord, claim: Claim, hashed: Hasher | None
+        self, key: StreamKey, record: StreamRecord, claim: Claim, hashed: Seen | None
     ) -> Descriptor | None:
         """Admit the stream as ``record`` has it; None when it has changed meanwhile."""
         path = self._shelf.ledger.path(key, record)
@@ -140,7 +146,8 @@ class Admission:
         try:
             digest = self._check(path, claim, self._usable(record, claim, hashed))
         except ContentError as error:
-            self._quarantine(key, record, path, claim, error)
+            if not self._quarantine(key, record, path, claim, error):
+                return None  # something was taken out of it while it was hashed
             raise
         # Who removes such a blob at this moment would remove the file that gets its name.
         holds = self._shelf.holds
@@ -179,26 +186,30 @@ class Admission:
     def _whole(self, key: StreamKey, record: StreamRecord, path: Path) -> bool:
         """Whether the file is as whole as the records say; False when the stream is void."""
         if not self._shelf.ledger.whole(key, record):
-            raise ValueError(f"stream {key} is not whole")
+            raise NotWholeError(f"stream {key} is not whole", hint=_AGAIN)
         if file_size(path) == record.size:
             return True
         self._shelf.discard(key, record)
         return False
 
-    def _usable(self, record: StreamRecord, claim: Claim, hashed: Hasher | None) -> Hasher | None:
+    def _usable(self, record: StreamRecord, claim: Claim, hashed: Seen | None) -> Hasher | None:
         """The caller's hashes, if they are of exactly the bytes in the file.
 
-        They are when this process wrote all of them: what was present before, from whomever, was
-        not overwritten, and need not be what the caller hashed.
+        They are when the file is the one in which he saw each of them, and nothing was taken out of
+        it since before the first: what came in its place may be anything. And when this process
+        wrote all of them: what was present before, from whomever, was not overwritten, and need not
+        be what the caller hashed.
         """
-        if hashed is None or hashed.size != record.size or not self._shelf.filled_alone(record):
+        if hashed is None or hashed.of != record.incarnation:
+            return None
+        if hashed.hasher.size != record.size or not self._shelf.filled_alone(record):
             return None
         try:
             for each in claim.digests:
-                hashed.digest(each.algorithm)
+                hashed.hasher.digest(each.algorithm)
         except KeyError:
             return None
-        return hashed
+        return hashed.hasher
 
     def _check(self, path: Path, claim: Claim, hashed: Hasher | None) -> Digest:
         size = path.stat().st_size
@@ -273,21 +284,26 @@ class Admission:
 
     def _quarantine(
         self, key: StreamKey, record: StreamRecord, path: Path, claim: Claim, error: ContentError
-    ) -> None:
+    ) -> bool:
         """Put a stream that failed aside, where nothing reads it, with a note that says why.
 
         It replaces what failed under that key before: a source that stays wrong fills no disk.
+
+        Returns:
+            whether it was still the stream that failed.
         """
         for former in self._layout.quarantine.glob(f"{key}.*"):
             former.unlink(missing_ok=True)
         target = self._layout.quarantine / path.name
         note = {"name": claim.name, "error": error.what, "time_ns": time.time_ns(), "v": 1}
         target.with_name(f"{target.name}.json").write_bytes(msgspec.json.encode(note) + b"\n")
-        if self._shelf.ledger.remove(key, record):
+        ours = self._shelf.ledger.remove(key, record)
+        if ours:
             self._shelf.forget(key, record)
             path.rename(target)
         else:  # something was taken out of it meanwhile: it is another stream by now
             target.with_name(f"{target.name}.json").unlink()
+        return ours
 
 
 def hash_file(

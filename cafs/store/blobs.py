@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from cafs.errors import NotFoundError
 from cafs.model.descriptor import OCTETS, Descriptor
-from cafs.model.digest import EMPTY, Digest, Hasher
+from cafs.model.digest import EMPTY, Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
@@ -30,6 +30,7 @@ from cafs.store.layout import Layout
 from cafs.store.shelf import Shelf
 from cafs.store.sums import Piece
 from cafs.store.uploads import Uploads
+from cafs.store.witness import Seen
 from cafs.store.writing import BlobWriter
 
 ADMISSIONS = 2
@@ -164,7 +165,7 @@ class Blobs(BlobStore):
         claims: Sequence[Digest] = (),
         size: int | None = None,
         name: str,
-        hashed: Hasher | None = None,
+        hashed: Seen | None = None,
         lasting: bool = True,
     ) -> Descriptor:
         """Verify a whole stream and make it a blob: the one gate for bytes.
@@ -175,8 +176,9 @@ class Blobs(BlobStore):
             claims: digests that the bytes must have. Each that is not weak resolves afterwards.
             size: bytes that it must have, if anybody said.
             name: what the content is, for errors.
-            hashed: hashes of all bytes of the stream, in order, by a caller who saw them go in;
-                used instead of another reading when this process wrote all of the stream.
+            hashed: hashes of all bytes of the stream, in order, by a caller who saw them; used
+                instead of another reading when this process wrote all of the stream, and nothing
+                was taken out of it since the caller saw the first.
             lasting: whether the stream's key is a name of the bytes from now on; else it is gone.
 
         Returns:
@@ -187,7 +189,7 @@ class Blobs(BlobStore):
                 and the stream is gone.
             StorageError: the disk failed; the stream is as it was, or void when the disk could not
                 write what it had taken.
-            ValueError: the stream is not whole.
+            NotWholeError: the stream is not whole, or not any more.
 
         Cancellation: all or nothing.
         """

@@ -15,6 +15,7 @@ from cafs.store.ledger import Ledger
 from cafs.store.records import StreamRecord
 from cafs.store.suspicion import Suspicion
 from cafs.store.uses import Uses
+from cafs.store.witness import Share
 
 WRITES: Final = 4
 """Writes into stream files at one time; they copy into the page cache, which few threads fill."""
@@ -43,23 +44,20 @@ class Shelf:
         self.suspicion = Suspicion()
         self.grown: Callable[[], None] = lambda: None
         """Called where the store has more than before."""
-        self._written: dict[bytes, tuple[int, int]] = {}
-        """Generation of a file, and bytes that were put into it since that began. Several threads
-        use it: each touches only the entry of a file whose gate, or whose last use, it has."""
+        self._written: dict[bytes, Share] = {}
+        """What this process has put into each file. Several threads use it: each touches only the
+        entry of a file whose gate, or whose last use, it has."""
 
     def filled(self, record: StreamRecord, count: int) -> None:
         """Count bytes that this process put into a file. Call it with the file's gate held."""
-        generation, written = self._written.get(record.file, (record.generation, 0))
-        if generation != record.generation:
-            written = 0
-        self._written[record.file] = (record.generation, written + count)
+        self._written.setdefault(record.file, Share()).add(record, count)
         self.checkpointer.note(count)
         self.grown()
 
     def filled_alone(self, record: StreamRecord) -> bool:
-        """Whether all bytes of the file came from this process, and none was taken out since."""
+        """Whether all bytes of the file came from this process, and none was ever taken out."""
         written = self._written.get(record.file)
-        return record.size is not None and written == (record.generation, record.size)
+        return written is not None and written.is_all(record)
 
     def forget(self, key: StreamKey, record: StreamRecord) -> None:
         """Let go of what is held in memory for a file that is no longer the stream's."""

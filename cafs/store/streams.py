@@ -30,6 +30,7 @@ from cafs.store.locking import SpanLock
 from cafs.store.records import Incarnation, StreamRecord
 from cafs.store.shelf import Shelf
 from cafs.store.sums import Piece
+from cafs.store.witness import Share
 
 _LOG: Final = logging.getLogger("cafs.store")
 
@@ -43,7 +44,7 @@ class Stream:
     Concurrency: any number of tasks, threads and processes.
     """
 
-    __slots__ = ("_located", "_shelf", "_size", "_source", "key")
+    __slots__ = ("_located", "_share", "_shelf", "_size", "_source", "key")
 
     def __init__(
         self, shelf: Shelf, key: StreamKey, size: int | None, source: Digest | None = None
@@ -52,6 +53,7 @@ class Stream:
         self._source = source
         self._size = size
         self._located: tuple[StreamRecord, Path, Item] | None = None
+        self._share = Share()
         self.key = key
 
     @property
@@ -83,6 +85,39 @@ class Stream:
         """What its bytes are bytes of; None when there is no such stream any more."""
         record = self._shelf.ledger.record(self.key)
         return None if record is None else record.incarnation
+
+    async def settled(self) -> Incarnation | None:
+        """``incarnation`` at a moment when nothing is being taken out of the stream.
+
+        What is read from then on, as long as this is its incarnation, are bytes that stay: of what
+        is just being taken out, which has the next generation already, some might still be read.
+
+        Raises:
+            StorageError: the disk failed.
+
+        Cancellation: no effect.
+        """
+        return await trio.to_thread.run_sync(self._settled, limiter=self._shelf.limiter)
+
+    def _settled(self) -> Incarnation | None:
+        ledger = self._shelf.ledger
+        record = ledger.record(self.key)
+        if record is None or record.digest is not None:
+            return None if record is None else record.incarnation
+        try:
+            descriptor = open_file(ledger.path(self.key, record), os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, f"opening stream {self.key}") from error
+        try:
+            locking.hold_gate(descriptor)
+            now = ledger.record(self.key)
+        except OSError as error:
+            raise storage_error(error, f"locking stream {self.key}") from error
+        finally:
+            os.close(descriptor)
+        return now.incarnation if now is not None and now.file == record.file else None
 
     async def read(self, offset: int, length: int, need: Need = ANYTHING) -> bytes | None:
         """Read a span; None when any byte of it is absent. Short only at the stream's size.
@@ -235,6 +270,7 @@ class Stream:
                 punch(descriptor, gap)
             raise
         self._shelf.filled(record, gap.length)
+        self._share.add(record, gap.length)
 
     def _mixes(self, record: StreamRecord) -> bool:
         """Whether what is to be written comes from elsewhere than what is there.
@@ -379,12 +415,13 @@ class Stream:
         return ledger.update(self.key, record, sized)
 
     def confirm_sync(self, source: Digest) -> bool:
-        """Say of a stream that this process has written which blob it was decoded from.
+        """Say of a stream that was written by this handle which blob it was decoded from.
 
         For worker threads. The blob was checked as a whole meanwhile.
 
         Returns:
-            Whether that is on record now. It is not when a byte may be from anybody else.
+            Whether that is on record now. It is not when a byte may be from anybody else, in this
+            process or in another, nor when any was ever taken out.
 
         Raises:
             StorageError: the disk failed.
@@ -401,7 +438,7 @@ class Stream:
             raise storage_error(error, f"opening stream {self.key}") from error
         try:
             locking.hold_gate(descriptor)  # nobody writes now, and who comes next sees the record
-            alone = self._shelf.filled_alone(record)
+            alone = self._share.is_all(record)
             return alone and ledger.update(self.key, record, replace(record, source=source))
         except OSError as error:
             raise storage_error(error, f"locking stream {self.key}") from error

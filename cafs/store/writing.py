@@ -15,6 +15,7 @@ from cafs.model.span import Span
 from cafs.store.interfaces import Statter, Writer
 from cafs.store.stages import Life
 from cafs.store.uploads import Held
+from cafs.store.witness import Seen
 
 _CHUNK: Final = 1 << 20
 """Bytes read at once when a partial is hashed again."""
@@ -32,7 +33,7 @@ class Gate(Statter, Protocol):
         claims: Sequence[Digest] = (),
         size: int | None = None,
         name: str,
-        hashed: Hasher | None = None,
+        hashed: Seen | None = None,
         lasting: bool = True,
     ) -> Descriptor:
         """Verify a whole stream and make it a blob."""
@@ -52,6 +53,7 @@ class BlobWriter(Writer):
         self._upload = upload
         self._gate = gate
         self._hasher = Hasher()
+        self._of = upload.stream.incarnation()
         self._life = Life(f"upload {upload.id}")
 
     @property
@@ -67,6 +69,7 @@ class BlobWriter(Writer):
         Cancellation: the writer is useless.
         """
         stream = self._upload.stream
+        self._of = await stream.settled()
         first = next(iter(stream.present()), Span(0, 0))
         size = first.stop if first.start == 0 else 0
         while self.size < size:
@@ -113,7 +116,7 @@ class BlobWriter(Writer):
                 media_type=self._upload.media_type,
                 claims=() if digest is None else (digest,),
                 name=self._life.name,
-                hashed=self._hasher,
+                hashed=Seen(self._hasher, self._of),
                 lasting=False,
             )
         except DigestMismatchError:

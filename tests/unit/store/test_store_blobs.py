@@ -14,8 +14,10 @@ from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import EMPTY, Digest, Hasher, digest_of
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.span import Span, SpanSet
+from cafs.store.admission import NotWholeError
 from cafs.store.store import Store, open_store
 from cafs.store.streams import Stream
+from cafs.store.witness import Seen
 
 KEY = StreamKey("ab" * 32)
 OTHER = StreamKey("cd" * 32)
@@ -97,7 +99,7 @@ async def test_streams_named_by_a_verified_digest_are_the_blob(store: Store) -> 
 async def test_a_stream_that_is_not_whole_is_a_mistake(store: Store, write: int) -> None:
     stream = await store.streams.open(KEY, len(DATA))
     await stream.write(0, DATA[:write])
-    with pytest.raises(ValueError, match="not whole"):
+    with pytest.raises(NotWholeError, match="not whole"):
         await store.blobs.admit(KEY, media_type="", name="x")
     await stream.write(write, DATA[write:])
     await store.blobs.admit(KEY, media_type="", claims=[DIGEST], name="x")
@@ -106,12 +108,12 @@ async def test_a_stream_that_is_not_whole_is_a_mistake(store: Store, write: int)
 async def test_a_stream_of_unknown_size_is_not_whole(store: Store) -> None:
     stream = await store.streams.open(KEY, None)
     await stream.write(0, DATA)
-    with pytest.raises(ValueError, match="not whole"):
+    with pytest.raises(NotWholeError, match="not whole"):
         await store.blobs.admit(KEY, media_type="", name="x")
 
 
 async def test_an_unknown_stream_is_a_mistake(store: Store) -> None:
-    with pytest.raises(ValueError, match="not there"):
+    with pytest.raises(NotWholeError, match="not there"):
         await store.blobs.admit(KEY, media_type="", name="x")
 
 
@@ -329,10 +331,11 @@ def hashing(data: bytes, *algorithms: str) -> Hasher:
 
 
 async def test_the_callers_hashes_save_a_reading(store: Store) -> None:
-    await filled(store)
-    descriptor = await store.blobs.admit(
-        KEY, media_type="", claims=[SHA512], name="x", hashed=hashing(DATA, "sha512")
-    )
+    stream = await filled(store)
+    seen = Seen(hashing(DATA, "sha512"), await stream.settled())
+    written = next(store.path.glob("streams/*/*"))
+    written.write_bytes(b"x" * len(DATA))  # what is not read is not missed
+    descriptor = await store.blobs.admit(KEY, media_type="", claims=[SHA512], name="x", hashed=seen)
     assert descriptor.digest == DIGEST
 
 
@@ -343,22 +346,23 @@ async def test_the_callers_hashes_are_not_believed_of_bytes_that_were_there_befo
     stream = await store.streams.open(KEY, len(DATA))
     await stream.write(100, b"damaged")
     store.streams._shelf._written.clear()  # as if another process had written them
+    seen = Seen(hashing(DATA), await stream.settled())
     await stream.write(0, DATA)
     with pytest.raises(DigestMismatchError):
-        await store.blobs.admit(KEY, media_type="", claims=[DIGEST], name="x", hashed=hashing(DATA))
+        await store.blobs.admit(KEY, media_type="", claims=[DIGEST], name="x", hashed=seen)
 
 
 async def test_hashes_of_fewer_bytes_or_other_algorithms_are_not_used(store: Store) -> None:
-    await filled(store)
+    stream = await filled(store)
+    fewer = Seen(hashing(DATA[:-1]), await stream.settled())
     descriptor = await store.blobs.admit(
-        KEY, media_type="", claims=[DIGEST], name="x", hashed=hashing(DATA[:-1])
+        KEY, media_type="", claims=[DIGEST], name="x", hashed=fewer
     )
     assert descriptor.digest == DIGEST
-    await filled(store, OTHER, DATA + b"x")
+    stream = await filled(store, OTHER, DATA + b"x")
+    other = Seen(hashing(DATA + b"x"), await stream.settled())
     with pytest.raises(DigestMismatchError):
-        await store.blobs.admit(
-            OTHER, media_type="", claims=[SHA512], name="x", hashed=hashing(DATA + b"x")
-        )
+        await store.blobs.admit(OTHER, media_type="", claims=[SHA512], name="x", hashed=other)
 
 
 async def test_admitted_blobs_are_there_on_the_next_boot_without_a_checkpoint(
