@@ -6,7 +6,7 @@ then the whole table is of no use.
 
 What an entry says was written by a stranger. It must make sense here, before anything is made of
 it: the chunks of a file follow each other and are all of it, their inputs lie inside the layer and
-do not overlap, and everything is within the limits.
+do not overlap, those that share one follow each other in it, and everything is within the limits.
 """
 
 from abc import abstractmethod
@@ -185,6 +185,11 @@ class TocMembers:
         """Keep a segment until it is known where its input ends."""
         if len(self._waiting) >= _TOGETHER:
             raise UnsupportedError(f"{self._name}: more than {_TOGETHER} chunks at one place")
+        before = self._waiting[-1] if self._waiting else None
+        if before is not None and segment.skip < before.skip + before.length:
+            raise MalformedError(
+                f"{self._name}: chunks at {segment.input_start} that lie upon each other"
+            )
         self._waiting.append(segment)
 
     def _bound(self, stop: int) -> None:
@@ -196,7 +201,12 @@ class TocMembers:
         for segment in self._waiting:
             if stop == segment.input_start:
                 raise MalformedError(f"{self._name}: a chunk of no bytes at {stop}")
-            self._sink.segment(replace(segment, input_length=stop - segment.input_start))
+            given = stop - segment.input_start
+            if self._limits.inflated(decoded=segment.skip + segment.length, given=given):
+                raise MalformedError(
+                    f"{self._name}: a chunk {segment.skip} bytes into what {given} decode to"
+                )
+            self._sink.segment(replace(segment, input_length=given))
         self._waiting.clear()
         self._last = stop
 

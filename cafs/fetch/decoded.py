@@ -9,6 +9,7 @@ it, and kept in the store, or in memory where the disk is full.
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Final, Protocol
@@ -22,6 +23,7 @@ from cafs.fetch.interfaces import Content, Patience, Priority
 from cafs.fetch.means import Means
 from cafs.fetch.reading import read_or_make
 from cafs.fetch.segment_jobs import IN_MEMORY, Checks, Job, keep, read_window
+from cafs.fetch.shared_input import keep_shared
 from cafs.fetch.work import Work, Works
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
@@ -101,7 +103,7 @@ class DecodedContent(Content, Protocol):
 
     @abstractmethod
     def pieces(self, job: Job) -> Iterator[bytes]:
-        """What a segment decodes to: as many bytes as announced, or an error. In a thread."""
+        """What a segment, or a job's group, decodes to: all of it, or an error. In a thread."""
 
     @abstractmethod
     def check(self, job: Job, found: Checks) -> None:
@@ -224,12 +226,21 @@ class DecodedContent(Content, Protocol):
             for attempt in count():
                 job = await self.job(segment, work, attempt)
                 try:
-                    await self._finish(job, start)
+                    if job.group:
+                        await self._finish_shared(job, start)
+                    else:
+                        await self._finish(job, start)
                 except CafsError as error:
                     if not await self.again(job, error, attempt):
                         raise
                 else:
                     return
+
+    async def _finish_shared(self, job: Job, start: int) -> None:
+        """``_finish``, once nobody decodes the same input; unless the segment was on his way."""
+        async with self._means.turns.take((self.key, job.segment.input_start)):
+            if not self._made(job.segment):
+                await self._finish(job, start)
 
     async def _finish(self, job: Job, start: int) -> None:
         segment, work, shortage = job.segment, job.work, self._means.shortage
@@ -239,11 +250,15 @@ class DecodedContent(Content, Protocol):
                 raise shortage.stopped(self.label(segment), segment.length)
             window = Span(max(segment.start, start), segment.start + segment.length)
             window = Span(window.start, min(window.stop, window.start + IN_MEMORY))
-            run = partial(read_window, job, window, self.pieces, self.check)
-            data = await trio.to_thread.run_sync(run)
+            alone = replace(job, group=())
+            run = partial(read_window, alone, window, self.pieces, self.check)
+            data = await trio.to_thread.run_sync(run, limiter=self._threads(job))
             if not self._means.overflow.put(self.key, window.start, data):
                 raise shortage.error(self.label(segment), len(data))
         self._means.metrics.add("fetch.verified", segment.length)
+
+    def _threads(self, job: Job) -> trio.CapacityLimiter:
+        return self._means.decoders if job.whole else self._means.waiters
 
     async def _stream(self, blob: Digest | None) -> Stream | None:
         """Where is written what is decoded from a blob; None where it cannot be kept.
@@ -274,8 +289,9 @@ class DecodedContent(Content, Protocol):
 
     async def _written(self, job: Job, stream: Stream) -> bool:
         try:
-            run = partial(keep, job, stream, self.pieces, self.check, name=self.label(job.segment))
-            digest = await trio.to_thread.run_sync(run)
+            way = keep_shared if job.group else keep
+            run = partial(way, job, stream, self.pieces, self.check, name=self.label(job.segment))
+            digest = await trio.to_thread.run_sync(run, limiter=self._threads(job))
         except StorageFullError:
             return False
         self.kept(job, digest)

@@ -1,14 +1,20 @@
 """Means: what all downloads of one fetcher share."""
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
+import trio
+
 from cafs.fetch.budget import Budget
+from cafs.fetch.doubts import Doubts
 from cafs.fetch.overflow import Overflow
 from cafs.fetch.rating import Ratings
 from cafs.fetch.shortage import Shortage
 from cafs.fetch.slots import Slots
+from cafs.fetch.turns import Turns
 from cafs.metrics import Metrics
 from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.store.streams import Streams
@@ -18,11 +24,22 @@ LEAST_AHEAD: Final = 1 << 20
 """Bytes that may be fetched ahead of a reader, however small the store: what he asks for next."""
 _SHARE: Final = 4
 """The part of the quota that is fetched ahead of one reader at most."""
+_WAITING: Final = 8
+"""Decoders that fetch their input as they go, at most: only where it has no room as a whole."""
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """Where bytes go, who may fetch how much and when, and what is known of the hosts."""
+    """Where bytes go, who may fetch how much and when, and what is known of the hosts.
+
+    Who decodes has threads of its own: what it waits for, from the store or from a source, needs
+    those that all share. ``decoders`` have all of their input here; so none waits for long, and
+    more than there are cores would only take memory. ``waiters`` fetch it as they go.
+    """
 
     streams: Streams
     slots: Slots
@@ -36,6 +53,12 @@ class Means:
     bounds: Callable[[], Bounds] = lambda: UNBOUNDED
     """How much the store may have now."""
     ratings: Ratings = field(default_factory=Ratings)
+    doubts: Doubts = field(default_factory=Doubts)
+    turns: Turns = field(default_factory=Turns)
+    decoders: trio.CapacityLimiter = field(
+        default_factory=lambda: trio.CapacityLimiter(_cores() + 2)
+    )
+    waiters: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, _WAITING))
 
     def fits(self, size: int) -> bool:
         """Whether so many bytes may be in the store at once, whatever has to go for it."""

@@ -31,7 +31,9 @@ class Job:
 
     ``source`` is where in the raw content its input lies; ``pull`` brings that, on the trio thread.
     ``blob`` is the verified blob that stands behind what it decodes to, None where nothing does.
-    ``window`` is what its codec must have before it, packed.
+    ``window`` is what its codec must have before it, packed. ``group``, where there is any, are
+    segments that come by when it is decoded, this one among them; ``pieces`` gives them all then.
+    ``whole`` is whether all of its input is here.
     """
 
     segment: Segment
@@ -40,6 +42,8 @@ class Job:
     blob: Digest | None
     work: Work[None]
     window: bytes = b""
+    group: tuple[Segment, ...] = ()
+    whole: bool = True
 
 
 class Checks:

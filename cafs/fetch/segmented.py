@@ -30,8 +30,9 @@ from cafs.fetch.following import Following
 from cafs.fetch.interfaces import Content, Patience, Ranges
 from cafs.fetch.means import Means
 from cafs.fetch.segment_jobs import Checks, Job
+from cafs.fetch.shared_input import sharing, spanning
 from cafs.fetch.work import Work, Works
-from cafs.model.digest import CANONICAL, Digest
+from cafs.model.digest import CANONICAL, Digest, Hasher
 from cafs.model.identity import TreeIdentity
 from cafs.model.record import Segment, TreeRecord
 from cafs.model.span import Span
@@ -180,29 +181,34 @@ class SegmentedContent(DecodedContent):
         """Where the segment's input lies in the raw content, and not much more."""
         return Span(segment.input_start, segment.input_start + segment.input_length)
 
-    async def locate(self, segment: Segment, patience: Patience) -> Span:
+    async def locate(self, segment: Segment, work: Work[None]) -> Span:
         """Where exactly it lies.
 
         Raises:
             CafsError: as ``Ranges.ensure``; MalformedError: it cannot be told.
         """
-        del patience  # it is known
+        del work  # it is known
         return self.input(segment)
 
     @override
     async def job(self, segment: Segment, work: Work[None], attempt: int) -> Job:
         if not segment.sha256 and (self._what.vouched or segment.crc32 is None):
             raise MalformedError(f"{self.label(segment)}: the index does not say what they must be")
-        source = await self.locate(segment, work.patience())
+        source = await self.locate(segment, work)
         if source.stop > self._ranges.size:
             raise MalformedError(f"{self.label(segment)}: there are only {self._ranges.size}")
         # What has no room, all of it at once, is fetched again as it is decoded.
+        whole = False
         with suppress(StorageFullError):
             await self._ranges.ensure(source, work.patience())
+            whole = True
         tree, number = self._tree()
         blob = None if self._what.vouched else tree.digest
         window = self._store.trees.window(tree.number, number, segment.start)
-        return Job(segment, source, partial(self._pull, work), blob, work, window)
+        find = partial(self._store.trees.segments, tree.number, number)
+        group = () if window else sharing(segment, find, self._present)
+        pull = partial(self._pull, work)
+        return Job(segment, source, pull, blob, work, window, group, whole)
 
     async def _pull(self, work: Work[None], offset: int, length: int) -> bytes:
         work.beat()
@@ -217,8 +223,9 @@ class SegmentedContent(DecodedContent):
 
         buffered = Buffered(read, job.source)
         name = self.label(job.segment)
+        segment = spanning(job.group) if job.group else job.segment
         with self.naming(job.segment):
-            yield from decode(job.segment, buffered.read, window, name=name)
+            yield from decode(segment, buffered.read, window, name=name)
 
     @contextmanager
     def naming(self, segment: Segment) -> Iterator[None]:
@@ -252,13 +259,29 @@ class SegmentedContent(DecodedContent):
     async def again(self, job: Job, error: CafsError, attempt: int) -> bool:
         if not isinstance(error, MalformedError | DigestMismatchError):
             return False
-        # Away with it also after the last try: whoever asks again later gets what is there then.
-        hopeful = await self._ranges.reject(Span(job.segment.input_start, job.source.stop))
-        if hopeful and attempt < HEALS:
+        span = Span(job.segment.input_start, job.source.stop)
+        if await self.rejected(job.segment, span, job.work, attempt) and attempt < HEALS:
             return True
         if not self._what.vouched and not self._raw.checked():
             raise _changed(self.name) from error
         return False
+
+    async def rejected(self, segment: Segment, span: Span, work: Work[None], attempt: int) -> bool:
+        """Throw a segment's input away, which is wrong; whether it may be right when it is fetched.
+
+        It stays where the index is more likely wrong. Else it goes also after the last try: whoever
+        asks again later gets what is there then.
+        """
+        if self._what.vouched and self._ranges.here(span):
+            hasher = Hasher()
+            for offset in range(span.start, span.stop, PIECE):
+                length = min(PIECE, span.stop - offset)
+                data = await self._ranges.read(offset, length, work.patience())
+                await trio.to_thread.run_sync(hasher.update, data)
+            digest, doubts = hasher.digest().raw, self._means.doubts
+            if doubts.blame(self.key, segment.start, digest, first=not attempt):
+                return False
+        return await self._ranges.reject(span)
 
 
 def _hint(vouched: bool) -> str:

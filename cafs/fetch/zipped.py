@@ -8,7 +8,6 @@ are read from what has come of the zip.
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from itertools import count
 from typing import Final
 
 import trio
@@ -88,13 +87,13 @@ class ZipContent(DecodedContent):
     @override
     async def job(self, segment: Segment, work: Work[None], attempt: int) -> Job:
         zip_codec.inflate(segment.codec, name=self.label(segment))  # before anything is fetched
-        source = await self._input(segment, work)
+        source, whole = await self._input(segment, work)
         # What leaves the store again and again is read as it comes.
         blob = self._raw.digest() if attempt < _TRIES else None
-        return Job(segment, source, partial(self._pull, work, blob), blob, work)
+        return Job(segment, source, partial(self._pull, work, blob), blob, work, whole=whole)
 
-    async def _input(self, segment: Segment, work: Work[None]) -> Span:
-        """Where the segment's input lies in the raw content; it is local when this returns."""
+    async def _input(self, segment: Segment, work: Work[None]) -> tuple[Span, bool]:
+        """Where the segment's input lies in the raw content, and whether it is local by then."""
         raw, patience = self._raw, work.patience()
         start = segment.input_start
         await raw.ensure(input_of(segment).clamp(raw.size), patience)
@@ -108,7 +107,8 @@ class ZipContent(DecodedContent):
         # What has no room, all of it at once, is fetched again as it is decoded.
         with suppress(StorageFullError):
             await raw.ensure(source, patience)
-        return source
+            return source, True
+        return source, False
 
     async def _pull(self, work: Work[None], blob: Digest | None, offset: int, length: int) -> bytes:
         work.beat()
@@ -152,20 +152,22 @@ class VouchedZipContent(SegmentedContent):
         return input_of(segment)
 
     @override
-    async def locate(self, segment: Segment, patience: Patience) -> Span:
+    async def locate(self, segment: Segment, work: Work[None]) -> Span:
         ranges, name = self._ranges, self.label(segment)
         zip_codec.inflate(segment.codec, name=name)  # before anything is fetched
         start = segment.input_start
         header = Span(start, start + zip_codec.LOCAL)
-        for attempt in count():
-            await ranges.ensure(self.input(segment).clamp(ranges.size), patience)
-            data = await ranges.read(start, header.length, patience)
+        attempt = 0
+        while True:
+            await ranges.ensure(self.input(segment).clamp(ranges.size), work.patience())
+            data = await ranges.read(start, header.length, work.patience())
             try:
                 return self._source(segment, zip_codec.content_start(data, name=name))
             except MalformedError:
-                if not await ranges.reject(header) or attempt >= HEALS:
+                hopeful = await self.rejected(segment, header, work, attempt)
+                if not hopeful or attempt >= HEALS:
                     raise
-        raise AssertionError  # the loop has no end
+                attempt += 1
 
     def _source(self, segment: Segment, header: int) -> Span:
         """Where the input lies behind so many bytes of a local header."""

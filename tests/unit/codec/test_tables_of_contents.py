@@ -347,10 +347,35 @@ def test_an_error_shows_little_of_long_annotations() -> None:
 
 def test_many_chunks_at_one_place_are_no_layer() -> None:
     def edit(table: Table) -> None:
-        first = dict(table["entries"][1], innerOffset=1)
-        table["entries"][2:] = [first] * 66_000
+        first = table["entries"][1]
+        table["entries"][2:] = [dict(first, innerOffset=at) for at in range(1, 66_000)]
 
     with pytest.raises(UnsupportedError, match="at one place"):
+        read(tabled.estargz([file("a", "x"), file("b", "y")], edit=edit))
+
+
+def test_chunks_that_lie_upon_each_other_are_no_layer() -> None:
+    def edit(table: Table) -> None:
+        first = table["entries"][1]
+        table["entries"][2:] = [dict(first, innerOffset=5), dict(first, innerOffset=at)]
+
+    at = 6
+    read(tabled.estargz([file("a", "x"), file("b", "y")], edit=edit))
+    at = 5
+    with pytest.raises(MalformedError, match="upon each other"):
+        read(tabled.estargz([file("a", "x"), file("b", "y")], edit=edit))
+
+
+def test_no_chunk_lies_farther_inside_than_its_input_can_decode_to() -> None:
+    """Who reads it would decode all of that for a byte."""
+
+    def edit(table: Table) -> None:
+        table["entries"][1]["innerOffset"] = at
+
+    at = 63 << 20
+    read(tabled.estargz([file("a", "x"), file("b", "y")], edit=edit))
+    at = 1 << 30
+    with pytest.raises(MalformedError, match="bytes into what"):
         read(tabled.estargz([file("a", "x"), file("b", "y")], edit=edit))
 
 

@@ -128,3 +128,17 @@ async def test_a_method_that_is_not_known_fetches_nothing(rig: Rig, origin: Orig
     with pytest.raises(UnsupportedError):
         await content.read(0, 4096, USUAL)
     assert origin.bytes_sent() == 0
+
+
+@DOUBTED
+@pytest.mark.parametrize("at", [27, 29])
+async def test_a_header_that_leads_beyond_the_archive_is_fetched_again(
+    rig: Rig, origin: Origin, at: int
+) -> None:
+    """The high bytes of the lengths of a member's name and extra fields."""
+    content = await vouched(rig, origin.put("/a.zip", ZIP))
+    tree = content_tree(rig, content)
+    end = Span(content.size - 1, content.size)
+    (last,) = rig.store.trees.segments(tree, 0, end)
+    origin.fault("/a.zip", Corrupt(at=last.input_start + at, times=1))
+    assert await content.read(content.size - 10, 10, USUAL) == CONTENTS[-1][-10:]
