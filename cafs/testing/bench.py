@@ -13,9 +13,13 @@
 - restart: until a mount is ready, until it answers after its worker was killed, and a reload;
   beside a bare Python.
 - help: ``cafs --help`` beside a bare Python.
+- entries: an archive of a million files is mounted by its index, and listed; ``--entries`` says how
+  many.
 - image: hello.c compiled by the gcc of an image with a Debian root file system, in three forms,
   each mounted from an empty store, beside skopeo and tar; ``--image-dir`` says where the image is,
-  or is to be made. Not one of ``all``: it takes root, debootstrap, and programs of containers.
+  or is to be made. It takes root, debootstrap, and programs of containers.
+
+The last two are not among ``all``.
 
 Prints a table, and writes JSON with the commit and the machine.
 """
@@ -40,13 +44,14 @@ from cafs.testing.faults import Latency, Rate
 from cafs.testing.hoarding import Hoard
 from cafs.testing.imaging import ImageBench
 from cafs.testing.measuring import Measured, alternating, output, seconds, table
+from cafs.testing.multitude import Multitude
 from cafs.testing.networking import Network
 from cafs.testing.origin import running_origin
 from cafs.testing.restarting import Restart
 from cafs.testing.warming import Warm
 
 _SCENARIOS: Final = ("warm", "cold", "network", "blobs", "restart", "help")
-_ALONE: Final = ("image",)
+_ALONE: Final = ("entries", "image")
 """Scenarios that are run when they are named."""
 _MIB: Final = 1 << 20
 
@@ -78,6 +83,7 @@ def _scenarios(
         "blobs": Hoard(site, given.blobs).measure,
         "restart": Restart(site, given.rounds).measure,
         "help": lambda: _usage(given.rounds),
+        "entries": Multitude(site, given.entries).measure,
         "image": ImageBench(site, given.rounds, given.image_dir or site.scratch / "image").measure,
     }
 
@@ -92,6 +98,7 @@ def main() -> None:
     parser.add_argument("--blob", type=int, help="MiB of the large file (256, network: 1024)")
     parser.add_argument("--files", type=int, default=5000, help="small files of network (5000)")
     parser.add_argument("--blobs", type=int, default=1_000_000, help="of blobs (1000000)")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="of entries (1000000)")
     parser.add_argument("--image-dir", type=Path, help="where image keeps what it has made")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
     given = parser.parse_args()

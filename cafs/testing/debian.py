@@ -67,8 +67,8 @@ class DebianImage:
         """The root file system."""
         return self.directory / "root.tar"
 
-    def make(self) -> None:
-        """Make what is not there.
+    def make(self, forms: Sequence[str] = FORMS) -> None:
+        """Make what is not there of these forms, of which plain is the first.
 
         Raises:
             LackingError: a program is missing, or this is not root; says what to install.
@@ -77,7 +77,7 @@ class DebianImage:
         self.directory.mkdir(parents=True, exist_ok=True)
         if not self.tar.exists():
             self._bootstrap()
-        missing = [form for form in FORMS if not self._tag(form).exists()]
+        missing = [form for form in forms if not self._tag(form).exists()]
         if missing:
             with self.registry() as registry:
                 for form in missing:

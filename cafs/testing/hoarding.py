@@ -30,7 +30,7 @@ from cafs.model.identity import raw_stream
 from cafs.store.store import Store, open_store
 from cafs.testing.benching import Site
 from cafs.testing.command import Cafs
-from cafs.testing.measuring import Measured
+from cafs.testing.measuring import Measured, anonymous
 
 _AT_ONCE: Final = 256
 """Takes under way at one time: more than a prefetch has, and enough to see what groups give."""
@@ -180,7 +180,7 @@ def _watched(process: "subprocess.Popen[str]") -> Step:
     def look() -> None:
         nonlocal most
         while not ended.wait(_LOOK_S):
-            most = max([most, *map(_anonymous, _family(process.pid))])
+            most = max([most, *map(anonymous, _family(process.pid))])
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -241,19 +241,6 @@ async def _stat(store: Store, among: range) -> None:
         if store.blobs.stat(digest) is None:
             raise RuntimeError(f"{digest} is not there")
         await trio.lowlevel.checkpoint()
-
-
-def _anonymous(pid: int) -> int:
-    """Bytes that no file backs; 0 when it has ended.
-
-    Source: proc(5), /proc/pid/status: RssAnon, in KiB.
-    """
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = text.partition("RssAnon:")[2].split()
-    return 1024 * int(found[0]) if found else 0
 
 
 def _leave_it(_: int) -> None:

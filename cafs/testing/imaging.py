@@ -96,8 +96,7 @@ class ImageBench:
         return world.directory
 
     def _toml(self, registry: Registry, form: str) -> str:
-        source = self._image.reference(registry, form)
-        return f'[mount]\npath = "cafs"\n[ref.{_REF}]\nfrom = "docker://{source}"\n'
+        return toml_of(self._image.reference(registry, form))
 
     @contextmanager
     def _mounted(self, world: Cafs, registry: Registry, form: str, locked: Path) -> Iterator[Mount]:
@@ -152,6 +151,11 @@ class ImageBench:
             alone.append(ended - mounted)
         note = f"of which the ls {1e3 * median(alone):.1f} ms"
         return Measured("remounted, to the first ls", median(times), note=note)
+
+
+def toml_of(reference: str) -> str:
+    """A project that shows the image, ``host:port/name:tag``, as ``debian``."""
+    return f'[mount]\npath = "cafs"\n[ref.{_REF}]\nfrom = "docker://{reference}"\n'
 
 
 def compile_in(root: Path) -> None:

@@ -45,6 +45,19 @@ def output(command: Sequence[str]) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def anonymous(pid: int) -> int:
+    """Bytes of a process that no file backs; 0 when it has ended.
+
+    Source: proc(5), /proc/pid/status: RssAnon, in KiB.
+    """
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = text.partition("RssAnon:")[2].split()
+    return 1024 * int(found[0]) if found else 0
+
+
 def alternating(run: Callable[[int], float], rounds: int, sides: int = 2) -> tuple[float, ...]:
     """Medians of ``run(0)``, ``run(1)`` and so on, called in turn, after one of each to warm up."""
     for side in range(sides):

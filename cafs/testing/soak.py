@@ -16,6 +16,9 @@ Then the source: silence: it says nothing for 20 s in the middle of a read of th
 Then the store: crowd: eight processes read, prefetch, collect, verify, remove and are killed on a
 store that may hold a tenth of what they use. And evicting: processes read what others let go of.
 
+By name only: image: every file of a Debian root file system, as an image in three forms, is read in
+random order by eight readers and compared with what tar unpacks (``--image-dir``, as of the bench).
+
 Prints what it came to. Exit code 1 when a call failed, a byte was wrong, or the keeper grew.
 """
 
@@ -32,9 +35,11 @@ from typing import Final
 
 from cafs.testing.command import Cafs, start_programs_by_fork
 from cafs.testing.crowd import crowd
+from cafs.testing.debian import LackingError
 from cafs.testing.evicting import evict_beside_readers
 from cafs.testing.loading import Reader, compiled
 from cafs.testing.origin import running_origin
+from cafs.testing.sameness import compare_forms
 from cafs.testing.silence import fall_silent
 from cafs.testing.soaking import (
     DISTURBANCES,
@@ -50,6 +55,8 @@ _SCENARIOS: Final = ("quiet", *DISTURBANCES, "memory")
 _SILENCE: Final = "silence"
 _CROWD: Final = "crowd"
 _EVICTING: Final = "evicting"
+_IMAGE: Final = "image"
+_READERS: Final = 8
 _KEEPER_LIMIT: Final = 4 << 20
 _FLAT: Final = 256 << 10
 """Bytes by which the keeper's memory may differ: the pages of its stack and of the C library."""
@@ -140,6 +147,16 @@ def _evict(seconds: float) -> bool:
     return outcome.well
 
 
+def _same(directory: Path | None) -> bool:
+    """Compare an image in all its forms with what it is made of; whether nothing differs."""
+    well = True
+    with tempfile.TemporaryDirectory(prefix="cafs-soak.") as place:
+        for outcome in compare_forms(directory or Path(place), readers=_READERS):
+            _say(str(outcome))
+            well &= outcome.well
+    return well
+
+
 def _slim(before: int, after: int) -> bool:
     return after < _KEEPER_LIMIT and after - before <= _FLAT
 
@@ -156,7 +173,7 @@ def main() -> int:
         "scenario",
         nargs="?",
         default="all",
-        choices=("all", *_SCENARIOS, _SILENCE, _CROWD, _EVICTING),
+        choices=("all", *_SCENARIOS, _SILENCE, _CROWD, _EVICTING, _IMAGE),
     )
     parser.add_argument("--seconds", type=float, default=60, help="of each scenario (60)")
     parser.add_argument("--threads", type=int, default=16, help="readers (16)")
@@ -166,10 +183,17 @@ def main() -> int:
     parser.add_argument("--silent", type=float, default=20, help="seconds of silence (20)")
     parser.add_argument("--contents", type=int, default=200, help="files of crowd (200)")
     parser.add_argument("--requests", type=int, default=1_000_000, help="of memory (1000000)")
+    parser.add_argument("--image-dir", type=Path, help="where image keeps what it has made")
     given = parser.parse_args()
     start_programs_by_fork()
     load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
     _say(f"{platform.platform()}, {os.cpu_count()} processors, load average {load}")
+    if given.scenario == _IMAGE:
+        try:
+            return 0 if _same(given.image_dir) else 1
+        except LackingError as error:
+            _say(f"scripts/soak image: {error}")
+            return 1
     well = given.scenario not in {_SILENCE, "all"} or _fall_silent(given.blob, given.silent)
     well &= given.scenario not in {_CROWD, "all"} or _crowd(given.contents, given.seconds)
     well &= given.scenario not in {_EVICTING, "all"} or _evict(given.seconds)

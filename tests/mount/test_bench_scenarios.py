@@ -8,6 +8,7 @@ import pytest
 from cafs.testing.benching import Site
 from cafs.testing.cooling import Cold
 from cafs.testing.hoarding import Hoard
+from cafs.testing.multitude import Multitude
 from cafs.testing.origin import Origin
 from cafs.testing.warming import Warm
 
@@ -61,3 +62,10 @@ def test_half_of_a_hoard_goes_and_each_process_tells_its_memory(site: Site) -> N
             told = re.search(r"(\d+) MiB anonymous memory", note)
             assert told is not None, name
             assert 5 < int(told[1]) < 200
+
+
+def test_an_archive_of_many_files_is_listed_by_its_index(site: Site) -> None:
+    rows = {row.name: row for row in Multitude(site, 300).measure()}
+    assert "the index has" in rows["300 files: lock, to tar -xz"].note
+    assert re.search(r"worker: [1-9]\d* MiB", rows["300 files: ls -lR"].note)
+    assert rows["300 files: remounted, to ls"].ours_s
