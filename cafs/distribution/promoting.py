@@ -16,7 +16,14 @@ from typing import Final
 import trio
 
 from cafs.distribution.agreeing import Chunk, DisagreementError, against_index, against_table
-from cafs.errors import CafsError, MalformedError, UnsupportedError
+from cafs.distribution.stronger import agree
+from cafs.errors import (
+    CafsError,
+    DigestMismatchError,
+    MalformedError,
+    StorageError,
+    UnsupportedError,
+)
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.first_pass import complete_tree
 from cafs.fetch.interfaces import Content, Patience, Priority
@@ -39,10 +46,11 @@ _LOG: Final = logging.getLogger("cafs.distribution")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A part, and its raw content."""
+    """A part, and its raw content; ``pins`` are what else its whole must be."""
 
     part: Part
     raw: Content
+    pins: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +159,10 @@ class Promoting:
         """Make a pass, and compare.
 
         Raises:
-            DisagreementError: it finds something else.
-            CafsError: it cannot be made now.
+            DisagreementError: it finds something else, or a pin means other bytes.
+            CafsError: it cannot be made now, or nobody can say what a pin means.
         """
+        await self._hold_against_pins(one)
         raw, making = one.source.raw, one.making
         patience = replace(patience, priority=Priority.PREFETCH)
         before = complete_tree(self._store, making.identity(raw.key))
@@ -179,6 +188,19 @@ class Promoting:
             if before is None:
                 with trio.CancelScope(shield=True):
                     await self._forget(own)
+
+    async def _hold_against_pins(self, one: _Vouched) -> None:
+        pins, raw = one.source.pins, one.source.raw
+        digest = raw.digest()
+        if not pins or digest is None:
+            return
+        try:
+            if not await agree(self._store, pins, digest, raw.name):
+                raise StorageError(
+                    f"{raw.name}: its bytes went before they were held against a pin"
+                )
+        except DigestMismatchError as error:
+            raise DisagreementError(error.what) from error
 
     async def _forget(self, own: TreeRecord) -> None:
         """Let go of what the pass has decoded, where it can be decoded again piece by piece."""

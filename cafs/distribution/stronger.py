@@ -6,6 +6,7 @@ own pin means, the lock must mean the same; and until then nothing but what an i
 handed out without that pin's consent.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cafs.distribution.blob import title
@@ -34,36 +35,49 @@ def refuse_another(store: Store, spec: RefSpec, said: Digest) -> bool:
     Raises:
         DigestMismatchError: it knows one, and that is something else.
     """
-    known = [(pin, store.blobs.stat(pin)) for pin in stronger_pins(spec)]
+    return _all_known(store, stronger_pins(spec), said, title(spec))
+
+
+def _all_known(store: Store, pins: Sequence[Digest], said: Digest, name: str) -> bool:
+    known = [(pin, store.blobs.stat(pin)) for pin in pins]
     for pin, found in known:
         if found is not None and found.digest != said:
-            name = f"{title(spec)}: what cafs.lock names"
-            raise DigestMismatchError(name, expected=f"{found.digest} ({pin})", actual=said)
+            what = f"{name}: what cafs.lock names"
+            raise DigestMismatchError(what, expected=f"{found.digest} ({pin})", actual=said)
     return all(found is not None for _, found in known)
+
+
+async def agree(store: Store, pins: Sequence[Digest], said: Digest, name: str) -> bool:
+    """Hold a blob against pins, as far as it is here; whether it is all that they mean.
+
+    Raises:
+        DigestMismatchError: a pin means other bytes.
+        StorageError: the store failed.
+
+    Cancellation: no effect.
+    """
+    if _all_known(store, pins, said, name):
+        return True
+    known, whole = store.blobs.stat(said), raw_stream(said)
+    if known is None or store.streams.find(whole) is None:
+        return False
+    # The bytes are here, and nobody has asked yet whether they are what the pins say.
+    await store.blobs.admit(
+        whole, media_type=known.media_type, claims=(said, *pins), size=known.size, name=name
+    )
+    return _all_known(store, pins, said, name)
 
 
 async def held(store: Store, spec: RefSpec, part: Part) -> Part:
     """The part as it must be held against: by the settings' pin, unless that is this very digest.
 
     Raises:
-        DigestMismatchError: the pin means other bytes than the part's digest.
-        StorageError: the store failed.
+        DigestMismatchError, StorageError: as ``agree``.
 
     Cancellation: no effect.
     """
     pins = stronger_pins(spec)
     if not pins or part.digest is None or not part.digest.canonical:
         return part
-    known = store.blobs.stat(part.digest)
-    whole = raw_stream(part.digest)
-    if (
-        known is not None
-        and not refuse_another(store, spec, part.digest)
-        and store.streams.find(whole) is not None
-    ):
-        # The bytes are here, and nobody has asked yet whether they are what the pin says.
-        claims = (part.digest, *pins)
-        await store.blobs.admit(
-            whole, media_type=known.media_type, claims=claims, size=known.size, name=title(spec)
-        )
-    return part if refuse_another(store, spec, part.digest) else replace(part, digest=pins[0])
+    same = await agree(store, pins, part.digest, title(spec))
+    return part if same else replace(part, digest=pins[0])

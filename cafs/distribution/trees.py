@@ -10,12 +10,14 @@ from cafs.distribution.blob import title
 from cafs.distribution.deriving import find_directory, strip_tree
 from cafs.distribution.interfaces import OpenTree
 from cafs.distribution.promoting import Promoting, Source
+from cafs.distribution.stronger import stronger_pins
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content
 from cafs.fetch.making import ARCHIVE, Making
 from cafs.model.identity import TreeIdentity, derived_tree
 from cafs.model.member import ROOT
 from cafs.model.record import TreeRecord
+from cafs.model.ref import ArchiveRef
 from cafs.model.resolved import Part
 from cafs.model.spec import RefSpec
 from cafs.store.store import Store
@@ -91,11 +93,13 @@ class Trees:
             root = find_directory(self._store.trees, record, spec.subdir, name=title(spec))
         # Segments are recorded with the tree that was planted, not with those derived from it.
         contents: list[Content] = []
+        # Of an image they are about its manifest, and not about a layer.
+        pins = stronger_pins(spec) if isinstance(spec.ref, ArchiveRef) else ()
         for number, stream in enumerate(base.streams):
             source = await raw(stream.part)
             content = self._fetcher.decoded(base, number, source, making)
             if stream.vouched and parts and self._promoting is not None:
-                part = Source(parts[stream.part], source)
+                part = Source(parts[stream.part], source, pins)
                 content = self._promoting.watched(base, number, part, making, content)
             contents.append(content)
         return OpenTree(record, root, tuple(contents))

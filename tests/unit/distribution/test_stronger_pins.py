@@ -1,26 +1,33 @@
 """A lock, and a pin by another algorithm: the lock vouches for pieces, and never overrules."""
 
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from cafs.errors import DigestMismatchError, OfflineError
-from cafs.fetch.making import ARCHIVE
+from cafs.fetch.exposing import DisownedError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import archive_tree, indexed_tree, raw_stream
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import RefSpec
-from cafs.store.index_export import export_index
 from cafs.testing import tabled
 from cafs.testing.archives import file, tar_bytes
 from cafs.testing.origin import Origin
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
-from tests.unit.distribution.test_indexing import Indexes
+from tests.unit.distribution.test_promoting import (
+    DATA,
+    DIGEST,
+    Indexes as BesideLock,
+    index_of,
+    settled,
+    targz,
+    whole,
+)
 
 RIGHT = tar_bytes({"a": (0o644, b"right")}, compression="gz")
 EVIL = tar_bytes({"a": (0o644, b"evil!")}, compression="gz")
+MADE = archive_tree(raw_stream(DIGEST))
 
 
 def locked(spec: RefSpec, data: bytes, index: Digest | None = None) -> RefSpec:
@@ -91,28 +98,29 @@ async def test_where_the_store_knows_the_pin_the_lock_must_say_the_same(
                 await world.resolver.resolve(locked(spec, EVIL), USUAL)
 
 
-async def test_what_an_index_describes_is_read_in_pieces_though_the_pin_is_another(
-    mounted: OpenWorld, origin: Origin, tmp_path: Path
+@pytest.mark.expects_log("fetch.disowned")
+@pytest.mark.parametrize("same", [True, False])
+async def test_what_an_index_describes_is_read_in_pieces_until_all_is_held_against_the_pin(
+    mounted: OpenWorld, origin: Origin, tmp_path: Path, same: bool
 ) -> None:
-    large = tar_bytes({"a": (0o644, b"right" * 100_000)}, compression="gz")
-    url = origin.put("/t.tgz", large)
-    digest, out = digest_of(large), BytesIO()
-    async with mounted() as world:
-        await world.tree(world.spec(f"archive+{url}", integrity=str(digest)))
-        record = world.store.trees.find(archive_tree(raw_stream(digest)))
-        assert record is not None
-        export_index(
-            world.store.trees, record, out, digest=digest, size=len(large), mark=ARCHIVE.mark
-        )
-        await world.store.trees.delete(record.identity)
-        await world.store.blobs.delete(digest)
-    index = digest_of(out.getvalue())
-    (tmp_path / "index").write_bytes(out.getvalue())
-    async with mounted(indexes=Indexes(tmp_path / "index")) as world:
-        spec = locked(pinned(world, url, large), large, index)
+    index = await index_of(mounted, origin, tmp_path / "store")
+    origin.forget()
+    async with mounted(indexes=BesideLock(tmp_path / "index", index)) as world:
+        plain = targz(world, origin, index)
+        spec = replace(plain, integrity=digest_of(DATA if same else RIGHT, "sha512"))
         opened = await world.resolver.tree(spec, USUAL)
-        assert opened.record.identity == indexed_tree(archive_tree(raw_stream(digest)), index)
-        assert (await world.paths(opened))["a"] == "right" * 100_000
+        assert opened.record.identity == indexed_tree(MADE, digest_of(index))
+        await opened.contents[0].read(0, 512, USUAL)
+        assert origin.bytes_sent("/x.tar.gz") < len(DATA) / 2
+        await whole(world, plain)
+        record = await settled(world, opened)
+        if same:
+            assert record is not None
+            assert record.digest == DIGEST
+            assert world.store.blobs.stat(digest_of(DATA, "sha512")) is not None
+            return
+        with pytest.raises(DisownedError, match=str(digest_of(RIGHT, "sha512"))):
+            await opened.contents[0].read(0, 512, USUAL)
 
 
 @pytest.mark.parametrize("same", [True, False])
