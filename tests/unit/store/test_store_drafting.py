@@ -1,11 +1,14 @@
 """What is written of a stream before it counts: read by nobody, recorded whole, or gone."""
 
+import zlib
+
 import pytest
 import trio
 
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
+from cafs.store.files import punch
 from cafs.store.store import Store
 from cafs.store.streams import Stream
 
@@ -73,19 +76,94 @@ async def test_what_is_present_stays_what_it_is_under_a_draft(store: Store) -> N
     assert await stream.read(150 * KIB, 10) is None
 
 
-@pytest.mark.expects_log("store.stream.damaged")
-async def test_what_another_draft_has_overwritten_is_absent_and_never_wrong(store: Store) -> None:
+def forged(target: bytes, beginning: bytes) -> bytes:
+    """Other bytes of the same length and CRC-32: it is linear, so four bytes at the end will do."""
+    body = beginning + bytes(len(target) - len(beginning) - 4)
+    base = zlib.crc32(body + bytes(4))
+    basis: dict[int, tuple[int, int]] = {}  # highest bit of a change: the change, what makes it
+    for number in range(32):
+        change, made_by = zlib.crc32(body + (1 << number).to_bytes(4, "little")) ^ base, 1 << number
+        while change and change.bit_length() in basis:
+            other_change, other = basis[change.bit_length()]
+            change, made_by = change ^ other_change, made_by ^ other
+        basis[change.bit_length()] = (change, made_by)
+    wanted, ending = zlib.crc32(target) ^ base, 0
+    while wanted:
+        change, made_by = basis[wanted.bit_length()]
+        wanted, ending = wanted ^ change, ending ^ made_by
+    found = body + ending.to_bytes(4, "little")
+    assert zlib.crc32(found) == zlib.crc32(target)
+    return found
+
+
+@pytest.mark.parametrize("sure", [False, True])
+async def test_what_another_draft_has_overwritten_is_absent_and_never_wrong(
+    store: Store, *, sure: bool
+) -> None:
+    """Nor where its sums are those of what was overwritten: somebody can make such."""
+    stream = await opened(store)
+    right = DATA[: 64 * KIB]
+    other = forged(right, b"something else") if sure else b"x" * len(right)
+
+    def run() -> tuple[bool, bool]:
+        one, two = stream.draft_sync(), stream.draft_sync()
+        one.write(0, DATA[: 200 * KIB])
+        two.write(0, other)
+        first = one.keep()
+        two.drop()
+        return first, one.keep()
+
+    assert await trio.to_thread.run_sync(run) == (False, True)
+    assert await stream.read(0, 64 * KIB) is None
+    assert await drafted(stream, 0, 200 * KIB)
+    assert await stream.read(0, 200 * KIB) == DATA[: 200 * KIB]
+
+
+async def test_of_two_drafts_of_the_same_bytes_both_are_kept(store: Store) -> None:
     stream = await opened(store)
 
+    def run() -> list[bool]:
+        drafts = [stream.draft_sync() for _ in range(2)]
+        for each in drafts:
+            each.write(0, DATA)
+        return [each.keep() for each in drafts]
+
+    assert await trio.to_thread.run_sync(run) == [True, True]
+    assert await stream.read(0, SIZE) == DATA
+
+
+async def test_a_draft_outlives_what_is_taken_out_elsewhere(store: Store) -> None:
+    """As making room does all the time, of what nobody holds."""
+    stream = await opened(store)
+    await stream.write(900 * KIB, DATA[900 * KIB :])
+
     def run() -> bool:
-        right, wrong = stream.draft_sync(), stream.draft_sync()
-        right.write(0, DATA[: 200 * KIB])
-        wrong.write(0, b"x" * 200 * KIB)
-        return right.keep()
+        draft = stream.draft_sync()
+        draft.write(0, DATA[: 200 * KIB])
+        trio.from_thread.run(stream.reject, Span(960 * KIB, 961 * KIB))
+        draft.write(200 * KIB, DATA[200 * KIB : 300 * KIB])
+        trio.from_thread.run(stream.reject, Span(900 * KIB, SIZE))
+        return draft.keep()
 
     assert await trio.to_thread.run_sync(run)
-    found = await stream.read(0, 200 * KIB)
-    assert found in {None, DATA[: 200 * KIB]}
+    assert list(stream.present()) == [Span(0, 300 * KIB)]
+    assert await stream.read(0, 300 * KIB) == DATA[: 300 * KIB]
+
+
+async def test_a_draft_whose_bytes_were_given_back_is_not_kept(store: Store) -> None:
+    stream = await opened(store)
+    await stream.write(100 * KIB, DATA[100 * KIB : 110 * KIB])
+    [file] = store.path.glob("streams/*/*")
+
+    def run() -> bool:
+        draft = stream.draft_sync()
+        draft.write(0, DATA[: 100 * KIB])
+        with file.open("r+b") as opened_:
+            punch(opened_.fileno(), Span(0, 64 * KIB))
+        return draft.keep()
+
+    assert not await trio.to_thread.run_sync(run)
+    assert list(stream.present()) == [Span(100 * KIB, 110 * KIB)]
 
 
 async def test_a_draft_of_a_stream_that_was_removed_is_not_kept(store: Store) -> None:
