@@ -198,9 +198,11 @@ def list_directory(path: Path) -> None:
 
 
 def copy_lock(source: Path, target: Path) -> None:
-    """Copy what a lock consists of from project to project."""
+    """Copy what a lock consists of from project to project; large indexes do not lie beside it."""
     shutil.copy(source / "cafs.lock", target)
-    shutil.copytree(source / "cafs.lock.d", target / "cafs.lock.d")
+    (target / "cafs.lock.d").mkdir()
+    for path in (source / "cafs.lock.d").glob("*.idx"):
+        shutil.copy(path, target / "cafs.lock.d")
 
 
 def _middle(costs: Sequence[Cost]) -> Cost:

@@ -5,6 +5,7 @@ memory the worker has that no file backs is looked at all the time. The files ar
 about what is known of them.
 """
 
+import shutil
 import subprocess
 import threading
 import time
@@ -57,10 +58,9 @@ class Multitude:
         yield Measured(f"{name}: lock, to tar -xz", locked_s, tar_s, note=note)
         world = self._site.world()
         copy_lock(first.directory, world.directory)
+        for file in large.glob("*.idx"):
+            shutil.copy(file, world.directory / "cafs.lock.d")
         project = toml(_REF, url)
-        if large.exists():
-            for file in large.glob("*.idx"):
-                (world.directory / "cafs.lock.d" / file.name).write_bytes(file.read_bytes())
         began = time.perf_counter()
         with world.mount(project) as mount, Watched(mount) as watched:
             list_directory(mount.ref(_REF))
