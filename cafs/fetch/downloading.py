@@ -95,6 +95,7 @@ class Downloader:
         if lock is None:
             return
         with lock:
+            flight.lock = lock
             rotation = Rotation()
             while self._fits(flight) and (gap := self._gap(flight)) is not None:
                 await self._scouting.turn(flight)

@@ -10,6 +10,7 @@ from typing_extensions import override
 from cafs.errors import CafsError
 from cafs.fetch.interfaces import Inflight, Priority
 from cafs.model.span import Span
+from cafs.store.locking import SpanLock
 
 
 class Flight:
@@ -37,6 +38,9 @@ class Flight:
         self.seats: set[Seat] = set()
         self.write: Callable[[], Awaitable[None]] | None = None
         """Writes what has come and is kept back, while there may be such bytes."""
+        self.lock: SpanLock | None = None
+        """On what it still brings. What is behind it may be found to be wrong, and fetched again by
+        another, while this one is still under way."""
         self._nudged = trio.Event()
 
     @property
@@ -77,6 +81,8 @@ class Flight:
         """The bytes up to ``position`` are in the store."""
         self.position = position
         self.farthest = max(self.farthest, position)
+        if self.lock is not None and not self.single:
+            self.lock.pass_by(position)
         for seat in self.seats:
             seat.look(self)
 

@@ -35,10 +35,21 @@ class SpanLock:
     Concurrency: any task may release it.
     """
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_descriptor", "_span")
 
-    def __init__(self, descriptor: int | None) -> None:
+    def __init__(self, descriptor: int | None, span: Span | None = None) -> None:
         self._descriptor = descriptor
+        self._span = span
+
+    def pass_by(self, position: int) -> None:
+        """Let go of what lies before a position in the file, which is done."""
+        if self._descriptor is None or self._span is None or position <= self._span.start:
+            return
+        if position >= self._span.stop:
+            self.release()
+            return
+        let_go(self._descriptor, Span(self._span.start, position))
+        self._span = Span(position, self._span.stop)
 
     def release(self) -> None:
         """Let go; a second call does nothing."""
@@ -64,6 +75,8 @@ def try_lock(path: Path, span: Span, *, create: bool = False) -> SpanLock | None
     Raises:
         ValueError: the span is empty or longer than ``LOCK_LENGTH``.
         FileNotFoundError: there is no such file, and none is to be created.
+
+    What is to be created is no file of content: of it nothing is ever done but all.
     """
     if not 0 < span.length <= LOCK_LENGTH:
         raise ValueError(f"cannot lock {span}: at most {LOCK_LENGTH} bytes, at least one")
@@ -75,7 +88,7 @@ def try_lock(path: Path, span: Span, *, create: bool = False) -> SpanLock | None
         if error.errno in _BUSY:
             return None
         raise
-    return SpanLock(descriptor)
+    return SpanLock(descriptor, None if create else span)
 
 
 def hold_gate(descriptor: int) -> None:

@@ -112,6 +112,29 @@ async def test_a_pass_that_saw_other_bytes_than_passed_the_gate_makes_no_tree(
     assert slice_.sha256 == hashlib.sha256(there).digest()
 
 
+@LOGS
+async def test_what_was_wrong_is_fetched_again_while_what_brought_it_goes_on(
+    rig: Rig, origin: Origin
+) -> None:
+    origin.fault("/p", StallBeyond(3 * MIB))
+    raw = await rig.pinned(digest_of(DATA), SIZE, origin.put("/p", DATA))
+    assert isinstance(raw, GatedContent)
+    ranges = raw.ranges()
+    assert ranges is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ranges.ensure, Span(0, 6 * MIB), Patience(60.0))
+        await until(lambda: raw.present() >= 3 * MIB)
+        [flight] = rig.fetcher.inflight()
+        assert await ranges.reject(Span(MIB, 2 * MIB))
+        began = trio.current_time()
+        assert await ranges.read(MIB, 1000, Patience(5.0)) == DATA[MIB : MIB + 1000]
+        assert trio.current_time() - began < 4.0
+        assert [each.since for each in rig.fetcher.inflight()][:1] == [flight.since]
+        origin.heal("/p")
+        origin.release()
+    assert await ranges.read(0, 6 * MIB, USUAL) == DATA[: 6 * MIB]
+
+
 async def test_what_was_read_from_memory_is_of_nothing_in_the_store(
     rig: Rig, origin: Origin
 ) -> None:

@@ -51,6 +51,25 @@ async def test_r37_a_lock_excludes_other_processes_and_goes_with_its_own(tmp_pat
         await child.wait()
 
 
+async def test_what_a_lock_has_passed_by_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    lock = locking.try_lock(path, Span(10, 20))
+    assert lock is not None
+    for position, free in ((5, []), (10, []), (14, [Span(10, 14)]), (12, [Span(10, 14)])):
+        lock.pass_by(position)
+        for span in free:
+            beside = locking.try_lock(path, span)
+            assert beside is not None
+            beside.release()
+        assert locking.try_lock(path, Span(13, 15)) is None
+    lock.pass_by(25)
+    beside = locking.try_lock(path, Span(10, 20))
+    assert beside is not None
+    beside.release()
+    lock.release()
+
+
 async def test_r37_who_waited_for_a_file_that_was_replaced_starts_over_with_the_new_one(
     store: Store,
 ) -> None:
