@@ -13,6 +13,7 @@ from cafs.settings.lockfile import index_directory, read_lock
 from cafs.testing import tabled
 from cafs.testing.archives import file as member, tar_bytes
 from cafs.testing.origin import Origin
+from tests.cli.forked import ForkedCafs, Forks
 from tests.conftest import Cafs
 
 TREE = tar_bytes({"top/a": (0o644, b"alpha" * 100)}, compression="gz")
@@ -28,6 +29,11 @@ strip = 1
 [defaults]
 deadline = "5s"
 """
+
+
+@pytest.fixture
+def cafs(tmp_path: Path, forks: Forks) -> Cafs:
+    return ForkedCafs(tmp_path / "cafs-world", forks)
 
 
 def toml(cafs: Cafs) -> dict[str, object]:
@@ -146,16 +152,15 @@ def test_without_a_lock_nobody_is_asked(cafs: Cafs, origin: Origin) -> None:
 
 
 def test_a_file_is_named_from_where_one_is(cafs: Cafs) -> None:
-    (cafs.directory / "sub").mkdir()
-    (cafs.directory / "sub/t.tgz").write_bytes(TREE)
-    file = cafs.project("")
-    inside = Cafs(Path(cafs.directory / "sub" / "other"))
-    inside.directory = cafs.directory / "sub"
-    inside.run("add", "tree", "file:t.tgz")
+    project, file = cafs.directory, cafs.project("")
+    cafs.directory = project / "sub"
+    cafs.directory.mkdir()
+    (cafs.directory / "t.tgz").write_bytes(TREE)
+    cafs.run("add", "tree", "file:t.tgz")
     assert tomllib.loads(file.read_text()) == {"ref": {"tree": {"from": "file:sub/t.tgz"}}}
-    text = (cafs.directory / "cafs.lock").read_text()
+    text = (project / "cafs.lock").read_text()
     assert 'ref = "archive+file:sub/t.tgz"' in text
-    assert str(cafs.directory) not in text
+    assert str(project) not in text
 
 
 def test_a_ref_that_is_not_there_cannot_be_removed(cafs: Cafs) -> None:

@@ -7,16 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 
 from cafs.distribution.manifests import OCI_MANIFEST
 from cafs.model.digest import SIZES, digest_of
 from cafs.settings.lockfile import Lock, LockEntry, index_directory, read_lock
+from cafs.store.store import open_store
 from cafs.testing.archives import Compression, file as member, tar_bytes, zip_archive
 from cafs.testing.daemons import Registry
 from cafs.testing.faults import Fault, IgnoreRange, NoLength, NoValidators, Status
 from cafs.testing.images import Image, Layer, write_layout
 from cafs.testing.origin import Origin
 from cafs.testing.tabled import estargz
+from tests.cli.forked import ForkedCafs, Forks
 from tests.conftest import Cafs
 
 OLD = {
@@ -57,8 +60,19 @@ class Project:
 
 
 @pytest.fixture
+def cafs(tmp_path: Path, forks: Forks) -> Cafs:
+    return ForkedCafs(tmp_path / "cafs-world", forks)
+
+
+@pytest.fixture
 def project(cafs: Cafs) -> Project:
     return Project(cafs)
+
+
+@pytest.fixture
+def other(tmp_path: Path, forks: Forks) -> Cafs:
+    """Another machine."""
+    return ForkedCafs(tmp_path / "other-machine", forks)
 
 
 @pytest.fixture
@@ -142,10 +156,7 @@ def test_what_cannot_be_had_now_stays_locked(locked: Project, origin: Origin) ->
     assert locked.file.read_bytes() == before
 
 
-def test_the_same_refs_give_the_same_bytes_on_another_machine(
-    locked: Project, tmp_path: Path
-) -> None:
-    other = Cafs(tmp_path / "other-machine")
+def test_the_same_refs_give_the_same_bytes_on_another_machine(locked: Project, other: Cafs) -> None:
     shutil.copy(locked.cafs.directory / "cafs.toml", other.directory)
     other.run("lock")
     assert (other.directory / "cafs.lock").read_bytes() == locked.file.read_bytes()
@@ -245,8 +256,7 @@ def test_an_index_that_is_wrong_is_named_and_made_anew(
     assert (path.read_bytes(), locked.file.read_bytes()) == (right, before)
 
 
-def test_check_full_reads_everything_again(locked: Project, tmp_path: Path, origin: Origin) -> None:
-    other = Cafs(tmp_path / "other-machine")
+def test_check_full_reads_everything_again(locked: Project, other: Cafs, origin: Origin) -> None:
     shutil.copytree(locked.cafs.directory, other.directory, dirs_exist_ok=True)
     assert other.run("lock", "--check", "--full").returncode == 0
     assert origin.bytes_sent("/t.tgz") >= len(tar_bytes(OLD, compression="gz"))
@@ -254,10 +264,10 @@ def test_check_full_reads_everything_again(locked: Project, tmp_path: Path, orig
 
 
 def test_check_full_finds_a_lock_whose_index_is_of_something_else(
-    locked: Project, tmp_path: Path, origin: Origin
+    locked: Project, other: Cafs, origin: Origin
 ) -> None:
     """Somebody has made an index for other bytes, and everything in the project fits it."""
-    forger = Project(Cafs(tmp_path / "forger"))
+    forger = Project(other)
     evil = origin.put("/evil.tgz", tar_bytes(NEW, compression="gz"))
     forger.cafs.project(f'[ref.tree]\nfrom="{evil}"\n')
     forger.cafs.run("lock")
@@ -277,9 +287,8 @@ def test_check_full_finds_a_lock_whose_index_is_of_something_else(
 
 
 def test_check_full_finds_that_the_source_has_other_bytes(
-    locked: Project, tmp_path: Path, origin: Origin
+    locked: Project, other: Cafs, origin: Origin
 ) -> None:
-    other = Cafs(tmp_path / "other-machine")
     shutil.copytree(locked.cafs.directory, other.directory, dirs_exist_ok=True)
     origin.put("/tool", b"loot")
     done = other.run("lock", "--check", "--full", check=False)
@@ -333,8 +342,30 @@ def test_diff_tells_which_files_differ(locked: Project, origin: Origin) -> None:
         "target": None,
     }
     assert gone["now"] is None
-    shutil.rmtree(locked.cafs.directory / "old.lock.d")
     assert locked.cafs.run("lock", "--diff", "cafs.lock", "cafs.lock").stdout == ""
+
+
+def test_diff_takes_no_wrong_index_where_the_store_has_the_right_one(
+    locked: Project, origin: Origin
+) -> None:
+    directory = locked.cafs.directory
+    (right,) = index_directory(locked.file).glob("*.idx")
+    data = right.read_bytes()
+    shutil.copy(locked.file, directory / "old.lock")
+
+    async def store() -> None:
+        async with open_store(locked.cafs.store) as opened:
+            await opened.blobs.put("x/y", data)
+
+    trio.run(store)
+    (directory / "old.lock.d").mkdir()
+    wrong = directory / "old.lock.d" / right.name
+    wrong.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    origin.put("/t.tgz", tar_bytes(NEW, compression="gz"))
+    locked.cafs.run("lock", "--upgrade", "tree")
+    done = locked.cafs.run("lock", "--diff", "old.lock", "cafs.lock")
+    assert "  + share/new  3 B" in done.stdout.splitlines()
+    assert f"{wrong.relative_to(directory)}: expected {digest_of(data)}" in done.stderr
 
 
 def test_diff_tells_what_came_and_went(locked: Project) -> None:
@@ -391,7 +422,7 @@ def image(number: int) -> Image:
 
 
 def test_an_image_is_locked_for_this_machine_and_for_others_that_are_named(
-    project: Project, registry: Registry, tmp_path: Path
+    project: Project, other: Cafs, registry: Registry, tmp_path: Path
 ) -> None:
     layout = write_layout(tmp_path / "oci", [image(0), image(1)])
     registry.push(layout, "lock/multi")
@@ -408,7 +439,7 @@ def test_an_image_is_locked_for_this_machine_and_for_others_that_are_named(
     assert project.cafs.run("lock").stdout.count("unchanged") == 2
     assert project.cafs.run("lock", "--check").returncode == 0
     assert len(registry.requests()) == asked
-    again = Project(Cafs(tmp_path / "other-machine"))
+    again = Project(other)
     shutil.copytree(project.cafs.directory, again.cafs.directory, dirs_exist_ok=True)
     again.cafs.run("lock", "--check", "--full")
 
