@@ -1,4 +1,4 @@
-"""Strays: files that no record names, and what has been in quarantine for long.
+"""Strays: files, and bytes in them, that no record names, and what has been in quarantine for long.
 
 Only files of the store's own forms are strays, in the directories where it puts them: whatever else
 lies there is none of its business (B-24, non-uuid directories and other ones).
@@ -16,6 +16,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.store.findings import Finding, Kind, Terms, when
 from cafs.store.parts import Parts
+from cafs.store.sweeping import sweep, unrecorded
 
 _STREAM: Final = re.compile(r"([0-9a-f]{64})\.([0-9a-f]{16})(\.[0-9a-f]{16})?")
 _BLOB: Final = re.compile(r"[0-9a-f]{64}")
@@ -32,7 +33,10 @@ class Strays:
         self._terms = terms
 
     def files(self) -> Iterator[Finding]:
-        """Files of streams and blobs that no record names, and that nobody has just made."""
+        """Files of streams and blobs that no record names, and that nobody has just made.
+
+        Of those of streams that are on record, those with bytes that are not.
+        """
         root = self._parts.layout.root
         for folder, form in ((root / "streams", _STREAM), (root / "blobs" / CANONICAL, _BLOB)):
             for below, names in _below(folder):
@@ -41,6 +45,10 @@ class Strays:
                     if self._is_stray(path):
                         name = str(path.relative_to(root))
                         yield Finding(Kind.FILE, name, _size(path), "no record names it", path)
+                    elif count := self._left(path):
+                        name = str(path.relative_to(root))
+                        reason = "left in it by a crash, no record names them"
+                        yield Finding(Kind.FILE, name, count, reason, path)
 
     def _unrecorded(self, names: list[str]) -> list[str]:
         """Names without those of blobs that are on record: nearly all files of a store are such."""
@@ -57,6 +65,16 @@ class Strays:
             file = None if record is None or record.digest is not None else record.file.hex()
             known = file == named[2] and named[3] is None
         return not known and 0 < _touched_ns(path) < self._terms.grace_ns
+
+    def _left(self, path: Path) -> int:
+        """Bytes that lie in a stream's file, are on no record, and that nobody has just written."""
+        named = _STREAM.fullmatch(path.name)
+        if named is None or not 0 < _touched_ns(path) < self._terms.grace_ns:
+            return 0
+        try:
+            return unrecorded(self._parts.ledger, StreamKey(named[1]), path)
+        except FileNotFoundError:
+            return 0
 
     def quarantine(self) -> Iterator[Finding]:
         """What was put into quarantine long ago, each with its note."""
@@ -78,9 +96,11 @@ class Strays:
         if finding.kind is Kind.QUARANTINE:
             _discard(path)
             return True
-        if _STREAM.fullmatch(path.name):
+        if named := _STREAM.fullmatch(path.name):
             # The random name of a stream's file is never used again: nobody makes it ours now.
-            return self._is_stray(path) and _unlink(path)
+            if self._is_stray(path):
+                return _unlink(path)
+            return bool(self._left(path)) and sweep(self._parts.ledger, StreamKey(named[1]), path)
         with self._parts.holds.claim([(Item.blob(_digest(path.name)), None)]) as [ours]:
             return ours and self._is_stray(path) and _unlink(path)
 

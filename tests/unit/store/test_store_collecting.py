@@ -300,6 +300,41 @@ async def test_files_without_records_go_once_nobody_can_be_about_to_record_them(
     assert store.belongings.present(item)
 
 
+async def test_what_a_killed_draft_left_in_a_streams_file_goes_and_what_is_recorded_stays(
+    store: Store,
+) -> None:
+    there = await store.streams.open(KEY, 4096 * KIB)
+    data = bytes(range(256)) * 4 * 1024
+    await there.write(1000, data)
+    [file] = store.path.glob("streams/*/*")
+
+    def drafted() -> None:  # and never kept
+        there.draft_sync().write(0, b"x" * 3072 * KIB)
+
+    await trio.to_thread.run_sync(drafted)
+    full = file.stat().st_blocks * 512
+    assert full >= 3072 * KIB
+    assert await collect(store, terms(GRACE_NS - 10**9)) == []
+    dry = await names(store, terms(GRACE_NS + 60 * 10**9, dry=True))
+    assert file.stat().st_blocks * 512 == full
+    assert dry == [(Kind.FILE, str(file.relative_to(store.path)))]
+    [told] = await collect(store, terms(GRACE_NS + 60 * 10**9))
+    assert told.removed
+    assert full - file.stat().st_blocks * 512 == told.finding.size > 1900 * KIB
+    assert await there.read(1000, len(data)) == data
+    assert await collect(store, terms(GRACE_NS + 60 * 10**9)) == []
+
+
+async def test_what_is_drafted_while_it_is_swept_is_not_kept(store: Store) -> None:
+    there = await store.streams.open(KEY, 1024 * KIB)
+    draft = await trio.to_thread.run_sync(there.draft_sync)
+    await trio.to_thread.run_sync(draft.write, 0, b"x" * 1024 * KIB)
+    [told] = await collect(store, terms(GRACE_NS + 60 * 10**9))
+    assert told.removed
+    assert not await trio.to_thread.run_sync(draft.keep)
+    assert not there.present()
+
+
 async def test_quarantine_goes_with_its_notes_when_it_is_old(store: Store) -> None:
     folder = store.path / "quarantine"
     (folder / "index-1").mkdir()
