@@ -9,6 +9,7 @@ What was fetched is what the registry says that it sent. It is held against the 
 of the segments that lie under what was read of files (``touching``).
 """
 
+import json
 import shutil
 import subprocess
 import time
@@ -24,7 +25,7 @@ from cafs.testing.benching import Site
 from cafs.testing.command import Cafs, Mount
 from cafs.testing.daemons import Registry
 from cafs.testing.debian import FORMS, SOURCE, DebianImage, need, need_root
-from cafs.testing.measuring import Measured, seconds
+from cafs.testing.measuring import Measured, in_turn, seconds
 from cafs.testing.touching import Touched, touched
 
 _COMPILE: Final = """\
@@ -87,6 +88,7 @@ class ImageBench:
             sent = f"{eager.sent / _MIB:.1f} MiB in {eager.requests} requests"
             yield Measured("hello.c, skopeo | tar", eager.took_s, note=sent)
             yield self._remounted(registry, locked)
+            yield self._first_pass(registry)
 
     def _lock(self, registry: Registry) -> Path:
         """Lock the plain form, in a world of its own; the directory with the lock in it."""
@@ -117,6 +119,27 @@ class ImageBench:
             sent = registry.requests()[before:]
             what = touched(world.store, mount.ref(_REF))
         return Cost(took_s, mounted_s, sum(one.bytes_sent for one in sent), len(sent), what)
+
+    def _first_pass(self, registry: Registry) -> Measured:
+        """What the first look into the plain form costs whoever has no lock: all of it is read."""
+        project = self._toml(registry, "plain")
+
+        def run(side: int) -> float:
+            world = self._site.world()
+            if side:
+                world.project(project)
+                told = json.loads(world.run("resolve", "--json").stdout)
+                out = world.directory / "unpacked"
+                out.mkdir()
+                pipe = 'curl -sf "$0" | tar -xz'
+                return seconds(["sh", "-c", pipe, told["parts"][0]["urls"][0]], out)
+            with world.mount(project) as mount:
+                began = time.perf_counter()
+                list_directory(mount.ref(_REF))
+                return time.perf_counter() - began
+
+        ours, reference = in_turn(run, self._rounds)
+        return Measured("first pass, to curl | tar -xz", ours, reference)
 
     def _eager(self, registry: Registry) -> Cost:
         """Fetch all of the plain form, unpack it, and compile."""

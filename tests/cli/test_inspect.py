@@ -22,7 +22,7 @@ from cafs.testing.archives import (
 from cafs.testing.bodies import Literal
 from cafs.testing.faults import IgnoreRange, NoValidators
 from cafs.testing.origin import Origin
-from tests.conftest import Cafs
+from tests.conftest import Cafs, Registry
 
 MIB: Final = 1 << 20
 _BYTES: Final = random.Random(1).randbytes(MIB)
@@ -231,3 +231,27 @@ def test_a_mount_logs_the_same_reason_once(fuse: None, cafs: Cafs, origin: Origi
         assert (mount.ref("a") / "top" / "01").stat().st_size == MIB - 1
         assert (mount.ref("a") / "top" / "02").stat().st_size == MIB - 2
         assert mount.log().count(said) == 1
+
+
+def test_of_an_image_each_layer_is_told(
+    cafs: Cafs, registry: Registry, busybox_image: str, tmp_path: Path
+) -> None:
+    """What nobody has locked is asked only whether it has ranges; what is locked, what it costs."""
+    source = f"docker://{registry.host}/{busybox_image}"
+    before = len(registry.requests())
+    found = inspected(cafs, source)
+    sent = registry.requests()[before:]
+    assert sum(one.bytes_sent for one in sent) < 64 << 10
+    assert [part["ranges"] for part in found["parts"]] == [True] * len(found["parts"])
+    large = [part for part in found["parts"] if part["size"] > 256 << 10]
+    assert large
+    assert {part["why"] for part in large} == {
+        "gzip without an index: lock it, or everyone reads all of it once"
+    }
+    project(cafs, source)
+    cafs.run("lock")
+    other = elsewhere(cafs, tmp_path)
+    reading = inspected(other, "a", "bin/busybox")["reading"]
+    assert reading["files"] == 1
+    assert reading["segments"] >= 1
+    assert reading["empty"]["bytes"] >= reading["packed"] > 0
