@@ -62,8 +62,10 @@ class Digest:
         algorithm, colon, digits = text.partition(":")
         if not colon:
             raise InvalidReferenceError(f"{text!r} is no digest", hint="sha256:<hex>")
-        if not _HEX.fullmatch(digits) or len(digits) % 2:
+        if not _HEX.fullmatch(digits):
             raise InvalidReferenceError(f"{text!r}: the hash is not lower-case hex")
+        if len(digits) % 2:
+            raise InvalidReferenceError(f"{text!r}: the hash has {len(digits)} hex digits")
         return cls(algorithm, bytes.fromhex(digits))
 
     @classmethod

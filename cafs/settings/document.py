@@ -17,6 +17,7 @@ _MAX_FILE: Final = 1024 * 1024
 """Bytes. Settings are written by hand; anything larger is another file by mistake."""
 _MOST: Final = (1 << 63) - 1
 """Numbers are packed in 64 bits."""
+_CONFLICT: Final = re.compile(rb"^<{7} ", re.MULTILINE)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -175,8 +176,15 @@ def read(path: Path, voice: Voice) -> Document | None:
     return Document(values, origin=Origin(str(path), voice), directory=path.parent)
 
 
-def tables(path: Path, *, most: int = _MAX_FILE) -> dict[str, object] | None:
+def tables(
+    path: Path, *, most: int = _MAX_FILE, hint: str = "see https://toml.io"
+) -> dict[str, object] | None:
     """What a TOML file of at most ``most`` bytes has, unchecked. None when it does not exist.
+
+    Args:
+        path: the file.
+        most: bytes.
+        hint: what to do when it is no TOML.
 
     Raises:
         SettingsError: it cannot be read, or is no TOML (names the line).
@@ -191,23 +199,31 @@ def tables(path: Path, *, most: int = _MAX_FILE) -> dict[str, object] | None:
         raise SettingsError(name, "", f"cannot be read: {error.strerror}") from error
     if len(raw) > most:
         raise SettingsError(name, "", f"is larger than {most} bytes", hint="is it settings?")
-    return _parse(raw, name)
+    return _parse(raw, name, hint)
 
 
-def _parse(raw: bytes, name: str) -> dict[str, object]:
+def _parse(raw: bytes, name: str, hint: str) -> dict[str, object]:
     try:
         return tomllib.loads(raw.decode())
     except UnicodeDecodeError as error:
         line = _line(raw[: error.start])
         raise SettingsError(name, "", f"line {line}: is not UTF-8") from error
     except tomllib.TOMLDecodeError as error:
+        if conflict := _CONFLICT.search(raw):
+            what = f"line {_line(raw[: conflict.end()])}: begins a merge conflict"
+            raise SettingsError(
+                name,
+                "",
+                what,
+                hint="settle it; of a lock take either side whole, and run cafs lock",
+            ) from error
         text = str(error)
         place = re.search(r" \(at line (\d+), column (\d+)\)\Z", text)
         if place is None:
             what = f"line {_line(raw.rstrip())}: {text}"
         else:
             what = f"line {place[1]}, column {place[2]}: {text[: place.start()]}"
-        raise SettingsError(name, "", what, hint="see https://toml.io") from error
+        raise SettingsError(name, "", what, hint=hint) from error
     except RecursionError as error:
         raise SettingsError(name, "", "is nested too deeply") from error
 

@@ -122,7 +122,9 @@ def read_lock(file: Path) -> Lock | None:
         SettingsError: it cannot be read, or is not what ``cafs lock`` writes; it names file and
             key.
     """
-    values = tables(file, most=MOST)
+    if file.exists() and not file.is_file():  # a FIFO would be waited for
+        raise SettingsError(str(file), "", "is no file", hint=_MADE)
+    values = tables(file, most=MOST, hint=_MADE)
     if values is None:
         return None
     top = Table(values, origin=Origin(str(file), Voice.PROJECT), directory=file.parent)

@@ -187,6 +187,29 @@ def test_a_lock_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_lock(file)
 
 
+def test_what_git_left_of_two_locks_is_said_to_be_a_conflict(tmp_path: Path) -> None:
+    lock = tmp_path / "cafs.lock"
+    lock.write_text("version = 1\n\n<<<<<<< HEAD\n[ref.a]\n=======\n[ref.b]\n>>>>>>> other\n")
+    with pytest.raises(SettingsError, match=r"line 3: begins a merge conflict") as refused:
+        read_lock(lock)
+    assert "run cafs lock" in refused.value.hint
+
+
+def test_a_lock_that_was_cut_is_to_be_restored(tmp_path: Path) -> None:
+    lock = tmp_path / "cafs.lock"
+    lock.write_text(lock_text(EVERY)[:-5])
+    with pytest.raises(SettingsError, match=r"line \d+: ") as refused:
+        read_lock(lock)
+    assert refused.value.hint == "restore it, or remove it and run cafs lock"
+
+
+def test_a_lock_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    lock = tmp_path / "cafs.lock"
+    os.mkfifo(lock)
+    with pytest.raises(SettingsError, match="is no file"):
+        read_lock(lock)
+
+
 def test_a_ref_is_what_its_entry_says(world: World) -> None:
     world.write(toml('mirrors = ["https://mirror.example.org/t"]\n'), TOOL)
     locked = world.ref("tool").locked
