@@ -82,7 +82,7 @@ class TocMembers:
         self._limits = limits
         self._hidden = hidden
         self._file: _File | None = None
-        self._waiting: list[Segment] = []
+        self._waiting: list[_Waiting] = []
         self._last = -1
         self._count = 0
         self.size = 0
@@ -157,17 +157,8 @@ class TocMembers:
 
     def _data(self, file: "_File", entry: TocEntry, length: int) -> None:
         said = entry.chunk_digest or (entry.digest if length == file.entry.size else "")
-        self._wait(
-            Segment(
-                start=self.size,
-                length=length,
-                input_start=entry.offset,
-                input_length=0,
-                codec=self._codec,
-                sha256=sha256_of(said, entry, self._name),
-                skip=entry.inner_offset,
-            )
-        )
+        digest = sha256_of(said, entry, self._name)
+        self._wait((self.size, length, entry.offset, entry.inner_offset, digest))
         file.take(length)
         if len(file.pieces) > self._limits.header_bytes // _PIECE_BYTES:
             raise unsupported(self._name, file.entry.name, "a file of so many holes")
@@ -181,16 +172,15 @@ class TocMembers:
                 f"a layer of {self._end} bytes with {self.size} bytes of content",
             )
 
-    def _wait(self, segment: Segment) -> None:
-        """Keep a segment until it is known where its input ends."""
-        if len(self._waiting) >= _TOGETHER:
-            raise UnsupportedError(f"{self._name}: more than {_TOGETHER} chunks at one place")
-        before = self._waiting[-1] if self._waiting else None
-        if before is not None and segment.skip < before.skip + before.length:
-            raise MalformedError(
-                f"{self._name}: chunks at {segment.input_start} that lie upon each other"
-            )
-        self._waiting.append(segment)
+    def _wait(self, chunk: "_Waiting") -> None:
+        """Keep a chunk until it is known where its input ends."""
+        if self._waiting:
+            if len(self._waiting) >= _TOGETHER:
+                raise UnsupportedError(f"{self._name}: more than {_TOGETHER} chunks at one place")
+            _, length, at, skip, _ = self._waiting[-1]
+            if chunk[3] < skip + length:
+                raise MalformedError(f"{self._name}: chunks at {at} that lie upon each other")
+        self._waiting.append(chunk)
 
     def _bound(self, stop: int) -> None:
         """What waits ends there at the latest."""
@@ -198,17 +188,29 @@ class TocMembers:
             raise MalformedError(
                 f"{self._name}: chunks that lie at {self._last} and at {stop} of {self._end} bytes"
             )
-        for segment in self._waiting:
-            if stop == segment.input_start:
+        for start, length, at, skip, digest in self._waiting:
+            given = stop - at
+            if not given:
                 raise MalformedError(f"{self._name}: a chunk of no bytes at {stop}")
-            given = stop - segment.input_start
-            if self._limits.inflated(decoded=segment.skip + segment.length, given=given):
-                raise MalformedError(
-                    f"{self._name}: a chunk {segment.skip} bytes into what {given} decode to"
+            if self._limits.inflated(decoded=skip + length, given=given):
+                raise MalformedError(f"{self._name}: a chunk {skip} bytes into what {given} are")
+            self._sink.segment(
+                Segment(
+                    start=start,
+                    length=length,
+                    input_start=at,
+                    input_length=given,
+                    codec=self._codec,
+                    sha256=digest,
+                    skip=skip,
                 )
-            self._sink.segment(replace(segment, input_length=given))
+            )
         self._waiting.clear()
         self._last = stop
+
+
+_Waiting = tuple[int, int, int, int, bytes]
+"""A chunk: where it starts, its bytes, where its input does, how far inside that, its digest."""
 
 
 class _File:

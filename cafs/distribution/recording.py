@@ -22,6 +22,7 @@ from cafs.store.tree_writing import TreeWriter
 from cafs.store.trees import Trees
 
 _NAME_BYTES: Final = 255
+_ODD: Final = frozenset((b"", b".", b".."))
 _REMEMBERED: Final = 4096
 """Heads of paths whose numbers, or texts, are known by heart; then all are forgotten."""
 
@@ -42,6 +43,7 @@ class LayerRecorder:
         self._name = name
         self._limits = limits
         self._heads: dict[bytes, int] = {}
+        self._spelled: dict[bytes, tuple[int, int]] = {}
         writer.add(_holder(b"", ROOT))
 
     def plant(self, member: Member, sha256: bytes = b"") -> int:
@@ -50,6 +52,23 @@ class LayerRecorder:
         Raises:
             MalformedError: it has an impossible name, or is one too many.
         """
+        writer, limits, path = self._writer, self._limits, member.path
+        head, _, name = path.rpartition(b"/")
+        # As it is with nearly all: what is spelled before the name has been looked at already.
+        known = self._spelled.get(head)
+        if (
+            known is not None
+            and name not in _ODD
+            and len(name) <= _NAME_BYTES
+            and b"\0" not in name
+            and len(path) <= limits.path_bytes
+            and known[1] < limits.depth
+            and writer.count < limits.members
+        ):
+            return writer.add(_stated(member, name, known[0], sha256))
+        return self._plant(member, sha256, head if name not in _ODD else None)
+
+    def _plant(self, member: Member, sha256: bytes, spelled: bytes | None) -> int:
         parts = [part for part in member.path.split(b"/") if part not in {b"", b"."}]
         self._check(parts, member)
         if not parts:
@@ -57,11 +76,17 @@ class LayerRecorder:
             self._writer.replace(ROOT, _stated(member, b"", ROOT, sha256))
             return ROOT
         name = parts.pop()
-        return self._writer.add(_stated(member, name, self._head(parts), sha256))
+        number = self._head(parts)
+        if spelled is not None:
+            if len(self._spelled) >= _REMEMBERED:
+                self._spelled.clear()
+            self._spelled[spelled] = number, len(parts)
+        return self._writer.add(_stated(member, name, number, sha256))
 
     def finish(self) -> None:
         """Say that all members were recorded."""
         self._heads.clear()
+        self._spelled.clear()
 
     def _head(self, parts: list[bytes]) -> int:
         path = b"/".join(parts)
@@ -73,6 +98,7 @@ class LayerRecorder:
                 number = self._writer.add(_holder(part, number)) if below is None else below
             if len(self._heads) >= _REMEMBERED:
                 self._heads.clear()
+                self._spelled.clear()  # what has no number there would have an old one here
             self._heads[path] = number
         return number
 

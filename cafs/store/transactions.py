@@ -174,6 +174,10 @@ class Batch(Snapshot):
         """Write a record, over one that may be there."""
         self._transaction.put(key, table.seal(key, value), db=table.handle)
 
+    def put_all(self, table: Table, values: Iterable[tuple[bytes, bytes]]) -> None:
+        """``put`` for many records, best by ascending keys: one call, not one each."""
+        self._transaction.cursor(table.handle).putmulti(table.seal_all(values))
+
     def put_new(self, table: Table, sealed: Sequence[tuple[bytes, bytes]]) -> bool:
         """Write many records, sealed, best by ascending keys; whether no key had one before.
 

@@ -243,8 +243,12 @@ class TreeWriter:
 
     def _write(self, batch: Batch) -> None:
         tables, tree = self._tables, self._tree
-        for number in sorted(self._entries):
-            batch.put(tables.entries, entry_key(tree, number), pack_entry(self._entries[number]))
+        entries = (
+            (entry_key(tree, each), pack_entry(self._entries[each]))
+            for each in sorted(self._entries)
+        )
+        batch.put_all(tables.entries, entries)
+        bindings: list[tuple[bytes, bytes]] = []
         for parent in sorted(self._names):
             names = self._names[parent]
             for name in sorted(names):
@@ -252,12 +256,15 @@ class TreeWriter:
                 if bound is None:
                     batch.delete(tables.names, key)
                 else:
-                    batch.put(tables.names, key, pack_number(bound))
-        for stream, segment, window in self._segments:
-            key = segment_key(tree, stream, segment.start)
-            batch.put(tables.segments, key, pack_segment(segment))
-            if window:
-                batch.put(tables.windows, key, window)
+                    bindings.append((key, pack_number(bound)))
+        batch.put_all(tables.names, bindings)
+        keys = [segment_key(tree, stream, segment.start) for stream, segment, _ in self._segments]
+        packed = (pack_segment(segment) for _, segment, _ in self._segments)
+        batch.put_all(tables.segments, zip(keys, packed, strict=True))
+        windows = [
+            (key, each[2]) for key, each in zip(keys, self._segments, strict=True) if each[2]
+        ]
+        batch.put_all(tables.windows, windows)
 
     def _write_members(self) -> None:
         """Write where members are by their digests: sorted, so that few pages are touched."""

@@ -11,7 +11,7 @@ from io import BytesIO
 
 import pytest
 
-from cafs.codec import estargz, zstd_chunked
+from cafs.codec import estargz, toc_members, zstd_chunked
 from cafs.codec.decoding import decoder
 from cafs.codec.segments import decode
 from cafs.codec.sniffing import Compression
@@ -345,11 +345,16 @@ def test_an_error_shows_little_of_long_annotations() -> None:
         assert len(caught.value.line) < 1000
 
 
-def test_many_chunks_at_one_place_are_no_layer() -> None:
+def test_many_chunks_at_one_place_are_no_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toc_members, "_TOGETHER", 100)
+
     def edit(table: Table) -> None:
         first = table["entries"][1]
-        table["entries"][2:] = [dict(first, innerOffset=at) for at in range(1, 66_000)]
+        table["entries"][2:] = [dict(first, innerOffset=at) for at in range(1, last)]
 
+    last = 100
+    read(tabled.estargz([file("a", "x"), file("b", "y")], edit=edit))
+    last = 101
     with pytest.raises(UnsupportedError, match="at one place"):
         read(tabled.estargz([file("a", "x"), file("b", "y")], edit=edit))
 

@@ -3,13 +3,16 @@
 Every case goes the whole way: members are recorded, replayed, applied, published, and read back.
 """
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from typing_extensions import override
 
+from cafs.distribution import recording
 from cafs.distribution.layers import LayerPlanter
 from cafs.distribution.recording import LayerRecorder, replay
 from cafs.errors import MalformedError
@@ -61,6 +64,15 @@ def record(trees: Trees, layer: Layer, number: int) -> TreeRecord:
             recorder.plant(member)
         recorder.finish()
         return writer.publish((), None)
+
+
+class Forgetful(LayerRecorder):
+    """Looks at each path anew, however it is spelled."""
+
+    @override
+    def plant(self, member: Member, sha256: bytes = b"") -> int:
+        self._spelled.clear()
+        return super().plant(member, sha256)
 
 
 def merge(trees: Trees, layers: Sequence[Layer], limits: Limits) -> TreeRecord:
@@ -390,3 +402,47 @@ async def test_no_more_entries_than_the_limit(store: Store) -> None:
     assert len(await merged(store, *layers, limits=Limits(members=13))) == 12
     with pytest.raises(MalformedError, match="more than 12"):
         await merged(store, *layers, limits=Limits(members=12))
+
+
+@pytest.mark.parametrize("remembered", [1, 3, 4096])
+async def test_what_is_known_of_a_path_by_its_spelling_changes_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    """An index has the numbers of the entries: they are a function of the layer alone."""
+    monkeypatch.setattr(recording, "_REMEMBERED", remembered)
+    dice = random.Random(remembered)
+    parts = ["a", "b", "c", ".", ""]
+    paths = ["/".join(dice.choices(parts, k=dice.randrange(1, 6))) for _ in range(2000)]
+
+    def recorded(kind: type[LayerRecorder], number: int) -> list[tuple[Entry, bool]]:
+        with store.trees.writer(TreeIdentity(f"{number:064x}")) as writer:
+            recorder = kind(writer, name="layer", limits=Limits())
+            for version, path in enumerate(paths):
+                recorder.plant(file(path, version) if path.strip("./") else directory(path))
+            recorder.finish()
+            return list(store.trees.rows(writer.publish((), None).number))
+
+    assert await trio.to_thread.run_sync(recorded, LayerRecorder, 1) == (
+        await trio.to_thread.run_sync(recorded, Forgetful, 2)
+    )
+
+
+@pytest.mark.parametrize("wrong", ["d/..", "d/a\0b", f"d/{'x' * 256}", f"d/{'x/' * 2048}y"])
+async def test_a_wrong_name_below_a_known_path_is_refused(store: Store, wrong: str) -> None:
+    with pytest.raises(MalformedError):
+        await trio.to_thread.run_sync(record, store.trees, [file("d/a"), file(wrong)], 0)
+
+
+async def test_what_lies_too_deep_or_is_one_too_many_is_refused_below_a_known_path(
+    store: Store,
+) -> None:
+    def recorded(paths: Sequence[str], limits: Limits) -> None:
+        with store.trees.writer(TreeIdentity("0" * 64)) as writer:
+            recorder = LayerRecorder(writer, name="layer", limits=limits)
+            for path in paths:
+                recorder.plant(file(path))
+
+    await trio.to_thread.run_sync(recorded, ["a/b/c", "a/b/d"], Limits(depth=3, members=5))
+    for limits in (Limits(depth=2), Limits(members=4), Limits(path_bytes=5)):
+        with pytest.raises(MalformedError):
+            await trio.to_thread.run_sync(recorded, ["a/b/c", "a/b/dd"], limits)

@@ -4,6 +4,7 @@ import hashlib
 import random
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,13 @@ from cafs.errors import CafsError, DigestMismatchError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import layer_record, raw_stream
 from cafs.testing import tabled
-from cafs.testing.archives import directory, file, hard_link, opaque, symlink, whiteout
+from cafs.testing.archives import Item, directory, file, hard_link, opaque, symlink, whiteout
 from cafs.testing.faults import Corrupt, IgnoreRange, Status
 from cafs.testing.origin import Origin, running_origin
-from cafs.testing.tabled import Table, Tabled
+from cafs.testing.tabled import Edit, Table, Tabled
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
 
-FILLER = "".join(random.Random(1).choices("0123456789abcdef", k=3_000_000))
+FILLER = "".join(random.Random(1).choices("0123456789abcdef", k=1_500_000))
 ITEMS = (
     directory("usr"),
     file("usr/first", "first of all"),
@@ -37,9 +38,21 @@ TREE = {
     "usr/link": "-> first",
     "usr/same": "last of all",
 }
+
+
+@cache
+def estargz_layer(items: tuple[Item, ...] = ITEMS, edit: Edit = len) -> Tabled:
+    return tabled.estargz(items, chunk=200_000, edit=edit)
+
+
+@cache
+def zstd_chunked_layer(items: tuple[Item, ...] = ITEMS, edit: Edit = len) -> Tabled:
+    return tabled.zstd_chunked(items, edit=edit)
+
+
 KINDS: dict[str, Callable[..., Tabled]] = {
-    "estargz": lambda items=ITEMS, **more: tabled.estargz(items, chunk=200_000, **more),
-    "zstd:chunked": lambda items=ITEMS, **more: tabled.zstd_chunked(items, **more),
+    "estargz": estargz_layer,
+    "zstd:chunked": zstd_chunked_layer,
 }
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 
@@ -113,14 +126,14 @@ async def test_the_next_mount_asks_for_nothing_again(
 async def test_layers_with_tables_are_merged_as_any(
     world: World, origin: Origin, make: Callable[..., Tabled]
 ) -> None:
-    over = [
+    over = (
         whiteout("usr/first"),
         file("usr/more", FILLER),
         hard_link("usr/below", "usr/last"),
         directory("gone"),
         opaque("gone"),
-    ]
-    lower, upper = make([*ITEMS, file("gone/inside", "x")]), make(over)
+    )
+    lower, upper = make((*ITEMS, file("gone/inside", "x"))), make(over)
     assert await world.tree(world.spec(serve(origin, lower, upper))) == {
         "gone": "/",
         "usr": "/",
