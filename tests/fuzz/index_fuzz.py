@@ -111,10 +111,10 @@ def imported(index: bytes) -> None:
 
 @cache
 def store() -> Trees:
-    """A store for all inputs of this process."""
+    """A store for all inputs of this process, which a fuzzer ends without a word: it has no name."""
     directory = TemporaryDirectory(dir=_FAST if _FAST.is_dir() else None)
-    atexit.register(directory.cleanup)
     environment = Environment(Path(directory.name), TABLES, synced=False, make_room=lambda: False)
+    directory.cleanup()
     atexit.register(environment.close)
     return Trees(TreeTables(environment))
 
