@@ -61,11 +61,11 @@ class Settings:
     ``deadline_s``, ``on_error``, ``pull`` and ``verify`` are for refs that are named by path; named
     ones carry their own. ``deadline_s`` bounds time without progress and is None exactly when
     ``on_error`` is "wait". ``store`` is absolute. ``allowed_hosts`` are the authorities (``host``
-    or ``host:port``) that may be named by path: those of refs, of mirrors, those that URLs are mapped to, and those
-    that the user's or the system's settings allow. ``look_in`` are absolute paths of other stores
-    and OCI layouts. ``quota`` bounds the bytes in the store, None is no bound, and ``min_free`` of
-    its disk are left to others. ``ca_bundle`` is an absolute path, None for the system's
-    certificates.
+    or ``host:port``) that may be named by path: those of refs, of mirrors, those that URLs are
+    mapped to, and those that the user's or the system's settings allow. ``look_in`` are absolute
+    paths of other stores and OCI layouts. ``quota`` bounds the bytes in the store, None is no
+    bound, and ``min_free`` of its disk are left to others. ``ca_bundle`` is an absolute path, None
+    for the system's certificates.
 
     ``lock_file`` is the cafs.lock that was read, None without one; ``index_urls`` are where its
     large index files can be had, with ``{digest}`` or ``{hex}`` in them. ``notes`` are lines that

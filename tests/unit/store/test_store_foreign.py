@@ -1,4 +1,4 @@
-"""Something else lies in the place of a file of the store: nobody waits for it, the rest goes on."""
+"""Something else lies where a file of the store should: nobody waits for it, the rest goes on."""
 
 import os
 from collections.abc import Callable
