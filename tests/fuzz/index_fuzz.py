@@ -111,7 +111,7 @@ def imported(index: bytes) -> None:
 
 @cache
 def store() -> Trees:
-    """A store for all inputs. It has no name, since a fuzzer ends its process without a word."""
+    """A store for all inputs of this process, which a fuzzer ends unasked: it has no name."""
     directory = TemporaryDirectory(dir=_FAST if _FAST.is_dir() else None)
     environment = Environment(Path(directory.name), TABLES, synced=False, make_room=lambda: False)
     directory.cleanup()
