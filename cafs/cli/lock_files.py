@@ -1,6 +1,6 @@
 """The files of a lock: cafs.lock, and the index files beside it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,9 +22,11 @@ from cafs.settings.lockfile import (
     index_file,
     read_lock,
 )
+from cafs.settings.wishing import wishes
 from cafs.store.plain_files import what_is_wrong
 
 if TYPE_CHECKING:
+    from cafs.cli.options import Flags
     from cafs.model.digest import Digest
 
 _ATTRIBUTES: Final = b"*.idx binary\n"
@@ -92,12 +94,22 @@ def _make(folder: Path) -> None:
         raise StorageError(f"{folder}: {error.strerror}") from error
 
 
+def project_refs(flags: "Flags") -> set[str]:
+    """The names of the refs that the project's file has now. Blocks.
+
+    Raises:
+        SettingsError: it is wrong.
+    """
+    return {each.spec.name for each in wishes(flags.load(locked=False), Lock(), ())}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
     """What is to become of a lock.
 
     ``made`` are entries that are new, or others now. ``kept`` are the places (name and platform) of
-    those that stay as they are. ``names`` are the refs of the project: entries of others go.
+    those that stay as they are. ``names`` gives the refs of the project, asked while nobody else
+    writes there, so that what somebody has just added is among them: entries of others go.
     ``whole`` are refs of which ``made`` and ``kept`` say all: others that are there go. ``indexes``
     are the files of the indexes that ``made`` names, by digest, and ``large`` is where those go
     that are too large to lie beside the lock, None where nobody wants them.
@@ -105,7 +117,7 @@ class Changes:
 
     made: Sequence[LockEntry] = ()
     kept: Collection[tuple[str, str]] = ()
-    names: Collection[str]
+    names: Callable[[], Collection[str]]
     whole: Collection[str] = ()
     indexes: "Mapping[Digest, Path]" = field(default_factory=dict)
     large: Path | None = None
@@ -133,12 +145,13 @@ def replace_entries(file: Path, changes: Changes) -> list[LockEntry]:
             _keep_large(changes.large, digest, changes.indexes[digest])
     with alone(file):
         before = read_lock(file)
+        names = changes.names()
         entries = dict(fresh)
         gone = []
         for each in (before or Lock()).entries:
             place = (each.name, each.platform)
             known = place in fresh or place in changes.kept
-            if each.name not in changes.names or (each.name in changes.whole and not known):
+            if each.name not in names or (each.name in changes.whole and not known):
                 gone.append(each)
             else:
                 entries.setdefault(place, each)

@@ -3,12 +3,13 @@
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
-from cafs.cli.lock_files import Changes, at_hand, replace_entries
+from cafs.cli.lock_files import Changes, at_hand, project_refs, replace_entries
 from cafs.cli.lock_telling import tell, tell_gone, warn
 from cafs.cli.telling import Report, board, draws
 from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
@@ -94,11 +95,11 @@ def make(flags: "Flags", order: Order) -> int:
     wanted = named(every, order.names)
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(order, loaded, file, old, Path(folder))
-        run_async(_make, run, wanted, {each.spec.name for each in every}, flags)
+        run_async(_make, run, wanted, flags)
     return run.code
 
 
-async def _make(run: _Run, wanted: list[Wish], names: set[str], flags: "Flags") -> None:
+async def _make(run: _Run, wanted: list[Wish], flags: "Flags") -> None:
     """Find out, write, and let the store know what it has been read for."""
     import trio
 
@@ -126,7 +127,7 @@ async def _make(run: _Run, wanted: list[Wish], names: set[str], flags: "Flags") 
         changes = Changes(
             made=run.made,
             kept=run.kept,
-            names=names,
+            names=partial(project_refs, flags),
             whole=touched - run.failed,
             indexes=run.indexes,
             large=run.order.large,

@@ -19,13 +19,15 @@ def command(*, names: tuple[str, ...], flags: options.Flags, quiet: bool, as_jso
 
     With --json: one object a line, for each entry that leaves the lock.
     """
-    from cafs.cli.lock_files import Changes, replace_entries
+    from functools import partial
+
+    from cafs.cli.lock_files import Changes, project_refs, replace_entries
     from cafs.cli.lock_telling import tell_gone
     from cafs.errors import SettingsError
     from cafs.settings.editing import without_refs
     from cafs.settings.lock_writing import alone, refuse_outside, write_whole
-    from cafs.settings.lockfile import Lock, lock_file
-    from cafs.settings.wishing import project_of, wishes
+    from cafs.settings.lockfile import lock_file
+    from cafs.settings.wishing import project_of
 
     loaded = flags.load(locked=False)
     file = project_of(loaded)
@@ -36,7 +38,6 @@ def command(*, names: tuple[str, ...], flags: options.Flags, quiet: bool, as_jso
         except OSError as error:
             raise SettingsError(str(file), "", f"cannot be read: {error.strerror}") from error
         write_whole(file, without_refs(before, names, file=file).encode())
-    left = {each.spec.name for each in wishes(flags.load(locked=False), Lock(), ())}
-    for gone in replace_entries(lock_file(file), Changes(names=left)):
+    for gone in replace_entries(lock_file(file), Changes(names=partial(project_refs, flags))):
         tell_gone(gone, as_json, quiet)
     return 0

@@ -60,7 +60,9 @@ def keep(lock: Path, name: str, content: bytes, large: Path | None = None) -> No
     """Lock a ref with an index."""
     indexes = {digest_of(content): written(lock.parent, content)}
     made = [entry(name, content)]
-    replace_entries(lock, Changes(made=made, names={"a", "b"}, indexes=indexes, large=large))
+    replace_entries(
+        lock, Changes(made=made, names=lambda: {"a", "b"}, indexes=indexes, large=large)
+    )
 
 
 def test_a_small_index_lies_beside_the_lock_and_a_large_one_where_it_is_wanted(
@@ -89,10 +91,10 @@ def test_indexes_that_nothing_names_go_and_what_is_not_ours_stays(lock: Path) ->
     (folder / "README").write_text("ours")
     keep(lock, "a", SMALL)
     assert len(list(folder.glob("*.idx"))) == 2
-    replace_entries(lock, Changes(names={"a"}))
+    replace_entries(lock, Changes(names=lambda: {"a"}))
     found = {each.name for each in folder.iterdir()}
     assert found == {f"{digest_of(SMALL).hex}.idx", ".gitattributes", "README"}
-    replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
+    replace_entries(lock, Changes(made=[entry("a")], names=lambda: {"a"}, whole={"a"}))
     assert {each.name for each in folder.iterdir()} == {".gitattributes", "README"}
 
 
@@ -103,11 +105,11 @@ def test_two_who_lock_at_once_lose_no_index_of_each_other(lock: Path) -> None:
     one = Changes(
         made=[entry("a", b"newer")],
         kept={("b", "")},
-        names={"a", "b"},
+        names=lambda: {"a", "b"},
         whole={"a", "b"},
         indexes={digest_of(b"newer"): written(lock.parent, b"newer")},
     )
-    other = Changes(kept={("a", ""), ("b", "")}, names={"a", "b"}, whole={"a", "b"})
+    other = Changes(kept={("a", ""), ("b", "")}, names=lambda: {"a", "b"}, whole={"a", "b"})
     replace_entries(lock, one)
     replace_entries(lock, other)
     found = read_lock(lock)
@@ -138,42 +140,52 @@ def test_what_is_no_index_file_is_neither_waited_for_nor_read(
 
 def test_what_another_has_locked_meanwhile_stays(lock: Path) -> None:
     replace_entries(
-        lock, Changes(made=[entry("a"), entry("b")], names={"a", "b"}, whole={"a", "b"})
+        lock, Changes(made=[entry("a"), entry("b")], names=lambda: {"a", "b"}, whole={"a", "b"})
     )
-    replace_entries(lock, Changes(made=[entry("c")], names={"a", "b", "c"}, whole={"c"}))
+    replace_entries(lock, Changes(made=[entry("c")], names=lambda: {"a", "b", "c"}, whole={"c"}))
     assert names(lock) == [("a", ""), ("b", ""), ("c", "")]
-    gone = replace_entries(lock, Changes(made=[entry("b")], names={"b", "c"}, whole={"b"}))
+    gone = replace_entries(lock, Changes(made=[entry("b")], names=lambda: {"b", "c"}, whole={"b"}))
     assert [each.name for each in gone] == ["a"]
     assert names(lock) == [("b", ""), ("c", "")]
 
 
+def test_what_is_added_while_others_find_out_is_no_ref_that_has_gone(lock: Path) -> None:
+    """The refs of the project are those that it has when the lock is written."""
+    refs = {"a"}
+    changes = Changes(made=[entry("a")], names=lambda: refs, whole={"a"})
+    refs.add("b")
+    replace_entries(lock, Changes(made=[entry("b")], names=lambda: refs, whole={"b"}))
+    assert replace_entries(lock, changes) == []
+    assert names(lock) == [("a", ""), ("b", "")]
+
+
 def test_platforms_that_are_no_longer_wished_for_go_unless_one_failed(lock: Path) -> None:
     both = [entry("a", platform=each) for each in ("linux/amd64", "linux/arm64")]
-    replace_entries(lock, Changes(made=both, names={"a"}, whole={"a"}))
-    replace_entries(lock, Changes(made=both[:1], names={"a"}, whole=()))
+    replace_entries(lock, Changes(made=both, names=lambda: {"a"}, whole={"a"}))
+    replace_entries(lock, Changes(made=both[:1], names=lambda: {"a"}, whole=()))
     assert len(names(lock)) == 2
-    gone = replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
+    gone = replace_entries(lock, Changes(made=[entry("a")], names=lambda: {"a"}, whole={"a"}))
     assert [each.platform for each in gone] == ["linux/amd64", "linux/arm64"]
     assert names(lock) == [("a", "")]
 
 
 def test_a_lock_that_says_the_same_is_not_written_again(lock: Path) -> None:
-    replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
+    replace_entries(lock, Changes(made=[entry("a")], names=lambda: {"a"}, whole={"a"}))
     before = lock.stat()
-    replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
+    replace_entries(lock, Changes(made=[entry("a")], names=lambda: {"a"}, whole={"a"}))
     after = lock.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_where_nothing_is_locked_no_file_is_made(lock: Path) -> None:
-    assert replace_entries(lock, Changes(names=())) == []
+    assert replace_entries(lock, Changes(names=lambda: ())) == []
     assert not lock.exists()
 
 
 def test_a_place_that_cannot_be_written_is_an_error_and_leaves_what_was(
     lock: Path, tmp_path: Path
 ) -> None:
-    replace_entries(lock, Changes(made=[entry("a")], names={"a"}, whole={"a"}))
+    replace_entries(lock, Changes(made=[entry("a")], names=lambda: {"a"}, whole={"a"}))
     before = lock.read_bytes()
     index_directory(lock).write_text("a file, where a directory should be")
     with pytest.raises(StorageError):
@@ -182,7 +194,7 @@ def test_a_place_that_cannot_be_written_is_an_error_and_leaves_what_was(
     changed = replace(entry("a"), size=2)
     with pytest.raises(StorageError):
         replace_entries(
-            tmp_path / "gone" / "cafs.lock", Changes(made=[changed], names={"a"}, whole=())
+            tmp_path / "gone" / "cafs.lock", Changes(made=[changed], names=lambda: {"a"}, whole=())
         )
 
 
@@ -195,7 +207,9 @@ def test_a_symlink_out_of_the_project_is_not_followed(tmp_path: Path, name: str)
     (outside / "other.idx").write_bytes(b"somebody's")
     (project / name).symlink_to(outside / "new" if name == "cafs.lock" else outside)
     with pytest.raises(SettingsError, match="leads out of the project"):
-        replace_entries(project / "cafs.lock", Changes(made=[entry("a")], names={"a"}, whole={"a"}))
+        replace_entries(
+            project / "cafs.lock", Changes(made=[entry("a")], names=lambda: {"a"}, whole={"a"})
+        )
     if name == "cafs.lock.d":
         with pytest.raises(SettingsError, match="leads out of the project"):
             keep(project / "cafs.lock", "a", SMALL)
