@@ -4,7 +4,7 @@ from cafs.fetch.overflow import Overflow
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.model.trust import ANYTHING, Need
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 
 
 async def read_both(

@@ -31,7 +31,7 @@ from cafs.model.record import Segment, TreeStream
 from cafs.model.span import Span, SpanSet
 from cafs.model.trust import Need
 from cafs.store.store import Store
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 
 AT_ONCE: Final = 4
 """Segments of one read that are decoded at once."""

@@ -36,7 +36,7 @@ from cafs.model.trust import Need
 from cafs.store.locking import SpanLock
 from cafs.store.records import Incarnation
 from cafs.store.store import Store
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 from cafs.store.tree_writing import TreeWriter
 from cafs.store.uses import Rank
 

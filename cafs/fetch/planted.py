@@ -13,7 +13,8 @@ from cafs.model.identity import StreamKey
 from cafs.model.record import TreeStream
 from cafs.model.span import Span
 from cafs.model.trust import Need
-from cafs.store.streams import Stream, Streams
+from cafs.store.stream import Stream
+from cafs.store.streams import Streams
 
 
 class PlantedContent(Content):

@@ -28,7 +28,7 @@ from cafs.model.span import Span
 from cafs.store.intake import LARGEST
 from cafs.store.records import Incarnation
 from cafs.store.store import Store
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 from cafs.store.witness import Seen
 
 _PIECE: Final = 1 << 20

@@ -17,7 +17,7 @@ from cafs.fetch.work import Work
 from cafs.model.digest import Digest
 from cafs.model.record import Segment
 from cafs.model.span import Span
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 
 IN_MEMORY: Final = 8 << 20
 """Segments up to this are held until they were checked, and then written."""

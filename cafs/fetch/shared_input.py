@@ -14,7 +14,7 @@ from cafs.fetch.bridging import PIECE
 from cafs.fetch.segment_jobs import IN_MEMORY, Check, Checks, Job, Pieces, keep
 from cafs.model.record import Segment
 from cafs.model.span import Span, SpanSet
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 
 _ON: Final = 32 << 20
 """Decoded bytes for which it goes on behind the segment that is wanted."""

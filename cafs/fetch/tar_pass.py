@@ -21,7 +21,7 @@ from cafs.model.limits import Limits
 from cafs.model.member import Member
 from cafs.model.record import TreeStream
 from cafs.model.span import Span
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 from cafs.store.tree_writing import TreeWriter
 
 _BATCH: Final = 1 << 20

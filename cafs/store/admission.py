@@ -36,7 +36,7 @@ from cafs.store.files import storage_error, sync_directory
 from cafs.store.layout import Layout
 from cafs.store.records import StreamRecord
 from cafs.store.shelf import Shelf
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 from cafs.store.sums import Piece, pieces_of
 from cafs.store.witness import Seen
 

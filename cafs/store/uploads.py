@@ -26,7 +26,8 @@ from cafs.store.files import storage_error
 from cafs.store.holds import Holds
 from cafs.store.locking import SpanLock
 from cafs.store.records import Packed, hashed
-from cafs.store.streams import Stream, Streams
+from cafs.store.stream import Stream
+from cafs.store.streams import Streams
 from cafs.store.transactions import after
 
 

@@ -13,7 +13,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.resolved import Resolved, Shape
 from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 
 MIB = 1 << 20
 

@@ -16,7 +16,7 @@ from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.span import Span, SpanSet
 from cafs.store.admission import NotWholeError
 from cafs.store.store import Store, open_store
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 from cafs.store.witness import Seen
 
 KEY = StreamKey("ab" * 32)

@@ -10,7 +10,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.store.files import punch
 from cafs.store.store import Store
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 
 KEY = StreamKey("d" * 64)
 KIB = 1 << 10

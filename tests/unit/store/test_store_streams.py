@@ -18,7 +18,7 @@ from cafs.model.span import Span, SpanSet
 from cafs.store.files import Files
 from cafs.store.locking import LOCK_LENGTH
 from cafs.store.store import Store, open_store
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 
 KEY = StreamKey("ab" * 32)
 OTHER = StreamKey("cd" * 32)

@@ -16,7 +16,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
 from cafs.store.environment import Environment
 from cafs.store.store import Store, open_store
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 from cafs.store.sums import GROUP, PIECE, Piece, around, damaged, pieces_of
 from cafs.store.transactions import Batch
 

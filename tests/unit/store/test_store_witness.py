@@ -15,7 +15,7 @@ from cafs.model.span import Span
 from cafs.model.trust import VERIFIED
 from cafs.store import admission, locking
 from cafs.store.store import Store
-from cafs.store.streams import Stream
+from cafs.store.stream import Stream
 from cafs.store.sums import PIECE
 from cafs.store.witness import Seen
 
