@@ -31,6 +31,9 @@ from cafs.transport.interfaces import Transport
 _LOG = logging.getLogger(__name__)
 _WAIT_S: Final = 10.0
 """How long an index may give no byte while a reader waits, who can do without it."""
+_SLOWEST: Final = 8192
+"""Bytes a second. From slower places all of an index is not waited for: who sends a byte now and
+then would keep readers for hours from what they can read without it."""
 _MEDIA_TYPE: Final = "application/vnd.cafs.index"
 
 
@@ -144,17 +147,26 @@ class LockIndexes(IndexSource):
         size = self._subjects.get(digest, _NOBODY).size
         part = Part(media_type=_MEDIA_TYPE, size=size, digest=digest, urls=urls)
         sources = [Source(self._transport, to) for url in urls for to in self._route(url)]
-        deadline_s = min(patience.deadline_s or _WAIT_S, _WAIT_S)
-        short = replace(patience, deadline_s=deadline_s)
+        name = shown(urls[0])
         try:
-            content = await self._fetcher.content(
-                part, sources, name=shown(urls[0]), patience=short
-            )
-            if content.size > INDEX_LIMIT:
-                reasons.append(f"{content.size} bytes; {INDEX_LIMIT} are allowed")
-                return None
-            await content.ensure(Span(0, content.size), short)
+            with trio.fail_after(_WAIT_S + (INDEX_LIMIT if size is None else size) / _SLOWEST):
+                wrong = await self._brought(part, sources, name, patience)
         except CafsError as error:
-            reasons.append(error.line)
+            wrong = error.line
+        except trio.TooSlowError:
+            wrong = f"{name}: comes at less than {_SLOWEST} bytes a second"
+        if wrong:
+            reasons.append(wrong)
             return None
         return self._stored(digest)
+
+    async def _brought(
+        self, part: Part, sources: Sequence[Source], name: str, patience: Patience
+    ) -> str:
+        """Have it in the store, or say what is wrong with it."""
+        short = replace(patience, deadline_s=min(patience.deadline_s or _WAIT_S, _WAIT_S))
+        content = await self._fetcher.content(part, sources, name=name, patience=short)
+        if content.size > INDEX_LIMIT:
+            return f"{content.size} bytes; {INDEX_LIMIT} are allowed"
+        await content.ensure(Span(0, content.size), short)
+        return ""

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from cafs.distribution import lock_indexes
 from cafs.distribution.lock_indexes import LockIndexes, Subject
 from cafs.fetch.fetcher import open_fetcher
 from cafs.fetch.interfaces import Patience
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest, digest_of
 from cafs.store.store import Store, open_store
-from cafs.testing.faults import Corrupt, Status
+from cafs.testing.faults import Corrupt, Rate, Status
 from cafs.testing.origin import Origin
 from cafs.transport.http import HttpLimits, HttpTransport
 from cafs.transport.retrying import RetryPolicy
@@ -160,6 +161,20 @@ async def test_more_bytes_than_the_lock_says_are_not_taken(make: Make, origin: O
     source = make(origin.put("/idx", INDEX), size=len(INDEX) - 1)
     assert await source.get(DIGEST, USUAL) is None
     assert source.notes()
+
+
+@pytest.mark.expects_log(WARNED)
+async def test_what_comes_by_the_byte_is_not_waited_for(
+    make: Make, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something always comes, so that no deadline without progress ends it."""
+    monkeypatch.setattr(lock_indexes, "_WAIT_S", 0.5)
+    url = origin.put("/idx", INDEX)
+    origin.fault("/idx", Rate(bytes_per_s=100))
+    source = make(url)
+    with trio.fail_after(20):
+        assert await source.get(DIGEST, USUAL) is None
+    assert "bytes a second" in source.notes()[0]
 
 
 @pytest.mark.expects_log(WARNED)
