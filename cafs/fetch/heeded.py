@@ -8,43 +8,19 @@ from typing_extensions import override
 
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.provisional import ProvisionalContent
-from cafs.model.digest import Digest
-from cafs.model.identity import StreamKey
+from cafs.fetch.wrapping import WrappedContent
 from cafs.model.span import Span
 
 
-class HeededContent(Content):
+class HeededContent(WrappedContent):
     """Content that is as good as the raw content that it is decoded from.
 
     Concurrency: as ``Content``.
     """
 
     def __init__(self, decoded: Content, raw: ProvisionalContent) -> None:
-        self._decoded = decoded
+        super().__init__(decoded)
         self._raw = raw
-
-    @property
-    @override
-    def name(self) -> str:
-        return self._decoded.name
-
-    @property
-    @override
-    def size(self) -> int:
-        return self._decoded.size
-
-    @property
-    @override
-    def key(self) -> StreamKey:
-        return self._decoded.key
-
-    @override
-    def present(self) -> int:
-        return self._decoded.present()
-
-    @override
-    def digest(self) -> Digest | None:
-        return self._decoded.digest()
 
     @override
     async def ensure(self, span: Span, patience: Patience) -> None:

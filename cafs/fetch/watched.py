@@ -8,15 +8,14 @@ from typing_extensions import override
 
 from cafs.fetch.exposing import Exposures
 from cafs.fetch.interfaces import Content, Patience
-from cafs.model.digest import Digest
-from cafs.model.identity import StreamKey
+from cafs.fetch.wrapping import WrappedContent
 from cafs.model.span import Span
 
 _LOOK_S: Final = 1.0
 """Between two looks at whether all of the raw content has been checked."""
 
 
-class WatchedContent(Content):
+class WatchedContent(WrappedContent):
     """Content that is decoded as an index, or a table of contents, says.
 
     Args:
@@ -36,34 +35,11 @@ class WatchedContent(Content):
         exposures: Exposures,
         checked: "Callable[[WatchedContent], None]",
     ) -> None:
-        self._decoded = decoded
+        super().__init__(decoded)
         self._raw = raw
         self._exposures = exposures
         self._checked: Callable[[WatchedContent], None] | None = checked
         self._looked = -_LOOK_S
-
-    @property
-    @override
-    def name(self) -> str:
-        return self._decoded.name
-
-    @property
-    @override
-    def size(self) -> int:
-        return self._decoded.size
-
-    @property
-    @override
-    def key(self) -> StreamKey:
-        return self._decoded.key
-
-    @override
-    def present(self) -> int:
-        return self._decoded.present()
-
-    @override
-    def digest(self) -> Digest | None:
-        return self._decoded.digest()
 
     def confirm(self, decoded: Content) -> None:
         """It was right: from now on it is what is decoded from what was checked."""

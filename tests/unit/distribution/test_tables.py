@@ -21,7 +21,7 @@ from cafs.testing.origin import Origin, running_origin
 from cafs.testing.tabled import Edit, Table, Tabled
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
 
-FILLER = "".join(random.Random(1).choices("0123456789abcdef", k=1_500_000))
+FILLER = "".join(random.Random(1).choices("0123456789abcdef", k=2_500_000))
 ITEMS = (
     directory("usr"),
     file("usr/first", "first of all"),
