@@ -78,6 +78,18 @@ class _Run:
         before = [each for each in self.old.of(entry.name) if each.platform == entry.platform]
         tell(entry, before[0] if before else None, self.order.as_json, self.order.quiet)
 
+    def fail(self, error: CafsError, wish: Wish) -> None:
+        """Say why there is no entry; the first failure is the run's."""
+        code = report(error)
+        self.code = self.code or code
+        self.failed.add(wish.spec.name)
+
+    def leave(self, rest: list[Wish]) -> None:
+        """Say what is not tried any more."""
+        self.failed |= {each.spec.name for each in rest}
+        if rest:
+            warn(f"not tried: {', '.join(each.title for each in rest)}")
+
 
 def make(flags: "Flags", order: Order) -> int:
     """Lock refs.
@@ -143,8 +155,7 @@ async def _make(run: _Run, wanted: list[Wish], flags: "Flags") -> None:
 async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
     """Read the refs whole, one after the other; one that fails does not keep the others out.
 
-    Raises:
-        StorageError, BudgetError: the next one would fail likewise.
+    Where there is no room, the next ones would fail likewise: they are not tried.
     """
     from cafs.distribution.locking import Locker
     from cafs.model.limits import Limits
@@ -161,14 +172,14 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
                 with reports(wish.title) as progress:
                     located = await locate(locker, pinned(wish, run.entry(wish)), folder, progress)
                 await _keep(run, system.store, wish, located)
-            except (StorageError, BudgetError):
-                raise
             except (CafsError, BaseExceptionGroup) as error:
                 known = expected(error)
                 if known is None:
                     raise
-                run.failed.add(wish.spec.name)
-                run.code = run.code or report(known)
+                run.fail(known, wish)
+                if isinstance(known, StorageError | BudgetError):
+                    run.leave(unmade[number + 1 :])
+                    break
             else:
                 run.made.append(new_entry(wish, located, run.file.parent))
                 if not waiting:

@@ -149,6 +149,29 @@ def test_one_that_fails_does_not_keep_the_others_out(project: Project, origin: O
     assert [each.name for each in project.lock.entries] == ["b"]
 
 
+def test_every_failure_is_told_and_the_first_one_is_the_exit_code(
+    project: Project, origin: Origin
+) -> None:
+    gone, private = origin.url("/gone"), origin.put("/private", b"private")
+    origin.fault("/private", Status(403))
+    project.cafs.project(f'[ref.a]\nfrom="{gone}"\n[ref.b]\nfrom="{private}"\n')
+    done = project.cafs.run("lock", check=False)
+    assert done.returncode == 3
+    assert "/gone" in done.stderr
+    assert "/private" in done.stderr
+
+
+def test_where_room_ends_what_was_read_before_is_locked(project: Project, origin: Origin) -> None:
+    small, large = origin.put("/small", b"small"), origin.put("/large", bytes(2 << 20))
+    refs = {"a": small, "b": large, "c": small}
+    text = "".join(f'[ref.{name}]\nfrom="{url}"\n' for name, url in refs.items())
+    project.cafs.project(text)
+    done = project.cafs.run("lock", "--quota", "1MiB", check=False)
+    assert done.returncode == 7
+    assert "not tried: c" in done.stderr
+    assert [each.name for each in project.lock.entries] == ["a"]
+
+
 def test_what_cannot_be_had_now_stays_locked(locked: Project, origin: Origin) -> None:
     before = locked.file.read_bytes()
     origin.fault("/tool", Status(404))
