@@ -33,7 +33,7 @@ at. Errnos are in ``cafs.fuse.errnos``, exit codes in ``cafs.cli.exits``; both t
 the classes above.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class CafsError(Exception):
@@ -168,6 +168,12 @@ class ContentError(CafsError):
     code = "content"
 
 
+_OTHER_CONTENT: Final = (
+    "the source serves other content than was pinned or locked; "
+    "if that is meant, pin it anew (cafs lock --upgrade)"
+)
+
+
 class DigestMismatchError(ContentError):
     """Content does not have the digest that was promised; both are digests, or print as such."""
 
@@ -176,7 +182,7 @@ class DigestMismatchError(ContentError):
     def __init__(self, name: str, *, expected: object, actual: object) -> None:
         super().__init__(
             f"{name}: expected {expected}, got {actual}",
-            hint="the source serves other content, or the integrity in the settings is wrong",
+            hint=_OTHER_CONTENT,
         )
         self.expected = expected
         self.actual = actual
@@ -188,7 +194,7 @@ class SizeMismatchError(ContentError):
     code = "size-mismatch"
 
     def __init__(self, name: str, *, expected: int, actual: int) -> None:
-        super().__init__(f"{name}: expected {expected} bytes, got {actual}")
+        super().__init__(f"{name}: expected {expected} bytes, got {actual}", hint=_OTHER_CONTENT)
         self.expected = expected
         self.actual = actual
 

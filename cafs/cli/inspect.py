@@ -49,12 +49,11 @@ def command(
     cafs inspect toolchain bin/gcc lib
     strace -fe trace=openat … | cut … | cafs inspect toolchain --paths -
     """
-    import trio
-
     from cafs.cli.completing import complete
+    from cafs.cli.interruptible import run_async
 
     (word,) = complete(loaded, [ref])
-    return trio.run(_inspect, loaded, word, paths, _read(listed), as_json)
+    return run_async(_inspect, loaded, word, paths, _read(listed), as_json)
 
 
 def _read(listed: Path | None) -> tuple[str, ...]:
@@ -191,8 +190,9 @@ def _index_line(index: "Index") -> str:
     source = _SOURCES.get(index.source, "the lock's index")
     pieces = "as it lies there"
     if index.segments:
-        pieces = f"in {index.segments:,} segments of {size(index.median)} (median)"
-    held = f"{index.entries:,} entries, {size(index.decoded)} {pieces}"
+        pieces = f"in {_counted(index.segments, 'segment')} of {size(index.median)} (median)"
+    entries = "1 entry" if index.entries == 1 else f"{index.entries:,} entries"
+    held = f"{entries}, {size(index.decoded)} {pieces}"
     return f"{held}; known from {source}{place}"
 
 
@@ -203,15 +203,19 @@ def _reading_lines(reading: "Reading") -> Iterator[str]:
     if estimate is None:
         yield "  reading these paths: not known before all of it was read once"
         return
-    of = f", {estimate.segments:,} segments" if estimate.segments else ""
+    of = f", {_counted(estimate.segments, 'segment')}" if estimate.segments else ""
     packed = f" of {size(estimate.packed)}" if estimate.packed else ""
-    yield f"  reading {reading.files:,} files of {size(reading.size)}{of}{packed}"
+    yield f"  reading {_counted(reading.files, 'file')} of {size(reading.size)}{of}{packed}"
     for name, cost in (("an empty store", estimate.empty), ("this store", estimate.here)):
-        yield f"    from {name}: {size(cost.fetched)} in {cost.requests:,} requests"
+        yield f"    from {name}: {size(cost.fetched)} in {_counted(cost.requests, 'request')}"
     if reading.missing:
         named = ", ".join(map(_readable, reading.missing[:_SHOWN]))
         more = len(reading.missing) - _SHOWN
         yield f"    not there: {named}{f' and {more:,} more' if more > 0 else ''}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _readable(text: str) -> str:

@@ -125,7 +125,7 @@ def test_paths_are_files_directories_and_symlinks_and_a_list_may_name_more(
     done = cafs.run("inspect", "a", "top/03", "nowhere", check=False)
     assert done.returncode == 3
     assert "no 'nowhere' there" in done.stderr
-    assert "reading 1 files" in done.stdout
+    assert "reading 1 file" in done.stdout
 
 
 def test_a_list_may_come_from_standard_input(cafs: Cafs, origin: Origin) -> None:
