@@ -144,4 +144,7 @@ def test_readers_writers_and_evicting_processes_agree_on_what_is_there(tmp_path:
     outcome = evict_beside_readers(tmp_path / "store", seconds=3.0)
     assert not outcome.wrong, str(outcome)
     assert not outcome.lost, str(outcome)
-    assert outcome.well, str(outcome)
+    assert not outcome.failed, str(outcome)
+    assert not outcome.miscounted, str(outcome)
+    assert outcome.counts["reads"], str(outcome)
+    assert outcome.counts["cuts"], str(outcome)

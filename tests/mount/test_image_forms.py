@@ -23,7 +23,11 @@ pytestmark = pytest.mark.fuse
 _ESTARGZ = all(map(find_program, ("containerd", "ctr", "ctr-remote")))
 _MADE = [form for form in FORMS if form != "estargz" or _ESTARGZ]
 """Not every machine has what makes eStargz; what reads it is tested without that too."""
-_BYTES = random.Random(1).randbytes(3 << 20)
+_MIB = 1 << 20
+_BYTES = random.Random(1).randbytes(3 * _MIB)
+_READ = 64 << 10
+_BESIDE = 256 << 10
+"""The manifest, a table of contents, and what ranges are rounded to."""
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +73,12 @@ def test_what_was_read_lies_in_segments_and_hardly_more_is_fetched(
             copy_lock(locking.directory, cafs.directory)
         before = len(registry.requests())
         with cafs.mount(text) as mount:
-            assert (mount.ref("debian") / "lib" / "2").read_bytes() == _BYTES[2:]
+            with (mount.ref("debian") / "lib" / "2").open("rb", buffering=0) as file:
+                file.seek(_MIB)
+                assert file.read(_READ) == _BYTES[2 + _MIB :][:_READ]
             sent = sum(one.bytes_sent for one in registry.requests()[before:])
             found = touched(cafs.store, mount.ref("debian"))
-    assert found.read == len(_BYTES) - 2
+    assert _READ <= found.read < len(_BYTES) - 2
     assert found.segments >= 1
-    assert len(_BYTES) - 2 <= found.packed <= found.decoded
-    assert sent < 2.1 * len(_BYTES)
+    assert found.read <= found.decoded
+    assert sent <= 1.3 * found.packed + _BESIDE
