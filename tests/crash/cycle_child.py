@@ -27,7 +27,7 @@ from cafs.model.digest import digest_of
 from cafs.model.identity import raw_stream
 from cafs.model.resolved import Part
 from cafs.model.validator import Validator
-from cafs.store import removing, streams
+from cafs.store import removing, stream_writing, sweeping
 from cafs.store.environment import Environment
 from cafs.store.findings import Terms
 from cafs.store.store import Store, open_store
@@ -51,7 +51,8 @@ SEAM: tuple[tuple[object, str], ...] = (
     (os, "pwrite"),
     (removing, "erase"),
     (removing, "punch"),
-    (streams, "punch"),
+    (stream_writing, "punch"),
+    (sweeping, "punch"),
     (Path, "chmod"),
     (Path, "hardlink_to"),
     (Path, "mkdir"),
