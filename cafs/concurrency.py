@@ -1,4 +1,4 @@
-"""Small trio tools that several layers share: one flight per key, and keyed locks.
+"""Small trio tools that several layers share: one flight per key, keyed locks, a few at once.
 
 No ``await`` lies between reading and writing the shared state here.
 """
@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 import trio
+
+from cafs.errors import CafsError
 
 T = TypeVar("T")
 
@@ -70,3 +72,33 @@ class Flights(Generic[T]):
             if not self._waiting[key]:
                 del self._waiting[key]
                 self._landed.pop(key, None)
+
+
+async def in_order(
+    one: Callable[[int], Awaitable[T]], count: int, *, at_once: int
+) -> tuple[T, ...]:
+    """What ``one`` gives for each number below ``count``, a few of them at once.
+
+    Raises:
+        CafsError: that of the first that failed, alone; the others are cancelled.
+
+    Cancellation: that of all of them.
+    """
+    answers: dict[int, T] = {}
+    failures: list[CafsError] = []
+    limiter = trio.CapacityLimiter(at_once)
+
+    async def ask(number: int) -> None:
+        async with limiter:
+            try:
+                answers[number] = await one(number)
+            except CafsError as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(ask, number)
+    if failures:
+        raise failures[0]
+    return tuple(answers[number] for number in range(count))

@@ -15,11 +15,12 @@ from typing import Final
 import trio
 
 from cafs.codec.index_file import ZIP
+from cafs.concurrency import in_order
 from cafs.distribution.blob import title
 from cafs.distribution.manifests import OCI_MANIFEST
 from cafs.distribution.recording import LAYER
 from cafs.distribution.resolver import Resolver
-from cafs.errors import CafsError, MalformedError, NotFoundError, StorageError
+from cafs.errors import MalformedError, NotFoundError, StorageError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.making import ARCHIVE, Making
@@ -157,30 +158,17 @@ class Locker:
 
     async def _read_all(
         self, archives: Sequence[_Archive], making: Making, patience: Patience
-    ) -> list[TreeRecord]:
+    ) -> tuple[TreeRecord, ...]:
         """Make a pass over each; the records, in their order.
 
         Raises:
             CafsError: that of the first that failed.
         """
-        records: dict[int, TreeRecord] = {}
-        failures: list[CafsError] = []
-        limiter = trio.CapacityLimiter(_AT_ONCE)
-
-        async def read(number: int) -> None:
-            async with limiter:
-                try:
-                    records[number] = await self._read(archives[number], making, patience)
-                except CafsError as error:
-                    failures.append(error)
-                    nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for number in range(len(archives)):
-                nursery.start_soon(read, number)
-        if failures:
-            raise failures[0]
-        return [records[number] for number in range(len(archives))]
+        return await in_order(
+            lambda number: self._read(archives[number], making, patience),
+            len(archives),
+            at_once=_AT_ONCE,
+        )
 
     async def _read(
         self,

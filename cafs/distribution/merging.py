@@ -5,13 +5,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-import trio
-
+from cafs.concurrency import in_order
 from cafs.distribution.indexing import Indexing
 from cafs.distribution.layers import LayerPlanter
 from cafs.distribution.recording import LAYER, replay
 from cafs.distribution.trees import Trees
-from cafs.errors import CafsError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.identity import TreeIdentity, image_tree, merged_tree
@@ -71,24 +69,11 @@ class Merger:
     async def _record_all(
         self, parts: Sequence[Part], layers: Sequence[Content], patience: Patience
     ) -> tuple[TreeRecord, ...]:
-        records: dict[int, TreeRecord] = {}
-        failures: list[CafsError] = []
-        limiter = trio.CapacityLimiter(_AT_ONCE)
-
-        async def record(number: int) -> None:
-            async with limiter:
-                try:
-                    records[number] = await self._record(parts[number], layers[number], patience)
-                except CafsError as error:
-                    failures.append(error)
-                    nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for number in range(len(layers)):
-                nursery.start_soon(record, number)
-        if failures:
-            raise failures[0]
-        return tuple(records[number] for number in range(len(layers)))
+        return await in_order(
+            lambda number: self._record(parts[number], layers[number], patience),
+            len(layers),
+            at_once=_AT_ONCE,
+        )
 
     async def _record(self, part: Part, layer: Content, patience: Patience) -> TreeRecord:
         record = await self._indexing.tree(part, layer, LAYER, patience, name=layer.name)

@@ -29,7 +29,7 @@ from cafs.store.files import storage_error
 from cafs.store.holds import Holds
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
-from cafs.store.locking import flock
+from cafs.store.locking import flock_alone
 from cafs.store.removing import Remover
 from cafs.store.room import Room
 from cafs.store.uses import Rank, Uses
@@ -39,8 +39,6 @@ _PAUSE_S: Final = (1.0, 300.0)
 last: of a million items each look costs seconds."""
 _GLANCE_S: Final = 1.0
 """How often in between what is new is looked at, and some of what was in use."""
-_POLL_S: Final = 0.005
-"""How often it is looked whether another process has removed its batch."""
 _LOOK_S: Final = 30.0
 """How often a disk is looked at that others fill."""
 _WAIT_S: Final = 1.0
@@ -280,9 +278,7 @@ class Evictor:
         """Be the only process that removes. Waits for another's batch, or to be cancelled."""
         descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            while not flock(descriptor, exclusive=True, wait=False):
-                trio.from_thread.check_cancelled()
-                time.sleep(_POLL_S)
+            flock_alone(descriptor)
             yield
         finally:
             os.close(descriptor)

@@ -10,9 +10,12 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+import trio
 
 from cafs.model.span import Span
 from cafs.store.door import open_file
@@ -22,6 +25,8 @@ LOCK_LENGTH: Final = 8 << 20
 _GATE: Final = Span(1 << 62, (1 << 62) + 1)
 """A byte that no stream has: who writes into a stream file holds it."""
 _FLOCK: Final = struct.Struct("@hhqqi4x")
+_POLL_S: Final = 0.005
+"""Between two looks whether another process has let go."""
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES})
 
 
@@ -138,3 +143,14 @@ def flock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def flock_alone(descriptor: int) -> None:
+    """Lock a whole file against everybody, in a thread of trio's; waits until it is to be had.
+
+    Raises:
+        trio.Cancelled: whoever waits for the thread was cancelled.
+    """
+    while not flock(descriptor, exclusive=True, wait=False):
+        trio.from_thread.check_cancelled()
+        time.sleep(_POLL_S)

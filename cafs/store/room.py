@@ -7,15 +7,12 @@ present, and what is in quarantine. Records come on top, some hundred bytes an i
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Final
-
-import trio
 
 from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.item import Item
@@ -26,7 +23,7 @@ from cafs.store.environment import Environment
 from cafs.store.files import storage_error
 from cafs.store.layout import Layout
 from cafs.store.ledger import Ledger
-from cafs.store.locking import flock
+from cafs.store.locking import flock_alone
 from cafs.store.presence import Presence
 from cafs.store.quarantine import Quarantine
 from cafs.store.transactions import Batch, Snapshot
@@ -36,8 +33,6 @@ LOW: Final = 0.9
 """Down to which part of the quota room is made, once it is exceeded."""
 _BATCH: Final = 512
 """Uses recorded in one transaction."""
-_POLL_S: Final = 0.01
-"""Between two looks whether another process has ended counting."""
 _LOG: Final = logging.getLogger("cafs.store")
 
 
@@ -228,9 +223,7 @@ class Room:
         except OSError as error:
             raise storage_error(error, f"{self._layout.leases}: cannot be opened") from error
         try:
-            while not flock(descriptor, exclusive=True, wait=False):
-                trio.from_thread.check_cancelled()
-                time.sleep(_POLL_S)
+            flock_alone(descriptor)
             yield
         finally:
             os.close(descriptor)

@@ -4,7 +4,8 @@ import pytest
 import trio
 import trio.testing
 
-from cafs.concurrency import Flights, KeyedLocks
+from cafs.concurrency import Flights, KeyedLocks, in_order
+from cafs.errors import NotFoundError
 
 
 async def test_concurrent_calls_for_a_key_run_once(autojump_clock: trio.testing.MockClock) -> None:
@@ -106,3 +107,35 @@ async def test_locks_exclude_by_key_and_are_forgotten() -> None:
     second = order.index("+two"), order.index("-two")
     assert first[1] < second[0] or second[1] < first[0]
     assert not locks._locks
+
+
+async def test_a_few_at_once_answer_in_their_order() -> None:
+    running = most = 0
+
+    async def one(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.sleep(1 / (1 + number))
+        running -= 1
+        return number * 10
+
+    assert await in_order(one, 5, at_once=2) == (0, 10, 20, 30, 40)
+    assert most == 2
+
+
+async def test_the_first_failure_of_several_comes_alone_and_ends_the_others() -> None:
+    ended: list[int] = []
+
+    async def one(number: int) -> int:
+        if number == 1:
+            raise NotFoundError("number 1 is not there")
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(number)
+        return number
+
+    with pytest.raises(NotFoundError, match="number 1"):
+        await in_order(one, 3, at_once=3)
+    assert sorted(ended) == [0, 2]
