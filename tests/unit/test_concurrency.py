@@ -131,7 +131,7 @@ async def test_the_first_failure_of_several_comes_alone_and_ends_the_others() ->
         if number == 1:
             raise NotFoundError("number 1 is not there")
         try:
-            await trio.sleep_forever()
+            await trio.Event().wait()
         finally:
             ended.append(number)
         return number
