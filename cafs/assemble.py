@@ -1,7 +1,7 @@
 """The composition root: settings become running objects. The one file that names every class.
 
 Read it top to bottom: transports, store, fetcher, distribution, file system. What a verb does with
-them stands with the verb: ``cafs.cli.serving`` puts the file system before a kernel.
+them stands with the verb: ``cafs.cli.mounts.serving`` puts the file system before a kernel.
 """
 
 import gc

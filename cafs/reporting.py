@@ -14,7 +14,7 @@ import trio
 
 from cafs import __version__
 from cafs.control.fetches import FetchStatus, fetch_status
-from cafs.fetch.rating import Rating
+from cafs.fetch.sources.rating import Rating
 from cafs.metrics import Metrics
 from cafs.model.address import shown
 from cafs.model.identity import located_stream

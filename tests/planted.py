@@ -14,10 +14,10 @@ from cafs.model.identity import TreeIdentity
 from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Entry, Kind, Member
 from cafs.model.record import Segment
-from cafs.store.environment import Environment
-from cafs.store.planting import Planter
-from cafs.store.tree_tables import TreeTables
-from cafs.store.tree_writing import TreeWriter
+from cafs.store.db.environment import Environment
+from cafs.store.tables.tree_tables import TreeTables
+from cafs.store.trees.planting import Planter
+from cafs.store.trees.tree_writing import TreeWriter
 
 TABLES = dict.fromkeys(
     (

@@ -22,8 +22,8 @@ from cafs.model.ref import ArchiveRef, BlobRef, Ref
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.span import Span
 from cafs.model.spec import RefSpec
-from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
+from cafs.store.trees.mounts import new_key
 from cafs.vfs.attributes import Appearance, Attributes
 from cafs.vfs.filesystem import FileSystem
 from cafs.vfs.interfaces import Digests, Refs

@@ -38,7 +38,7 @@ VERBS: Final = (
     "reload",
     "auth",
 )
-"""In the order in which a person meets them. Each is a module here with a command ``command``."""
+"""In the order in which a person meets them. Each is a module of ``verbs``, with a ``command``."""
 _HIDDEN: Final = ("worker",)
 """Verbs that no person calls; they are loaded likewise, and not listed."""
 
@@ -54,10 +54,10 @@ class VerbGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in (*VERBS, *_HIDDEN):
             return None
-        module = importlib.import_module(f"cafs.cli.{cmd_name}")
+        module = importlib.import_module(f"cafs.cli.verbs.{cmd_name}")
         command = module.command
         if not isinstance(command, click.Command):
-            raise TypeError(f"cafs.cli.{cmd_name}.command is no command")
+            raise TypeError(f"cafs.cli.verbs.{cmd_name}.command is no command")
         return command
 
     @override

@@ -174,7 +174,7 @@ class Flags:
         Raises:
             SettingsError, UsageError: none is given, and the settings are wrong or name none.
         """
-        from cafs.cli.mount import target
+        from cafs.cli.verbs.mount import target
 
         return target(self.load()) if self.mount_point is None else place_of(self.mount_point)
 

@@ -79,9 +79,9 @@ Row = tuple[
     tuple[tuple[bytes, bytes], ...],
     tuple[tuple[int, int], ...] | None,
 ]
-"""An entry, as ``store/records.py`` packs it: name, parent, kind, mode, mtime_ns, size, offset,
-stream, links, sha256, uid, gid, target, link, device, xattrs, sparse. No Entry is made of it: that
-would cost more than all the rest of an import."""
+"""An entry, as ``store/tables/records.py`` packs it: name, parent, kind, mode, mtime_ns, size,
+offset, stream, links, sha256, uid, gid, target, link, device, xattrs, sparse. No Entry is made of
+it: that would cost more than all the rest of an import."""
 
 
 class EntryColumns(msgspec.Struct, array_like=True, gc=False):

@@ -17,7 +17,7 @@ from typing import Final
 from cafs.codec.estargz import LANDMARKS, TABLE
 from cafs.model.member import ROOT, Entry, Kind, Piece
 from cafs.model.record import TreeRecord
-from cafs.store.trees import Trees
+from cafs.store.trees.trees import Trees
 
 _PRIVATE: Final = frozenset({TABLE, *LANDMARKS})
 """What is in an eStargz layer for its readers, and in no table of contents."""

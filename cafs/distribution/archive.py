@@ -12,10 +12,10 @@ from cafs.distribution.interfaces import OpenTree
 from cafs.distribution.parts import UrlParts
 from cafs.distribution.stronger import held
 from cafs.distribution.trees import Trees
+from cafs.fetch.content.provisional import ProvisionalContent
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
-from cafs.fetch.making import ARCHIVE
-from cafs.fetch.provisional import ProvisionalContent
+from cafs.fetch.passes.making import ARCHIVE
 from cafs.model.address import shown
 from cafs.model.digest import Digest
 from cafs.model.identity import (

@@ -11,15 +11,15 @@ from typing import Final
 
 from cafs.distribution.layers import LayerPlanter
 from cafs.distribution.recording import LAYER, replay
-from cafs.fetch.making import ARCHIVE, Making
+from cafs.fetch.passes.making import ARCHIVE, Making
 from cafs.model.digest import Digest
 from cafs.model.identity import derived_tree, indexed_tree, raw_stream
 from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Entry, Kind
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
-from cafs.store.index_import import import_index
-from cafs.store.trees import Trees
+from cafs.store.trees.index_import import import_index
+from cafs.store.trees.trees import Trees
 
 Find = Callable[[Digest], Path | None]
 """Gives the file of an index; None where nobody has it."""

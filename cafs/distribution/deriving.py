@@ -13,8 +13,8 @@ from cafs.errors import NotFoundError
 from cafs.model.identity import TreeIdentity
 from cafs.model.member import ROOT, Entry, Kind
 from cafs.model.record import TreeRecord
-from cafs.store.tree_writing import TreeWriter
-from cafs.store.trees import Trees
+from cafs.store.trees.tree_writing import TreeWriter
+from cafs.store.trees.trees import Trees
 
 _NOWHERE: Final = 0xFFFFFFFF
 """In the table of new numbers: the entry has none, and neither has anything below it."""

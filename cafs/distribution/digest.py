@@ -10,17 +10,17 @@ from cafs.distribution.recording import LAYER
 from cafs.distribution.resolver import Resolver
 from cafs.distribution.trees import Trees
 from cafs.errors import NotFoundError
+from cafs.fetch.content.member import MemberContent
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
-from cafs.fetch.making import ARCHIVE
-from cafs.fetch.member import MemberContent
+from cafs.fetch.passes.making import ARCHIVE
 from cafs.model.descriptor import OCTETS
 from cafs.model.digest import Digest
 from cafs.model.ref import DigestRef, DockerRef
 from cafs.model.resolved import Part
 from cafs.model.spec import RefSpec
-from cafs.store.members import MemberPlace
 from cafs.store.store import Store
+from cafs.store.trees.members import MemberPlace
 
 _PIECE: Final = 1 << 20
 

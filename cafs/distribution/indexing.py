@@ -30,16 +30,16 @@ from cafs.errors import (
     UnsupportedError,
 )
 from cafs.fetch.fetcher import Fetcher
-from cafs.fetch.first_pass import complete_tree
 from cafs.fetch.interfaces import Content, Patience
-from cafs.fetch.making import Making
+from cafs.fetch.passes.first_pass import complete_tree
+from cafs.fetch.passes.making import Making
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey, TreeIdentity, indexed_stream, indexed_tree
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Contents, Part
-from cafs.store.index_import import import_index
 from cafs.store.store import Store
+from cafs.store.trees.index_import import import_index
 
 _IMPORTS: Final = 2
 """Indexes that are read at once: each is a thread that writes to the store."""

@@ -26,7 +26,7 @@ from cafs.errors import CafsError, StorageError, UsageError
 from cafs.fetch.estimating import Estimate, Laid, estimate
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
-from cafs.fetch.making import ARCHIVE
+from cafs.fetch.passes.making import ARCHIVE
 from cafs.model.digest import Digest
 from cafs.model.identity import TreeIdentity, indexed_tree
 from cafs.model.mapping import Route

@@ -20,8 +20,8 @@ from typing_extensions import override
 
 from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Kind, Member
-from cafs.store.planting import Planter
-from cafs.store.tree_writing import TreeWriter
+from cafs.store.trees.planting import Planter
+from cafs.store.trees.tree_writing import TreeWriter
 
 _WHITEOUT: Final = b".wh."
 _METADATA: Final = b".wh..wh."

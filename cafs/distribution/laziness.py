@@ -10,7 +10,7 @@ from cafs.codec.sniffing import Compression, Format, expected_by_name
 from cafs.fetch.interfaces import Content, Ranges
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
-from cafs.store.intake import LARGEST
+from cafs.store.blobs.intake import LARGEST
 
 _ZIP: Final = Format.ZIP.value
 _TAR: Final = Format.TAR.value

@@ -24,7 +24,7 @@ from cafs.model.limits import INDEX_LIMIT
 from cafs.model.mapping import Route, straight
 from cafs.model.resolved import Part
 from cafs.model.span import Span
-from cafs.store.plain_files import what_is_wrong
+from cafs.store.disk.plain_files import what_is_wrong
 from cafs.store.store import Store
 from cafs.transport.interfaces import Transport
 

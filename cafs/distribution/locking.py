@@ -23,7 +23,7 @@ from cafs.distribution.resolver import Resolver
 from cafs.errors import MalformedError, NotFoundError, StorageError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
-from cafs.fetch.making import ARCHIVE, Making
+from cafs.fetch.passes.making import ARCHIVE, Making
 from cafs.fetch.progress import Progress
 from cafs.model.address import shown
 from cafs.model.digest import Digest
@@ -34,9 +34,9 @@ from cafs.model.ref import DockerRef
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import RefSpec
 from cafs.model.validator import UNKNOWN_VERSION
-from cafs.store.files import storage_error
-from cafs.store.index_export import IncompleteTreeError, export_index
+from cafs.store.disk.files import storage_error
 from cafs.store.store import Store
+from cafs.store.trees.index_export import IncompleteTreeError, export_index
 
 Report = Callable[[int, int], None]
 """``fn(bytes so far, bytes in all)``."""

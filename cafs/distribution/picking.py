@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from cafs.distribution.unlinking import file_behind
-from cafs.fetch.extracting import pieces_of
+from cafs.fetch.content.extracting import pieces_of
 from cafs.model.member import Entry, Kind
 from cafs.model.record import TreeRecord
 from cafs.model.span import Span, SpanSet
-from cafs.store.trees import Trees
+from cafs.store.trees.trees import Trees
 
 _SYMLINKS: Final = 40
 """Symlinks followed on one path at most, as in the kernel."""

@@ -8,7 +8,7 @@ from cafs.codec import estargz
 from cafs.codec.decoding import Read, decoder
 from cafs.codec.sniffing import Compression
 from cafs.errors import CafsError, DigestMismatchError, MalformedError
-from cafs.fetch.bridging import Intake
+from cafs.fetch.content.bridging import Intake
 from cafs.model.digest import Digest, Hasher
 from cafs.model.limits import Limits
 from cafs.model.resolved import Contents

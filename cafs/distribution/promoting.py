@@ -24,19 +24,19 @@ from cafs.errors import (
     StorageError,
     UnsupportedError,
 )
+from cafs.fetch.content.watched import WatchedContent
 from cafs.fetch.fetcher import Fetcher
-from cafs.fetch.first_pass import complete_tree
+from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Content, Patience, Priority
-from cafs.fetch.making import Making
-from cafs.fetch.watched import WatchedContent
-from cafs.fetch.work import Work
+from cafs.fetch.passes.first_pass import complete_tree
+from cafs.fetch.passes.making import Making
 from cafs.model.digest import Digest
 from cafs.model.identity import TreeIdentity, indexed_stream
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.model.resolved import Part
-from cafs.store.records import Incarnation
 from cafs.store.store import Store
+from cafs.store.tables.records import Incarnation
 
 _PIECE: Final = 1 << 20
 _BATCH: Final = 512

@@ -13,13 +13,13 @@ from typing import Final
 
 from cafs.codec.naming import label
 from cafs.errors import MalformedError
-from cafs.fetch.making import Making
+from cafs.fetch.passes.making import Making
 from cafs.model.identity import layer_record
 from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Entry, Kind, Member
 from cafs.model.record import TreeRecord
-from cafs.store.tree_writing import TreeWriter
-from cafs.store.trees import Trees
+from cafs.store.trees.tree_writing import TreeWriter
+from cafs.store.trees.trees import Trees
 
 _NAME_BYTES: Final = 255
 _ODD: Final = frozenset((b"", b".", b".."))

@@ -12,7 +12,7 @@ from typing import Final
 
 from cafs.distribution.resolver import Resolver
 from cafs.errors import CafsError, NotFoundError
-from cafs.fetch.gated import GatedContent
+from cafs.fetch.content.gated import GatedContent
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey, raw_stream
@@ -20,7 +20,7 @@ from cafs.model.ref import DockerRef, Ref, parse_ref
 from cafs.model.resolved import Resolved, Shape
 from cafs.model.span import Span
 from cafs.model.spec import RefSpec
-from cafs.store.checking import Found
+from cafs.store.health.checking import Found
 from cafs.store.store import Store
 
 _LOG: Final = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from cafs.errors import (
 )
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Ranges
-from cafs.fetch.making import Making, MemberPlanter
+from cafs.fetch.passes.making import Making, MemberPlanter
 from cafs.model.identity import TreeIdentity, indexed_stream
 from cafs.model.limits import Limits
 from cafs.model.member import Member
@@ -30,7 +30,7 @@ from cafs.model.record import Segment, TreeRecord, TreeStream
 from cafs.model.resolved import Contents
 from cafs.model.span import Span
 from cafs.store.store import Store
-from cafs.store.tree_writing import TreeWriter
+from cafs.store.trees.tree_writing import TreeWriter
 
 _TAIL: Final = 64 << 10
 """Bytes at the end of an eStargz layer that are asked for first: the footer, and much of the table,

@@ -13,7 +13,7 @@ from cafs.distribution.promoting import Promoting, Source
 from cafs.distribution.stronger import stronger_pins
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content
-from cafs.fetch.making import ARCHIVE, Making
+from cafs.fetch.passes.making import ARCHIVE, Making
 from cafs.model.identity import TreeIdentity, derived_tree
 from cafs.model.member import ROOT
 from cafs.model.record import TreeRecord

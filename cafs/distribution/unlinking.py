@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cafs.model.member import Entry, Kind
-from cafs.store.tree_writing import TreeWriter
+from cafs.store.trees.tree_writing import TreeWriter
 
 
 def unlink(writer: TreeWriter, parent: int, name: bytes) -> None:

@@ -14,20 +14,20 @@ import trio
 from cachetools import LRUCache
 
 from cafs.errors import CafsError, SizeMismatchError
-from cafs.fetch.blob import BlobContent
-from cafs.fetch.downloading import Downloader
-from cafs.fetch.exposing import Exposures
-from cafs.fetch.failures import Failures
-from cafs.fetch.finding import Finding
-from cafs.fetch.gated import GatedContent
+from cafs.fetch.content.blob import BlobContent
+from cafs.fetch.content.exposing import Exposures
+from cafs.fetch.content.gated import GatedContent
+from cafs.fetch.content.provisional import ProvisionalContent, suits
+from cafs.fetch.content.ranged import RangedContent
+from cafs.fetch.flights.downloading import Downloader
+from cafs.fetch.flights.finding import Finding
+from cafs.fetch.flights.judging import Terms
+from cafs.fetch.flights.lane import Lane
+from cafs.fetch.flights.means import Means
+from cafs.fetch.flights.sealing import Learned, Seal
+from cafs.fetch.flights.work import Works
 from cafs.fetch.interfaces import Feed, Source
-from cafs.fetch.judging import Terms
-from cafs.fetch.lane import Lane
-from cafs.fetch.means import Means
-from cafs.fetch.provisional import ProvisionalContent, suits
-from cafs.fetch.ranged import RangedContent
-from cafs.fetch.sealing import Learned, Seal
-from cafs.fetch.work import Works
+from cafs.fetch.sources.failures import Failures
 from cafs.model.identity import StreamKey, located_stream
 from cafs.model.item import Item
 from cafs.model.resolved import Part

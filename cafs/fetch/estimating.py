@@ -7,9 +7,9 @@ known of the source: what is read ahead, and gaps that pay, come on top.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cafs.fetch import planning
+from cafs.fetch.content.zipped import input_of
+from cafs.fetch.flights import planning
 from cafs.fetch.interfaces import Content
-from cafs.fetch.zipped import input_of
 from cafs.model.record import Segment, TreeRecord, TreeStream
 from cafs.model.span import Span, SpanSet
 from cafs.store.store import Store

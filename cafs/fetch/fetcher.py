@@ -13,24 +13,24 @@ from typing import Final
 import trio
 
 from cafs.errors import CafsError
-from cafs.fetch.budget import Account, Budget
+from cafs.fetch.content.exposing import Exposures
+from cafs.fetch.content.member import MemberContent, Reopen
 from cafs.fetch.contents import Contents
-from cafs.fetch.exposing import Exposures
-from cafs.fetch.failures import Failures
-from cafs.fetch.finding import Finding
+from cafs.fetch.flights.finding import Finding
+from cafs.fetch.flights.means import Means
+from cafs.fetch.flights.overflow import Overflow
+from cafs.fetch.flights.sealing import Learned
+from cafs.fetch.flights.shortage import Shortage
+from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Ranges, Source
-from cafs.fetch.making import ARCHIVE, Making
-from cafs.fetch.means import Means
-from cafs.fetch.member import MemberContent, Reopen
-from cafs.fetch.overflow import Overflow
-from cafs.fetch.planting import Planting, ranges_of
+from cafs.fetch.passes.making import ARCHIVE, Making
+from cafs.fetch.passes.planting import Planting, ranges_of
 from cafs.fetch.prefetching import Haul
 from cafs.fetch.progress import Progress
-from cafs.fetch.rating import Rating
-from cafs.fetch.sealing import Learned
-from cafs.fetch.shortage import Shortage
-from cafs.fetch.slots import Slots
-from cafs.fetch.work import Work, Works
+from cafs.fetch.sources.budget import Account, Budget
+from cafs.fetch.sources.failures import Failures
+from cafs.fetch.sources.rating import Rating
+from cafs.fetch.sources.slots import Slots
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest

@@ -13,8 +13,8 @@ from cafs.fetch.pulse import Pulse
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
-from cafs.store.records import Incarnation
-from cafs.store.witness import Seen
+from cafs.store.streams.witness import Seen
+from cafs.store.tables.records import Incarnation
 from cafs.transport.interfaces import Transport
 
 

@@ -16,44 +16,44 @@ import trio
 
 from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.digest import CANONICAL, Digest
-from cafs.store.admission import Admission
-from cafs.store.attachments import Attachments
-from cafs.store.belonging import Belongings
-from cafs.store.blob_records import BlobRecords
-from cafs.store.blobs import Blobs
-from cafs.store.checkpointing import Checkpointer
-from cafs.store.demotion import Demotion
-from cafs.store.documents import Documents
-from cafs.store.dropping import Dropper
-from cafs.store.environment import Environment
-from cafs.store.evicting import Evictor
-from cafs.store.files import Files
-from cafs.store.holds import Holds
-from cafs.store.layout import Layout
-from cafs.store.leases import Leases
-from cafs.store.ledger import Ledger
-from cafs.store.measuring import Measurer
-from cafs.store.members import Members
-from cafs.store.mending import keep_whole
-from cafs.store.mounts import Mounts
-from cafs.store.neighbours import Neighbours
-from cafs.store.opening import enter, open_environments, put_in_order, read_boot_id
-from cafs.store.parts import Parts
-from cafs.store.pending import Pending
-from cafs.store.pinning import Pins
-from cafs.store.precedence import Precedence
-from cafs.store.prefixes import Prefixes
-from cafs.store.purging import Housekeeping
-from cafs.store.references import References
-from cafs.store.removing import Remover
-from cafs.store.room import Room
-from cafs.store.shelf import Shelf
-from cafs.store.streams import Streams
-from cafs.store.tree_tables import TreeTables
-from cafs.store.trees import Trees
-from cafs.store.uploads import Uploads
-from cafs.store.uses import Uses
-from cafs.store.verifying import Verifier
+from cafs.store.blobs.admission import Admission
+from cafs.store.blobs.blobs import Blobs
+from cafs.store.blobs.neighbours import Neighbours
+from cafs.store.blobs.prefixes import Prefixes
+from cafs.store.blobs.uploads import Uploads
+from cafs.store.db.environment import Environment
+from cafs.store.disk.files import Files
+from cafs.store.disk.layout import Layout
+from cafs.store.health.mending import keep_whole
+from cafs.store.health.opening import enter, open_environments, put_in_order, read_boot_id
+from cafs.store.health.verifying import Verifier
+from cafs.store.holds.holds import Holds
+from cafs.store.holds.leases import Leases
+from cafs.store.holds.precedence import Precedence
+from cafs.store.space.belonging import Belongings
+from cafs.store.space.dropping import Dropper
+from cafs.store.space.evicting import Evictor
+from cafs.store.space.measuring import Measurer
+from cafs.store.space.parts import Parts
+from cafs.store.space.pinning import Pins
+from cafs.store.space.purging import Housekeeping
+from cafs.store.space.removing import Remover
+from cafs.store.space.room import Room
+from cafs.store.streams.checkpointing import Checkpointer
+from cafs.store.streams.demotion import Demotion
+from cafs.store.streams.shelf import Shelf
+from cafs.store.streams.streams import Streams
+from cafs.store.tables.blob_records import BlobRecords
+from cafs.store.tables.documents import Documents
+from cafs.store.tables.ledger import Ledger
+from cafs.store.tables.pending import Pending
+from cafs.store.tables.references import References
+from cafs.store.tables.tree_tables import TreeTables
+from cafs.store.tables.uses import Uses
+from cafs.store.trees.attachments import Attachments
+from cafs.store.trees.members import Members
+from cafs.store.trees.mounts import Mounts
+from cafs.store.trees.trees import Trees
 
 CHECKPOINT_BYTES: Final = 64 << 20
 CHECKPOINT_S: Final = 5.0

@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import trio
 
-from cafs.store.mounts import new_key
 from cafs.store.store import Store
+from cafs.store.trees.mounts import new_key
 
 Tenancy: TypeAlias = Callable[[Store], AbstractAsyncContextManager[int]]
 

@@ -26,9 +26,9 @@ from typing_extensions import override
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span
-from cafs.store.admission import NotWholeError
+from cafs.store.blobs.admission import NotWholeError
 from cafs.store.store import Store, open_store
-from cafs.store.sums import PIECE
+from cafs.store.tables.sums import PIECE
 from cafs.testing.bodies import Generated
 
 _MIB: Final = 1 << 20

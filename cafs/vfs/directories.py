@@ -15,7 +15,7 @@ import trio
 from cafs.errors import NotFoundError
 from cafs.model.digest import Digest
 from cafs.model.resolved import Shape
-from cafs.store.blobs import Blobs
+from cafs.store.blobs.blobs import Blobs
 from cafs.vfs.attributes import (
     BRIEFLY_S,
     FOREVER_S,

@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from cafs.errors import NotFoundError, SourceChangedError, UsageError
-from cafs.fetch.exposing import Exposures
+from cafs.fetch.content.exposing import Exposures
 from cafs.model.identity import StreamKey
 from cafs.model.member import Kind
 from cafs.model.ref import Ref

@@ -6,7 +6,7 @@ from typing import Final
 
 from cachetools import LRUCache
 
-from cafs.fetch.member import span_of
+from cafs.fetch.content.member import span_of
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey, located_stream
 from cafs.model.member import Entry, Kind

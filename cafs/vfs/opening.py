@@ -7,7 +7,7 @@ from cachetools import LRUCache
 
 from cafs.distribution.interfaces import OpenTree
 from cafs.errors import PolicyError
-from cafs.fetch.exposing import Exposure, Exposures
+from cafs.fetch.content.exposing import Exposure, Exposures
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.ref import Ref
 from cafs.model.resolved import Resolved, Shape

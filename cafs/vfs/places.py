@@ -13,7 +13,7 @@ of an attachment says what it is:
 - ``.cafs/status.json`` with content: a snapshot. Each lookup attaches a new one; the old ones stay.
 - ``?view`` with content: what the root of the mount shows.
 - ``?unchecked/KEY`` with content: what was handed out of a stream before it was checked
-  (``cafs.fetch.exposing``).
+  (``cafs.fetch.content.exposing``).
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from cachetools import LRUCache
 from cafs.errors import MountError, SourceChangedError
 from cafs.model.record import Attachment
 from cafs.model.spec import RefSpec
-from cafs.store.attachments import Attachments
+from cafs.store.trees.attachments import Attachments
 from cafs.vfs.namespace import CONTROL, NamedRef, Node, Path, View, node_at
 from cafs.vfs.ranges import Ranges
 

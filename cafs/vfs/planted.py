@@ -9,7 +9,7 @@ from typing import Final
 from cafs.errors import SourceChangedError
 from cafs.model.member import ROOT, Entry, Kind
 from cafs.model.record import Attachment
-from cafs.store.trees import Trees
+from cafs.store.trees.trees import Trees
 from cafs.vfs.attributes import NOWHERE, Appearance, Attributes, DirectoryEntry
 from cafs.vfs.places import plain
 

@@ -1,7 +1,7 @@
 """Bytes of a tree's entry: which part of which stream they are."""
 
 from cafs.distribution.interfaces import OpenTree
-from cafs.fetch.extracting import Lying, extract
+from cafs.fetch.content.extracting import Lying, extract
 from cafs.fetch.interfaces import Patience
 from cafs.model.member import Entry
 from cafs.model.span import Span

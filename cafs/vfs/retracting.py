@@ -5,10 +5,10 @@ So it is all that a ref of which it was has shown in this mount, by its attachme
 """
 
 from cafs.errors import CafsError
-from cafs.fetch.exposing import streams_of
+from cafs.fetch.content.exposing import streams_of
 from cafs.model.identity import StreamKey
 from cafs.model.record import Attachment
-from cafs.store.attachments import Attachments
+from cafs.store.trees.attachments import Attachments
 from cafs.vfs.namespace import AdHocRef, NamedRef
 from cafs.vfs.opening import Opening
 from cafs.vfs.places import Places

@@ -5,7 +5,7 @@ from functools import partial
 
 from cafs.distribution.interfaces import OpenTree
 from cafs.errors import ContentError, NotFoundError, SourceChangedError
-from cafs.fetch.extracting import exactly
+from cafs.fetch.content.extracting import exactly
 from cafs.fetch.interfaces import Patience
 from cafs.model.record import Attachment
 from cafs.model.resolved import Shape

@@ -32,9 +32,9 @@ _LIFE_S: Final = 3600
 """Of the process that forks, whatever becomes of who has started it."""
 _MODULES: Final = (
     "cafs.assemble",
-    "cafs.cli.lock_checking",
-    "cafs.cli.lock_diff",
-    "cafs.cli.lock_making",
+    "cafs.cli.locks.lock_checking",
+    "cafs.cli.locks.lock_diff",
+    "cafs.cli.locks.lock_making",
     "cafs.distribution.comparing",
     "cafs.distribution.locking",
     "cafs.settings.editing",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cafs.model.digest import digest_of
-from cafs.store.locking import flock
+from cafs.store.disk.locking import flock
 from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import Rate

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from cafs.store.mounts import new_key
+from cafs.store.trees.mounts import new_key
 from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.fuse_wire import Opcode

@@ -10,9 +10,9 @@ from typing import Final
 
 import trio
 
-from cafs.store.leases import Leases
-from cafs.store.mounts import new_key
+from cafs.store.holds.leases import Leases
 from cafs.store.store import Store, open_store
+from cafs.store.trees.mounts import new_key
 from cafs.testing.archives import tar_bytes
 from cafs.testing.command import Cafs
 from cafs.testing.fuse_wire import Opcode, Reply, name_body, read_body

@@ -27,10 +27,11 @@ from cafs.model.digest import digest_of
 from cafs.model.identity import raw_stream
 from cafs.model.resolved import Part
 from cafs.model.validator import Validator
-from cafs.store import removing, stream_writing, sweeping
-from cafs.store.environment import Environment
-from cafs.store.findings import Terms
+from cafs.store.db.environment import Environment
+from cafs.store.space import removing
+from cafs.store.space.findings import Terms
 from cafs.store.store import Store, open_store
+from cafs.store.streams import stream_writing, sweeping
 from cafs.testing.bodies import Literal
 from cafs.testing.origin import Origin, running_origin
 from cafs.transport.http import HttpTransport

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import trio
 
-from cafs.store import choosing, files, removing, uses
+from cafs.store.disk import files
+from cafs.store.space import choosing, removing
 from cafs.store.store import Store, open_store
+from cafs.store.tables import uses
 from tests.crash.store_child import Deadly, say
 
 ALL = 1 << 40

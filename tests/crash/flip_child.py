@@ -21,13 +21,13 @@ import trio
 from cafs.errors import NotFoundError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import StreamKey
-from cafs.store.btree import BrokenRecord, Walk
-from cafs.store.btree_pages import metas
-from cafs.store.opening import INDEX, RECENT
-from cafs.store.redress import redress
+from cafs.store.db.btree import BrokenRecord, Walk
+from cafs.store.db.btree_pages import metas
+from cafs.store.db.transactions import mark_broken
+from cafs.store.health.opening import INDEX, RECENT
+from cafs.store.health.redress import redress
+from cafs.store.health.walker import walk
 from cafs.store.store import Store, open_store
-from cafs.store.transactions import mark_broken
-from cafs.store.walker import walk
 
 BOOT = "boot"
 PAGE = 4096

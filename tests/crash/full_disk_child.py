@@ -30,9 +30,9 @@ from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
 from cafs.model.span import Span
 from cafs.model.validator import Validator
-from cafs.store.mounts import new_key
+from cafs.store.db.transactions import Batch
 from cafs.store.store import Store, open_store
-from cafs.store.transactions import Batch
+from cafs.store.trees.mounts import new_key
 from cafs.testing.archives import file, tar_bytes, zip_archive
 from cafs.testing.bodies import Literal
 from cafs.testing.origin import Origin, running_origin

@@ -18,7 +18,7 @@ from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, TreeIdentity
 from cafs.model.member import ROOT, Entry, Kind
 from cafs.model.span import Span
-from cafs.store.environment import Environment
+from cafs.store.db.environment import Environment
 from cafs.store.store import Store, open_store
 
 T = TypeVar("T")

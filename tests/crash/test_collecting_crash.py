@@ -12,11 +12,11 @@ import trio
 
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
-from cafs.store.findings import Terms
-from cafs.store.measuring import Owner
-from cafs.store.purging import Outcome
-from cafs.store.records import hashed
+from cafs.store.space.findings import Terms
+from cafs.store.space.measuring import Owner
+from cafs.store.space.purging import Outcome
 from cafs.store.store import Store, open_store
+from cafs.store.tables.records import hashed
 from tests.crash.store_child import Deadly
 from tests.unit.store.keeping_world import (
     HOUR_NS,

@@ -12,10 +12,10 @@ import trio
 from cafs.errors import StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.resolved import Resolved, Shape
-from cafs.store import ballast
-from cafs.store.files import erase
-from cafs.store.mounts import new_key
+from cafs.store.disk import ballast
+from cafs.store.disk.files import erase
 from cafs.store.store import Store, open_store
+from cafs.store.trees.mounts import new_key
 from tests.small_disk import disk_of, fill, free
 
 MIB = 1 << 20

@@ -11,9 +11,9 @@ import trio
 from cafs.errors import StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.resolved import Resolved, Shape
-from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
-from cafs.store.stream import Stream
+from cafs.store.streams.stream import Stream
+from cafs.store.trees.mounts import new_key
 
 MIB = 1 << 20
 

@@ -23,7 +23,7 @@ def main() -> None:
     if name not in PARSERS:
         raise SystemExit(f"driver: {name} is none of {', '.join(PARSERS)}")
     with atheris.instrument_imports(
-        include=["cafs.codec", "cafs.store.index_import", "cafs.store.tree_importing"]
+        include=["cafs.codec", "cafs.store.trees.index_import", "cafs.store.trees.tree_importing"]
     ):
         played = target(name)
     mutator = {"custom_mutator": mutated} if name in TEXTUAL else {}

@@ -23,10 +23,10 @@ from cafs.errors import MalformedError
 from cafs.model.digest import digest_of
 from cafs.model.identity import TreeIdentity, raw_stream
 from cafs.model.member import Kind
-from cafs.store.environment import Environment
-from cafs.store.index_import import import_index
-from cafs.store.tree_tables import TreeTables
-from cafs.store.trees import Trees
+from cafs.store.db.environment import Environment
+from cafs.store.tables.tree_tables import TreeTables
+from cafs.store.trees.index_import import import_index
+from cafs.store.trees.trees import Trees
 from tests.fuzz.fuzzing import LIMITS, STEPS, Given, content_to_blame
 from tests.planted import TABLES
 

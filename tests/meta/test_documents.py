@@ -7,8 +7,8 @@ import click
 import msgspec
 import pytest
 
-from cafs.cli.live import LiveMount
 from cafs.cli.main import VERBS, cli
+from cafs.cli.mounts.live import LiveMount
 from cafs.control.fetches import Fetching, FetchStatus
 from cafs.control.keeper import KeeperStatus
 from cafs.errors import SettingsError

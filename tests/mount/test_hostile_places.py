@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cafs.cli import unmounting
+from cafs.cli.mounts import unmounting
 from cafs.errors import MountError
 from cafs.testing.command import Cafs
 from cafs.testing.origin import Origin

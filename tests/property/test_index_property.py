@@ -14,17 +14,17 @@ from hypothesis import given, settings, strategies as st
 from cafs.codec.index_file import HASHED, PLACED, UNBOUND
 from cafs.distribution.recording import LAYER, replay
 from cafs.errors import MalformedError
-from cafs.fetch.making import ARCHIVE, Making
+from cafs.fetch.passes.making import ARCHIVE, Making
 from cafs.model.digest import digest_of
 from cafs.model.identity import decoded_stream, indexed_tree, raw_stream
 from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Entry, Kind, Member, Piece
 from cafs.model.record import Segment, TreeRecord, TreeStream
-from cafs.store.environment import Environment
-from cafs.store.index_export import export_index
-from cafs.store.index_import import import_index
-from cafs.store.tree_tables import TreeTables
-from cafs.store.trees import Trees
+from cafs.store.db.environment import Environment
+from cafs.store.tables.tree_tables import TreeTables
+from cafs.store.trees.index_export import export_index
+from cafs.store.trees.index_import import import_index
+from cafs.store.trees.trees import Trees
 from tests.indexed import BLOB, HEADER, Craft
 from tests.planted import TABLES
 from tests.property.test_planting_scale import anonymous_bytes

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cafs.codec import tar
-from cafs.store.planting import Planter
+from cafs.store.trees.planting import Planter
 from tests.planted import tree_writer
 
 MEMBERS = 400_000

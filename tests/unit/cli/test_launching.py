@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cafs.cli import launching
-from cafs.cli.launching import Launch
+from cafs.cli.mounts import launching
+from cafs.cli.mounts.launching import Launch
 from cafs.errors import MountError, UsageError
 from cafs.settings.loading import load_settings
 from cafs.settings.places import default_store

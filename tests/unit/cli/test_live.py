@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cafs.cli import live
-from cafs.cli.live import LiveMount
+from cafs.cli.mounts import live
+from cafs.cli.mounts.live import LiveMount
 from cafs.errors import MountError
 
 PLACE = Path("/mnt/a place")

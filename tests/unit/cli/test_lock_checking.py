@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from cafs.cli import lock_files
-from cafs.cli.lock_checking import check
+from cafs.cli.locks import lock_files
+from cafs.cli.locks.lock_checking import check
 from cafs.cli.options import Flags
 from cafs.model.digest import digest_of
 from cafs.model.ref import parse_ref
 from cafs.settings.lock_writing import lock_text
 from cafs.settings.lockfile import Lock, LockedPart, LockEntry, index_file
-from cafs.store.plain_files import what_is_wrong
+from cafs.store.disk.plain_files import what_is_wrong
 
 INDEX = b"index"
 URL = "https://127.0.0.1/t.tgz"

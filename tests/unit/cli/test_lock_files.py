@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cafs.cli.lock_files import Changes, at_hand, replace_entries, wrong_index
+from cafs.cli.locks.lock_files import Changes, at_hand, replace_entries, wrong_index
 from cafs.errors import SettingsError, StorageError
 from cafs.model.digest import digest_of
 from cafs.settings.lockfile import (

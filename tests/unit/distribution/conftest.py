@@ -34,8 +34,8 @@ from cafs.model.mapping import MapRule, Route, mapped
 from cafs.model.member import Kind
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef, Ref, parse_ref
 from cafs.model.spec import Platform, Pull, RefSpec
-from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
+from cafs.store.trees.mounts import new_key
 from cafs.transport.authenticating import Authenticating
 from cafs.transport.choosing import Choosing
 from cafs.transport.file import FileTransport

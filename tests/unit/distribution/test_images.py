@@ -26,7 +26,7 @@ from cafs.model.mapping import MapRule
 from cafs.model.ref import DockerRef
 from cafs.model.span import Span
 from cafs.model.spec import Pull
-from cafs.store.memory import MemoryBlobs
+from cafs.store.blobs.memory import MemoryBlobs
 from cafs.testing import archives
 from cafs.testing.answers import Answer, Ask
 from cafs.testing.archives import Compression

@@ -17,7 +17,7 @@ from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import indexed_tree, layer_record, raw_stream
 from cafs.model.limits import Limits
 from cafs.model.resolved import Part
-from cafs.store.index_export import export_index
+from cafs.store.trees.index_export import export_index
 from cafs.testing import tabled
 from cafs.testing.archives import file
 from cafs.testing.origin import Origin

@@ -21,7 +21,7 @@ from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Entry, Kind, Member
 from cafs.model.record import TreeRecord
 from cafs.store.store import Store, open_store
-from cafs.store.trees import Trees
+from cafs.store.trees.trees import Trees
 
 Layer = Sequence[Member]
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from cafs.distribution.index_source import IndexSource
 from cafs.distribution.interfaces import OpenTree
-from cafs.fetch.exposing import DisownedError
+from cafs.fetch.content.exposing import DisownedError
 from cafs.fetch.interfaces import Patience
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import TreeIdentity, archive_tree, layer_record, raw_stream
@@ -24,8 +24,8 @@ from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.span import Span
 from cafs.model.spec import RefSpec
-from cafs.store.index_export import export_index
 from cafs.store.store import Store
+from cafs.store.trees.index_export import export_index
 from cafs.testing.archives import file, tar, zip_archive
 from cafs.testing.bodies import Generated
 from cafs.testing.origin import Origin

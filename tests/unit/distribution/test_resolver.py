@@ -28,8 +28,8 @@ from cafs.model.record import TreeRecord
 from cafs.model.ref import ArchiveRef, parse_ref
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import Platform, Pull, RefSpec
-from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
+from cafs.store.trees.mounts import new_key
 
 SPEC = RefSpec(name="gcc", ref=parse_ref("https://example.com/gcc.tar.gz"))
 USUAL = Patience(60.0)

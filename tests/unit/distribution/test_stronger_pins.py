@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cafs.errors import DigestMismatchError, OfflineError
-from cafs.fetch.exposing import DisownedError
+from cafs.fetch.content.exposing import DisownedError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import archive_tree, indexed_tree, raw_stream
 from cafs.model.resolved import Part, Resolved, Shape

@@ -9,10 +9,10 @@ import trio
 import trio.testing
 
 from cafs.errors import BudgetError, StorageFullError
-from cafs.fetch import budget
-from cafs.fetch.budget import Account, Budget
-from cafs.store.mounts import Mounts, new_key
+from cafs.fetch.sources import budget
+from cafs.fetch.sources.budget import Account, Budget
 from cafs.store.store import Store, open_store
+from cafs.store.trees.mounts import Mounts, new_key
 
 KIB = 1 << 10
 MIB = 1 << 20

@@ -7,8 +7,8 @@ import trio
 from typing_extensions import override
 
 from cafs.errors import CafsError, CancelledError
-from cafs.fetch.flight import Flight
-from cafs.fetch.hold import Hold
+from cafs.fetch.flights.flight import Flight
+from cafs.fetch.flights.hold import Hold
 from cafs.fetch.interfaces import Content, Patience, Priority
 from cafs.fetch.progress import Progress
 from cafs.model.digest import Digest

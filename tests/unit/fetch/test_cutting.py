@@ -18,7 +18,7 @@ import zstandard
 from cafs.codec.segments import decode
 from cafs.codec.windows import unpack
 from cafs.errors import MalformedError
-from cafs.fetch.aside import Aside
+from cafs.fetch.passes.aside import Aside
 from cafs.model.digest import digest_of
 from cafs.model.record import Segment, TreeRecord
 from cafs.model.span import Span

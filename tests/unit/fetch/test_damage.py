@@ -7,7 +7,7 @@ import pytest
 from cafs.errors import NotFoundError
 from cafs.model.digest import digest_of
 from cafs.model.span import Span
-from cafs.store.sums import PIECE
+from cafs.store.tables.sums import PIECE
 from cafs.testing.bodies import Generated
 from cafs.testing.origin import Origin
 from tests.unit.fetch.conftest import USUAL, Rig, read_all

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cafs.errors import NotFoundError, RefusedError, SizeMismatchError, SourceChangedError
-from cafs.fetch.judging import Terms, judge
-from cafs.fetch.planning import GRANULE, LONGEST, requests, window
-from cafs.fetch.readahead import LARGEST, SMALLEST, ReadAhead
-from cafs.fetch.rotation import Rotation
+from cafs.fetch.flights.judging import Terms, judge
+from cafs.fetch.flights.planning import GRANULE, LONGEST, requests, window
+from cafs.fetch.flights.readahead import LARGEST, SMALLEST, ReadAhead
+from cafs.fetch.sources.rotation import Rotation
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
 from cafs.model.validator import UNKNOWN_VERSION, Validator

@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from cafs.errors import ContentError, DigestMismatchError
-from cafs.fetch import doubts as doubting
-from cafs.fetch.doubts import Doubts
+from cafs.fetch.flights import doubts as doubting
+from cafs.fetch.flights.doubts import Doubts
 from cafs.fetch.interfaces import Content
 from cafs.model.identity import StreamKey
 from cafs.testing.faults import Corrupt
@@ -25,7 +25,7 @@ KEY = StreamKey("ab" * 32)
 @pytest.fixture(autouse=True)
 def errors_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that each read tries again."""
-    monkeypatch.setattr("cafs.fetch.failures.CONTENT_MEMORY_S", 0.0)
+    monkeypatch.setattr("cafs.fetch.sources.failures.CONTENT_MEMORY_S", 0.0)
 
 
 async def forged(rig: Rig, origin: Origin, *urls: str) -> tuple[Content, Content]:

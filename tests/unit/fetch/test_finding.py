@@ -14,14 +14,14 @@ import pytest
 import trio
 
 from cafs.errors import StorageFullError
-from cafs.fetch import finding as finding_module
 from cafs.fetch.fetcher import open_fetcher
+from cafs.fetch.flights import finding as finding_module
 from cafs.fetch.progress import Progress
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, digest_of
-from cafs.store import neighbours as neighbours_module
-from cafs.store.neighbours import Copied, Neighbours
+from cafs.store.blobs import neighbours as neighbours_module
+from cafs.store.blobs.neighbours import Copied, Neighbours
 from cafs.store.store import open_store
 from cafs.testing import archives
 from cafs.testing.bodies import Generated

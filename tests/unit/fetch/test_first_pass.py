@@ -19,8 +19,8 @@ from cafs.errors import (
     MalformedError,
     UnsupportedError,
 )
-from cafs.fetch.first_pass import complete_tree
 from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.passes.first_pass import complete_tree
 from cafs.model.digest import digest_of
 from cafs.model.identity import archive_tree
 from cafs.model.member import ROOT, Kind

@@ -1,6 +1,6 @@
 """Following: who is followed, and how far."""
 
-from cafs.fetch.following import FARTHEST, LARGEST, LEAST, Following
+from cafs.fetch.content.following import FARTHEST, LARGEST, LEAST, Following
 from cafs.model.span import Span
 
 MIB = 1 << 20

@@ -18,11 +18,11 @@ from cafs.errors import (
     UnsupportedError,
 )
 from cafs.fetch import contents as contents_module
-from cafs.fetch.depositing import Deposit
+from cafs.fetch.flights.depositing import Deposit
+from cafs.fetch.flights.overflow import Overflow
+from cafs.fetch.flights.sealing import Seal
 from cafs.fetch.interfaces import Patience, Priority
-from cafs.fetch.overflow import Overflow
 from cafs.fetch.progress import Progress
-from cafs.fetch.sealing import Seal
 from cafs.model.digest import Digest, Hasher, digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span

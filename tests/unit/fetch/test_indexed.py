@@ -16,8 +16,8 @@ from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import archive_tree, indexed_tree
 from cafs.model.member import ROOT, Kind
 from cafs.model.record import TreeRecord
-from cafs.store.index_export import export_index
-from cafs.store.index_import import import_index
+from cafs.store.trees.index_export import export_index
+from cafs.store.trees.index_import import import_index
 from cafs.testing.origin import Origin
 from tests.unit.fetch.conftest import USUAL, Rig, open_rig, read_all
 from tests.unit.fetch.test_first_pass import compress, tar_of, tree_files, zip_of

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from cafs.fetch import lane
+from cafs.fetch.flights import lane
+from cafs.fetch.flights.lane import IDLE_S
 from cafs.fetch.interfaces import Content, Patience, Priority, Source
-from cafs.fetch.lane import IDLE_S
 from cafs.model.digest import Digest
 from cafs.model.identity import archive_tree
 from cafs.model.resolved import Part

@@ -9,7 +9,7 @@ import trio
 from cafs.errors import CredentialsError, DigestMismatchError
 from cafs.fetch.interfaces import Patience, Source
 from cafs.fetch.progress import Progress
-from cafs.fetch.rating import Rating
+from cafs.fetch.sources.rating import Rating
 from cafs.model.digest import Digest, digest_of
 from cafs.model.pacing import HASTE_S
 from cafs.model.resolved import Part

@@ -4,9 +4,9 @@ import trio
 from trio.testing import MockClock
 
 from cafs.errors import StorageFullError
+from cafs.fetch.flights.overflow import WANTED_S, Overflow
+from cafs.fetch.flights.shortage import AGAIN_S, FRUITLESS_S, Shortage
 from cafs.fetch.interfaces import Priority
-from cafs.fetch.overflow import WANTED_S, Overflow
-from cafs.fetch.shortage import AGAIN_S, FRUITLESS_S, Shortage
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet

@@ -8,15 +8,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from typing_extensions import override
 
 from cafs.errors import CafsError, UnreachableError
-from cafs.fetch.flight import Flight
-from cafs.fetch.hold import Hold
+from cafs.fetch.flights.flight import Flight
+from cafs.fetch.flights.hold import Hold
+from cafs.fetch.flights.judging import Terms
+from cafs.fetch.flights.recovering import Recovery, Try
 from cafs.fetch.interfaces import Patience, Priority, Source
-from cafs.fetch.judging import Terms
-from cafs.fetch.rating import Ratings
-from cafs.fetch.recovering import Recovery, Try
-from cafs.fetch.rotation import Rotation
-from cafs.fetch.slots import Slot, Slots
-from cafs.fetch.sources import Sources
+from cafs.fetch.sources.rating import Ratings
+from cafs.fetch.sources.rotation import Rotation
+from cafs.fetch.sources.slots import Slot, Slots
+from cafs.fetch.sources.sources import Sources
 from cafs.metrics import Metrics
 from cafs.model.digest import digest_of
 from cafs.model.identity import located_stream

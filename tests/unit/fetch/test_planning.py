@@ -2,8 +2,8 @@
 
 from hypothesis import given, strategies as st
 
-from cafs.fetch.planning import AT_ONCE, LARGEST_GAP, LONGEST, requests, window, worth
-from cafs.fetch.rating import Figures
+from cafs.fetch.flights.planning import AT_ONCE, LARGEST_GAP, LONGEST, requests, window, worth
+from cafs.fetch.sources.rating import Figures
 from cafs.model.span import Span, SpanSet
 
 MIB = 1 << 20

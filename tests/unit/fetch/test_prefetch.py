@@ -12,7 +12,7 @@ from cafs.model.digest import Digest
 from cafs.model.pacing import Pacing
 from cafs.model.resolved import Part
 from cafs.model.span import Span
-from cafs.store.precedence import Precedence
+from cafs.store.holds.precedence import Precedence
 from cafs.store.store import Store, open_store
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import Latency, Stall

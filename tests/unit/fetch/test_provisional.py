@@ -9,14 +9,14 @@ import pytest
 import trio
 
 from cafs.errors import DeadlineError, DigestMismatchError
-from cafs.fetch.exposing import DisownedError
-from cafs.fetch.gated import GatedContent
+from cafs.fetch.content.exposing import DisownedError
+from cafs.fetch.content.gated import GatedContent
+from cafs.fetch.content.provisional import ProvisionalContent
 from cafs.fetch.interfaces import Patience
-from cafs.fetch.provisional import ProvisionalContent
 from cafs.model.bounds import Bounds
 from cafs.model.digest import Digest, digest_of
 from cafs.model.span import Span
-from cafs.store.mounts import new_key
+from cafs.store.trees.mounts import new_key
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import Corrupt, IgnoreRange, StallBeyond, Status
 from cafs.testing.origin import Origin

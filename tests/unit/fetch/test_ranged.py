@@ -14,10 +14,10 @@ from cafs.errors import (
     SourceChangedError,
     UnreachableError,
 )
-from cafs.fetch.flight import Flight
+from cafs.fetch.content.ranged import RangedContent
+from cafs.fetch.flights.flight import Flight
+from cafs.fetch.flights.planning import GRANULE
 from cafs.fetch.interfaces import Patience, Priority, Source
-from cafs.fetch.planning import GRANULE
-from cafs.fetch.ranged import RangedContent
 from cafs.model.bounds import Bounds
 from cafs.model.digest import digest_of
 from cafs.model.span import Span

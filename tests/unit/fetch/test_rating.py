@@ -2,7 +2,7 @@
 
 import pytest
 
-from cafs.fetch.rating import Ratings
+from cafs.fetch.sources.rating import Ratings
 
 MIB = 1 << 20
 HOSTS = ("a", "b", "c")

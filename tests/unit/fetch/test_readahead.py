@@ -1,6 +1,6 @@
 """Read-ahead: how far it goes where more requests help, and which gaps it steps over."""
 
-from cafs.fetch.readahead import LARGEST, NEAR, ReadAhead
+from cafs.fetch.flights.readahead import LARGEST, NEAR, ReadAhead
 from cafs.model.span import Span
 
 MIB = 1 << 20

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from cafs.errors import CafsError, DigestMismatchError
-from cafs.fetch.feeding import Forward
-from cafs.fetch.gated import GatedContent
+from cafs.fetch.content.feeding import Forward
+from cafs.fetch.content.gated import GatedContent
 from cafs.fetch.interfaces import Content, Patience, Priority
 from cafs.model.digest import digest_of
 from cafs.model.record import Segment

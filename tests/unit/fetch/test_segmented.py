@@ -19,8 +19,8 @@ from cafs.errors import (
     OfflineError,
     StorageError,
 )
+from cafs.fetch.flights.planning import FINE, joined
 from cafs.fetch.interfaces import Content
-from cafs.fetch.planning import FINE, joined
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import (
     StreamKey,

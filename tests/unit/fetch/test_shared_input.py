@@ -14,16 +14,16 @@ from hypothesis import given, strategies as st
 
 from cafs.codec.segments import Input, decode
 from cafs.errors import DigestMismatchError, StorageFullError
-from cafs.fetch import segmented, shared_input
+from cafs.fetch.content import segmented, shared_input
+from cafs.fetch.content.raw_ranges import LaneRanges
+from cafs.fetch.content.segmented import SegmentedContent
+from cafs.fetch.content.shared_input import sharing
+from cafs.fetch.flights.turns import Turns
+from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Content, Patience
-from cafs.fetch.raw_ranges import LaneRanges
-from cafs.fetch.segmented import SegmentedContent
-from cafs.fetch.shared_input import sharing
-from cafs.fetch.turns import Turns
-from cafs.fetch.work import Work
 from cafs.model.record import Segment
 from cafs.model.span import Span, SpanSet
-from cafs.store.drafting import Draft
+from cafs.store.streams.drafting import Draft
 from cafs.testing.faults import Corrupt
 from cafs.testing.origin import Origin
 from tests.small_disk import disk_of, fill

@@ -6,10 +6,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from typing_extensions import override
 
-from cafs.fetch.climbing import PERIOD_S, Climb
 from cafs.fetch.interfaces import Priority
-from cafs.fetch.slots import AHEAD, PREFETCHES, Slots
-from cafs.fetch.throttling import BURST_S, Hurry, Throttle
+from cafs.fetch.sources.climbing import PERIOD_S, Climb
+from cafs.fetch.sources.slots import AHEAD, PREFETCHES, Slots
+from cafs.fetch.sources.throttling import BURST_S, Hurry, Throttle
 from cafs.transport.interfaces import Head, Response
 
 MIB = 1 << 20

@@ -18,16 +18,16 @@ from cafs.errors import (
     OfflineError,
     UnreachableError,
 )
-from cafs.fetch.budget import Budget
-from cafs.fetch.failures import Failures
-from cafs.fetch.flight import Flight
-from cafs.fetch.hold import Flights, Hold
+from cafs.fetch.flights.flight import Flight
+from cafs.fetch.flights.hold import Flights, Hold
+from cafs.fetch.flights.waiting import Waiter
+from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Patience, Place, Priority
 from cafs.fetch.progress import Progress, Tally
 from cafs.fetch.pulse import Pulse
-from cafs.fetch.slots import Slots
-from cafs.fetch.waiting import Waiter
-from cafs.fetch.work import Work, Works
+from cafs.fetch.sources.budget import Budget
+from cafs.fetch.sources.failures import Failures
+from cafs.fetch.sources.slots import Slots
 from cafs.metrics import Metrics
 from cafs.model.digest import digest_of
 from cafs.model.span import Span, SpanSet

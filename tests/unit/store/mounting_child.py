@@ -17,10 +17,10 @@ import trio
 
 from cafs.errors import NotFoundError
 from cafs.model.resolved import Resolved, Shape
-from cafs.store import leases
-from cafs.store.locking import flock
-from cafs.store.mounts import new_key
+from cafs.store.disk.locking import flock
+from cafs.store.holds import leases
 from cafs.store.store import Store, open_store
+from cafs.store.trees.mounts import new_key
 
 
 def say(word: object) -> None:

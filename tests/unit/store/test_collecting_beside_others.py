@@ -12,8 +12,8 @@ import trio
 from cafs.errors import NotFoundError
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, TreeIdentity, raw_stream
-from cafs.store.findings import Terms
-from cafs.store.purging import Outcome
+from cafs.store.space.findings import Terms
+from cafs.store.space.purging import Outcome
 from cafs.store.store import Store, open_store
 from tests.unit.store.keeping_world import blob, body, planted, tree
 

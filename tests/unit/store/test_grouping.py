@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from cafs.store.grouping import Grouping
+from cafs.store.db.grouping import Grouping
 
 
 class Ledger:

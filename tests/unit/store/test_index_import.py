@@ -21,8 +21,8 @@ from cafs.errors import (
     StorageError,
     UnsupportedError,
 )
-from cafs.fetch.making import ARCHIVE, Making
-from cafs.fetch.tar_pass import raw_stream_of
+from cafs.fetch.passes.making import ARCHIVE, Making
+from cafs.fetch.passes.tar_pass import raw_stream_of
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import (
     archive_tree,
@@ -35,13 +35,13 @@ from cafs.model.limits import Limits
 from cafs.model.member import Entry, Kind
 from cafs.model.record import Segment, TreeRecord, TreeStream
 from cafs.model.span import Span
-from cafs.store.environment import Environment
-from cafs.store.index_export import export_index
-from cafs.store.index_import import import_index
-from cafs.store.members import Members
+from cafs.store.db.environment import Environment
 from cafs.store.store import Store
-from cafs.store.tree_tables import TreeTables
-from cafs.store.trees import Trees
+from cafs.store.tables.tree_tables import TreeTables
+from cafs.store.trees.index_export import export_index
+from cafs.store.trees.index_import import import_index
+from cafs.store.trees.members import Members
+from cafs.store.trees.trees import Trees
 from tests.indexed import BLOB, ENTRIES, HEADER, ROOT_ENTRY, SEGMENTS, WINDOWS, written
 from tests.planted import TABLES
 

@@ -15,12 +15,12 @@ import trio
 
 from cafs.errors import MountError, NotFoundError
 from cafs.model.resolved import Resolved, Shape
-from cafs.store import mount_tables
-from cafs.store.environment import Environment
-from cafs.store.leases import Leases
-from cafs.store.mounts import new_key
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import after
+from cafs.store.holds.leases import Leases
 from cafs.store.store import Store, open_store
-from cafs.store.transactions import after
+from cafs.store.tables import mount_tables
+from cafs.store.trees.mounts import new_key
 
 CHILD = Path(__file__).with_name("mounting_child.py")
 ROOT = Path(__file__).parents[3]

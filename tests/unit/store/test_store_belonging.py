@@ -19,7 +19,7 @@ from cafs.model.identity import (
 from cafs.model.item import Item
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.model.resolved import Contents, Part
-from cafs.store.findings import Kind, Terms
+from cafs.store.space.findings import Kind, Terms
 from cafs.store.store import Store
 from tests.unit.store.keeping_world import (
     HOUR_NS,

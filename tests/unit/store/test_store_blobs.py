@@ -14,10 +14,10 @@ from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import EMPTY, Digest, Hasher, digest_of
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.span import Span, SpanSet
-from cafs.store.admission import NotWholeError
+from cafs.store.blobs.admission import NotWholeError
 from cafs.store.store import Store, open_store
-from cafs.store.stream import Stream
-from cafs.store.witness import Seen
+from cafs.store.streams.stream import Stream
+from cafs.store.streams.witness import Seen
 
 KEY = StreamKey("ab" * 32)
 OTHER = StreamKey("cd" * 32)

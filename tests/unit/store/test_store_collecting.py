@@ -25,11 +25,11 @@ from cafs.model.item import Item
 from cafs.model.member import ROOT, Entry, Kind as FileKind
 from cafs.model.record import TreeStream
 from cafs.model.validator import UNKNOWN_VERSION
-from cafs.store.findings import GRACE_NS, Kind, Terms
-from cafs.store.mounts import new_key
-from cafs.store.purging import Outcome
+from cafs.store.space.findings import GRACE_NS, Kind, Terms
+from cafs.store.space.purging import Outcome
 from cafs.store.store import Store, open_store
-from cafs.store.uses import Rank
+from cafs.store.tables.uses import Rank
+from cafs.store.trees.mounts import new_key
 from tests.unit.store.keeping_world import (
     HOUR_NS,
     KIB,
@@ -587,7 +587,7 @@ async def test_only_one_collects_at_a_time(store: Store) -> None:
 async def test_b_s4_what_is_used_between_the_finding_and_its_end_stays(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cafs.store.purging.BATCH", 64)
+    monkeypatch.setattr("cafs.store.space.purging.BATCH", 64)
     digests = [await blob(store, body(str(number))) for number in range(70)]
     await rest(store)
     used: list[Digest] = []

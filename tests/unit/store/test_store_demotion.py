@@ -11,9 +11,9 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span
-from cafs.store.files import Files
+from cafs.store.disk.files import Files
 from cafs.store.store import Store
-from cafs.store.uses import Rank
+from cafs.store.tables.uses import Rank
 
 pytestmark = pytest.mark.expects_log("store.blob.damaged")
 

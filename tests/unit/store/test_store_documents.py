@@ -10,8 +10,8 @@ from cafs.model.digest import digest_of
 from cafs.model.document import CacheDocument
 from cafs.model.identity import StreamKey
 from cafs.model.validator import Validator
-from cafs.store.documents import decode, encode
 from cafs.store.store import Store
+from cafs.store.tables.documents import decode, encode
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "store"
 URL = "https://example.com/app.tar.gz"

@@ -8,9 +8,9 @@ import trio
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
-from cafs.store.files import punch
+from cafs.store.disk.files import punch
 from cafs.store.store import Store
-from cafs.store.stream import Stream
+from cafs.store.streams.stream import Stream
 
 KEY = StreamKey("d" * 64)
 KIB = 1 << 10

@@ -6,10 +6,10 @@ from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, image_tree, located_stream
 from cafs.model.item import Item
 from cafs.model.record import TreeStream
-from cafs.store.measuring import Owner
-from cafs.store.mounts import new_key
-from cafs.store.records import hashed
+from cafs.store.space.measuring import Owner
 from cafs.store.store import Store
+from cafs.store.tables.records import hashed
+from cafs.store.trees.mounts import new_key
 from tests.unit.store.keeping_world import (
     KIB,
     archive_ref,

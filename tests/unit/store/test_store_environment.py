@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cafs.errors import StorageError, StorageFullError
-from cafs.store.environment import Environment
-from cafs.store.transactions import Batch, BrokenEnvironmentError, after
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import Batch, BrokenEnvironmentError, after
 
 
 def no_room() -> bool:

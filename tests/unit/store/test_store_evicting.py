@@ -13,15 +13,15 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
-from cafs.store import choosing
-from cafs.store.choosing import RANGE
-from cafs.store.counters import charge
-from cafs.store.environment import Environment
-from cafs.store.files import punch
-from cafs.store.holds import GRAIN
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import Snapshot
+from cafs.store.disk.files import punch
+from cafs.store.holds.holds import GRAIN
+from cafs.store.space import choosing
+from cafs.store.space.choosing import RANGE
 from cafs.store.store import Store, open_store
-from cafs.store.transactions import Snapshot
-from cafs.store.uses import Rank
+from cafs.store.tables.counters import charge
+from cafs.store.tables.uses import Rank
 
 KEY = StreamKey("ab" * 32)
 OTHER = StreamKey("cd" * 32)
@@ -80,7 +80,7 @@ async def within(store: Store) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_was_just_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cafs.store.uses.JUST_S", 0.0)
+    monkeypatch.setattr("cafs.store.tables.uses.JUST_S", 0.0)
 
 
 async def test_nothing_goes_up_to_the_quota_and_beyond_it_the_oldest_down_to_the_low_mark(
@@ -144,7 +144,7 @@ async def test_a_blob_is_held_by_who_holds_what_it_came_as(store: Store) -> None
 async def test_what_was_read_last_stays_for_a_moment(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cafs.store.uses.JUST_S", 60.0)
+    monkeypatch.setattr("cafs.store.tables.uses.JUST_S", 60.0)
     digests = [await blob(store) for _ in range(6)]
     for digest in digests[:5]:
         await store.blobs.read(digest, 0, 1)
@@ -229,7 +229,7 @@ async def test_where_no_holes_can_be_made_the_whole_goes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choosing, "LARGE", 1 << 20)
-    monkeypatch.setattr("cafs.store.removing.punch", lambda *_: False)
+    monkeypatch.setattr("cafs.store.space.removing.punch", lambda *_: False)
     await fill(store, KEY, 8 << 20)
     await fill(store, OTHER, 8 << 20)
     await store.evictor.make_room(1 << 20)
@@ -322,7 +322,7 @@ async def test_what_a_crash_left_between_records_and_bytes_goes_when_the_store_i
         return crash
 
     with monkeypatch.context() as patch:
-        patch.setattr("cafs.store.removing.punch", before(punch))
+        patch.setattr("cafs.store.space.removing.punch", before(punch))
         patch.setattr(Path, "unlink", before(Path.unlink))
         await store.evictor.make_room(1 << 20)
         await store.evictor.make_room(1 << 30)

@@ -14,17 +14,17 @@ from cafs.errors import StorageError
 from cafs.model.bounds import Bounds
 from cafs.model.digest import Digest
 from cafs.model.item import Item
-from cafs.store import choosing, evicting
-from cafs.store.room import Room
+from cafs.store.db.transactions import Snapshot
+from cafs.store.space import choosing, evicting
+from cafs.store.space.room import Room
 from cafs.store.store import Store
-from cafs.store.transactions import Snapshot
 
 QUOTA = 10 * 4096
 
 
 @pytest.fixture(autouse=True)
 def nothing_was_just_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cafs.store.uses.JUST_S", 0.0)
+    monkeypatch.setattr("cafs.store.tables.uses.JUST_S", 0.0)
 
 
 async def blob(store: Store) -> Digest:

@@ -10,9 +10,9 @@ from cafs.errors import NotFoundError
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
-from cafs.store.checking import Found
+from cafs.store.health.checking import Found
+from cafs.store.health.verifying import Adopted, Scope
 from cafs.store.store import Store
-from cafs.store.verifying import Adopted, Scope
 
 pytestmark = pytest.mark.expects_log("store.foreign|store.(stream|blob).(damaged|missing)")
 

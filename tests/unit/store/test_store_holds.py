@@ -15,7 +15,7 @@ from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span
-from cafs.store.holds import GRAIN, Holds
+from cafs.store.holds.holds import GRAIN, Holds
 from cafs.store.store import Store
 
 ITEM = Item.stream(StreamKey("ab" * 32))
@@ -25,7 +25,7 @@ import sys, trio
 from pathlib import Path
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
-from cafs.store.holds import Holds
+from cafs.store.holds.holds import Holds
 
 async def main():
     holds = Holds(Path(sys.argv[1]))

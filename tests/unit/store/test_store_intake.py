@@ -13,8 +13,8 @@ from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.span import Span
-from cafs.store.admission import Claim
-from cafs.store.intake import LARGEST, _Tray
+from cafs.store.blobs.admission import Claim
+from cafs.store.blobs.intake import LARGEST, _Tray
 from cafs.store.store import Store, open_store
 
 KEY = StreamKey("ab" * 32)

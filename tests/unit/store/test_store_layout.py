@@ -11,8 +11,8 @@ import pytest
 
 from cafs.errors import StorageError
 from cafs.model.digest import EMPTY
-from cafs.store.ballast import LARGEST as BALLAST
-from cafs.store.layout import VERSION, Layout, Usage, check_type, file_system_type
+from cafs.store.disk.ballast import LARGEST as BALLAST
+from cafs.store.disk.layout import VERSION, Layout, Usage, check_type, file_system_type
 from cafs.store.store import Store, open_store
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "store"

@@ -9,7 +9,7 @@ import trio
 
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
-from cafs.store import locking
+from cafs.store.disk import locking
 from cafs.store.store import Store
 
 KEY = StreamKey("ab" * 32)
@@ -18,7 +18,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from cafs.model.span import Span
-from cafs.store import locking
+from cafs.store.disk import locking
 lock = locking.try_lock(Path(sys.argv[1]), Span(10, 20))
 print("held" if lock is not None else "busy", flush=True)
 sys.stdin.read()

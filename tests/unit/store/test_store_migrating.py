@@ -14,11 +14,11 @@ from cafs.errors import StorageError, StorageFullError
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
-from cafs.store.environment import Environment
-from cafs.store.layout import VERSION, Layout, Usage
-from cafs.store.migrating import KEPT, STEPS, migrate
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import Batch
+from cafs.store.disk.layout import VERSION, Layout, Usage
+from cafs.store.health.migrating import KEPT, STEPS, migrate
 from cafs.store.store import open_store
-from cafs.store.transactions import Batch
 
 pytestmark = pytest.mark.expects_log("store.migration")
 

@@ -7,9 +7,9 @@ import trio
 
 from cafs.errors import NotFoundError
 from cafs.model.resolved import Resolved, Shape
-from cafs.store.attachments import SNAPSHOTS
-from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
+from cafs.store.trees.attachments import SNAPSHOTS
+from cafs.store.trees.mounts import new_key
 
 MEANING = Resolved(ref="r", shape=Shape.FILE, digest=None, parts=(), resolved_ns=1)
 

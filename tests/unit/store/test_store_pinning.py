@@ -9,8 +9,8 @@ import pytest
 from cafs.model.digest import digest_of
 from cafs.model.identity import decoded_stream, located_stream, raw_stream
 from cafs.model.item import Item
-from cafs.store.records import hashed
 from cafs.store.store import Store, open_store
+from cafs.store.tables.records import hashed
 from tests.unit.store.keeping_world import archive_ref, blob, body, file_ref, meaning, part, stream
 
 

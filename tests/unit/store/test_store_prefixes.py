@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cafs.model.digest import Digest
-from cafs.store.environment import Environment
-from cafs.store.prefixes import Prefixes
-from cafs.store.transactions import Batch, Snapshot, Table
+from cafs.store.blobs.prefixes import Prefixes
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import Batch, Snapshot, Table
 
 COUNT = 3000
 CANONICAL = sorted(hashlib.sha256(b"%d" % number).hexdigest() for number in range(COUNT))

@@ -53,7 +53,7 @@ async def test_a_damaged_blob_is_not_taken_into_the_new_index(tmp_path: Path) ->
     digest = digest_of(DATA[0])
     path = tmp_path / "blobs" / "sha256" / digest.hex[:2] / digest.hex
     path.chmod(0o600)
-    path.write_bytes(DATA[0][:-1] + b"!" + b"")
+    path.write_bytes(DATA[0][:-1] + bytes([DATA[0][-1] ^ 1]))
     (tmp_path / "index" / "broken").touch()
     async with open_store(tmp_path) as store:
         assert store.blobs.stat(digest) is None

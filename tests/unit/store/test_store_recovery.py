@@ -8,10 +8,10 @@ import pytest
 from cafs.errors import MountError
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, raw_stream
-from cafs.store.leases import Leases
-from cafs.store.mounts import new_key
+from cafs.store.db.transactions import BrokenEnvironmentError
+from cafs.store.holds.leases import Leases
 from cafs.store.store import Store, open_store
-from cafs.store.transactions import BrokenEnvironmentError
+from cafs.store.trees.mounts import new_key
 
 KEY = StreamKey("ab" * 32)
 PAGE = 4096

@@ -5,8 +5,8 @@ from dataclasses import replace
 from cafs.model.digest import digest_of
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.validator import Validator
-from cafs.store.references import KEPT
 from cafs.store.store import Store
+from cafs.store.tables.references import KEPT
 
 PART = Part(
     media_type="a/b",

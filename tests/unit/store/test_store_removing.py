@@ -11,12 +11,12 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span
-from cafs.store.environment import Environment
-from cafs.store.ledger import Ledger
-from cafs.store.records import StreamRecord
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import Batch
 from cafs.store.store import Store
-from cafs.store.sums import PIECE
-from cafs.store.transactions import Batch
+from cafs.store.tables.ledger import Ledger
+from cafs.store.tables.records import StreamRecord
+from cafs.store.tables.sums import PIECE
 
 KEY = StreamKey("ab" * 32)
 

@@ -13,12 +13,12 @@ from cafs.model.bounds import Bounds
 from cafs.model.digest import EMPTY
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
-from cafs.store.counters import BLOCK, Counter, charge
-from cafs.store.environment import Environment
-from cafs.store.presence import Presence
-from cafs.store.room import RoomUsage
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import Batch
+from cafs.store.space.room import RoomUsage
 from cafs.store.store import Store, open_store
-from cafs.store.transactions import Batch
+from cafs.store.tables.counters import BLOCK, Counter, charge
+from cafs.store.tables.presence import Presence
 
 KEYS = [StreamKey(f"{number:02x}" * 32) for number in range(4)]
 SIZE = 256 << 10
@@ -241,7 +241,7 @@ async def test_who_is_killed_while_he_counts_leaves_it_to_the_next(
     room = store.room
     spoil(room._index, room._records.counter, lost=True)
     with monkeypatch.context() as patch:
-        patch.setattr("cafs.store.spans.total", lambda *_: 1 // 0)
+        patch.setattr("cafs.store.tables.spans.total", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             room.reckon()
     assert not room.counted()

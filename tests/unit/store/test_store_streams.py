@@ -15,10 +15,10 @@ from typing_extensions import Buffer
 from cafs.errors import SizeMismatchError, StorageError, StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
-from cafs.store.files import Files
-from cafs.store.locking import LOCK_LENGTH
+from cafs.store.disk.files import Files
+from cafs.store.disk.locking import LOCK_LENGTH
 from cafs.store.store import Store, open_store
-from cafs.store.stream import Stream
+from cafs.store.streams.stream import Stream
 
 KEY = StreamKey("ab" * 32)
 OTHER = StreamKey("cd" * 32)

@@ -14,11 +14,11 @@ from cafs.errors import NotFoundError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
-from cafs.store.environment import Environment
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import Batch
 from cafs.store.store import Store, open_store
-from cafs.store.stream import Stream
-from cafs.store.sums import GROUP, PIECE, Piece, around, damaged, pieces_of
-from cafs.store.transactions import Batch
+from cafs.store.streams.stream import Stream
+from cafs.store.tables.sums import GROUP, PIECE, Piece, around, damaged, pieces_of
 
 pytestmark = pytest.mark.expects_log("store.*(damaged|broken)")
 

@@ -12,10 +12,10 @@ from cafs.model.identity import StreamKey, TreeIdentity
 from cafs.model.member import ROOT, Entry, Kind, Piece
 from cafs.model.record import Segment, TreeStream
 from cafs.model.span import Span
-from cafs.store.mounts import new_key
-from cafs.store.records import pack_segment, unpack_segment
 from cafs.store.store import Store, open_store
-from cafs.store.tree_writing import BATCH, TreeWriter
+from cafs.store.tables.records import pack_segment, unpack_segment
+from cafs.store.trees.mounts import new_key
+from cafs.store.trees.tree_writing import BATCH, TreeWriter
 
 TREE = TreeIdentity("ab" * 32)
 ROOT_ENTRY = Entry(name=b"", parent=ROOT, kind=Kind.DIRECTORY, mode=0o755)

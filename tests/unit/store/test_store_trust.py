@@ -10,8 +10,8 @@ from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.model.trust import ANYTHING, VERIFIED, Need
-from cafs.store.records import StreamRecord, unpack_stream
 from cafs.store.store import Store, open_store
+from cafs.store.tables.records import StreamRecord, unpack_stream
 
 KEY = StreamKey("ab" * 32)
 ONE, OTHER = digest_of(b"one"), digest_of(b"other")

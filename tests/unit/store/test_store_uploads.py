@@ -18,8 +18,8 @@ from cafs.errors import NotFoundError, StorageError, StorageFullError
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import digest_of
 from cafs.model.item import Item
+from cafs.store.blobs.uploads import Upload
 from cafs.store.store import Store, open_store
-from cafs.store.uploads import Upload
 
 DATA = b"some bytes that are written in pieces"
 DIGEST = digest_of(DATA)

@@ -9,7 +9,7 @@ import pytest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.store.store import Store, open_store
-from cafs.store.uses import Rank
+from cafs.store.tables.uses import Rank
 
 KEY = StreamKey("ab" * 32)
 

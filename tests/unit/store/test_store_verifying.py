@@ -15,14 +15,14 @@ from cafs.model.digest import EMPTY, Digest
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
-from cafs.store.btree import BrokenRecord
-from cafs.store.checking import Found, Look
-from cafs.store.counters import charge
-from cafs.store.leafing import CHUNK, Leafer
-from cafs.store.presence import blob_owner
+from cafs.store.db.btree import BrokenRecord
+from cafs.store.health.checking import Found, Look
+from cafs.store.health.leafing import CHUNK, Leafer
+from cafs.store.health.verifying import Adopted, Progress, Scope
 from cafs.store.store import Store, open_store
-from cafs.store.sums import GROUP, PIECE, pieces_of
-from cafs.store.verifying import Adopted, Progress, Scope
+from cafs.store.tables.counters import charge
+from cafs.store.tables.presence import blob_owner
+from cafs.store.tables.sums import GROUP, PIECE, pieces_of
 
 pytestmark = pytest.mark.expects_log(
     "store.(stream|blob).(damaged|quarantined|missing)|store.record.(broken|removed)"

@@ -13,16 +13,16 @@ import trio
 from cafs.errors import StorageError
 from cafs.model.identity import StreamKey, TreeIdentity
 from cafs.model.member import ROOT, Entry, Kind
-from cafs.store.btree import BrokenRecord, Walk
-from cafs.store.btree_pages import DamageError, Meta, metas
-from cafs.store.environment import Environment
-from cafs.store.opening import INDEX
-from cafs.store.redress import redress
+from cafs.store.db.btree import BrokenRecord, Walk
+from cafs.store.db.btree_pages import DamageError, Meta, metas
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import Batch, BrokenEnvironmentError, is_marked
+from cafs.store.health.opening import INDEX
+from cafs.store.health.redress import redress
+from cafs.store.health.walking import examine, walk
 from cafs.store.store import Store, open_store
-from cafs.store.transactions import Batch, BrokenEnvironmentError, is_marked
-from cafs.store.tree_tables import TreeTables
-from cafs.store.trees import Trees
-from cafs.store.walking import examine, walk
+from cafs.store.tables.tree_tables import TreeTables
+from cafs.store.trees.trees import Trees
 
 pytestmark = pytest.mark.expects_log("store.(walk|record|index).*")
 
@@ -173,7 +173,7 @@ def test_who_asked_and_was_killed_is_told_nothing(path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "cafs.store.walker", str(path)],
+        [sys.executable, "-P", "-m", "cafs.store.health.walker", str(path)],
         input=b"{}",
         stdout=writing,
         stderr=subprocess.PIPE,
@@ -219,7 +219,7 @@ async def test_what_cannot_be_opened_is_no_damage(path: Path) -> None:
 _WRITER = """
 import sys, os, random
 from pathlib import Path
-from cafs.store.environment import Environment
+from cafs.store.db.environment import Environment
 e = Environment(Path(sys.argv[1]), {"t": 1, "u": 1}, synced=False, make_room=lambda: False)
 t = e.table("t")
 print("ready", flush=True)

@@ -13,11 +13,12 @@ from cafs.model.digest import Hasher, digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.model.trust import VERIFIED
-from cafs.store import admission, locking
+from cafs.store.blobs import admission
+from cafs.store.disk import locking
 from cafs.store.store import Store
-from cafs.store.stream import Stream
-from cafs.store.sums import PIECE
-from cafs.store.witness import Seen
+from cafs.store.streams.stream import Stream
+from cafs.store.streams.witness import Seen
+from cafs.store.tables.sums import PIECE
 
 KEY = StreamKey("d" * 64)
 SIZE = 8 * PIECE

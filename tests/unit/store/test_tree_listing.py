@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cafs.model.member import ROOT, Entry, Kind
-from cafs.store import tree_writing
+from cafs.store.trees import tree_writing
 from tests.planted import tree_writer
 
 NAMES = [bytes([letter]) for letter in b"abcdefghij"]

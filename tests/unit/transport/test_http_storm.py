@@ -10,8 +10,8 @@ import trio
 from typing_extensions import override
 
 from cafs.errors import CafsError
-from cafs.fetch import failures
 from cafs.fetch.interfaces import Content
+from cafs.fetch.sources import failures
 from cafs.testing.answers import Answer, Ask, Resource
 from cafs.testing.bodies import Literal
 from cafs.testing.faults import (

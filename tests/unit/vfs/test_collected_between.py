@@ -7,8 +7,8 @@ from typing_extensions import override
 from cafs.distribution.interfaces import OpenTree
 from cafs.fetch.interfaces import Patience
 from cafs.model.spec import RefSpec
-from cafs.store.mounts import new_key
 from cafs.store.store import Store, open_store
+from cafs.store.trees.mounts import new_key
 from tests.vfs_world import (
     Item,
     PlantedDigests,

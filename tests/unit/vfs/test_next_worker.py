@@ -9,7 +9,7 @@ from cafs.distribution.policy import HostPolicy
 from cafs.errors import MountError, NotFoundError, PolicyError, SourceChangedError
 from cafs.model.member import Kind
 from cafs.model.spec import RefSpec
-from cafs.store.attachments import SNAPSHOTS
+from cafs.store.trees.attachments import SNAPSHOTS
 from cafs.vfs.attributes import Attributes
 from tests.unit.vfs.test_filesystem import DATA, GCC, TREE
 from tests.vfs_world import (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cafs.store.blobs.memory import MemoryBlobs
 from cafs.store.interfaces import BlobStore
-from cafs.store.memory import MemoryBlobs
 from cafs.store.store import open_store
 
 Full = Callable[[], AbstractContextManager[None]]

@@ -10,8 +10,8 @@ import trio
 from cafs.errors import CafsError
 from cafs.model.descriptor import OCTETS
 from cafs.model.digest import EMPTY, Digest, digest_of
+from cafs.store.blobs.memory import MemoryBlobs
 from cafs.store.interfaces import BlobStore, Writer
-from cafs.store.memory import MemoryBlobs
 from cafs.store.store import Store
 
 CONTENTS = (b"", b"a", b"ab", b"abc", b"abab", b"x" * 70_000)

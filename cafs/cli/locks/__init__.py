@@ -1,0 +1,1 @@
+"""What ``cafs lock`` does: makes, checks, compares and tells entries of a lock."""

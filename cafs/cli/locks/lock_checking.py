@@ -1,0 +1,202 @@
+"""``cafs lock --check``: whether the lock is that of the settings, and of the bytes."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cafs.cli.exits import USAGE
+from cafs.cli.failing import expected, report
+from cafs.cli.interruptible import run_async
+from cafs.cli.locks.lock_files import wrong_index
+from cafs.cli.locks.lock_making import locate, new_entry, pinned
+from cafs.cli.saying import say
+from cafs.errors import CafsError, SettingsError
+from cafs.settings.heeding import check as check_entry
+from cafs.settings.lockfile import (
+    LARGE,
+    Lock,
+    LockedPart,
+    LockEntry,
+    index_file,
+    lock_file,
+    read_lock,
+)
+from cafs.settings.wishing import Wish, named, project_of, wishes
+
+if TYPE_CHECKING:
+    from cafs.cli.options import Flags
+    from cafs.model.digest import Digest
+    from cafs.model.spec import Platform
+    from cafs.settings.values import Settings
+
+_WRONG: Final = 4
+"""The exit code for bytes that are not what they should be."""
+_Wrong = Callable[["Digest", int], str]
+"""Says what is wrong with the index file of a digest and a size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that does not match: of which entry, what, and with which exit code."""
+
+    name: str
+    platform: str
+    what: str
+    code: int = USAGE
+
+
+def check(
+    flags: "Flags",
+    names: Sequence[str],
+    platforms: "Sequence[Platform]",
+    *,
+    full: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Hold the lock against cafs.toml and against its index files; with ``full``, the bytes too.
+
+    Asks nobody unless ``full`` is given.
+
+    Returns:
+        0 when all is well, 2 when the lock is not that of the settings, else 4 when an index file
+        or bytes are wrong; with ``full`` the code of the first failure, where one could not be had.
+    """
+    loaded = flags.load(locked=False)
+    file = lock_file(project_of(loaded))
+    found = read_lock(file)
+    lock = found or Lock()
+    wanted = named(wishes(loaded, lock, platforms), names)
+    # Layers that images share have one index, which is hashed once.
+    wrong: _Wrong = cache(partial(wrong_index, file))
+    problems = list(_against_settings(file, lock, wanted, wrong, whole=not names))
+    code = 0
+    if full:
+        code = run_async(_against_bytes, loaded, file, lock, wanted, problems)
+    for each in problems:
+        _tell(each, as_json)
+    codes = {each.code for each in problems}
+    if not problems and not code and not quiet and not as_json:
+        say(f"{file.name} matches {project_of(loaded).name}: {len(wanted)} entries")
+    return USAGE if USAGE in codes else code or max(codes, default=0)
+
+
+def _against_settings(
+    file: Path, lock: Lock, wanted: list[Wish], wrong: _Wrong, *, whole: bool
+) -> Iterator[Problem]:
+    for wish in wanted:
+        entry = wish.entry(lock, file.parent)
+        name, platform = wish.spec.name, "" if wish.anywhere else wish.platform
+        if entry is None:
+            older = any(each.platform in {"", wish.platform} for each in lock.of(name))
+            what = "was locked for other settings" if older else "is not locked"
+            yield Problem(name, platform, f"{what}: run cafs lock {name}")
+            continue
+        try:
+            check_entry(wish.spec, entry, file)
+        except SettingsError as error:
+            yield Problem(name, platform, error.line)
+        yield from _against_files(entry, wrong)
+    known = {wish.spec.name for wish in wanted}
+    for entry in lock.entries if whole else ():
+        if entry.name not in known:
+            yield Problem(
+                entry.name, entry.platform, "is locked, and not in the settings: run cafs lock"
+            )
+
+
+def _against_files(entry: LockEntry, wrong: _Wrong) -> Iterator[Problem]:
+    for digest, length in entry.indexes.items():
+        if length <= LARGE and (what := wrong(digest, length)):
+            fix = f"cafs lock {entry.name} makes it anew"
+            yield Problem(entry.name, entry.platform, f"{what}: {fix}", _WRONG)
+
+
+async def _against_bytes(
+    loaded: "Settings", file: Path, lock: Lock, wanted: list[Wish], problems: list[Problem]
+) -> int:
+    """Read what is locked again, and compare; the exit code of the first that could not be had."""
+    from cafs.assemble import open_system
+    from cafs.distribution.locking import Locker
+    from cafs.model.limits import Limits
+
+    code = 0
+    async with open_system(loaded, description="lock", eager=True) as system:
+        locker = Locker(system.store, system.resolver, system.fetcher, Limits())
+        for wish in wanted:
+            entry = wish.entry(lock, file.parent)
+            if entry is None:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    spec = pinned(wish, entry)
+                    located = await locate(locker, spec, Path(folder), lambda _done, _all: None)
+                except (CafsError, BaseExceptionGroup) as error:
+                    known = expected(error)
+                    if known is None:
+                        raise
+                    code = code or report(known)
+                    continue
+                fresh = new_entry(wish, located, file.parent)
+                problems += _differences(file, entry, fresh, located.indexes)
+    return code
+
+
+def _differences(
+    file: Path, entry: LockEntry, fresh: LockEntry, indexes: "dict[Digest, Path]"
+) -> Iterator[Problem]:
+    """How what was read differs from what is locked."""
+
+    def wrong(what: str) -> Problem:
+        return Problem(entry.name, entry.platform, what, _WRONG)
+
+    if (entry.digest, len(entry.parts)) != (fresh.digest, len(fresh.parts)):
+        yield wrong(f"is {fresh.digest}, and not {entry.digest}")
+        return
+    for number, (old, new) in enumerate(zip(entry.parts, fresh.parts, strict=True), 1):
+        part = f"layer {number}" if entry.named is not None else "content"
+        if (old.digest, old.size) != (new.digest, new.size):
+            yield wrong(
+                f"{part} is {new.digest} ({new.size} bytes), and not {old.digest} ({old.size})"
+            )
+        elif old.contents != new.contents:
+            yield wrong(f"{part}: its table of contents is another")
+        elif old.index != new.index and not _same(file, old, new.index, indexes):
+            yield wrong(f"{part}: its index is {new.index}, and not {old.index}")
+
+
+def _same(file: Path, old: LockedPart, new: "Digest | None", indexes: "dict[Digest, Path]") -> bool:
+    """Whether two indexes say the same: how well they are packed is no difference."""
+    if old.index is None or new is None or wrong_index(file, old.index, old.index_size or 0):
+        return False
+    return _said(index_file(file, old.index)) == _said(indexes[new])
+
+
+def _said(path: Path) -> "Digest":
+    from cafs.codec.index_pieces import what_it_says
+    from cafs.codec.windows import unpack
+    from cafs.store.disk.plain_files import open_plain
+
+    with open_plain(path) as file:
+        length = os.fstat(file.fileno()).st_size
+        return what_it_says(file.read, length, name=str(path), unpack=unpack)
+
+
+def _tell(problem: Problem, as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        facts = {
+            "name": problem.name,
+            "platform": problem.platform or None,
+            "state": "wrong" if problem.code == _WRONG else "stale",
+            "why": problem.what,
+        }
+        say(msgspec.json.encode(facts))
+    else:
+        platform = f" ({problem.platform})" if problem.platform else ""
+        say(f"{problem.name}{platform}: {problem.what}")

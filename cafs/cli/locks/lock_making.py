@@ -1,0 +1,252 @@
+"""Making a lock: what is not locked is read whole, and then everything is written at once."""
+
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cafs.cli.failing import expected, report
+from cafs.cli.interruptible import run_async
+from cafs.cli.locks.lock_files import Changes, at_hand, project_refs, replace_entries
+from cafs.cli.locks.lock_telling import tell, tell_gone, warn
+from cafs.cli.telling import Report, board, draws
+from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
+from cafs.model.ref import DockerRef
+from cafs.settings.heeding import check, entry_of
+from cafs.settings.lockfile import LARGE, Lock, LockEntry, lock_file, read_lock
+from cafs.settings.wishing import Wish, named, project_of, wishes
+
+if TYPE_CHECKING:
+    from cafs.assemble import System
+    from cafs.cli.options import Flags
+    from cafs.distribution.locking import Located, Locker
+    from cafs.model.digest import Digest
+    from cafs.model.spec import Platform, RefSpec
+    from cafs.settings.values import Settings
+    from cafs.store.store import Store
+
+_MEDIA_TYPE: Final = "application/vnd.cafs.index"
+_PIECE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What was asked for on the command line; ``together``: what fails keeps the others out."""
+
+    names: tuple[str, ...] = ()
+    platforms: "tuple[Platform, ...]" = ()
+    upgrade: bool = False
+    large: Path | None = None
+    quiet: bool = False
+    as_json: bool = False
+    together: bool = False
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run: what there was, and what has been found out so far.
+
+    ``kept`` are the places of entries that stay as they are. ``indexes`` are the files, below
+    ``folder``, of the indexes that ``made`` names.
+    """
+
+    order: Order
+    loaded: "Settings"
+    file: Path
+    old: Lock
+    folder: Path
+    kept: set[tuple[str, str]] = field(default_factory=set)
+    indexes: "dict[Digest, Path]" = field(default_factory=dict)
+    made: list[LockEntry] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+    code: int = 0
+
+    def entry(self, wish: Wish) -> LockEntry | None:
+        """What was locked for these settings, unless it contradicts them, or is to move on."""
+        entry = None if self.order.upgrade else wish.entry(self.old, self.file.parent)
+        try:
+            if entry is not None:
+                check(wish.spec, entry, self.file)
+        except SettingsError:
+            return None
+        return entry
+
+    def tell(self, entry: LockEntry) -> None:
+        """Say what has become of an entry."""
+        before = [each for each in self.old.of(entry.name) if each.platform == entry.platform]
+        tell(entry, before[0] if before else None, self.order.as_json, self.order.quiet)
+
+    def fail(self, error: CafsError, wish: Wish) -> None:
+        """Say why there is no entry; the first failure is the run's."""
+        code = report(error)
+        self.code = self.code or code
+        self.failed.add(wish.spec.name)
+
+    def leave(self, rest: list[Wish]) -> None:
+        """Say what is not tried any more."""
+        self.failed |= {each.spec.name for each in rest}
+        if rest:
+            warn(f"not tried: {', '.join(each.title for each in rest)}")
+
+
+def make(flags: "Flags", order: Order) -> int:
+    """Lock refs.
+
+    Returns:
+        The exit code of the first failure, 0 without one. What did not fail is locked.
+
+    Raises:
+        CafsError: nothing could be locked.
+    """
+    loaded = flags.load(locked=False)
+    file = lock_file(project_of(loaded))
+    old = read_lock(file) or Lock()
+    every = wishes(loaded, old, order.platforms)
+    wanted = named(every, order.names)
+    with tempfile.TemporaryDirectory() as folder:
+        run = _Run(order, loaded, file, old, Path(folder))
+        run_async(_make, run, wanted, flags)
+    return run.code
+
+
+async def _make(run: _Run, wanted: list[Wish], flags: "Flags") -> None:
+    """Find out, write, and let the store know what it has been read for."""
+    import trio
+
+    from cafs.fetch.interfaces import Patience
+
+    unmade = []
+    for wish in wanted:
+        entry = run.entry(wish)
+        if entry is not None and at_hand(run.file, entry, run.order.large):
+            run.kept.add((entry.name, entry.platform))
+            run.tell(entry)
+        else:
+            unmade.append(wish)
+    touched = {each.spec.name for each in wanted}
+    async with AsyncExitStack() as stack:
+        system: System | None = None
+        if unmade:
+            from cafs.assemble import open_system
+
+            opening = open_system(run.loaded, description="lock", eager=True)
+            system = await stack.enter_async_context(opening)
+            await _locate_all(run, system, unmade)
+        if run.failed and run.order.together:
+            return
+        changes = Changes(
+            made=run.made,
+            kept=run.kept,
+            names=partial(project_refs, flags),
+            whole=touched - run.failed,
+            indexes=run.indexes,
+            large=run.order.large,
+        )
+        for gone in await trio.to_thread.run_sync(replace_entries, run.file, changes):
+            tell_gone(gone, run.order.as_json, run.order.quiet)
+        if system is not None:
+            for spec in flags.load().refs:
+                if spec.locked is not None and spec.name in touched:
+                    await system.resolver.resolve(spec, Patience(spec.deadline_s))
+
+
+async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
+    """Read the refs whole, one after the other; one that fails does not keep the others out.
+
+    Where there is no room, the next ones would fail likewise: they are not tried.
+    """
+    from cafs.distribution.locking import Locker
+    from cafs.model.limits import Limits
+
+    locker = Locker(system.store, system.resolver, system.fetcher, Limits())
+    drawn = draws() and not run.order.quiet and not run.order.as_json
+    # What is written beside bars is wiped away with them; what is not sure yet is not said.
+    waiting = drawn or run.order.together
+    with board(len(unmade), quiet=not drawn, as_json=False) as reports:
+        for number, wish in enumerate(unmade):
+            folder = run.folder / str(number)
+            folder.mkdir()
+            try:
+                with reports(wish.title) as progress:
+                    located = await locate(locker, pinned(wish, run.entry(wish)), folder, progress)
+                await _keep(run, system.store, wish, located)
+            except (CafsError, BaseExceptionGroup) as error:
+                known = expected(error)
+                if known is None:
+                    raise
+                run.fail(known, wish)
+                if isinstance(known, StorageError | BudgetError):
+                    run.leave(unmade[number + 1 :])
+                    break
+            else:
+                run.made.append(new_entry(wish, located, run.file.parent))
+                if not waiting:
+                    run.tell(run.made[-1])
+    for entry in run.made if waiting and not (run.failed and run.order.together) else ():
+        run.tell(entry)
+
+
+def pinned(wish: Wish, entry: LockEntry | None) -> "RefSpec":
+    """The ref as it is asked for: what is locked, and is not to move, by its digest."""
+    if entry is None:
+        return wish.spec
+    return replace(wish.spec, integrity=entry.named or entry.digest)
+
+
+async def locate(locker: "Locker", spec: "RefSpec", folder: Path, progress: Report) -> "Located":
+    """Find out what a ref means, within its own deadline."""
+    from cafs.fetch.interfaces import Patience, Priority
+
+    return await locker.locate(spec, folder, progress, Patience(spec.deadline_s, Priority.PREFETCH))
+
+
+def new_entry(wish: Wish, located: "Located", base: Path) -> LockEntry:
+    """The entry for what was found out."""
+    everywhere = wish.anywhere and isinstance(wish.spec.ref, DockerRef) and not located.bound
+    return entry_of(
+        wish.spec,
+        located.resolved,
+        base,
+        platform="" if everywhere else wish.platform,
+        size=located.size,
+        media_type=located.media_type,
+    )
+
+
+async def _keep(run: _Run, store: "Store", wish: Wish, located: "Located") -> None:
+    """Keep index files for the lock, large ones in the store too; say what is missing."""
+    import trio
+
+    for digest, path in located.indexes.items():
+        run.indexes[digest] = path
+        if path.stat().st_size <= LARGE:
+            continue
+        await _put(store, digest, path)
+        if run.order.large is not None:
+            continue
+        del run.indexes[digest]
+        await trio.Path(path).unlink()
+        if not run.loaded.index_urls:
+            warn(
+                f"{wish.title}: its index is too large to lie beside cafs.lock: write it with "
+                f"cafs lock --large DIR {wish.spec.name}, and say where it can be had as "
+                "lock.index-url; until then every store makes its own by reading all of it"
+            )
+
+
+async def _put(store: "Store", digest: "Digest", path: Path) -> None:
+    """Put a file into the store, piece by piece."""
+    import trio
+
+    if store.blobs.stat(digest) is not None:
+        return
+    writer = await store.blobs.create(_MEDIA_TYPE)
+    try:
+        async with await trio.open_file(path, "rb") as file:
+            while data := await file.read(_PIECE):
+                await writer.write(data)
+        await writer.commit(digest, None)
+    finally:
+        await writer.cancel()

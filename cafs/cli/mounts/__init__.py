@@ -1,0 +1,1 @@
+"""The processes of mounts: claimed, started, served, found, reached and ended."""

@@ -1,0 +1,1 @@
+"""Flights: how missing bytes come: asked for, received, deposited, checked, shared."""

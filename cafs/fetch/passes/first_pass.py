@@ -1,0 +1,342 @@
+"""First passes: what an archive without a tree goes through, once.
+
+All of it runs in one worker thread that pulls raw bytes, parses, writes and plants; the trio thread
+only brings bytes. Nothing is visible before the content has passed its gate. A pass that ends early
+leaves the raw bytes, so that the next one fetches only the rest.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name
+from cafs.errors import (
+    DigestMismatchError,
+    MalformedError,
+    StorageError,
+    StorageFullError,
+    UnsupportedError,
+)
+from cafs.fetch.content.bridging import Intake
+from cafs.fetch.flights.shortage import Shortage
+from cafs.fetch.flights.work import Work
+from cafs.fetch.interfaces import Feed, Feeder, Priority
+from cafs.fetch.passes.kinds import Kind, kind_of
+from cafs.fetch.passes.making import Making
+from cafs.fetch.passes.tar_pass import plant_compressed, plant_plain, raw_stream_of
+from cafs.fetch.passes.zip_pass import plant_zip
+from cafs.model.digest import Digest, Hasher
+from cafs.model.identity import StreamKey, TreeIdentity, decoded_stream
+from cafs.model.item import Item
+from cafs.model.limits import Limits
+from cafs.model.record import TreeRecord, TreeStream
+from cafs.model.span import Span
+from cafs.model.trust import Need
+from cafs.store.disk.locking import SpanLock
+from cafs.store.store import Store
+from cafs.store.streams.stream import Stream
+from cafs.store.tables.records import Incarnation
+from cafs.store.tables.uses import Rank
+from cafs.store.trees.tree_writing import TreeWriter
+
+LINGER_S: Final = 300.0
+"""How long a pass goes on without anybody waiting: who gave up will ask again."""
+PASSES: Final = 256
+"""Threads of passes at once. They wait for bytes, so they must not be those that everything else
+needs, of which there are 40: resolving a name takes one, and the bytes may wait for that."""
+_POLL_S: Final = 0.1
+_LOCK: Final = Span(0, 1)
+Plant = Callable[[TreeWriter], tuple[TreeStream, ...]]
+"""Plants a tree in a worker thread, and tells its streams."""
+
+
+class FirstPass:
+    """One pass over one archive. ``threads`` limits those that passes run in.
+
+    ``key`` is what the archive goes by in the tree, and in the names of what it is decoded to; the
+    raw content may have another name by now.
+
+    Concurrency: one task.
+    """
+
+    def __init__(
+        self,
+        raw: Feed,
+        store: Store,
+        *,
+        making: Making,
+        key: StreamKey,
+        name: str,
+        media_type: str,
+        limits: Limits,
+        threads: trio.CapacityLimiter,
+        shortage: Shortage,
+    ) -> None:
+        self._raw = raw
+        self._store = store
+        self._making = making
+        self._key = key
+        self._identity = making.identity(key)
+        self._name = name
+        self._media_type = media_type
+        self._limits = limits
+        self._threads = threads
+        self._shortage = shortage
+        self._known: Digest | None = None
+        """What the raw content had been found to be before any of it was read."""
+
+    async def run(self, work: Work[TreeRecord]) -> TreeRecord:
+        """Make the tree, or find that another process has.
+
+        Raises:
+            ContentError, UnsupportedError: no archive, or a bad one.
+            CafsError: as the raw content.
+
+        Cancellation: nothing is visible; raw bytes that have come stay.
+        """
+        streams = self._store.streams
+        async with streams.hold(self._raw.key), streams.hold(_pass_of(self._key)):
+            lock = await self._locked(work)
+            if isinstance(lock, TreeRecord):
+                return lock
+            with lock:
+                return await self._run(work)
+
+    async def _run(self, work: Work[TreeRecord]) -> TreeRecord:
+        try:
+            return await self._make(work)
+        except DigestMismatchError:
+            if not self._raw.hopeful():
+                raise
+        except StorageFullError as error:
+            priority = work.priority()
+            if not await self._shortage.relieve(self._raw.size, priority):
+                if priority is Priority.PREFETCH:
+                    raise self._shortage.stopped(self._name, self._raw.size) from error
+                raise
+        except (MalformedError, UnsupportedError):
+            if self._raw.digest() is not None or not self._raw.algorithms():
+                raise
+        # Wrong bytes are no archive either; then that is what is wrong, and another source may
+        # have the right ones.
+        await self._raw.ensure(Span(0, self._raw.size), work.patience())
+        return await self._make(work)
+
+    async def _locked(self, work: Work[TreeRecord]) -> SpanLock | TreeRecord:
+        """Wait until no other process makes this tree; the tree if one has."""
+        stream = await self._store.streams.open(_pass_of(self._key), None)
+        present = self._raw.present()
+        while True:
+            lock = stream.try_lock(_LOCK)
+            found = complete_tree(self._store, self._identity)
+            if found is not None:
+                if lock is not None:
+                    lock.release()
+                return found
+            if lock is not None:
+                return lock
+            await trio.sleep(_POLL_S)
+            if self._raw.present() != present:
+                present = self._raw.present()
+                work.beat()
+
+    async def _make(self, work: Work[TreeRecord]) -> TreeRecord:
+        await self._raw.look_around(work.patience())
+        self._known = self._checked()
+        feeder = self._raw.feed()
+        try:
+            kind = await self._kind(work, feeder)
+            if kind.format is Format.ZIP:
+                if not self._making.zips:
+                    raise UnsupportedError(f"{self._name} is a zip, where only a tar will do")
+                return await self._make_zip(work)
+            if kind.compression is Compression.NONE:
+                return await self._make_plain(work, feeder)
+            return await self._make_compressed(work, feeder, kind.compression)
+        finally:
+            feeder.release()
+
+    async def _kind(self, work: Work[TreeRecord], feeder: Feeder) -> Kind:
+        raw = self._raw
+        expected = expected_by_name(self._name)
+        if raw.lazy() and (expected is None or expected is Format.ZIP):
+            # A zip may turn out to be it; then the rest of it is not wanted yet.
+            head = await raw.read(0, HEAD, work.patience())
+        else:
+            head = await feeder.take(0, HEAD, work.patience())
+        return kind_of(head, self._name, self._media_type)
+
+    async def _make_plain(self, work: Work[TreeRecord], feeder: Feeder) -> TreeRecord:
+        intake = self._intake(work, feeder)
+        streams = (raw_stream_of(self._key, self._raw.size),)
+
+        def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
+            planter = self._making.planter
+            plant_plain(intake, planter, writer, name=self._name, limits=self._limits)
+            return streams
+
+        return await self._publish(plant, work, intake)
+
+    async def _make_compressed(
+        self, work: Work[TreeRecord], feeder: Feeder, compression: Compression
+    ) -> TreeRecord:
+        key = decoded_stream(self._key, compression.value + self._making.mark)
+        stream = await self._fresh(await self._store.streams.open(key, None))
+        intake = self._intake(work, feeder)
+
+        def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
+            decoded = plant_compressed(
+                intake,
+                compression,
+                stream,
+                self._making.planter,
+                writer,
+                name=self._name,
+                limits=self._limits,
+            )
+            # With one segment, what is missing is all of it: then the pass runs again.
+            rules = "segments" if decoded.segments > 1 else "tar"
+            size = decoded.size
+            return (TreeStream(key=key, size=size, raw=self._key, part=0, rules=rules),)
+
+        published = False
+        try:
+            async with self._store.streams.hold(key):
+                record = await self._publish(plant, work, intake, stream)
+            published = True
+        finally:
+            if not published:
+                with trio.CancelScope(shield=True):
+                    await stream.discard()
+        return record
+
+    async def _fresh(self, stream: Stream) -> Stream:
+        """The stream without what an earlier pass left in it, which may be of other bytes."""
+        if not stream.present() and stream.size is None:
+            return stream
+        await stream.discard()
+        return await self._store.streams.open(stream.key, None)
+
+    async def _make_zip(self, work: Work[TreeRecord]) -> TreeRecord:
+        raw = self._raw
+        if not raw.lazy():
+            await raw.ensure(Span(0, raw.size), work.patience())
+        self._known = self._checked()
+        key = decoded_stream(self._key, "zip")
+        stream = self._store.streams.find(raw.key)
+        before = None if stream is None else await stream.settled()
+
+        async def pull(offset: int, length: int) -> bytes:
+            data = await raw.read(offset, length, work.patience())
+            work.beat()
+            return data
+
+        def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
+            size = plant_zip(pull, raw.size, writer, name=self._name, limits=self._limits)
+            return (TreeStream(key=key, size=size, raw=self._key, part=0, rules="zip"),)
+
+        return await self._publish(plant, work, None, before=before)
+
+    def _intake(self, work: Work[TreeRecord], feeder: Feeder) -> Intake:
+        async def pull(offset: int, length: int) -> bytes:
+            data = await feeder.take(offset, length, work.patience())
+            work.beat()
+            return data
+
+        hasher = None if self._known is not None else Hasher(self._raw.algorithms())
+        return Intake(pull, hasher, of=feeder.of)
+
+    async def _publish(
+        self,
+        plant: Plant,
+        work: Work[TreeRecord],
+        intake: Intake | None,
+        decoded: Stream | None = None,
+        before: Incarnation | None = None,
+    ) -> TreeRecord:
+        """Plant in a worker thread, let the content pass its gate, publish.
+
+        ``decoded`` is the stream that the pass writes; it says from then on what it comes from.
+        ``before`` is what the raw bytes were bytes of, before any was read that nobody hashed.
+        """
+        raw, store = self._raw, self._store
+        identity = self._identity
+
+        async def pass_gate() -> Digest | None:
+            seen = None if intake is None else intake.seen()
+            if seen is None:
+                return self._as_read(before)
+            there, actual = await raw.seal(seen, work.patience()), seen.hasher.digest()
+            if there not in {None, actual}:
+                raise DigestMismatchError(self._name, expected=there, actual=actual)
+            return actual
+
+        def run() -> TreeRecord:
+            with store.trees.writer(identity) as writer:
+                streams = plant(writer)
+                digest = trio.from_thread.run(pass_gate)
+                if decoded is not None and digest is not None and not decoded.confirm_sync(digest):
+                    raise _vanished(self._name)
+                known = store.trees.find(identity)
+                # A tree that is there already has mounts that use its numbers: it stays, unless
+                # the source has sent something else by now.
+                same = known is not None and known.digest == digest
+                record = known if same and known else writer.publish(streams, digest, members=True)
+            if decoded is not None:
+                spent = Item.stream(raw.key) if digest is None else Item.blob(digest)
+                store.uses.rank(spent, Rank.SPENT, decoded.key)
+            return record
+
+        return await trio.to_thread.run_sync(run, limiter=self._threads)
+
+    def _checked(self) -> Digest | None:
+        """What the raw content is, where it has passed its gate: then it is read as that."""
+        return self._raw.digest() if self._raw.checked() else None
+
+    def _as_read(self, before: Incarnation | None) -> Digest | None:
+        """The digest of bytes that nobody hashed as they were read; None where that is not known.
+
+        It is that of the whole where this had been checked before, or where nothing was taken out
+        of it since: then what was read is what was checked.
+        """
+        digest, stream = self._raw.digest(), self._store.streams.find(self._raw.key)
+        if self._known is not None:
+            return digest if digest == self._known else None
+        if stream is None or before is None:
+            return None
+        return digest if stream.incarnation() in {before, before.admitted} else None
+
+
+def _pass_of(raw: StreamKey) -> StreamKey:
+    """A stream without a byte, whose lock says that somebody makes what comes of ``raw``."""
+    return decoded_stream(raw, "pass")
+
+
+def complete_tree(store: Store, identity: TreeIdentity) -> TreeRecord | None:
+    """The tree that a pass made, if the store has it with everything that it needs.
+
+    Segments are decoded from the raw content when they are read; a decoded tar must be there.
+    """
+    record = store.trees.find(identity)
+    if record is None:
+        return None
+    need = Need(source=record.digest)
+    if not all(_readable(store, one, need) for one in record.streams):
+        return None
+    return record
+
+
+def _readable(store: Store, stream: TreeStream, need: Need) -> bool:
+    if stream.rules != "tar":
+        return True
+    found = store.streams.find(stream.key)
+    if found is None or not need.met(found.behind()):
+        return False
+    return found.present().covers(Span(0, stream.size))
+
+
+def _vanished(name: str) -> StorageError:
+    return StorageError(
+        f"{name}: what it decodes to was removed from the store meanwhile", hint="read it again"
+    )

@@ -1,0 +1,155 @@
+"""The first pass over a tar: one read forward makes the tree, the decoded stream, and the hash."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from cafs.codec import tar
+from cafs.codec.pointing import pointed
+from cafs.codec.sniffing import Compression
+from cafs.errors import StorageError
+from cafs.fetch.content.bridging import Intake
+from cafs.fetch.passes.aside import Aside
+from cafs.fetch.passes.cutting import Cutter
+from cafs.fetch.passes.making import MakePlanter, MemberPlanter
+from cafs.fetch.passes.watching import Watch
+from cafs.model.identity import StreamKey
+from cafs.model.limits import Limits
+from cafs.model.member import Member
+from cafs.model.record import TreeStream
+from cafs.model.span import Span
+from cafs.store.streams.stream import Stream
+from cafs.store.trees.tree_writing import TreeWriter
+
+_BATCH: Final = 1 << 20
+_SLICE: Final = 1 << 20
+"""Bytes of a segment of a tar that is not compressed."""
+Keep = Callable[[int, bytes | bytearray], None]
+"""Keeps decoded bytes that lie at an offset."""
+
+
+class Tee:
+    """Hands on decoded bytes, and has them kept as they pass, many at once.
+
+    Concurrency: one worker thread.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], keep: Keep) -> None:
+        self._read = read
+        self._keep = keep
+        self._batch = bytearray()
+        self.written = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes: at most ``size``, none only at the end."""
+        data = self._read(size)
+        if len(data) >= _BATCH and not self._batch:
+            self._hand_on(data)
+            return data
+        self._batch += data
+        if len(self._batch) >= _BATCH:
+            self.flush()
+        return data
+
+    def flush(self) -> None:
+        """Have kept what has not been kept yet."""
+        if self._batch:
+            batch, self._batch = self._batch, bytearray()
+            self._hand_on(batch)
+
+    def _hand_on(self, data: bytes | bytearray) -> None:
+        start = self.written
+        self.written += len(data)
+        self._keep(start, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a pass decoded: how many bytes, in how many segments."""
+
+    size: int
+    segments: int
+
+
+def plant_plain(
+    intake: Intake, planter: MakePlanter, writer: TreeWriter, *, name: str, limits: Limits
+) -> None:
+    """Plant the members of an uncompressed tar; their content stays in the raw stream.
+
+    Runs in a worker thread; reads everything. The tar is cut into slices, each with its digest: so
+    that who has these can check one alone.
+
+    Raises:
+        MalformedError: no tar, or a damaged or hostile one.
+        CafsError: as the intake.
+    """
+    with Aside() as aside:
+        source = pointed(Compression.NONE, intake.read, name, limits, spacing=_SLICE)
+        cutter = Cutter(source, writer, aside)
+        tee = Tee(source.read, cutter.add)
+        _plant(tee.read, planter(writer, name=name, limits=limits), name, limits)
+        tee.flush()
+        intake.drain()
+        cutter.end(tee.written)
+
+
+def plant_compressed(
+    intake: Intake,
+    compression: Compression,
+    stream: Stream,
+    planter: MakePlanter,
+    writer: TreeWriter,
+    *,
+    name: str,
+    limits: Limits,
+) -> Decoded:
+    """Plant the members of a compressed tar, and write the tar inside into ``stream``.
+
+    Runs in a worker thread; reads everything.
+
+    Raises:
+        MalformedError: no compressed tar, or a damaged or hostile one.
+        StorageError: it could not be written.
+        CafsError: as the intake.
+    """
+    with Aside() as aside:
+        source = pointed(compression, intake.read, name, limits)
+        cutter = Cutter(source, writer, aside)
+
+        def keep(offset: int, data: bytes | bytearray) -> None:
+            cutter.add(offset, data)
+            aside.post(partial(stream.write_sync, offset, data))
+
+        tee = Tee(source.read, keep)
+        _plant(tee.read, planter(writer, name=name, limits=limits), name, limits)
+        tee.flush()
+        cutter.end(tee.written)
+    intake.drain()
+    trio.from_thread.run(stream.set_size, tee.written)
+    if not stream.present().covers(Span(0, tee.written)):
+        raise StorageError(
+            f"{name}: what it decodes to was removed from the store meanwhile", hint="read it again"
+        )
+    return Decoded(tee.written, cutter.count)
+
+
+def _plant(read: Callable[[int], bytes], planter: MemberPlanter, name: str, limits: Limits) -> None:
+    watch = Watch(read)
+    last: Member | None = None
+    for member in tar.members(watch.read, name=name, limits=limits):
+        # The content of the last one has gone by.
+        if last is not None:
+            planter.plant(last, watch.digest())
+        last = member
+        watch.begin(member)
+    if last is not None:
+        planter.plant(last, watch.digest())
+    planter.finish()
+
+
+def raw_stream_of(key: StreamKey, size: int) -> TreeStream:
+    """The stream of a tree whose content lies in the raw bytes."""
+    return TreeStream(key=key, size=size, raw=key, part=0, rules="")

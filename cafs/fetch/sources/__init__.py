@@ -1,0 +1,1 @@
+"""Where bytes come from, how fast, how many at once, and within which budget."""

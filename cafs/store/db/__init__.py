@@ -1,0 +1,1 @@
+"""LMDB, with checked records and shared commits. lmdb's only door."""

@@ -1,0 +1,1 @@
+"""Files, directories and locks of a store, of which nothing is believed that was not looked at."""

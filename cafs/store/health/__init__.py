@@ -1,0 +1,1 @@
+"""Opening a store, putting it in order, checking it, and mending it."""

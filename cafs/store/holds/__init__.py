@@ -1,0 +1,1 @@
+"""Who is using what, in all processes: what is held, leased, or waited for is let be."""

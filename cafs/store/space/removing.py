@@ -1,0 +1,272 @@
+"""Removing items, whole or in part: the records first, then the bytes.
+
+What somebody holds stays. What a crash leaves between records and bytes is found by a note, which
+the transaction writes that removes the records: whoever opens the store alone finishes it.
+
+A blob is claimed until its file has gone, and who admits one holds it while he names its file: so
+nobody removes the file of a blob that has just come again. A stream's file is removed with its gate
+held, so that nothing is recorded of it afterwards.
+"""
+
+import os
+import struct
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from cafs.model.digest import Digest
+from cafs.model.identity import StreamKey
+from cafs.model.item import Item
+from cafs.model.span import Span
+from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import Batch
+from cafs.store.disk import locking
+from cafs.store.disk.door import open_file, remove
+from cafs.store.disk.files import erase, punch, storage_error
+from cafs.store.disk.layout import Layout
+from cafs.store.holds.holds import Holds
+from cafs.store.streams.shelf import Shelf
+from cafs.store.tables.blob_records import BlobRecords
+from cafs.store.tables.counters import charge
+from cafs.store.tables.records import StreamRecord
+from cafs.store.tables.sums import PIECE
+from cafs.store.tables.uses import UseTable
+
+BATCH: Final = 256
+"""Items removed in one transaction: most of what one costs is its own, and each is synced."""
+_RANGES: Final = 64
+"""Ranges of a stream taken out with its gate held."""
+_ERASERS: Final = 4
+_FEW: Final = 16
+"""Files of blobs that are removed one after the other; more, by several threads."""
+_SPAN: Final = struct.Struct(">QQ")
+_END: Final = b"\xff" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A stream that is to go, whose gate is held."""
+
+    key: StreamKey
+    record: StreamRecord
+    count: int
+
+
+class Remover:
+    """Removes items that nobody holds. Everything here blocks; for worker threads.
+
+    Concurrency: any number of threads and processes.
+    """
+
+    def __init__(
+        self, layout: Layout, index: Environment, shelf: Shelf, records: BlobRecords, holds: Holds
+    ) -> None:
+        self._layout = layout
+        self._index = index
+        self._shelf = shelf
+        self._records = records
+        self._holds = holds
+        self._uses = UseTable(index)
+        self._notes = index.table("condemned")
+        self._lock = threading.Lock()
+        self._settled: list[bytes] = []
+        """Notes of what has been done; the next transaction forgets them. With the lock alone."""
+        self.holes = True
+        """Whether the file system gives back the space of parts of files, as far as is known."""
+
+    def remove(self, items: Sequence[Item]) -> int:
+        """Remove items, at most ``BATCH``; those that somebody holds, or that are not here, stay.
+
+        Returns:
+            Bytes that were freed.
+
+        Raises:
+            StorageError: the records cannot be changed; nothing has been removed.
+            OSError: the disk failed; what remains is removed by whoever opens the store alone.
+        """
+        names = [(item, name) for item in items for name in self.names(item)]
+        wanted = [(name, None) for _, name in names]
+        with self._lock, self._holds.claim(wanted) as claimed, ExitStack() as gates:
+            held = {item for (item, _), got in zip(names, claimed, strict=True) if not got}
+            ours = [item for item in items if item not in held]
+            streams = [each for item in ours if (each := self._gated(item, gates)) is not None]
+            digests = [item.digest for item in ours if item.digest is not None]
+            freed, gone = self._index.apply(
+                lambda batch: self._strike(batch, digests, streams), urgent=True
+            )
+            self._settled.clear()
+            for each in gone:
+                self._shelf.ledger.settle(each.key, each.record)
+                self._shelf.forget(each.key, each.record)
+                erase(self._shelf.ledger.path(each.key, each.record))
+            self._erase([self._layout.blob(digest) for digest in digests])
+            self._settled += [b"b" + digest.raw for digest in digests]
+        return freed
+
+    def _erase(self, paths: Sequence[Path]) -> None:
+        """Remove the files of blobs. Of small ones that takes longest, and the file system's time.
+
+        Raises:
+            OSError: one of them cannot be removed.
+        """
+        for path in paths:
+            self._shelf.files.forget(path)
+        if len(paths) <= _FEW:
+            _erase_all(paths)
+            return
+        with ThreadPoolExecutor(_ERASERS) as erasers:
+            shares = [paths[number::_ERASERS] for number in range(_ERASERS)]
+            list(erasers.map(_erase_all, shares))  # here what one has raised is raised
+
+    def names(self, item: Item) -> list[Item]:
+        """An item, and all others that are it, or were: who holds one of them holds it."""
+        if item.digest is not None:
+            return self._records.items(item.digest)
+        with self._index.read() as snapshot:
+            use = self._uses.get(snapshot, item)
+        return [item] if use is None or use.former is None else [item, Item.blob(use.former)]
+
+    def _gated(self, item: Item, gates: ExitStack) -> _Stream | None:
+        """The stream of an item, with its gate held; None for a blob, or where none is."""
+        key = item.stream_key
+        record = None if key is None else self._shelf.ledger.record(key)
+        if key is None or record is None or record.digest is not None:
+            return None
+        with suppress(FileNotFoundError):
+            path = self._shelf.ledger.path(key, record)
+            descriptor = open_file(path, os.O_RDWR)
+            gates.callback(os.close, descriptor)
+            locking.hold_gate(descriptor)
+        return _Stream(key, record, self._shelf.ledger.present(key).total)
+
+    def _strike(
+        self, batch: Batch, digests: Iterable[Digest], streams: Iterable[_Stream]
+    ) -> tuple[int, list[_Stream]]:
+        """Remove the records, and note what is to be done afterwards."""
+        self._forget(batch, self._settled)
+        freed = 0
+        for digest in digests:
+            size = self._records.size_in(batch, digest)
+            if self._records.take_out(batch, digest):
+                batch.put(self._notes, b"b" + digest.raw, b"")
+                freed += charge(size)
+        ledger = self._shelf.ledger
+        gone = [each for each in streams if ledger.strike(batch, each.key, each.record)]
+        return freed + sum(each.count for each in gone), gone
+
+    def _forget(self, batch: Batch, notes: Iterable[bytes]) -> None:
+        for key in notes:
+            batch.delete(self._notes, key)
+
+    def cut(self, key: StreamKey, spans: Sequence[Span]) -> int:
+        """Take spans out of a stream, and give their space back; parts that somebody holds stay.
+
+        Some at a time: who writes into the stream, or any records, waits for no more than those.
+
+        Args:
+            key: the stream.
+            spans: their ends are multiples of ``PIECE``, or the end of the stream.
+
+        Returns:
+            Bytes that were freed: none where the file system cannot do that.
+
+        Raises:
+            StorageError: the records cannot be changed; nothing has been removed.
+            OSError: the disk failed; what remains is freed by whoever opens the store alone.
+        """
+        starts = range(0, len(spans), _RANGES)
+        return sum(self._cut_some(key, spans[start : start + _RANGES]) for start in starts)
+
+    def _cut_some(self, key: StreamKey, spans: Sequence[Span]) -> int:
+        names, ledger = self.names(Item.stream(key)), self._shelf.ledger
+        wanted = [(name, span) for name in names for span in spans]
+        with self._lock, self._holds.claim(wanted) as claimed:
+            held = {span for (_, span), got in zip(wanted, claimed, strict=True) if not got}
+            ours = [span for span in spans if span not in held]
+            record = ledger.record(key)
+            if not ours or record is None or record.digest is not None:
+                return 0
+            try:
+                descriptor = open_file(ledger.path(key, record), os.O_RDWR)
+            except FileNotFoundError:
+                return 0
+            try:
+                locking.hold_gate(descriptor)
+                return self._cut(key, record, ours, descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _cut(
+        self, key: StreamKey, record: StreamRecord, spans: Sequence[Span], descriptor: int
+    ) -> int:
+        ledger = self._shelf.ledger
+        present = ledger.present(key)
+        count = sum(present.intersection(span).total for span in spans)
+        prefix = b"s" + bytes.fromhex(key) + record.file
+        notes = {prefix + _SPAN.pack(span.start, span.stop): span for span in spans}
+
+        def note(batch: Batch) -> None:
+            self._forget(batch, self._settled)
+            for each in notes:
+                batch.put(self._notes, each, b"")
+
+        if not ledger.take_out(key, record, spans, note):
+            return 0
+        for span in spans:
+            if not punch(descriptor, span.align(PIECE)):
+                self.holes = False
+                count = 0
+                break
+        self._settled[:] = notes
+        return count
+
+    def finish(self) -> None:
+        """Do what crashes have left undone; only for who is alone with the store.
+
+        Raises:
+            StorageError: the disk, or the records, failed.
+        """
+        with self._index.read() as snapshot:
+            notes = [key for key, _ in snapshot.scan(self._notes, b"", _END)]
+        try:
+            for key in notes:
+                if key[:1] == b"b":
+                    self._finish_blob(Item(key))
+                else:
+                    self._finish_stream(StreamKey(key[1:33].hex()), key[33:41], key[41:])
+        except OSError as error:
+            raise storage_error(error, f"{self._layout.root}: finishing a removal") from error
+        for start in range(0, len(notes), BATCH):
+            forget = partial(self._forget, notes=notes[start : start + BATCH])
+            self._index.apply(forget, urgent=True)
+
+    def _finish_blob(self, item: Item) -> None:
+        digest = item.digest
+        if digest is not None and self._records.get(digest) is None:
+            remove(self._layout.blob(digest))
+
+    def _finish_stream(self, key: StreamKey, file: bytes, raw_span: bytes) -> None:
+        ledger = self._shelf.ledger
+        record = ledger.record(key)
+        if record is None or record.digest is not None or record.file != file:
+            return
+        try:
+            descriptor = open_file(ledger.path(key, record), os.O_RDWR)
+        except FileNotFoundError:
+            return
+        try:
+            locking.hold_gate(descriptor)
+            for gap in ledger.present(key).missing(Span(*_SPAN.unpack(raw_span))):
+                punch(descriptor, gap)
+        finally:
+            os.close(descriptor)
+
+
+def _erase_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        erase(path)

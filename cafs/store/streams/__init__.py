@@ -1,0 +1,1 @@
+"""Streams: bytes that are filled by span, and read where they are filled."""

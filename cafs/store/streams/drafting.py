@@ -1,0 +1,179 @@
+"""Drafts: bytes that lie in a stream's file and are no part of it yet.
+
+Who decodes more than fits into memory knows only at its end whether it is right. A draft lets him
+write it where it will be, and record it, with its sums, when it has been checked; until then nobody
+can read a byte of it. Where somebody else has written the same meanwhile, that stays.
+
+Two may draft the same, and one of them something wrong. So what is recorded is read again, while
+nobody can write, and must have the digest of what was written there: sums tell what a disk does,
+and not what somebody has thought out.
+
+What a crash leaves of a draft takes space, and is nothing, until it is written again, or the stream
+goes, or somebody sweeps (``sweeping``).
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cafs.errors import StorageFullError
+from cafs.model.digest import Digest
+from cafs.model.identity import StreamKey
+from cafs.model.span import Span
+from cafs.store.disk import locking
+from cafs.store.disk.files import punch, storage_error, write_whole
+from cafs.store.streams.shelf import Shelf
+from cafs.store.tables import sums
+from cafs.store.tables.records import StreamRecord
+from cafs.store.tables.sums import Piece
+
+_PIECE: Final = 4 << 20
+"""Bytes that are written, and kept, at once: others wait for no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Bytes that were written where nothing was: where, what their pieces are, their digest."""
+
+    span: Span
+    pieces: list[Piece]
+    digest: bytes
+
+    def lies_in(self, descriptor: int) -> bool:
+        """Whether they still lie there."""
+        data = os.pread(descriptor, self.span.length, self.span.start)
+        return hashlib.sha256(data).digest() == self.digest
+
+
+class Draft:
+    """What is written of one stream before it counts.
+
+    Concurrency: one worker thread.
+    """
+
+    def __init__(
+        self, shelf: Shelf, key: StreamKey, size: int | None, source: Digest | None
+    ) -> None:
+        self._shelf = shelf
+        self._key = key
+        self._source = source
+        self._record = shelf.ledger.record(key) or shelf.ledger.create(key, size, source)
+        self._written: list[_Written] = []
+        self._void = self._record.digest is not None or self._mixes(self._record)
+
+    def _mixes(self, record: StreamRecord) -> bool:
+        """Whether what is there comes from elsewhere than what is to be written."""
+        return record.source not in {None, self._source}
+
+    def write(self, offset: int, data: bytes | bytearray) -> None:
+        """Write bytes where nothing is present.
+
+        Raises:
+            StorageFullError: the disk is full.
+            StorageError: the disk failed.
+        """
+        view = memoryview(data)
+        for start in range(0, len(view), _PIECE):
+            self._write(offset + start, view[start : start + _PIECE])
+        self._shelf.grown()
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        span = Span(offset, offset + len(view))
+        ledger = self._shelf.ledger
+        if ledger.full():
+            raise StorageFullError(
+                f"writing stream {self._key}: the disk is full",
+                hint="free space on the store's disk",
+            )
+        with self._gate() as descriptor:
+            for gap in () if descriptor is None else ledger.missing(self._key, self._record, span):
+                part = view[gap.start - offset : gap.stop - offset]
+                digest = hashlib.sha256(part).digest()
+                self._written.append(_Written(gap, sums.pieces_of(gap.start, part), digest))
+                write_whole(descriptor or 0, gap.start, part)
+
+    def keep(self) -> bool:
+        """Record what was written, now that it is known to be right.
+
+        Returns:
+            whether that was possible: not when the stream is another by now, or when somebody else
+            has overwritten some of it; that part is not there then.
+
+        Raises:
+            StorageFullError: there is no room for the records; what has none is dropped.
+            StorageError: the disk failed.
+        """
+        kept = True
+        while self._written and not self._void:
+            with self._gate() as descriptor:  # each alone: others write in between
+                if descriptor is not None:
+                    kept = self._keep(descriptor, self._written[-1]) and kept
+                    self._written.pop()
+        return kept and not self._void
+
+    def _keep(self, descriptor: int, written: _Written) -> bool:
+        """Record one part; False when it has been overwritten. Holds the gate."""
+        ledger, record, span = self._shelf.ledger, self._record, written.span
+        if not ledger.missing(self._key, record, span).covers(span):
+            return True  # somebody was faster, and has been checked like this
+        if not written.lies_in(descriptor):
+            return False
+        ledger.add(self._key, record, span, written.pieces)
+        self._shelf.filled(record, span.length)
+        return True
+
+    def drop(self) -> None:
+        """Let go of what was written: it is wrong, or nobody wants it.
+
+        Raises:
+            StorageError: the disk failed; then it takes space until it is written again.
+        """
+        with self._gate() as descriptor:
+            for each in () if descriptor is None else self._written:
+                for hole in self._shelf.ledger.missing(self._key, self._record, each.span):
+                    punch(descriptor or 0, hole)
+        self._written.clear()
+
+    @contextmanager
+    def _gate(self) -> Iterator[int | None]:
+        """The stream's file, with its gate held; None once the stream is another.
+
+        It is the same one when something was taken out of it elsewhere, or its size became known:
+        what was drafted is not affected, and where it might be, that is seen when it is kept.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        if self._void:
+            yield None
+            return
+        ledger, record = self._shelf.ledger, self._record
+        try:
+            descriptor = os.open(ledger.path(self._key, record), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._void = True
+            yield None
+            return
+        except OSError as error:
+            raise storage_error(error, f"opening stream {self._key}") from error
+        try:
+            locking.hold_gate(descriptor)
+            now = ledger.record(self._key)
+            if now is None or not _same(now, record):
+                self._void = True
+            else:
+                self._record = now
+                self._void = os.fstat(descriptor).st_size < (now.size or 0)
+            yield None if self._void else descriptor
+        except OSError as error:
+            raise storage_error(error, f"writing stream {self._key}") from error
+        finally:
+            os.close(descriptor)
+
+
+def _same(now: StreamRecord, then: StreamRecord) -> bool:
+    """Whether it is the same file, with the same behind it, and no blob."""
+    return now == replace(then, generation=now.generation, size=now.size)

@@ -1,0 +1,1 @@
+"""Trees: what archives hold, as entries; and how a mount shows them."""
