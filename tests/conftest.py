@@ -34,6 +34,7 @@ from cafs.testing.daemons import (
 )
 from cafs.testing.images import Image, Layer, Layout, busybox_items, write_layout
 from cafs.testing.origin import Origin, running_origin
+from tests.forked import ForkedCafs, Forks, forking
 
 __all__ = ["Cafs", "Layout", "Nginx", "Origin", "Registry"]
 
@@ -127,9 +128,22 @@ def busybox_image(registry: Registry, busybox_layout: Layout) -> str:
     return "test/busybox"
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs verbs in processes that need not import anything."""
+    with forking() as running:
+        yield running
+
+
 @pytest.fixture
-def cafs(tmp_path: Path) -> Cafs:
-    """The command, with a home, a store and a project of its own."""
+def cafs(tmp_path: Path, forks: Forks) -> Cafs:
+    """The command, with a home, a store and a project of its own; it need not import anything."""
+    return ForkedCafs(tmp_path / "cafs-world", forks)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Cafs:
+    """The command as ``cafs``, but started as people start it, for what starting has to do with."""
     return Cafs(tmp_path / "cafs-world")
 
 

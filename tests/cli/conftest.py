@@ -1,20 +1,12 @@
-"""What tests of verbs share: the process that forks them. What those of workers do: a world."""
+"""What tests of workers share: a world."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.forked import Forks, forking
 from tests.cli.worker_world import World
 from tests.conftest import Cafs, Origin
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """Runs verbs in processes that need not import anything."""
-    with forking() as running:
-        yield running
 
 
 @pytest.fixture

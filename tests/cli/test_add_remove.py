@@ -2,7 +2,6 @@
 
 import json
 import tomllib
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,6 @@ from cafs.settings.lockfile import index_directory, read_lock
 from cafs.testing import tabled
 from cafs.testing.archives import file as member, tar_bytes
 from cafs.testing.origin import Origin
-from tests.cli.forked import ForkedCafs, Forks
 from tests.conftest import Cafs
 
 TREE = tar_bytes({"top/a": (0o644, b"alpha" * 100)}, compression="gz")
@@ -29,11 +27,6 @@ strip = 1
 [defaults]
 deadline = "5s"
 """
-
-
-@pytest.fixture
-def cafs(tmp_path: Path, forks: Forks) -> Cafs:
-    return ForkedCafs(tmp_path / "cafs-world", forks)
 
 
 def toml(cafs: Cafs) -> dict[str, object]:

@@ -19,8 +19,8 @@ from cafs.testing.faults import Fault, IgnoreRange, NoLength, NoValidators, Stat
 from cafs.testing.images import Image, Layer, write_layout
 from cafs.testing.origin import Origin
 from cafs.testing.tabled import estargz
-from tests.cli.forked import ForkedCafs, Forks
 from tests.conftest import Cafs
+from tests.forked import ForkedCafs, Forks
 
 OLD = {
     "bin/cc": (0o755, b"old compiler" * 1000),
@@ -57,11 +57,6 @@ class Project:
     def told(self, *words: str | Path) -> list[dict[str, object]]:
         done = self.cafs.run("lock", *words, "--json", check=False)
         return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.fixture
-def cafs(tmp_path: Path, forks: Forks) -> Cafs:
-    return ForkedCafs(tmp_path / "cafs-world", forks)
 
 
 @pytest.fixture
