@@ -54,6 +54,7 @@ RECENT: Final = {
     "attachments": 1,
     "below": 1,
     "counters": 1,
+    "drafted": 1,
     "mounts": 1,
     "paths": 1,
     "resolved": 1,

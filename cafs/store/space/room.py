@@ -1,8 +1,8 @@
 """Room: how much the store has, how much it may have, and whether that is too much.
 
 What counts is content: blobs by the disk blocks that they fill, streams by the bytes that are
-present, and what is in quarantine. Records come on top, some hundred bytes an item and 12 for each
-64 KiB.
+present or drafted, and what is in quarantine. Records come on top, some hundred bytes an item and
+12 for each 64 KiB.
 """
 
 import logging
@@ -114,10 +114,11 @@ class Room:
         self._uses = UseTable(index)
         self._durable_spans = Presence(index)
         self._fresh_spans = Presence(recent)
+        self._drafts = drafts = ledger.drafts
         blobs, durable, fresh = records.counter, self._durable_spans, self._fresh_spans
         self._counts = (
             Count(index, [(blobs, self._charged), (durable.counter, durable.total)]),
-            Count(recent, [(fresh.counter, fresh.total)]),
+            Count(recent, [(fresh.counter, fresh.total), (drafts.counter, drafts.total)]),
         )
         self.quarantine = Quarantine(layout.quarantine)
         self.bounds = bounds
@@ -149,8 +150,9 @@ class Room:
             return self._usage(index, self._streams(recent, index)).excess > 0
 
     def _streams(self, recent: Snapshot, index: Snapshot) -> int:
-        fresh, durable = self._fresh_spans.counter, self._durable_spans.counter
-        return (fresh.get(recent) or 0) + (durable.get(index) or 0)
+        fresh, drafts = self._fresh_spans.counter, self._drafts.counter
+        written = (fresh.get(recent) or 0) + (drafts.get(recent) or 0)
+        return written + (self._durable_spans.counter.get(index) or 0)
 
     def _usage(self, index: Snapshot, streams: int) -> RoomUsage:
         return RoomUsage(

@@ -8,8 +8,9 @@ Two may draft the same, and one of them something wrong. So what is recorded is 
 nobody can write, and must have the digest of what was written there: sums tell what a disk does,
 and not what somebody has thought out.
 
-What a crash leaves of a draft takes space, and is nothing, until it is written again, or the stream
-goes, or somebody sweeps (``sweeping``).
+What is drafted counts against the quota as what is present does. What a crash leaves of a draft
+takes space, counts, and is nothing, until it is written again, or the stream goes, or somebody
+sweeps (``sweeping``).
 """
 
 import hashlib
@@ -94,6 +95,7 @@ class Draft:
                 digest = hashlib.sha256(part).digest()
                 self._written.append(_Written(gap, sums.pieces_of(gap.start, part), digest))
                 write_whole(descriptor or 0, gap.start, part)
+                ledger.drafts.note(self._key, self._record, gap)
 
     def keep(self) -> bool:
         """Record what was written, now that it is known to be right.
@@ -118,6 +120,7 @@ class Draft:
         """Record one part; False when it has been overwritten. Holds the gate."""
         ledger, record, span = self._shelf.ledger, self._record, written.span
         if not ledger.missing(self._key, record, span).covers(span):
+            self._let_go(descriptor, written)
             return True  # somebody was faster, and has been checked like this
         if not written.lies_in(descriptor):
             return False
@@ -133,9 +136,15 @@ class Draft:
         """
         with self._gate() as descriptor:
             for each in () if descriptor is None else self._written:
-                for hole in self._shelf.ledger.missing(self._key, self._record, each.span):
-                    punch(descriptor or 0, hole)
+                self._let_go(descriptor or 0, each)
         self._written.clear()
+
+    def _let_go(self, descriptor: int, written: _Written) -> None:
+        """Give back the space of what shall be no part of the stream. Holds the gate."""
+        ledger, span = self._shelf.ledger, written.span
+        holes = ledger.missing(self._key, self._record, span)
+        if all(punch(descriptor, hole) for hole in holes):
+            ledger.drafts.forget(self._key, self._record, [span])
 
     @contextmanager
     def _gate(self) -> Iterator[int | None]:

@@ -1,8 +1,8 @@
 """Sweeping: what lies in a stream's file, and no record names, gives its space back.
 
 A process that is killed while it writes a draft leaves such bytes, and so does one that is killed
-between what it records and what it removes. They are no part of the stream, count nowhere, and
-would stay for as long as the file does.
+between what it records and what it removes. They are no part of the stream, and would stay for as
+long as the file does.
 """
 
 import errno
@@ -49,7 +49,10 @@ def sweep(ledger: Ledger, key: StreamKey, path: Path) -> bool:
         locking.hold_gate(descriptor)
         record = _recorded(ledger, key, path)
         left = [] if record is None else list(_left(ledger, key, record, descriptor))
-        return bool(left) and all(punch(descriptor, span) for span in left)
+        if record is None or not left or not all(punch(descriptor, span) for span in left):
+            return False
+        ledger.drafts.forget(key, record)
+        return True
     finally:
         os.close(descriptor)
 

@@ -15,6 +15,7 @@ from cafs.store.db.transactions import Batch, Snapshot
 
 BLOBS: Final = b"bytes of blobs"
 SPANS: Final = b"bytes of spans"
+DRAFTS: Final = b"bytes of drafts"
 BLOCK: Final = 4 << 10
 """What a file takes on the disk is a multiple of this: of small blobs, most of it."""
 _VALUE: Final = struct.Struct(">q")

@@ -24,6 +24,7 @@ from cafs.store.db.transactions import Batch, Snapshot
 from cafs.store.disk.door import file_size
 from cafs.store.disk.files import storage_error
 from cafs.store.disk.layout import Layout
+from cafs.store.tables.drafts import Drafts
 from cafs.store.tables.presence import Presence, owner_of
 from cafs.store.tables.records import StreamRecord, unpack_stream
 from cafs.store.tables.sums import Piece
@@ -45,6 +46,7 @@ class Ledger:
         self._durable = Presence(index)
         self._fresh = Presence(recent)
         self._uses = UseTable(index)
+        self.drafts = Drafts(recent)
 
     def path(self, key: StreamKey, record: StreamRecord) -> Path:
         """The file in which the stream's bytes lie."""
@@ -222,7 +224,12 @@ class Ledger:
     def add(self, key: StreamKey, record: StreamRecord, span: Span, pieces: list[Piece]) -> None:
         """Record a span whose bytes have been written, and what they are."""
         owner = owner_of(key, record)
-        self._recent.apply(lambda batch: self._fresh.add(batch, owner, [span], pieces))
+
+        def change(batch: Batch) -> None:
+            self._fresh.add(batch, owner, [span], pieces)
+            self.drafts.remove(batch, owner, [span])
+
+        self._recent.apply(change)
 
     def remove(self, key: StreamKey, record: StreamRecord) -> bool:
         """Forget the stream as ``record`` has it, spans and all; False when it is another now."""
@@ -244,7 +251,12 @@ class Ledger:
     def settle(self, key: StreamKey, record: StreamRecord) -> None:
         """Forget what ``recent`` has of a file that the index no longer fills."""
         prefix = bytes.fromhex(key) + record.file
-        self._recent.apply(lambda batch: self._fresh.clear(batch, prefix), urgent=True)
+
+        def change(batch: Batch) -> None:
+            self._fresh.clear(batch, prefix)
+            self.drafts.remove(batch, prefix)
+
+        self._recent.apply(change, urgent=True)
 
     def take_out(
         self,

@@ -37,19 +37,25 @@ class Pending:
     def spans(self) -> dict[tuple[StreamKey, StreamRecord], SpanSet]:
         """The spans that no checkpoint has seen, by stream. Those of former files are dropped."""
         with self._recent.read() as recent:
-            found = self._fresh.by_owner(recent)
+            drafted = dict.fromkeys(self._ledger.drafts.owners(recent), SpanSet())
+            found = drafted | self._fresh.by_owner(recent)
         pending: dict[tuple[StreamKey, StreamRecord], SpanSet] = {}
         for prefix, each in found.items():
             key = StreamKey(prefix[:32].hex())
             record = self._ledger.record(key)
-            if record is not None and record.file == prefix[32:] and record.digest is None:
+            if record is None or record.file != prefix[32:] or record.digest is not None:
+                self._recent.apply(self._clearing(prefix, drafts=True))
+            elif each:
                 pending[key, record] = each
-            else:
-                self._recent.apply(self._clearing(prefix))
         return pending
 
-    def _clearing(self, prefix: bytes) -> Callable[[Batch], None]:
-        return lambda batch: self._fresh.clear(batch, prefix)
+    def _clearing(self, prefix: bytes, *, drafts: bool = False) -> Callable[[Batch], None]:
+        def change(batch: Batch) -> None:
+            self._fresh.clear(batch, prefix)
+            if drafts:
+                self._ledger.drafts.remove(batch, prefix)
+
+        return change
 
     def keep(self, synced: dict[tuple[StreamKey, StreamRecord], SpanSet]) -> None:
         """Move spans whose bytes are on the disk from ``recent`` to the index.

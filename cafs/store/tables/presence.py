@@ -17,7 +17,7 @@ from cafs.store.tables.counters import SPANS, Counter
 from cafs.store.tables.records import StreamRecord
 from cafs.store.tables.sums import Piece
 
-_OWNER: Final = 40
+OWNER: Final = 40
 """Length of an owner: a stream's key and its file's name, or a digest and as many zeros."""
 
 
@@ -30,7 +30,7 @@ def owner_of(key: StreamKey, record: StreamRecord) -> bytes:
 
 def blob_owner(digest: Digest) -> bytes:
     """Whose the pieces of a blob are, by its canonical digest."""
-    return digest.raw + bytes(_OWNER - len(digest.raw))
+    return digest.raw + bytes(OWNER - len(digest.raw))
 
 
 class Presence:
@@ -59,7 +59,7 @@ class Presence:
 
     def by_owner(self, snapshot: Snapshot) -> dict[bytes, SpanSet]:
         """All spans that there are."""
-        return spans.by_prefix(snapshot, self._spans, _OWNER)
+        return spans.by_prefix(snapshot, self._spans, OWNER)
 
     def total(self, snapshot: Snapshot) -> int:
         """The bytes of all spans, as the counter should say; looks at each."""

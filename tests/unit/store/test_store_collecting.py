@@ -314,6 +314,7 @@ async def test_what_a_killed_draft_left_in_a_streams_file_goes_and_what_is_recor
     await trio.to_thread.run_sync(drafted)
     full = file.stat().st_blocks * 512
     assert full >= 3072 * KIB
+    assert store.room.usage().streams == 3072 * KIB
     assert await collect(store, terms(GRACE_NS - 10**9)) == []
     dry = await names(store, terms(GRACE_NS + 60 * 10**9, dry=True))
     assert file.stat().st_blocks * 512 == full
@@ -321,6 +322,8 @@ async def test_what_a_killed_draft_left_in_a_streams_file_goes_and_what_is_recor
     [told] = await collect(store, terms(GRACE_NS + 60 * 10**9))
     assert told.removed
     assert full - file.stat().st_blocks * 512 == told.finding.size > 1900 * KIB
+    assert store.room.usage().streams == len(data)
+    assert store.room.recount() == 0
     assert await there.read(1000, len(data)) == data
     assert await collect(store, terms(GRACE_NS + 60 * 10**9)) == []
 

@@ -5,6 +5,7 @@ import zlib
 import pytest
 import trio
 
+from cafs.model.bounds import Bounds
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
@@ -187,3 +188,79 @@ async def test_a_draft_of_what_comes_from_elsewhere_is_not_kept(store: Store) ->
     assert not await trio.to_thread.run_sync(draft.keep)
     assert one.behind() == digest_of(b"one")
     assert list(one.present()) == [Span(0, 1000)]
+
+
+async def test_a_draft_counts_as_soon_as_it_lies_there_and_once_when_it_is_kept(
+    store: Store,
+) -> None:
+    stream = await opened(store)
+    await stream.write(0, DATA[: 100 * KIB])
+
+    def run() -> None:
+        one, two = stream.draft_sync(), stream.draft_sync()
+        one.write(50 * KIB, DATA[50 * KIB : 300 * KIB])
+        assert store.room.usage().streams == 300 * KIB
+        two.write(200 * KIB, DATA[200 * KIB : 400 * KIB])
+        assert store.room.usage().streams == 400 * KIB
+        assert store.room.recount() == 0
+        assert one.keep()
+        assert store.room.usage().streams == 400 * KIB
+        two.drop()
+        assert store.room.usage().streams == 300 * KIB
+
+    await trio.to_thread.run_sync(run)
+    await store.checkpoint()
+    assert store.room.usage().streams == stream.present().total == 300 * KIB
+    assert store.room.recount() == 0
+
+
+async def test_what_somebody_else_has_written_over_a_draft_counts_once(store: Store) -> None:
+    stream = await opened(store)
+
+    def run() -> None:
+        draft = stream.draft_sync()
+        draft.write(0, DATA[: 300 * KIB])
+        stream.write_sync(100 * KIB, DATA[100 * KIB : 200 * KIB])
+        assert store.room.usage().streams == 300 * KIB
+        assert draft.keep()  # what is not there of it is written anew
+
+    await trio.to_thread.run_sync(run)
+    assert list(stream.present()) == [Span(100 * KIB, 200 * KIB)]
+    assert store.room.usage().streams == 100 * KIB
+    assert store.room.recount() == 0
+
+
+async def test_a_draft_that_is_too_much_makes_what_was_used_longest_ago_go(store: Store) -> None:
+    old = await store.streams.open(StreamKey("e" * 64), SIZE)
+    await old.write(0, DATA)
+    stream = await opened(store)
+    await store.checkpoint()
+    store.evictor.keep_within(Bounds(quota=SIZE + 10 * KIB))
+    assert not store.room.crowded()
+    draft = await trio.to_thread.run_sync(stream.draft_sync)
+    await trio.to_thread.run_sync(draft.write, 0, DATA[: 100 * KIB])
+    assert store.room.crowded()
+    with trio.fail_after(10):
+        while store.room.usage().excess > 0:  # noqa: ASYNC110 - a thread removes it
+            await trio.sleep(0.02)
+    assert old.present().total < SIZE
+
+
+async def test_with_a_stream_its_drafts_go_and_count_no_more(store: Store) -> None:
+    """Also those of who was killed between what he struck out and what he settled."""
+    stream = await opened(store)
+    draft = await trio.to_thread.run_sync(stream.draft_sync)
+    await trio.to_thread.run_sync(draft.write, 0, DATA)
+    await stream.discard()
+    assert store.room.usage().streams == 0
+    again = await opened(store)
+    draft = await trio.to_thread.run_sync(again.draft_sync)
+    await trio.to_thread.run_sync(draft.write, 0, DATA)
+    ledger = store.room._ledger
+    record = ledger.record(KEY)
+    assert record is not None
+    assert store.room._index.apply(lambda batch: ledger.strike(batch, KEY, record))
+    assert store.room.usage().streams == SIZE
+    await store.checkpoint()
+    assert store.room.usage().streams == 0
+    assert store.room.recount() == 0

@@ -100,6 +100,19 @@ async def test_it_is_so_after_a_kill_and_after_another_boot(
         assert opened.room.recount() == 0
 
 
+@pytest.mark.parametrize(("boot", "counts"), [("first", 100_000), ("second", 0)])
+async def test_what_a_killed_process_has_drafted_counts_in_this_boot(
+    store: Store, frozen: Callable[[Store], Path], boot: str, counts: int
+) -> None:
+    stream = await store.streams.open(KEYS[0], SIZE)
+    draft = await trio.to_thread.run_sync(stream.draft_sync)
+    await trio.to_thread.run_sync(draft.write, 1000, bytes(100_000))
+    copy = frozen(store)
+    async with open_store(copy, boot_id=boot) as opened:
+        assert counted(opened) == (0, counts)
+        assert opened.room.recount() == 0
+
+
 async def test_what_a_checkpoint_was_killed_with_counts_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +205,7 @@ async def test_what_is_in_quarantine_counts_against_the_quota(store: Store) -> N
     assert store.room.crowded()
 
 
-@pytest.mark.parametrize("name", ["blobs", "lasting spans", "fresh spans"])
+@pytest.mark.parametrize("name", ["blobs", "lasting spans", "fresh spans", "drafts"])
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.expects_log("store.record.broken")
 async def test_a_counter_that_is_damaged_begins_at_no_number_and_is_counted_anew(
@@ -204,6 +217,7 @@ async def test_a_counter_that_is_damaged_begins_at_no_number_and_is_counted_anew
         "blobs": (room._index, room._records.counter),
         "lasting spans": (room._index, room._durable_spans.counter),
         "fresh spans": (room._recent, room._fresh_spans.counter),
+        "drafts": (room._recent, room._drafts.counter),
     }[name]
     spoil(environment, counter, lost=lost)
     assert not room.counted()
