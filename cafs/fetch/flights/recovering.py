@@ -21,7 +21,7 @@ from cafs.errors import (
     UnsupportedError,
 )
 from cafs.fetch.flights.flight import Flight
-from cafs.fetch.flights.judging import Terms, changed
+from cafs.fetch.flights.judging import Terms, wrong_size
 from cafs.fetch.sources.rating import Ratings
 from cafs.fetch.sources.rotation import Rotation
 from cafs.fetch.sources.sources import Sources
@@ -114,11 +114,10 @@ class Recovery:
         # A source that asked for time gets it; else a new reader does not wait out old failures.
         await flight.pause(most_s if asked_s else min(most_s, self._policy.initial_s), most_s)
 
-    def _leave_out(self, rotation: Rotation, attempt: Try, error: CafsError) -> None:
+    def _leave_out(self, rotation: Rotation, attempt: Try, failure: CafsError) -> None:
         """Go on without a source that refused, or raise when that is the end."""
         number, pinned = attempt.number, self._terms.pinned
-        if isinstance(error, RefusedError) and not pinned:
-            self._outside(error)
+        error = self._promised(failure)
         if not pinned or not isinstance(error, _REFUSALS):
             raise error
         self._sources.refuse(number, error)
@@ -133,8 +132,24 @@ class Recovery:
             _LOG.warning("fetch.mirror.wrong host=%s: %s", self._sources.host(number), error.line)
         self._sources.condemn(number, error.line)
 
-    def _outside(self, error: RefusedError) -> None:
-        """A range outside of the whole means that the whole has another size now."""
-        size = self._terms.size
-        if error.total is not None and size is not None and error.total != size:
-            raise changed(self._terms, f"{size} bytes", f"{error.total} bytes") from error
+    def _promised(self, error: CafsError) -> CafsError:
+        """What a refusal means of something that was located, or that a lock or manifest names.
+
+        It exists: that a source does not have it is no reason to say that there is no such thing.
+        And a range outside of the whole means that the whole has another size there.
+        """
+        terms = self._terms
+        better: CafsError | None = None
+        if isinstance(error, NotFoundError):
+            hint = "name mirrors that have it" if terms.pinned else "a new mount asks what is there"
+            better = RefusedError(
+                f"{terms.name}: it is known to exist, but {error.what}", hint=hint
+            )
+        elif isinstance(error, RefusedError):
+            size, total = terms.size, error.total
+            if size is not None and total is not None and total != size:
+                better = wrong_size(terms, size, total)
+        if better is None:
+            return error
+        better.__cause__ = error
+        return better

@@ -10,8 +10,8 @@ from cafs.errors import (
     CafsError,
     DeadlineError,
     DigestMismatchError,
-    NotFoundError,
     OfflineError,
+    RefusedError,
     SizeMismatchError,
     SourceChangedError,
     StorageFullError,
@@ -146,8 +146,29 @@ async def test_a_mirror_goes_on_where_the_first_source_broke(rig: Rig, origin: O
 
 async def test_when_no_source_has_it_the_first_says_so(rig: Rig, origin: Origin) -> None:
     content = await rig.pinned(digest_of(b"x"), 100, origin.url("/first"), origin.url("/second"))
-    with pytest.raises(NotFoundError, match="/first"):
+    with pytest.raises(RefusedError) as failed:  # and not ENOENT: a digest names it
         await content.read(0, 1, USUAL)
+    assert "/first: 404" in failed.value.line
+    assert "/second" not in failed.value.line
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+async def test_a_source_that_was_shortened_has_other_content_and_others_are_asked(
+    rig: Rig, origin: Origin, *, mirrored: bool
+) -> None:
+    """What lies behind its end is a 416, which by itself tells nothing of the content."""
+    body = Generated(8 * MIB, seed=31).read(0, 8 * MIB)
+    urls = [origin.put("/short", body[:MIB]), *([origin.put("/whole", body)] if mirrored else ())]
+    content = await rig.pinned(digest_of(body), len(body), *urls)
+    ranges = rig.fetcher.ranges(content)
+    assert ranges is not None
+    if mirrored:
+        assert await ranges.read(6 * MIB, 100, USUAL) == body[6 * MIB :][:100]
+    else:
+        with pytest.raises(SizeMismatchError, match=f"{len(body)} bytes, got {MIB}") as failed:
+            await ranges.read(6 * MIB, 100, USUAL)
+        assert "416" in failed.value.line
+    assert any(each.status == 416 for each in origin.requests_for("/short"))
 
 
 async def test_content_without_any_source_says_that_it_is_not_here(rig: Rig) -> None:
@@ -458,7 +479,7 @@ async def test_prefetch_brings_the_others_when_one_fails(rig: Rig, origin: Origi
     bad = await rig.pinned(digest_of(b"no"), 5, origin.url("/none"))
     good = await rig.pinned(digest_at(origin, "/a"), MIB, url)
     calls: list[tuple[int, int]] = []
-    with pytest.raises(NotFoundError):
+    with pytest.raises(RefusedError):
         await rig.fetcher.prefetch([bad, good], Progress(lambda *call: calls.append(call), 0.0))
     assert good.digest() is not None
     assert calls[-1] == (MIB, MIB + 5)
