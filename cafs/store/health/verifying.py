@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -94,10 +95,10 @@ class Adopted:
 class _Job:
     """What the threads of one verification share."""
 
-    items: Iterator[Item]
     progress: Progress
     choose: Choose | None
     prefer: Prefer
+    items: Iterator[Item] = field(default_factory=lambda: iter(()))
     lock: threading.Lock = field(default_factory=threading.Lock)
     made: set[Item] = field(default_factory=set)
     """Streams that damaged blobs have become: they are right but for what is known."""
@@ -236,25 +237,30 @@ class Verifier:
         Cancellation: what has been found is taken out; the rest is as it was.
         """
         progress = Progress()
-        job = _Job(self._all(scope), progress, scope.choose(), prefer)
+        job = _Job(progress, scope.choose(), prefer)
         async with trio.open_nursery() as around:
             around.start_soon(_reporting, progress, report)
             progress.total = await trio.to_thread.run_sync(self._weigh, scope)
-            async with trio.open_nursery() as nursery:
-                for _ in range(_THREADS):
-                    nursery.start_soon(partial(trio.to_thread.run_sync, self._work, job, found))
+            # Streams after all blobs: by then it is known which were blobs a moment ago.
+            for job.items in (self._blobs_of(scope), self._streams_of(scope)):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(_THREADS):
+                        nursery.start_soon(partial(trio.to_thread.run_sync, self._work, job, found))
             around.cancel_scope.cancel()
         if job.wrong or not await trio.to_thread.run_sync(self._room.counted):
             await trio.to_thread.run_sync(self._room.recount)
         report(progress)
         return progress
 
-    def _all(self, scope: Scope) -> Iterator[Item]:
+    def _blobs_of(self, scope: Scope) -> Iterator[Item]:
         if scope.items is not None:
-            yield from sorted(scope.items)
+            return iter(sorted(item for item in scope.items if item.digest is not None))
+        return map(Item.blob, self._records.digests())
+
+    def _streams_of(self, scope: Scope) -> Iterator[Item]:
+        if scope.items is not None:
+            yield from sorted(item for item in scope.items if item.digest is None)
             return
-        for digest in self._records.digests():
-            yield Item.blob(digest)
         for key, record in self._shelf.ledger.all():
             if record.digest is None or self._records.get(record.digest) is None:
                 yield Item.stream(key)
@@ -262,7 +268,7 @@ class Verifier:
     def _weigh(self, scope: Scope) -> int:
         """About how many bytes there are to check."""
         total = 0
-        for number, item in enumerate(self._all(scope)):
+        for number, item in enumerate(chain(self._blobs_of(scope), self._streams_of(scope))):
             if not number % 1024:
                 trio.from_thread.check_cancelled()
             if item.digest is not None:
@@ -279,14 +285,21 @@ class Verifier:
             look = Look(leafer, job.seen, job.choose, job.prefer)
             while (item := job.next()) is not None:
                 job.seen(0)
+                counts = self._has_bytes(item)
                 each = self._check(item, look)
                 with job.lock:
-                    job.progress.items += 1
+                    job.progress.items += counts
                     job.wrong += each is not None
                     if each is not None and each.key is not None:
                         job.made.add(Item.stream(each.key))
                 if each is not None:
                     trio.from_thread.run_sync(found, each)
+
+    def _has_bytes(self, item: Item) -> bool:
+        """Whether it counts: what a blob came as has none, though the blob be no more."""
+        key = item.stream_key
+        record = None if key is None else self._shelf.ledger.record(key)
+        return record is None or record.digest is None
 
     def _check(self, item: Item, look: Look) -> Found | None:
         try:

@@ -158,6 +158,21 @@ async def test_a_blob_whose_file_is_gone_or_cut_short_is_no_blob_any_more(store:
     assert (store.path / "quarantine" / two.hex).exists()
 
 
+async def test_what_was_a_blob_a_moment_ago_counts_once_whichever_thread_is_faster(
+    store: Store,
+) -> None:
+    for number in range(10):  # each before the other's damage has been taken out, and after it
+        data, keys = os.urandom(PIECE), [StreamKey(f"{number * 2 + each:064x}") for each in (0, 1)]
+        gone, flipped = await blob(store, data, keys[0]), await blob(store, data[::-1], keys[1])
+        blob_path(store, gone).unlink()
+        flip(blob_path(store, flipped), 5, 3)
+        found, progress = await verified(store)
+        assert {each.item for each in found} == {Item.blob(gone), Item.blob(flipped)}
+        assert progress.items == 2
+        await (await store.streams.open(keys[1], PIECE)).discard()
+    assert await verified(store) == ([], Progress())
+
+
 async def test_a_blob_of_which_nothing_says_where_it_is_wrong_is_put_aside(store: Store) -> None:
     """What changed before it was summed: the sums are right, and the digest is not."""
     data = os.urandom(3 * PIECE)
