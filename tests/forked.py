@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
@@ -77,6 +77,10 @@ class ForkedCafs(Cafs):
         self._forks = forks
 
     @override
+    def beside(self, root: Path) -> Cafs:
+        return ForkedCafs(root, self._forks)
+
+    @override
     def run(
         self, *arguments: str | Path, check: bool = True, timeout_s: float = _WAIT_S
     ) -> "subprocess.CompletedProcess[str]":
@@ -89,14 +93,14 @@ class ForkedCafs(Cafs):
 
 
 @contextmanager
-def forking() -> Iterator[Forks]:
-    """Start the process that forks, and end it."""
+def forking(prefix: Sequence[str] = ()) -> Iterator[Forks]:
+    """Start the process that forks, and end it; ``prefix`` is a program that executes it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         for each in (ours, theirs):
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
         number = theirs.fileno()
-        command = [sys.executable, "-m", "tests.forked", str(number)]
+        command = [*prefix, sys.executable, "-m", "tests.forked", str(number)]
         with subprocess.Popen(
             command, pass_fds=[number], stdin=subprocess.DEVNULL, cwd=_ROOT
         ) as process:

@@ -1,8 +1,7 @@
 """Files of the store that may not be read, or are none: what they were is had again."""
 
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,22 @@ import pytest
 from cafs.testing.bodies import Generated
 from cafs.testing.command import Cafs
 from cafs.testing.origin import Origin
+from tests.forked import ForkedCafs, Forks, forking
 
 SIZES = {"a": 100_000, "b": 300_000, "c": 500_000}
 
 
+@pytest.fixture(scope="module")
+def bound() -> Iterator[Forks]:
+    """Runs verbs as a user whom the modes of files concern."""
+    setpriv = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+    with forking(setpriv if os.geteuid() == 0 else ()) as running:
+        yield running
+
+
 @pytest.fixture
-def held(tmp_path: Path) -> Cafs:
-    """The command, for a user whom the modes of files concern."""
-    bound = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
-    command = (sys.executable, "-P", "-m", "cafs")
-    return Cafs(tmp_path / "world", (*bound, *command) if os.geteuid() == 0 else command)
+def held(tmp_path: Path, bound: Forks) -> Cafs:
+    return ForkedCafs(tmp_path / "world", bound)
 
 
 @pytest.fixture
