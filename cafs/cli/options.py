@@ -14,7 +14,8 @@ import click
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from cafs.settings.values import Settings
+    from cafs.settings.loading import Project
+    from cafs.settings.values import Overrides, Settings
 
 _PATH: Final = partial(click.Path, path_type=Path)
 _FLAGS: Final[dict[str, click.Option]] = {
@@ -190,20 +191,41 @@ class Flags:
         import os
 
         from cafs.settings.loading import load_settings
+
+        return load_settings(
+            working_directory(),
+            project=self._path("config"),
+            overrides=self._overrides(),
+            environ=os.environ,
+            locked=locked,
+        )
+
+    def load_project(self) -> "Project":
+        """The settings without cafs.lock, and the tables of the project's refs, of one reading.
+
+        Raises:
+            SettingsError, UsageError: as ``load``.
+        """
+        import os
+
+        from cafs.settings.loading import load_project
+
+        return load_project(
+            working_directory(),
+            project=self._path("config"),
+            overrides=self._overrides(),
+            environ=os.environ,
+        )
+
+    def _overrides(self) -> "Overrides":
         from cafs.settings.values import Overrides
 
         # A flag that was not given says nothing, so that the other sources are heard.
         said = {name: each for name, each in self.values.items() if each not in (None, False, ())}
         said.pop("config", None)
-        return load_settings(
-            working_directory(),
-            project=self._path("config"),
-            overrides=Overrides(
-                mount_point=self.mount_point,
-                **said,  # type: ignore[arg-type]  # click has made each of them what the field is
-            ),
-            environ=os.environ,
-            locked=locked,
+        return Overrides(
+            mount_point=self.mount_point,
+            **said,  # type: ignore[arg-type]  # click has made each of them what the field is
         )
 
     def _path(self, name: str) -> Path | None:

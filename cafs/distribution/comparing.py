@@ -52,35 +52,46 @@ def compare(trees: Trees, old: TreeRecord, new: TreeRecord) -> Iterator[Change]:
     Raises:
         StorageError: a tree's records are damaged, or went.
     """
-    yield from _directory(trees, (old, ROOT), (new, ROOT), b"")
+    # One for each directory from the root to where we are: trees may be deeper than Python's stack.
+    walks = [(_pairs(trees, (old, ROOT), (new, ROOT)), b"")]
+    while walks:
+        pairs, above = walks[-1]
+        pair = next(pairs, None)
+        if pair is None:
+            walks.pop()
+            continue
+        name, a, b = pair
+        path = above + name
+        nodes = _node(trees, old, a), _node(trees, new, b)
+        if nodes[0] != nodes[1]:
+            yield Change(path, *nodes)
+        inner = _inside(a), _inside(b)
+        if inner != (None, None):
+            walks.append((_pairs(trees, (old, inner[0]), (new, inner[1])), path + b"/"))
 
 
 _Place = tuple[TreeRecord, int | None]
 """A tree, and a directory in it; None for one that is not there."""
-
-
-def _directory(trees: Trees, old: _Place, new: _Place, path: bytes) -> Iterator[Change]:
-    ours, theirs = _children(trees, *old), _children(trees, *new)
-    left, right = next(ours, None), next(theirs, None)
-    while left is not None or right is not None:
-        if right is None or (left is not None and left[0] < right[0]):
-            a, b, left = left, None, next(ours, None)
-        elif left is None or right[0] < left[0]:
-            a, b, right = None, right, next(theirs, None)
-        else:
-            a, b, left, right = left, right, next(ours, None), next(theirs, None)
-        name = a[0] if a is not None else b[0] if b is not None else b""
-        below = path + name
-        nodes = _node(trees, old[0], a), _node(trees, new[0], b)
-        if nodes[0] != nodes[1]:
-            yield Change(below, *nodes)
-        inner = _inside(a), _inside(b)
-        if inner != (None, None):
-            yield from _directory(trees, (old[0], inner[0]), (new[0], inner[1]), below + b"/")
-
-
 _Child = tuple[bytes, int, Entry]
 """A name, and the number and the entry of what it means: of a hard link, the file's."""
+_Pair = tuple[bytes, _Child | None, _Child | None]
+"""A name, and what it is in either tree."""
+
+
+def _pairs(trees: Trees, old: _Place, new: _Place) -> Iterator[_Pair]:
+    """What two directories have, side by side."""
+    ours, theirs = _children(trees, *old), _children(trees, *new)
+    left, right = next(ours, None), next(theirs, None)
+    while True:
+        names = [child[0] for child in (left, right) if child is not None]
+        if not names:
+            return
+        name = min(names)
+        a = left if left is not None and left[0] == name else None
+        b = right if right is not None and right[0] == name else None
+        yield name, a, b
+        left = left if a is None else next(ours, None)
+        right = right if b is None else next(theirs, None)
 
 
 def _children(trees: Trees, record: TreeRecord, parent: int | None) -> Iterator[_Child]:

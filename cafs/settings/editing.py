@@ -93,6 +93,33 @@ def without_refs(text: str, names: Iterable[str], *, file: Path) -> str:
         raise _too_odd(file) from error
 
 
+def without_added(text: str, name: str, facts: Facts, added: str, *, file: Path) -> str | None:
+    """The text without a ref that ``with_ref`` has put there, whatever others have changed since.
+
+    Args:
+        text: of the project's file as it is now.
+        name: the ref's.
+        facts: what its table was given.
+        added: what was put at the text's end then.
+        file: for messages.
+
+    Returns:
+        None where there is nothing to take out: the ref has gone, or says something else by now.
+
+    Raises:
+        SettingsError: the file is no TOML any more, or is written in a way that this cannot edit.
+    """
+    wanted = _parsed(text, file)
+    refs = wanted.get("ref", {})
+    if not isinstance(refs, dict) or refs.get(name) != facts:
+        return None
+    del refs[name]
+    if not refs:
+        del wanted["ref"]
+    cut = text.replace(added, "", 1)
+    return cut if _says(cut, wanted) else without_refs(text, [name], file=file)
+
+
 def _cut(text: str, names: Collection[str]) -> str:
     """The text without the blocks that begin with a header of one of these refs.
 

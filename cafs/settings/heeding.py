@@ -24,11 +24,13 @@ from cafs.settings.values import OBEYING
 
 _DIGITS: Final = 16
 """Of what stands for a query: it tells two apart, and says nothing of either."""
+_SHOWN: Final = 5
+"""Refs of a note that are named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heeded:
-    """Specs with what is locked of them, and a line for each whose entry does not count."""
+    """Specs with what is locked of them, and a line for each reason why entries do not count."""
 
     specs: tuple[RefSpec, ...]
     notes: tuple[str, ...]
@@ -55,7 +57,7 @@ def heed(
         SettingsError: an entry contradicts the settings that it was made for.
     """
     found: list[RefSpec] = []
-    notes: list[str] = []
+    left: dict[str, list[str]] = {}
     for spec in specs:
         entries = lock.of(spec.name) if spec.name in names and spec.pull in OBEYING else ()
         entry = entry_for(spec, entries, file.parent)
@@ -63,9 +65,9 @@ def heed(
             check(spec, entry, file)
             spec = replace(spec, locked=_resolved(spec, entry, allowed))  # noqa: PLW2901
         elif entries:
-            notes.append(f"{spec.name}: {_why_not(spec, entries, file)}")
+            left.setdefault(_lacking(spec, entries, file.parent), []).append(spec.name)
         found.append(spec)
-    return Heeded(tuple(found), tuple(notes))
+    return Heeded(tuple(found), tuple(_note(file, *each) for each in left.items()))
 
 
 def entry_for(spec: RefSpec, entries: Sequence[LockEntry], base: Path) -> LockEntry | None:
@@ -222,9 +224,12 @@ def _part(spec: RefSpec, part: LockedPart, allowed: Callable[[str], bool]) -> Pa
 
 
 def _pin(spec: RefSpec, part: LockedPart) -> Digest:
-    """What the bytes are held against: of a file what the settings say, where that is stronger."""
+    """What the bytes are held against: of a file what the settings say, where that is stronger.
+
+    Where an index has its pieces, the lock vouches for them, until all of it is held against that.
+    """
     own = spec.ref.digest if isinstance(spec.ref, DigestRef) else spec.integrity
-    is_file = isinstance(spec.ref, BlobRef | DigestRef)
+    is_file = isinstance(spec.ref, BlobRef | DigestRef) and part.index is None
     return own if is_file and own is not None and not own.weak else part.digest
 
 
@@ -241,10 +246,18 @@ def _urls(spec: RefSpec, part: LockedPart, allowed: Callable[[str], bool]) -> tu
             return spec.mirrors
 
 
-def _why_not(spec: RefSpec, entries: Sequence[LockEntry], file: Path) -> str:
-    if isinstance(spec.ref, DockerRef) and any(
-        made_for(spec, each, file.parent) for each in entries
-    ):
-        wanted = platform_of(spec)
-        return f"{file.name} has no {wanted}: run cafs lock --platform {wanted} {spec.name}"
-    return f"{file.name} is older than the settings: run cafs lock {spec.name}"
+def _lacking(spec: RefSpec, entries: Sequence[LockEntry], base: Path) -> str:
+    """The platform that a lock does not have of a ref; empty where it was made for another ref."""
+    if isinstance(spec.ref, DockerRef) and any(made_for(spec, each, base) for each in entries):
+        return platform_of(spec)
+    return ""
+
+
+def _note(file: Path, platform: str, names: Sequence[str]) -> str:
+    """One line for all refs that are not locked for the same reason: what to do, and for which."""
+    shown = [*names[:_SHOWN], f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else names
+    refs = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+    what = f"has no {platform} of" if platform else "is older than the settings of"
+    flag = f" --platform {platform}" if platform else ""
+    only = f" {' '.join(names)}" if len(names) <= _SHOWN else ""
+    return f"{file.name} {what} {refs}: run cafs lock{flag}{only}"

@@ -60,7 +60,7 @@ Proxies are taken from HTTP_PROXY, HTTPS_PROXY and NO_PROXY, and from nowhere el
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -73,13 +73,24 @@ from cafs.settings import document, layers, places
 from cafs.settings.document import Document
 from cafs.settings.fetching import Fetching, plugins
 from cafs.settings.layers import Layer
-from cafs.settings.naming import Terms
+from cafs.settings.naming import Draft, Terms
 from cafs.settings.schema import Voice
 from cafs.settings.units import Budget
 from cafs.settings.values import USUAL_RETRIES, OnError, Overrides, Settings
 
 T = TypeVar("T")
 _DEADLINE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The settings without cafs.lock, and the refs of the project's file as its tables say them.
+
+    Both are of one reading: each draft's ref is among those of the settings.
+    """
+
+    settings: Settings
+    drafts: tuple[Draft, ...]
 
 
 def load_settings(
@@ -103,6 +114,17 @@ def load_settings(
     Raises:
         SettingsError: any source is wrong; it names the source and the key.
     """
+    read = load_project(start, project=project, overrides=overrides, environ=environ)
+    file = read.settings.project_file
+    if file is None or not locked:
+        return read.settings
+    return _heeding(read.settings, file, frozenset(draft.spec.name for draft in read.drafts))
+
+
+def load_project(
+    start: Path, *, project: Path | None, overrides: Overrides, environ: Mapping[str, str]
+) -> Project:
+    """Read every source but cafs.lock; else as ``load_settings``."""
     start = start.absolute()
     stated = project or (Path(environ["CAFS_CONFIG"]) if environ.get("CAFS_CONFIG") else None)
     file = places.find_project(start) if stated is None else start / stated
@@ -116,9 +138,7 @@ def load_settings(
     files = [layers.of_file(each, environ, schemes) for each in documents if each]
     said = [layers.of_flags(overrides, start), layers.of_environment(environ, start)]
     merged = _merged(said, files, project_file=file, store=places.default_store(environ))
-    if file is None or not locked:
-        return merged
-    return _heeding(merged, file, frozenset(draft.spec.name for draft in files[0].refs))
+    return Project(merged, () if file is None else files[0].refs)
 
 
 def _heeding(merged: Settings, project_file: Path, names: frozenset[str]) -> Settings:

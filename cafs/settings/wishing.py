@@ -9,11 +9,10 @@ from cafs.errors import NotFoundError, UsageError
 from cafs.model.nearest import nearest_hint
 from cafs.model.ref import DockerRef
 from cafs.model.spec import Platform, RefSpec
-from cafs.settings import document, units
+from cafs.settings import units
 from cafs.settings.heeding import made_for, platform_of
+from cafs.settings.loading import Project
 from cafs.settings.lockfile import Lock, LockEntry
-from cafs.settings.naming import Draft, drafts
-from cafs.settings.schema import Voice
 from cafs.settings.values import Settings
 
 
@@ -43,7 +42,7 @@ class Wish:
         return next((each for each in entries if made_for(self.spec, each, base)), None)
 
 
-def wishes(loaded: Settings, lock: Lock, platforms: Sequence[Platform]) -> list[Wish]:
+def wishes(project: Project, lock: Lock, platforms: Sequence[Platform]) -> list[Wish]:
     """The wishes of a project, by name.
 
     Images that name no platform are wished for this machine's, for those that they are locked for,
@@ -51,11 +50,11 @@ def wishes(loaded: Settings, lock: Lock, platforms: Sequence[Platform]) -> list[
 
     Raises:
         UsageError: there is no project file.
-        SettingsError: it is wrong.
     """
-    specs = {spec.name: spec for spec in loaded.refs}
+    project_of(project.settings)
+    specs = {spec.name: spec for spec in project.settings.refs}
     found: list[Wish] = []
-    for draft in _drafts(loaded):
+    for draft in project.drafts:
         usual = specs[draft.spec.name]
         asked = _asked(draft.spec, usual)
         if draft.choices:
@@ -93,11 +92,6 @@ def project_of(loaded: Settings) -> Path:
     if loaded.project_file is None:
         raise UsageError("there is no cafs.toml here or above", hint="cafs add NAME FROM makes one")
     return loaded.project_file
-
-
-def _drafts(loaded: Settings) -> list[Draft]:
-    read = document.read(project_of(loaded), Voice.PROJECT)
-    return [] if read is None else drafts(read, loaded.schemes)
 
 
 def _asked(spec: RefSpec, usual: RefSpec) -> RefSpec:

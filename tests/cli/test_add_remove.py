@@ -10,6 +10,7 @@ from cafs.distribution.platforms import own_platform
 from cafs.model.digest import digest_of
 from cafs.settings.lockfile import index_directory, read_lock
 from cafs.testing import tabled
+from cafs.testing.answers import Answer, Ask, text_answer
 from cafs.testing.archives import file as member, tar_bytes
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
@@ -178,3 +179,36 @@ def test_programs_are_told_in_json(cafs: Cafs, origin: Origin) -> None:
     }
     (gone,) = map(json.loads, cafs.run("remove", "tool", "--json").stdout.splitlines())
     assert (gone["state"], gone["digest"], gone["was"]) == ("removed", None, told["digest"])
+
+
+@pytest.mark.parametrize("before", [None, "# ours\n"])
+def test_what_fails_beside_another_writer_takes_back_its_own_ref_alone(
+    cafs: Cafs, origin: Origin, before: str | None
+) -> None:
+    """While the source is asked, somebody else adds a ref."""
+    file = cafs.directory / "cafs.toml"
+    if before is not None:
+        file.write_text(before)
+    other = '\n[ref.other]\nfrom = "https://127.0.0.1/other"\n'
+
+    def gone(_: Ask) -> Answer:
+        if "other" not in file.read_text():
+            file.write_text(file.read_text() + other)
+        return text_answer(404, "gone")
+
+    url = origin.serve("/gone", gone)
+    assert cafs.run("add", "gone", url, check=False).returncode == 3
+    assert file.read_text() == (before or "") + other
+
+
+def test_what_cannot_be_taken_back_is_said_beside_why(cafs: Cafs, origin: Origin) -> None:
+    file = cafs.directory / "cafs.toml"
+
+    def gone(_: Ask) -> Answer:
+        file.write_text(file.read_text().replace("[ref.", "[[ref."))
+        return text_answer(404, "gone")
+
+    done = cafs.run("add", "gone", origin.serve("/gone", gone), check=False)
+    assert done.returncode == 3
+    assert "404" in done.stderr
+    assert f"warning: ref.gone was not taken out again: {file}" in done.stderr

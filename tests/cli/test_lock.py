@@ -238,13 +238,14 @@ def test_a_zip_that_was_read_in_part_before_is_read_again(project: Project, orig
 
 
 def test_check_asks_nobody_and_says_what_does_not_match(locked: Project, origin: Origin) -> None:
-    assert locked.told("--check") == []
+    right = {"platform": None, "state": "right", "why": None}
+    assert locked.told("--check") == [{"name": "tool", **right}, {"name": "tree", **right}]
     toml = locked.cafs.directory / "cafs.toml"
     toml.write_text(toml.read_text() + f'[ref.more]\nfrom="{origin.url("/more")}"\n')
     done = locked.cafs.run("lock", "--check", check=False)
     assert (done.returncode, done.stdout) == (2, "more: is not locked: run cafs lock more\n")
-    (told,) = locked.told("--check")
-    assert (told["name"], told["state"]) == ("more", "stale")
+    told = [(each["name"], each["state"]) for each in locked.told("--check")]
+    assert sorted(told) == [("more", "stale"), ("tool", "right"), ("tree", "right")]
     assert locked.cafs.run("lock", "--check", "tree", "tool").returncode == 0
     toml.write_text("")
     done = locked.cafs.run("lock", "--check", check=False)
@@ -309,9 +310,17 @@ def test_check_full_finds_that_the_source_has_other_bytes(
 ) -> None:
     shutil.copytree(locked.cafs.directory, other.directory, dirs_exist_ok=True)
     origin.put("/tool", b"loot")
+    origin.remove("/t.tgz")
     done = other.run("lock", "--check", "--full", check=False)
-    assert done.returncode == 4
+    assert (done.returncode, done.stdout) == (4, "")
     assert str(digest_of(b"tool")) in done.stderr
+    done = other.run("lock", "--check", "--full", "--json", check=False)
+    told = {each["name"]: each for each in map(json.loads, done.stdout.splitlines())}
+    assert {name: each["state"] for name, each in told.items()} == {
+        "tool": "wrong",
+        "tree": "unknown",
+    }
+    assert "/t.tgz" in told["tree"]["why"]
 
 
 def test_an_entry_that_contradicts_the_settings_is_an_error_until_it_is_locked_anew(

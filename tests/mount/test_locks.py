@@ -38,7 +38,7 @@ def bytes_of(path: Path) -> bytes:
 
 def elsewhere(cafs: Cafs, place: Path) -> Cafs:
     """Another machine with a clone of the project."""
-    other = Cafs(place)
+    other = cafs.beside(place)
     for path in cafs.directory.iterdir():
         if path.name.startswith("cafs.lock") or path.suffix == ".toml":
             copy = shutil.copytree if path.is_dir() else shutil.copy
@@ -114,10 +114,10 @@ def test_a_lock_that_is_older_than_the_settings_is_said_and_not_obeyed(
     cafs.project(settings(tree=origin.put("/t.tgz", TREE)))
     cafs.run("lock")
     cafs.project(settings(tree=origin.put("/other.tgz", OTHER)))
-    cafs.expect_log("tree: cafs.lock is older than the settings")
+    cafs.expect_log("cafs.lock is older than the settings of tree")
     with cafs.mount() as mounted:
         assert (mounted.ref("tree") / "bin/cc").read_bytes() == b"comp1ler" * 1000
-        note = "note tree: cafs.lock is older than the settings: run cafs lock tree"
+        note = "note cafs.lock is older than the settings of tree: run cafs lock tree"
         assert note in cafs.run("status").stdout
         assert note.removeprefix("note ") in mounted.log()
 

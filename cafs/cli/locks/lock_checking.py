@@ -41,12 +41,16 @@ _Wrong = Callable[["Digest", int], str]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that does not match: of which entry, what, and with which exit code."""
+    """Something that does not match: of which entry, what, and with which exit code.
+
+    ``told`` says that people know it: it was said when it failed.
+    """
 
     name: str
     platform: str
     what: str
     code: int = USAGE
+    told: bool = False
 
 
 def check(
@@ -66,23 +70,23 @@ def check(
         0 when all is well, 2 when the lock is not that of the settings, else 4 when an index file
         or bytes are wrong; with ``full`` the code of the first failure, where one could not be had.
     """
-    loaded = flags.load(locked=False)
+    project = flags.load_project()
+    loaded = project.settings
     file = lock_file(project_of(loaded))
     found = read_lock(file)
     lock = found or Lock()
-    wanted = named(wishes(loaded, lock, platforms), names)
+    wanted = named(wishes(project, lock, platforms), names)
     # Layers that images share have one index, which is hashed once.
     wrong: _Wrong = cache(partial(wrong_index, file))
     problems = list(_against_settings(file, lock, wanted, wrong, whole=not names))
-    code = 0
     if full:
-        code = run_async(_against_bytes, loaded, file, lock, wanted, problems)
-    for each in problems:
-        _tell(each, as_json)
-    codes = {each.code for each in problems}
-    if not problems and not code and not quiet and not as_json:
+        problems += run_async(_against_bytes, loaded, file, lock, wanted)
+    _tell(lock, file, wanted, problems, as_json)
+    if not problems and not quiet and not as_json:
         say(f"{file.name} matches {project_of(loaded).name}: {len(wanted)} entries")
-    return USAGE if USAGE in codes else code or max(codes, default=0)
+    seen = [each.code for each in problems if not each.told]
+    failed = [each.code for each in problems if each.told]
+    return USAGE if USAGE in seen else next(iter(failed), max(seen, default=0))
 
 
 def _against_settings(
@@ -90,7 +94,7 @@ def _against_settings(
 ) -> Iterator[Problem]:
     for wish in wanted:
         entry = wish.entry(lock, file.parent)
-        name, platform = wish.spec.name, "" if wish.anywhere else wish.platform
+        name, platform = _place(wish, entry)
         if entry is None:
             older = any(each.platform in {"", wish.platform} for each in lock.of(name))
             what = "was locked for other settings" if older else "is not locked"
@@ -117,14 +121,14 @@ def _against_files(entry: LockEntry, wrong: _Wrong) -> Iterator[Problem]:
 
 
 async def _against_bytes(
-    loaded: "Settings", file: Path, lock: Lock, wanted: list[Wish], problems: list[Problem]
-) -> int:
-    """Read what is locked again, and compare; the exit code of the first that could not be had."""
+    loaded: "Settings", file: Path, lock: Lock, wanted: list[Wish]
+) -> list[Problem]:
+    """Read what is locked again, and compare; what could not be had is told at once."""
     from cafs.assemble import open_system
     from cafs.distribution.locking import Locker
     from cafs.model.limits import Limits
 
-    code = 0
+    problems: list[Problem] = []
     async with open_system(loaded, description="lock", eager=True) as system:
         locker = Locker(system.store, system.resolver, system.fetcher, Limits())
         for wish in wanted:
@@ -139,11 +143,12 @@ async def _against_bytes(
                     known = expected(error)
                     if known is None:
                         raise
-                    code = code or report(known)
+                    problem = Problem(*_place(wish, entry), known.line, report(known), told=True)
+                    problems.append(problem)
                     continue
                 fresh = new_entry(wish, located, file.parent)
                 problems += _differences(file, entry, fresh, located.indexes)
-    return code
+    return problems
 
 
 def _differences(
@@ -186,17 +191,35 @@ def _said(path: Path) -> "Digest":
         return what_it_says(file.read, length, name=str(path), unpack=unpack)
 
 
-def _tell(problem: Problem, as_json: bool) -> None:
-    if as_json:
-        import msgspec
+def _place(wish: Wish, entry: LockEntry | None) -> tuple[str, str]:
+    """What an entry is called, or one that should be there: its name and platform."""
+    if entry is not None:
+        return entry.name, entry.platform
+    return wish.spec.name, "" if wish.anywhere else wish.platform
 
-        facts = {
-            "name": problem.name,
-            "platform": problem.platform or None,
-            "state": "wrong" if problem.code == _WRONG else "stale",
-            "why": problem.what,
-        }
-        say(msgspec.json.encode(facts))
-    else:
-        platform = f" ({problem.platform})" if problem.platform else ""
-        say(f"{problem.name}{platform}: {problem.what}")
+
+def _tell(
+    lock: Lock, file: Path, wanted: list[Wish], problems: list[Problem], as_json: bool
+) -> None:
+    """Say what does not match; to a program also what does."""
+    if as_json:
+        places = [_place(wish, wish.entry(lock, file.parent)) for wish in wanted]
+        wrong = {(each.name, each.platform) for each in problems}
+        for name, platform in places:
+            if (name, platform) not in wrong:
+                _tell_facts(name, platform, "right", None)
+    for each in problems:
+        if as_json:
+            other = "unknown" if each.told else "stale"
+            state = "wrong" if each.code == _WRONG else other
+            _tell_facts(each.name, each.platform, state, each.what)
+        elif not each.told:
+            about = f" ({each.platform})" if each.platform else ""
+            say(f"{each.name}{about}: {each.what}")
+
+
+def _tell_facts(name: str, platform: str, state: str, why: str | None) -> None:
+    import msgspec
+
+    facts = {"name": name, "platform": platform or None, "state": state, "why": why}
+    say(msgspec.json.encode(facts))

@@ -100,7 +100,7 @@ def project_refs(flags: "Flags") -> set[str]:
     Raises:
         SettingsError: it is wrong.
     """
-    return {each.spec.name for each in wishes(flags.load(locked=False), Lock(), ())}
+    return {each.spec.name for each in wishes(flags.load_project(), Lock(), ())}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

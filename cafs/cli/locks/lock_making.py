@@ -100,10 +100,11 @@ def make(flags: "Flags", order: Order) -> int:
     Raises:
         CafsError: nothing could be locked.
     """
-    loaded = flags.load(locked=False)
+    project = flags.load_project()
+    loaded = project.settings
     file = lock_file(project_of(loaded))
     old = read_lock(file) or Lock()
-    every = wishes(loaded, old, order.platforms)
+    every = wishes(project, old, order.platforms)
     wanted = named(every, order.names)
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(order, loaded, file, old, Path(folder))

@@ -82,7 +82,7 @@ def command(
         locked = code == 0
     finally:
         if not locked:
-            _take_back(file, before, after)
+            _take_back(file, name, facts, before, after)
     return code
 
 
@@ -148,14 +148,34 @@ def _check(text: str, file: Path, schemes: frozenset[str]) -> None:
     drafts(Document(tomllib.loads(text), origin=origin, directory=file.parent), schemes)
 
 
-def _take_back(file: Path, before: str | None, after: str) -> None:
-    """Undo it, unless somebody else has changed the file since."""
-    from cafs.settings.lock_writing import alone, write_whole
+def _take_back(file: Path, name: str, facts: "Facts", before: str | None, after: str) -> None:
+    """Undo it; what others have written there since stays, and where we cannot, it is said so."""
+    from cafs.cli.locks.lock_telling import warn
+    from cafs.errors import CafsError
+    from cafs.settings.lock_writing import alone
 
-    with alone(file):
-        if not file.exists() or file.read_text() != after:
-            return
-        if before is None:
-            file.unlink()
-        else:
-            write_whole(file, before.encode())
+    try:
+        with alone(file):
+            _restore(file, name, facts, before, after)
+    except CafsError as error:
+        # Why it is undone is more than that it is not: this must not be told instead.
+        warn(f"ref.{name} was not taken out again: {error.line}")
+
+
+def _restore(file: Path, name: str, facts: "Facts", before: str | None, after: str) -> None:
+    """A ref that somebody has changed since is theirs. A file in which nothing is left goes."""
+    from cafs.settings.editing import without_added
+    from cafs.settings.lock_writing import write_whole
+
+    if not file.exists():
+        return
+    text, old = file.read_text(), before or ""
+    rest: str | None = old
+    if text != after:
+        rest = without_added(text, name, facts, after[len(old) :], file=file)
+    if rest is None:
+        return
+    if not rest.strip() and (before is None or before.strip()):
+        file.unlink()
+    else:
+        write_whole(file, rest.encode())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cafs.errors import NotFoundError, SettingsError
-from cafs.settings.editing import Facts, with_ref, without_refs
+from cafs.settings.editing import Facts, with_ref, without_added, without_refs
 
 FILE = Path("/project/cafs.toml")
 TEXT = """# top
@@ -100,3 +100,32 @@ def test_a_ref_that_is_not_there_is_said_with_the_nearest() -> None:
     with pytest.raises(NotFoundError, match="no ref named 'gdc'") as refused:
         without_refs(TEXT, ["gdc"], file=FILE)
     assert "gcc" in refused.value.hint
+
+
+@pytest.mark.parametrize("before", ["", TEXT, "# only this", 'ref.a.from = "x"'])
+@pytest.mark.parametrize("first", ["one", "two"])
+def test_what_was_added_is_taken_out_and_what_came_beside_it_stays(before: str, first: str) -> None:
+    """Of two who add at once, and fail one after the other, nothing is left."""
+    one = with_ref(before, "one", ADDED, file=FILE)
+    two = with_ref(one, "two", ADDED, file=FILE)
+    added = {"one": one[len(before) :], "two": two[len(one) :]}
+    text = two
+    for name in sorted(added, key=lambda each: each != first):
+        found = without_added(text, name, ADDED, added[name], file=FILE)
+        assert found is not None
+        text = found
+        assert name not in tomllib.loads(text).get("ref", {})
+        assert all(each in text for each in before.splitlines())
+    assert text.strip() == before.strip()
+
+
+def test_what_was_added_and_changed_since_is_somebody_elses() -> None:
+    text = with_ref("", "one", ADDED, file=FILE)
+    for other in (text.replace("strip = 1", "strip = 2"), "", "ref = 1"):
+        assert without_added(other, "one", ADDED, text, file=FILE) is None
+
+
+def test_what_was_added_and_written_otherwise_since_is_found_by_what_it_says() -> None:
+    text = with_ref(TEXT, "one", {"from": "x"}, file=FILE)
+    other = text.replace('[ref.one]\nfrom = "x"', "# mine\n[ref.one] # new\nfrom = 'x'")
+    assert without_added(other, "one", {"from": "x"}, text[len(TEXT) :], file=FILE) == f"{TEXT}\n"

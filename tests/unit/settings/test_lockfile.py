@@ -261,7 +261,32 @@ def test_an_entry_for_other_settings_is_left_alone_and_said_so(world: World, cha
     world.write(changed, TOOL)
     settings = world.load()
     assert settings.refs[0].locked is None
-    assert settings.notes == ("tool: cafs.lock is older than the settings: run cafs lock tool",)
+    assert settings.notes == ("cafs.lock is older than the settings of tool: run cafs lock tool",)
+
+
+@pytest.mark.parametrize(
+    ("count", "refs", "words"),
+    [
+        (2, "t0 and t1", "cafs lock t0 t1"),
+        (5, "t0, t1, t2, t3 and t4", "cafs lock t0 t1 t2 t3 t4"),
+        (7, "t0, t1, t2, t3, t4 and 2 more", "cafs lock"),
+    ],
+)
+def test_many_refs_that_are_not_locked_for_one_reason_are_one_line(
+    world: World, count: int, refs: str, words: str
+) -> None:
+    names = [f"t{number}" for number in range(count)]
+    other = URL + "?v=2"
+    world.write(
+        "".join(f'[ref.{name}]\nfrom = "{other}"\n' for name in names)
+        + '[ref.base]\nfrom = "docker://example.com/base:1"\nplatform = "linux/s390x"\n',
+        *(replace(TOOL, name=name) for name in names),
+        BASE,
+    )
+    assert sorted(world.load().notes) == [
+        "cafs.lock has no linux/s390x of base: run cafs lock --platform linux/s390x base",
+        f"cafs.lock is older than the settings of {refs}: run {words}",
+    ]
 
 
 def test_what_is_shown_of_a_ref_does_not_matter_to_its_entry(world: World) -> None:
@@ -331,7 +356,7 @@ def test_a_platform_that_is_not_locked_is_said(world: World) -> None:
         '[ref.base]\nfrom = "docker://example.com/base:1"\nplatform = "linux/s390x"\n', BASE
     )
     assert world.load().notes == (
-        "base: cafs.lock has no linux/s390x: run cafs lock --platform linux/s390x base",
+        "cafs.lock has no linux/s390x of base: run cafs lock --platform linux/s390x base",
     )
 
 
