@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from cafs.codec import tar, zip as zip_codec
+from cafs.codec import tar, zip as zip_codec, zip_content
+from cafs.codec.zip_end import Directory, locate
 from cafs.model.identity import TreeIdentity
 from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Entry, Kind, Member
@@ -87,8 +88,8 @@ class Planted:
 
     def zip(self, data: bytes) -> dict[bytes, Node]:
         """Plant a zip and show its tree."""
-        found = zip_codec.locate(data, len(data))
-        assert isinstance(found, zip_codec.Directory)
+        found = locate(data, len(data))
+        assert isinstance(found, Directory)
         contents = {}
         source = BytesIO(data)
         source.seek(found.offset)
@@ -157,8 +158,8 @@ def content_of(entry: Entry, stream: bytes) -> bytes:
 def segment_content(data: bytes, segment: Segment) -> bytes:
     """Decode a zip member from the file's bytes, checked."""
     local = data[segment.input_start :]
-    start = zip_codec.content_start(local)
-    inflater = zip_codec.inflate(segment.codec, length=segment.length)
+    start = zip_content.content_start(local)
+    inflater = zip_content.inflate(segment.codec, length=segment.length)
     out = inflater.decode(local[start : start + segment.input_length])
     inflater.finish()
     assert zlib.crc32(out) == segment.crc32

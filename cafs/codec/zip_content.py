@@ -1,4 +1,8 @@
-"""Decodes the content of zip members, piece by piece as its input arrives."""
+"""The content of zip members: where it begins, and how it is decoded as its input arrives.
+
+Source:
+    PKWARE APPNOTE 6.3.10 §4.3.7, §4.4.5.
+"""
 
 from collections.abc import Iterator
 from typing import Final
@@ -13,6 +17,10 @@ from cafs.codec.engines import (
 )
 from cafs.errors import MalformedError, UnsupportedError
 
+LOCAL: Final = 30
+"""Bytes of a local header before its name."""
+
+_LOCAL_MARK: Final = b"PK\3\4"
 _OUTPUT: Final = 512 << 10
 
 
@@ -107,3 +115,19 @@ def inflate(codec: str, *, name: str = "zip member", length: int | None = None) 
             raise UnsupportedError(f"{name}: it is encrypted")
         case _:
             raise UnsupportedError(f"{name}: compression {codec!r} is not supported")
+
+
+def content_start(local_header: bytes, *, name: str = "zip archive") -> int:
+    """How far behind its local header a member's content begins.
+
+    Args:
+        local_header: from its start, at least ``LOCAL`` bytes.
+        name: what errors call the member.
+
+    Raises:
+        MalformedError: no local header.
+    """
+    if len(local_header) < LOCAL or not local_header.startswith(_LOCAL_MARK):
+        raise MalformedError(f"{name}: no local header where the zip directory says")
+    name_length = int.from_bytes(local_header[26:28], "little")
+    return LOCAL + name_length + int.from_bytes(local_header[28:30], "little")

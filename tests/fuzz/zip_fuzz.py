@@ -5,8 +5,8 @@ Its first byte says how an input is read; its first two bits, how much of the en
 
 from typing import Final
 
-from cafs.codec import zip as zip_codec
-from cafs.codec.zip import TAIL, Directory, NeedMore
+from cafs.codec import zip as zip_codec, zip_content
+from cafs.codec.zip_end import TAIL, Directory, NeedMore, locate
 from cafs.model.member import Kind, Member
 from cafs.model.record import Segment
 from tests.fuzz.fuzzing import LIMITS, STEPS, Given, content_to_blame
@@ -41,7 +41,7 @@ def one(data: bytes) -> None:
 def located(data: bytes, first: int) -> Directory:
     """The directory, asked for with more and more of the end."""
     start = max(0, len(data) - first)
-    while isinstance(found := zip_codec.locate(data[start:], len(data)), NeedMore):
+    while isinstance(found := locate(data[start:], len(data)), NeedMore):
         assert 0 <= found.offset < start, "it asks for what it has"
         start = found.offset
     return found
@@ -57,15 +57,15 @@ def check(member: Member, segment: Segment, directory: Directory) -> None:
     assert -(1 << 63) <= member.mtime_ns < 1 << 63
     assert 0 <= segment.start <= segment.start + segment.length <= LIMITS.size
     assert segment.input_start >= 0
-    assert segment.input_start + zip_codec.LOCAL + segment.input_length <= directory.offset
+    assert segment.input_start + zip_content.LOCAL + segment.input_length <= directory.offset
 
 
 def inflated(data: bytes, segment: Segment, step: int) -> None:
     """Decode a member's content as a reader of it would."""
-    local = data[segment.input_start : segment.input_start + zip_codec.LOCAL]
-    start = segment.input_start + zip_codec.content_start(local)
+    local = data[segment.input_start : segment.input_start + zip_content.LOCAL]
+    start = segment.input_start + zip_content.content_start(local)
     source = Given(data[start : start + segment.input_length], step)
-    inflater = zip_codec.inflate(segment.codec, length=segment.length)
+    inflater = zip_content.inflate(segment.codec, length=segment.length)
     total = 0
     while piece := source.read(128 << 10):
         for part in inflater.pieces(piece):

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 from typing_extensions import override
 
-from cafs.codec import zip as zip_codec
+from cafs.codec import zip_content
 from cafs.errors import CafsError, MalformedError, NotFoundError, StorageFullError
 from cafs.fetch.content.bridging import PIECE
 from cafs.fetch.content.decoded import DecodedContent
@@ -86,7 +86,7 @@ class ZipContent(DecodedContent):
 
     @override
     async def job(self, segment: Segment, work: Work[None], attempt: int) -> Job:
-        zip_codec.inflate(segment.codec, name=self.label(segment))  # before anything is fetched
+        zip_content.inflate(segment.codec, name=self.label(segment))  # before anything is fetched
         source, whole = await self._input(segment, work)
         # What leaves the store again and again is read as it comes.
         blob = self._raw.digest() if attempt < _TRIES else None
@@ -97,8 +97,8 @@ class ZipContent(DecodedContent):
         raw, patience = self._raw, work.patience()
         start = segment.input_start
         await raw.ensure(input_of(segment).clamp(raw.size), patience)
-        header = await raw.read(start, zip_codec.LOCAL, patience)
-        start += zip_codec.content_start(header, name=self.label(segment))
+        header = await raw.read(start, zip_content.LOCAL, patience)
+        start += zip_content.content_start(header, name=self.label(segment))
         source = Span(start, start + segment.input_length)
         if source.stop > raw.size:
             raise MalformedError(
@@ -154,15 +154,15 @@ class VouchedZipContent(SegmentedContent):
     @override
     async def locate(self, segment: Segment, work: Work[None]) -> Span:
         ranges, name = self._ranges, self.label(segment)
-        zip_codec.inflate(segment.codec, name=name)  # before anything is fetched
+        zip_content.inflate(segment.codec, name=name)  # before anything is fetched
         start = segment.input_start
-        header = Span(start, start + zip_codec.LOCAL)
+        header = Span(start, start + zip_content.LOCAL)
         attempt = 0
         while True:
             await ranges.ensure(self.input(segment).clamp(ranges.size), work.patience())
             data = await ranges.read(start, header.length, work.patience())
             try:
-                return self._source(segment, zip_codec.content_start(data, name=name))
+                return self._source(segment, zip_content.content_start(data, name=name))
             except MalformedError:
                 hopeful = await self.rejected(segment, header, work, attempt)
                 if not hopeful or attempt >= HEALS:
@@ -188,12 +188,12 @@ class VouchedZipContent(SegmentedContent):
 def input_of(segment: Segment) -> Span:
     """Where a member lies in the raw content, its local header included: hardly less than this."""
     start = segment.input_start
-    return Span(start, start + zip_codec.LOCAL + _SLACK + segment.input_length)
+    return Span(start, start + zip_content.LOCAL + _SLACK + segment.input_length)
 
 
 def _inflated(job: Job, name: str) -> Iterator[bytes]:
     segment, source = job.segment, job.source
-    inflater = zip_codec.inflate(segment.codec, name=name, length=segment.length)
+    inflater = zip_content.inflate(segment.codec, name=name, length=segment.length)
     for offset in range(source.start, source.stop, PIECE):
         length = min(PIECE, source.stop - offset)
         yield from inflater.pieces(trio.from_thread.run(job.pull, offset, length))

@@ -6,6 +6,7 @@ from typing import Final
 import trio
 
 from cafs.codec import zip as zip_codec
+from cafs.codec.zip_end import Directory, locate
 from cafs.errors import MalformedError
 from cafs.fetch.content.bridging import Pull
 from cafs.model.limits import Limits
@@ -44,12 +45,12 @@ def plant_zip(pull: Pull, size: int, writer: TreeWriter, *, name: str, limits: L
     return decoded
 
 
-def _locate(pull: Pull, size: int, name: str) -> zip_codec.Directory:
+def _locate(pull: Pull, size: int, name: str) -> Directory:
     start = max(0, size - _TAIL)
     while True:
         tail = trio.from_thread.run(pull, start, size - start)
-        found = zip_codec.locate(tail, size, name=name)
-        if isinstance(found, zip_codec.Directory):
+        found = locate(tail, size, name=name)
+        if isinstance(found, Directory):
             return found
         if found.offset >= start or size - found.offset > _LONGEST_TAIL:
             raise MalformedError(f"{name}: the end of the zip archive contradicts itself")

@@ -13,15 +13,9 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from cafs.codec.zip import (
-    TAIL,
-    Directory,
-    NeedMore,
-    content_start,
-    inflate,
-    locate,
-    members,
-)
+from cafs.codec.zip import members
+from cafs.codec.zip_content import content_start, inflate
+from cafs.codec.zip_end import TAIL, Directory, NeedMore, locate
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.model.limits import Limits
 from cafs.model.member import Kind, Member
