@@ -2,7 +2,7 @@
 
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +23,22 @@ _LINKS: Final = "links"
 class Site:
     """Where a bench works: a scratch directory, and an origin; ``files`` are in its tree.
 
+    ``worlds`` makes the worlds, each below a directory.
+
     Concurrency: one thread.
     """
 
     scratch: Path
     origin: Origin
     files: int = _FILES
+    worlds: Callable[[Path], Cafs] = Cafs
 
     def world(self, name: str = "world") -> Cafs:
         """A world with an empty store; the one of that name before is thrown away."""
         place = self.scratch / name
         if place.exists():
             shutil.rmtree(place)
-        return Cafs(place)
+        return self.worlds(place)
 
     @contextmanager
     def mount(self, ref: str, url: str, *arguments: str) -> Iterator[Mount]:

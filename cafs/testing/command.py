@@ -128,6 +128,10 @@ class Cafs:
             self.environment[kind] = str(root / name)
         (root / "home").mkdir()
 
+    def beside(self, root: Path) -> "Cafs":
+        """The same command in a world of its own: another machine."""
+        return Cafs(root, self._command)
+
     def project(self, toml: str) -> Path:
         """Write the project's ``cafs.toml``; its path."""
         path = self.directory / "cafs.toml"

@@ -59,9 +59,13 @@ def anonymous(pid: int) -> int:
 
 
 def alternating(run: Callable[[int], float], rounds: int, sides: int = 2) -> tuple[float, ...]:
-    """Medians of ``run(0)``, ``run(1)`` and so on, called in turn, after one of each to warm up."""
-    for side in range(sides):
-        run(side)
+    """Medians of ``run(0)``, ``run(1)`` and so on, called in turn, after one of each to warm up.
+
+    A single round is not measured in earnest, and nothing is warmed up for it.
+    """
+    if rounds > 1:
+        for side in range(sides):
+            run(side)
     return in_turn(run, rounds, sides)
 
 

@@ -67,9 +67,16 @@ class Outcome:
 
 
 def compare_forms(
-    directory: Path, *, readers: int, seed: int = 0, forms: Sequence[str] = FORMS
+    directory: Path,
+    *,
+    readers: int,
+    seed: int = 0,
+    forms: Sequence[str] = FORMS,
+    worlds: Callable[[Path], Cafs] = Cafs,
 ) -> Iterator[Outcome]:
     """Mount these forms of the image, each with an empty store; compare with what tar unpacks.
+
+    ``worlds`` makes what it is mounted in, each below a directory.
 
     Raises:
         LackingError: something is not on this machine.
@@ -84,11 +91,11 @@ def compare_forms(
         original.mkdir()
         command = [need("tar"), "-xpf", str(image.tar), "-C", str(original), "--numeric-owner"]
         subprocess.run([*command, "--xattrs", "--xattrs-include=*"], check=True)
-        locking = Cafs(scratch / "locking")
+        locking = worlds(scratch / "locking")
         locking.project(toml_of(image.reference(registry, "plain")))
         locking.run("lock", timeout_s=600)
         for form in forms:
-            world = Cafs(scratch / form)
+            world = worlds(scratch / form)
             if form == "plain":
                 copy_lock(locking.directory, world.directory)
             text = toml_of(image.reference(registry, form))

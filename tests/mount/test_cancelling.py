@@ -23,6 +23,7 @@ from cafs.testing.command import Mount
 from cafs.testing.faults import HangBeforeHead, Stall
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
+from tests.forked import ForkedCafs, Forks
 
 pytestmark = pytest.mark.fuse
 
@@ -224,12 +225,12 @@ def test_a_prefetch_skips_what_was_cancelled(cafs: Cafs, origin: Origin) -> None
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses who serves")
 @pytest.mark.usefixtures("nobody_enters")
-def test_root_reaches_a_worker_of_another_user(origin: Origin) -> None:
+def test_root_reaches_a_worker_of_another_user(forks: Forks, origin: Origin) -> None:
     url = origin.put("/stuck.bin", Generated(MIB, seed=9))
     origin.fault("/stuck.bin", HangBeforeHead(skip=1))
     with tempfile.TemporaryDirectory() as scratch:  # a test's own directory is root's alone
         Path(scratch).chmod(0o755)
-        cafs = Cafs(Path(scratch, "world"))
+        cafs = ForkedCafs(Path(scratch, "world"), forks)
         toml = f'{WAITING}[ref.stuck]\nfrom = "{url}"\n'
         flags = ("--store", Path(scratch, "store"), "--user", "nobody")
         user = pwd.getpwnam("nobody")

@@ -50,8 +50,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> DebianImage:
     return made
 
 
-def test_each_form_is_what_tar_unpacks(fuse: None, image: DebianImage) -> None:
-    found = list(compare_forms(image.directory, readers=2, forms=_MADE))
+def test_each_form_is_what_tar_unpacks(fuse: None, cafs: Cafs, image: DebianImage) -> None:
+    found = list(compare_forms(image.directory, readers=2, forms=_MADE, worlds=cafs.beside))
     assert [outcome.form for outcome in found] == _MADE
     for outcome in found:
         assert outcome.well, str(outcome)
@@ -61,13 +61,12 @@ def test_each_form_is_what_tar_unpacks(fuse: None, image: DebianImage) -> None:
 
 @pytest.mark.parametrize("form", _MADE)
 def test_what_was_read_lies_in_segments_and_hardly_more_is_fetched(
-    fuse: None, image: DebianImage, form: str, tmp_path: Path
+    fuse: None, cafs: Cafs, image: DebianImage, form: str, tmp_path: Path
 ) -> None:
     with image.registry() as registry:
         text = toml_of(image.reference(registry, form))
-        cafs = Cafs(tmp_path / "world")
         if form == "plain":
-            locking = Cafs(tmp_path / "locking")
+            locking = cafs.beside(tmp_path / "locking")
             locking.project(text)
             locking.run("lock")
             copy_lock(locking.directory, cafs.directory)

@@ -1,4 +1,7 @@
-"""What the kernel has cached reaches neither the keeper nor the worker, opens among it."""
+"""What the kernel has cached reaches neither the keeper nor the worker, opens among it.
+
+``scripts/bench warm`` does that with 20,000 files.
+"""
 
 import os
 import subprocess
@@ -9,23 +12,24 @@ import pytest
 
 from cafs.control.keeper import find_program
 from cafs.testing.archives import Compression, small_files, symlink, write_tar
-from cafs.testing.command import Cafs, Mount
+from cafs.testing.command import Mount
 from cafs.testing.loading import Reader, compiled
 from cafs.testing.origin import running_origin
 from cafs.testing.soaking import Keeper
+from tests.forked import ForkedCafs, Forks
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
-FILES = 20_000
+FILES = 4_000
 PASSES = 8
-QUESTIONS = 20_000
+QUESTIONS = 8_000
 LIMIT = 4 << 20
 FLAT = 256 << 10
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, Path]]:
-    """A mount of 20,000 files and a symlink, and a list of the files' paths from its top on."""
+def tree(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, Path]]:
+    """A mount of many files and a symlink, and a list of the files' paths from its top on."""
     scratch = tmp_path_factory.mktemp("warm")
     items = [*small_files(FILES), symlink("tree/link", "000/000/000.c")]
     archive = write_tar(scratch / "tree.tar.gz", items, Compression.GZIP)
@@ -33,7 +37,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, Path
     (scratch / "list").write_text("".join(f"{name}\n" for name in names))
     with running_origin() as origin:
         url = origin.put("/tree.tar.gz", archive)
-        cafs = Cafs(scratch / "world")
+        cafs = ForkedCafs(scratch / "world", forks)
         with cafs.mount(f'[ref.tree]\nfrom = "{url}"\n') as mount:
             assert len(list((mount.ref("tree") / "tree").rglob("*.c"))) == FILES
             yield mount, scratch / "list"
@@ -62,7 +66,7 @@ def costs_nothing(mount: Mount, act: Callable[[], object]) -> None:
     raise AssertionError(f"relayed, answered by the keeper, seen by the worker: {seen}")
 
 
-def test_opening_reading_and_closing_20_000_warm_files_asks_nobody(
+def test_opening_reading_and_closing_warm_files_asks_nobody(
     tree: tuple[Mount, Path],
 ) -> None:
     mount, names = tree

@@ -17,6 +17,7 @@ from cafs.control import keeper
 from cafs.testing.archives import tar_bytes
 from cafs.testing.command import Cafs, Mount
 from cafs.testing.origin import Origin
+from tests.forked import ForkedCafs, Forks
 
 pytestmark = pytest.mark.fuse
 
@@ -286,14 +287,16 @@ def test_run_names_what_its_command_left_in_the_mount(cafs: Cafs) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses who serves")
 @pytest.mark.parametrize("named", [True, False], ids=["by name", "by the store"])
 @pytest.mark.usefixtures("nobody_enters")
-def test_root_holds_the_mount_and_another_user_serves_it(origin: Origin, named: bool) -> None:
+def test_root_holds_the_mount_and_another_user_serves_it(
+    forks: Forks, origin: Origin, named: bool
+) -> None:
     user = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory() as scratch:  # a test's own directory is root's alone
         Path(scratch).chmod(0o755)
         store = Path(scratch, "store")
         store.mkdir()
         os.chown(store, user.pw_uid, user.pw_gid)
-        cafs = Cafs(Path(scratch, "world"))
+        cafs = ForkedCafs(Path(scratch, "world"), forks)
         toml = f'{EMPTY}[ref.tool]\nfrom="{hello(origin)}"\n'
         with cafs.mount(toml, "--store", store, *(["--user", "nobody"] if named else [])) as mount:
             assert (mount.ref("tool") / "hello").read_text() == "hello\n"
