@@ -13,6 +13,7 @@ from typing_extensions import override
 from cafs.distribution.interfaces import OpenTree
 from cafs.distribution.policy import HostPolicy
 from cafs.errors import CafsError, NotFoundError
+from cafs.fetch.content.exposing import Exposures
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import StreamKey, TreeIdentity, located_stream
@@ -27,6 +28,7 @@ from cafs.store.trees.mounts import new_key
 from cafs.vfs.attributes import Appearance, Attributes
 from cafs.vfs.filesystem import FileSystem
 from cafs.vfs.interfaces import Digests, Refs
+from cafs.vfs.opening import Told, nothing
 
 MINE = Appearance(uid=1000, gid=1001)
 ALLOWED = HostPolicy(frozenset({"files.example", "127.0.0.1:5000"}))
@@ -343,6 +345,8 @@ def make_filesystem(
     view: str = "/",
     appearance: Appearance = MINE,
     policy: HostPolicy = ALLOWED,
+    exposures: Exposures | None = None,
+    told: Told = nothing,
 ) -> FileSystem:
     """A file system with statuses that differ each time."""
     statuses = counting()
@@ -359,6 +363,8 @@ def make_filesystem(
         status=lambda: next(statuses),
         inflight=lambda: b"[]",
         view=view,
+        exposures=exposures,
+        told=told,
     )
 
 
@@ -369,12 +375,22 @@ async def running_world(
     *,
     view: str = "/",
     appearance: Appearance = MINE,
+    exposures: Exposures | None = None,
+    told: Told = nothing,
 ) -> AsyncIterator[World]:
     """Open a store in a directory, and a mount in it."""
     async with open_store(path) as store:
         mount = await store.mounts.open(new_key(), "test")
         refs, digests = PlantedRefs(), PlantedDigests()
         filesystem = make_filesystem(
-            store, mount, refs, digests, specs=specs, view=view, appearance=appearance
+            store,
+            mount,
+            refs,
+            digests,
+            specs=specs,
+            view=view,
+            appearance=appearance,
+            exposures=exposures,
+            told=told,
         )
         yield World(store, mount, refs, digests, filesystem)

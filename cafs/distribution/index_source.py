@@ -4,6 +4,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Protocol
 
+from cafs.errors import CafsError
 from cafs.fetch.interfaces import Patience
 from cafs.model.digest import Digest
 
@@ -23,3 +24,7 @@ class IndexSource(Protocol):
 
         Cancellation: what has been fetched stays.
         """
+
+    @abstractmethod
+    def wrong(self, digest: Digest, error: CafsError) -> None:
+        """Take note that an index, as ``get`` gave it, is of no use: what was wrong with it."""

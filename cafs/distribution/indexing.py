@@ -168,7 +168,7 @@ class Indexing:
             return known
         for again in (True, False):
             file = None if self._indexes is None else await self._indexes.get(index, patience)
-            if file is None:
+            if file is None or self._indexes is None:
                 _LOG.warning("lazy.no: %s: nobody has its index %s", subject.name, index)
                 return None
             read = partial(
@@ -194,5 +194,6 @@ class Indexing:
                 moved = isinstance(error, DigestMismatchError | StorageError)
                 if not (again and moved):
                     _LOG.warning("lazy.no: %s: %s", subject.name, error.line)
+                    self._indexes.wrong(index, error)
                     return None
         return None

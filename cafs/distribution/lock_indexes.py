@@ -5,7 +5,7 @@ or nowhere stops nobody: it is logged, and the archive is read from its beginnin
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,11 @@ class LockIndexes(IndexSource):
         """A line for each index that was wrong, or could not be had."""
         return tuple(self._wrong.values())
 
+    def told(self, parts: Iterable[Part]) -> str | None:
+        """The line for the first of these parts whose index was wrong, or could not be had."""
+        found = (self._wrong.get(part.index) for part in parts if part.index is not None)
+        return next(filter(None, found), None)
+
     def place(self, digest: Digest) -> str:
         """Where an index would be taken from: "cafs.lock.d", "store", "index-url", or nowhere."""
         if self._folder is not None and (self._folder / f"{digest.hex}.idx").is_file():
@@ -102,15 +107,24 @@ class LockIndexes(IndexSource):
         if path is None:
             path = await self._fetched(digest, patience, reasons)
         if reasons:
-            ref = self._subjects.get(digest, _NOBODY).ref
-            verb = f"cafs lock {ref}".rstrip()
-            line = f"{ref or 'a lock'}: index {digest}: {'; '.join(reasons)}: {verb} makes it anew"
-            if self._wrong.get(digest) != line:
-                _LOG.warning("%s", line)
-            self._wrong[digest] = line
+            self._note(digest, "; ".join(reasons))
         else:
             self._wrong.pop(digest, None)
         return path
+
+    @override
+    def wrong(self, digest: Digest, error: CafsError) -> None:
+        self._note(digest, error.what.removeprefix(f"index {digest}: "))
+
+    def _note(self, digest: Digest, why: str) -> None:
+        """Say what is the matter with an index: which, whose, of which lock, and what to do."""
+        ref = self._subjects.get(digest, _NOBODY).ref
+        verb = f"cafs lock {ref}".rstrip()
+        lock = "" if self._folder is None else f" of {self._folder.with_suffix('')}"
+        line = f"{ref or 'a lock'}: index {digest}{lock}: {why}: {verb} makes it anew"
+        if self._wrong.get(digest) != line:
+            _LOG.warning("%s", line)
+        self._wrong[digest] = line
 
     async def _beside(self, digest: Digest, reasons: list[str]) -> Path | None:
         """The file beside the lock, if it is right."""

@@ -8,7 +8,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -28,7 +28,7 @@ from cafs.vfs.failures import Failures
 from cafs.vfs.interfaces import Digests, Policy, Refs
 from cafs.vfs.knowing import Knowing
 from cafs.vfs.namespace import CONTROL, Alias, view_at
-from cafs.vfs.opening import Opening, Shown
+from cafs.vfs.opening import Opening, Shown, Told, nothing
 from cafs.vfs.places import ROOT_INODE, Named, Places, Planted, Snapshot, Unsized, text_of
 from cafs.vfs.planted import PlantedTrees
 from cafs.vfs.retracting import Retracting
@@ -65,6 +65,7 @@ class FileSystem:
         inflight: makes ``.cafs/inflight.json``, likewise.
         deadline_s: how long content that was named by digest is waited for, without progress.
         exposures: what the mount handed out before it was checked.
+        told: says what speaks against how parts are read, though they can be read.
 
     Raises:
         UsageError: the view is not there, or is a file.
@@ -89,6 +90,7 @@ class FileSystem:
         view: str = "/",
         deadline_s: float | None = 60.0,
         exposures: Exposures | None = None,
+        told: Told = nothing,
     ) -> None:
         by_name = {spec.name: spec for spec in specs}
         self._store = store
@@ -101,6 +103,7 @@ class FileSystem:
             ad_hoc=ad_hoc,
             deadline_s=deadline_s,
             exposures=exposures or Exposures(),
+            told=told,
         )
         if isinstance(at.node, Shown) and self._opening.shape(at.node) is Shape.FILE:
             raise UsageError(f"view {view!r}: a file cannot be the root of a mount")
@@ -179,6 +182,9 @@ class FileSystem:
         at = self._places.locate(inode)
         match at:
             case Planted():
+                if self._showing.withdrawn(at):
+                    # What a kernel asks for before it asks why reads of it fail (user.cafs.error).
+                    return replace(self._planted.attributes(at.at, at.number), attributes_ttl_s=0.0)
                 await self._showing.renew(at)
                 self._showing.check(at)
                 return self._planted.attributes(at.at, at.number)

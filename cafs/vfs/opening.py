@@ -1,6 +1,6 @@
 """From nodes of the namespace to what they show: specs, trees, content."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias, assert_never
 
 from cachetools import LRUCache
@@ -10,7 +10,7 @@ from cafs.errors import PolicyError
 from cafs.fetch.content.exposing import Exposure, Exposures
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.ref import Ref
-from cafs.model.resolved import Resolved, Shape
+from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import RefSpec
 from cafs.vfs.crowding import Crowds, Request
 from cafs.vfs.interfaces import Digests, Policy, Refs
@@ -18,6 +18,13 @@ from cafs.vfs.namespace import AdHocRef, DigestBlob, NamedRef, Node, TreeBlob
 
 Shown: TypeAlias = NamedRef | AdHocRef | DigestBlob | TreeBlob
 """Nodes with content of their own; which of them are trees is for ``Opening.shape`` to say."""
+Told: TypeAlias = Callable[[Iterable[Part]], str | None]
+"""Says what speaks against how parts are read, one line; None where nothing does."""
+
+
+def nothing(parts: Iterable[Part]) -> None:
+    """Nothing speaks against them."""
+    del parts
 
 
 _MADE: Final = 1024
@@ -36,6 +43,7 @@ class Opening:
         ad_hoc: makes the spec of a ref that was named by path.
         deadline_s: how long content that was named by digest is waited for, without progress.
         exposures: what the mount handed out before it was checked.
+        told: says what speaks against how parts are read, though they can be read; one line.
 
     Concurrency: any number of tasks.
     """
@@ -50,6 +58,7 @@ class Opening:
         ad_hoc: Callable[[Ref], RefSpec],
         deadline_s: float | None,
         exposures: Exposures,
+        told: Told = nothing,
     ) -> None:
         self._refs = refs
         self._digests = digests
@@ -58,6 +67,7 @@ class Opening:
         self._ad_hoc = ad_hoc
         self._deadline_s = deadline_s
         self._exposures = exposures
+        self._told = told
         self._crowds = Crowds()
         self._made: LRUCache[Ref, RefSpec] = LRUCache(_MADE)
 
@@ -157,6 +167,11 @@ class Opening:
         """The last failure to resolve or open a ref, one line."""
         spec = self.spec(node)
         return self._refs.error(spec) if spec is not None else None
+
+    def told(self, node: Node) -> str | None:
+        """What speaks against how a ref is read, one line: its index in the lock is of no use."""
+        resolved = self.peek(node)
+        return None if resolved is None else self._told(resolved.parts)
 
     def unchecked(self, node: Node) -> Exposure | None:
         """What was handed out of a ref before it was checked, and has not been found right."""

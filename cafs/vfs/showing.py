@@ -84,6 +84,10 @@ class Showing:
         record = tree.record
         return tree, await self._places.tree(path, record.number, record.count, tree.root)
 
+    def withdrawn(self, at: Planted) -> bool:
+        """Whether what a ref showed turned out to be wrong, so that nothing of it is read."""
+        return self._opening.disowned(at.node) is not None
+
     def check(self, at: Planted) -> None:
         """Make sure that a ref still shows the tree that an inode is of.
 

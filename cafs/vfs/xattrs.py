@@ -30,7 +30,7 @@ class Xattrs:
       that the manifest pins, says what each piece must be; ``weak`` where the only pin is md5 or
       sha1; ``provisional`` without a pin.
     - ``user.cafs.mediatype``: of a file, what its source calls it, or who brought a blob first.
-    - ``user.cafs.error``: the last failure, one line.
+    - ``user.cafs.error``: the last failure, one line; or why a lock's index is of no use.
     - ``user.checksum.sha256``: the raw 32 bytes, when verified.
     - ``user.*`` of the archive.
 
@@ -84,7 +84,8 @@ class Xattrs:
         if isinstance(place, Named):
             # A name in it that failed is noted at its inode, since that name cannot be asked.
             line = self._failures.last(text_of(place.path)) or line
-        line = self._opening.disowned(place.node) or line or self._opening.error(place.node)
+        opening, node = self._opening, place.node
+        line = opening.disowned(node) or line or opening.error(node) or opening.told(node)
         return line.encode() if line else None
 
     def _ref(self, place: Named | Planted) -> bytes | None:

@@ -86,6 +86,8 @@ def test_a_table_that_shows_other_files_than_the_layer_shows_nothing_any_more(
         assert "the table of contents sha256:" in line
         assert "there is no 'usr/evil' in the layer" in line
         assert failure(mounted) == line
+        # What the kernel has a name for can be asked why it is not read.
+        assert os.getxattr(base / "usr/evil", "user.cafs.error").decode() == line
         cafs.run("reload")
         until(
             lambda: sorted(os.listdir(base / "usr")) == ["filler", "first", "last", "link", "same"]

@@ -25,6 +25,7 @@ from cafs.store.trees.tree_importing import TreeImporter
 from cafs.store.trees.trees import Trees
 
 _READ: Final = 1 << 20
+_ANEW: Final = "it was made of something else than what is locked: cafs lock makes it anew"
 Beat = Callable[[], object]
 
 
@@ -116,10 +117,12 @@ def _check_subject(reader: IndexReader, digest: Digest, size: int, mark: str, na
     header = reader.header
     if (header.blob, header.size) != (digest, size):
         raise MalformedError(
-            f"{name}: it is of {header.blob} ({header.size} bytes), not of {digest} ({size} bytes)"
+            f"{name}: it is of {header.blob} ({header.size} bytes), not of {digest} ({size} bytes)",
+            hint=_ANEW,
         )
     if header.mark != mark:
-        raise MalformedError(f"{name}: it is of {header.mark or 'an archive'!r}, not of {mark!r}")
+        said, wanted = header.mark or "an archive", mark or "an archive"
+        raise MalformedError(f"{name}: it is of {said!r}, not of {wanted!r}", hint=_ANEW)
 
 
 def _read(reader: IndexReader, writer: TreeImporter, beat: Beat) -> None:

@@ -1,7 +1,7 @@
 """How the tree of a part comes to be: what comes before what, and what is left when that fails."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from typing_extensions import override
 from cafs.distribution.index_source import IndexSource
 from cafs.distribution.indexing import Indexing
 from cafs.distribution.recording import LAYER
+from cafs.errors import CafsError
 from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.passes.making import ARCHIVE
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import indexed_tree, layer_record, raw_stream
 from cafs.model.limits import Limits
@@ -31,15 +33,20 @@ MADE = layer_record(raw_stream(DIGEST))
 
 @dataclass
 class Indexes(IndexSource):
-    """Has one index, or none; ``asked`` counts."""
+    """Has one index, or none; ``asked`` counts, ``told`` is what was wrong with it."""
 
     path: Path | None = None
     asked: int = 0
+    told: list[str] = field(default_factory=list)
 
     @override
     async def get(self, digest: Digest, patience: Patience) -> Path | None:
         self.asked += 1
         return self.path
+
+    @override
+    def wrong(self, digest: Digest, error: CafsError) -> None:
+        self.told.append(error.line)
 
 
 @dataclass
@@ -155,6 +162,26 @@ async def test_an_index_that_is_wrong_makes_no_tree_and_stops_no_reader(
         assert await indexing.tree(bare, raw, LAYER, USUAL, name="layer") is None
         assert world.store.trees.find(indexed_tree(MADE, pin)) is None
         assert indexes.asked == (1 if pinned else 2)
+        (told,) = indexes.told
+        assert str(pin) in told
+
+
+@pytest.mark.expects_log("lazy.no: layer: index sha256")
+@pytest.mark.parametrize("of", ["other bytes", "an archive"])
+async def test_an_index_of_something_else_says_what_to_do(
+    mounted: OpenWorld, origin: Origin, index: Index, of: str
+) -> None:
+    async with mounted() as world:
+        part, raw = await located(world, origin)
+        indexes = Indexes(index.path)
+        indexing = Indexing(world.store, world.fetcher, Limits(), indexes)
+        making = LAYER if of == "other bytes" else ARCHIVE
+        digest = digest_of(b"other") if of == "other bytes" else part.digest
+        wanted = replace(part, index=digest_of(index.data), contents=None, digest=digest)
+        assert await indexing.tree(wanted, raw, making, USUAL, name="layer") is None
+        (told,) = indexes.told
+        assert "it is of" in told
+        assert "cafs lock makes it anew" in told
 
 
 async def test_an_index_that_goes_after_it_was_found_is_asked_for_again(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ import trio
 
 from cafs.distribution import lock_indexes
 from cafs.distribution.lock_indexes import LockIndexes, Subject
+from cafs.errors import MalformedError
 from cafs.fetch.fetcher import open_fetcher
 from cafs.fetch.interfaces import Patience
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest, digest_of
+from cafs.model.resolved import Part
 from cafs.store.store import Store, open_store
 from cafs.testing.faults import Corrupt, Rate, Status
 from cafs.testing.origin import Origin
@@ -74,7 +77,8 @@ async def test_a_wrong_file_is_named_with_both_digests_until_it_is_right(
     source = make()
     assert await source.get(DIGEST, USUAL) is None
     (note,) = source.notes()
-    for word in (str(beside(tmp_path)), str(DIGEST), str(digest_of(wrong)), "cafs lock tree"):
+    lock = f"of {tmp_path / 'lock'}: "
+    for word in (str(beside(tmp_path)), str(DIGEST), str(digest_of(wrong)), lock, "cafs lock tree"):
         assert word in note
     beside(tmp_path).write_bytes(INDEX)
     assert await source.get(DIGEST, USUAL) == beside(tmp_path)
@@ -182,3 +186,21 @@ async def test_where_nobody_has_it_that_is_said(make: Make) -> None:
     source = make()
     assert await source.get(DIGEST, USUAL) is None
     assert "no lock.index-url is set" in source.notes()[0]
+
+
+@pytest.mark.expects_log(WARNED)
+async def test_what_is_found_wrong_as_it_is_read_is_told_of_the_parts_that_it_is_for(
+    make: Make, tmp_path: Path
+) -> None:
+    """It has its digest, and so was handed out; but it is of something else."""
+    beside(tmp_path).write_bytes(INDEX)
+    source = make()
+    part = Part(media_type="a/b", size=3, digest=digest_of(b"raw"), urls=(), index=DIGEST)
+    assert await source.get(DIGEST, USUAL)
+    assert source.told([part]) is None
+    source.wrong(DIGEST, MalformedError(f"index {DIGEST}: it is of another", hint="look"))
+    line = f"tree: index {DIGEST} of {tmp_path / 'lock'}: it is of another: cafs lock tree makes"
+    assert (source.told([part]) or "").startswith(line)
+    others = [replace(part, index=digest_of(b"another")), replace(part, index=None)]
+    assert source.told(others) is None
+    assert source.notes() == (source.told([part]),)

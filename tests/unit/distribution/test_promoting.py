@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec import structs
 from typing_extensions import override
 
 from cafs.distribution.index_source import IndexSource
 from cafs.distribution.interfaces import OpenTree
+from cafs.errors import CafsError
 from cafs.fetch.content.exposing import DisownedError
 from cafs.fetch.interfaces import Patience
 from cafs.model.digest import Digest, digest_of
@@ -175,6 +177,10 @@ class Indexes(IndexSource):
     async def get(self, digest: Digest, patience: Patience) -> Path | None:
         return self._path if digest == self._digest else None
 
+    @override
+    def wrong(self, digest: Digest, error: CafsError) -> None:
+        raise error
+
 
 def copied(store: Store, record: TreeRecord, forge: Forge) -> TreeRecord:
     """A tree like another, but for what is forged in it, which looks like one of a pass."""
@@ -274,11 +280,11 @@ async def test_a_zip_whose_index_is_right_becomes_verified(
 
 
 def evil(_: int, entry: Entry) -> Entry:
-    return replace(entry, name=b"evil") if entry.name == b"a" else entry
+    return structs.replace(entry, name=b"evil") if entry.name == b"a" else entry
 
 
 def aside(_: int, entry: Entry) -> Entry:
-    return replace(entry, offset=entry.offset + 1) if entry.name == b"large" else entry
+    return structs.replace(entry, offset=entry.offset + 1) if entry.name == b"large" else entry
 
 
 @WRONG

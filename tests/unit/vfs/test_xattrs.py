@@ -1,15 +1,20 @@
 """Extended attributes: what is known is told, what is not is absent, and nobody is asked."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cafs.errors import UnreachableError
+from cafs.fetch.content.exposing import DisownedError, Exposures
 from cafs.model.digest import Digest, digest_of
+from cafs.model.identity import indexed_stream, located_stream
 from cafs.model.member import Kind
 from cafs.model.ref import ArchiveRef
 from cafs.model.resolved import Part
 from cafs.model.spec import RefSpec
+from cafs.store.tables.records import Incarnation
 from tests.vfs_world import (
     Item,
     World,
@@ -248,3 +253,44 @@ async def test_a_blob_of_which_nobody_said_the_media_type_has_none(tmp_path: Pat
     async with running_world(tmp_path) as world:
         digest = (await world.store.blobs.put("", b"blob")).digest
         assert "user.cafs.mediatype" not in await values(world, f"digest/sha256/{digest.hex}")
+
+
+async def test_why_an_index_is_of_no_use_is_told_by_the_ref_and_all_below_it(
+    tmp_path: Path,
+) -> None:
+    def told(parts: Iterable[Part]) -> str | None:
+        return next((f"the index of {part.size} is wrong" for part in parts), None)
+
+    async with running_world(tmp_path, [GCC], told=told) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
+        world.refs.meanings["gcc"] = meaning(GCC, part_of(9, digest_of(b"tar")))
+        for path in ("ref/gcc", "ref/gcc/cc"):
+            assert await world.text(path, "user.cafs.error") == "the index of 9 is wrong"
+        assert await world.text("ref", "user.cafs.error") is None
+        # What failed since is more.
+        world.refs.failing["gcc"] = UnreachableError("down")
+        assert await world.text("ref/gcc", "user.cafs.error") == "down"
+
+
+@pytest.mark.expects_log("fetch.disowned")
+async def test_what_turned_out_to_be_wrong_can_be_asked_why_and_not_read(tmp_path: Path) -> None:
+    exposures = Exposures()
+    part = replace(part_of(9, digest_of(b"tar")), index=digest_of(b"index"))
+    key = indexed_stream(located_stream(part), digest_of(b"index"))
+    async with running_world(tmp_path, [GCC], exposures=exposures) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE, vouched=True)
+        world.refs.meanings["gcc"] = meaning(GCC, part)
+        file = (await world.walk("ref/gcc/cc")).inode
+        await exposures.expose(key, "gcc", Incarnation(b"", 0))
+        await exposures.disown(key, "its index is wrong", sure=True)
+        for inode in (file, (await world.walk("ref/gcc")).inode):
+            told = await world.filesystem.xattr(inode, b"user.cafs.error")
+            assert b"its index is wrong" in (told or b"")
+        # A kernel asks for attributes before it asks for an extended one, and keeps these not.
+        assert (await world.filesystem.attributes(file)).attributes_ttl_s == 0
+        with pytest.raises(DisownedError):
+            await world.filesystem.open(file)
+        with pytest.raises(DisownedError):
+            await world.walk("ref/gcc/cc")
+        await exposures.pardon()
+        assert (await world.filesystem.attributes(file)).attributes_ttl_s > 0
