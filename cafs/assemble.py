@@ -264,6 +264,7 @@ async def open_system_in(
             view=settings.view,
             deadline_s=settings.deadline_s,
             exposures=fetcher.exposures,
+            told=indexes.told,
         )
         inspector = Inspector(
             store=store,
