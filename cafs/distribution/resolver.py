@@ -18,6 +18,7 @@ from cafs.distribution.asking import Questions
 from cafs.distribution.blob import shape_of, title
 from cafs.distribution.failures import Failures
 from cafs.distribution.interfaces import Handler, OpenTree
+from cafs.distribution.lock_manifests import refuse_other_layers
 from cafs.distribution.remembered import still_meant
 from cafs.distribution.stronger import refuse_another
 from cafs.errors import (
@@ -299,6 +300,10 @@ class Resolver:
         """What the ref means, by its policy (R-24). Of what is locked nobody is asked."""
         if spec.locked is not None:
             await self._compare(spec, spec.locked)
+            if isinstance(spec.ref, DockerRef):
+                await refuse_other_layers(
+                    self._store.blobs, spec.locked, name=spec.name, title=title(spec)
+                )
             return replace(spec.locked, resolved_ns=time.time_ns())
         pull = "never" if self._offline else spec.pull
         if previous is not None and (

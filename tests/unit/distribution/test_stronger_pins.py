@@ -127,7 +127,9 @@ async def test_what_an_index_describes_is_read_in_pieces_until_all_is_held_again
 async def test_an_image_pinned_by_sha512_is_what_its_manifest_says(
     mounted: OpenWorld, origin: Origin, same: bool
 ) -> None:
-    manifest = tabled.manifest([tabled.zstd_chunked([file("a", "right")])])
+    layer = tabled.zstd_chunked([file("a", "right")])
+    manifest = tabled.manifest([layer])
+    part = Part(media_type="x/y", size=len(layer.data), digest=digest_of(layer.data), urls=())
     pin = digest_of(manifest, "sha512")
     kind = "application/vnd.oci.image.manifest.v1+json"
     origin.put(f"/v2/app/manifests/{pin}", manifest, content_type=kind)
@@ -138,7 +140,7 @@ async def test_an_image_pinned_by_sha512_is_what_its_manifest_says(
             ref=spec.ref.canonical,
             shape=Shape.TREE,
             digest=named,
-            parts=(),
+            parts=(part,),
             resolved_ns=0,
             named=named,
         )
