@@ -1,10 +1,15 @@
 """What the tests of plugins share: the program's command, and reading a response to its end."""
 
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+import trio
+
+from cafs.errors import CafsError
 from cafs.model.plugging import PluginSpec
 from cafs.transport.interfaces import Request, Transport
 from cafs.transport.plugins.transport import PluginTransport, open_plugins
@@ -38,3 +43,34 @@ async def read(transport: Transport, request: Request | str) -> bytes:
         while piece := await response.receive():
             data += piece
         return bytes(data)
+
+
+def asking(nursery: trio.Nursery, plugin: PluginTransport, url: str) -> list[CafsError]:
+    """Ask meanwhile, of a plugin that does not answer; the error, once it is there."""
+    errors: list[CafsError] = []
+
+    async def ask() -> None:
+        with pytest.raises(CafsError) as caught:
+            await read(plugin, url)
+        errors.append(caught.value)
+
+    nursery.start_soon(ask)
+    return errors
+
+
+async def answered(errors: list[CafsError]) -> None:
+    """Wait for an error, in tests whose clock is wound by hand."""
+    await until(lambda: bool(errors))
+
+
+async def logged(caplog: pytest.LogCaptureFixture, word: str) -> None:
+    """Wait until the plugin has said something; likewise."""
+    with caplog.at_level("INFO", "cafs.transport"):
+        await until(lambda: word in caplog.text)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 20.0
+    while not true():
+        assert time.monotonic() < limit
+        await trio.to_thread.run_sync(time.sleep, 0.005)

@@ -1,12 +1,22 @@
 """Which versions of the protocol go together: rule (b) of D-14, as a matrix."""
 
 import logging
+import re
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from cafs.errors import CafsError, RefusedError, UnreachableError
 from cafs.transport.plugins.handshake import Outcome, Version, compared
-from tests.unit.transport.plugins.plugin_world import open_plugin, read, spec
+from tests.unit.transport.plugins.plugin_world import (
+    answered,
+    asking,
+    logged,
+    open_plugin,
+    read,
+    spec,
+)
 
 GO, WARN, REFUSE = Outcome.GO, Outcome.WARN, Outcome.REFUSE
 MATRIX = [
@@ -108,10 +118,16 @@ async def test_what_is_no_greeting_is_refused(
             await read(plugin, "x:bytes/10")
 
 
-async def test_a_plugin_that_does_not_greet_is_given_up() -> None:
-    async with open_plugin(spec("--mute", timeout_s=0.5)) as plugin:
-        with pytest.raises(UnreachableError, match=r"did not greet within 0.5 s.*meditating"):
-            await read(plugin, "x:bytes/10")
+async def test_a_plugin_that_does_not_greet_is_given_up(
+    caplog: pytest.LogCaptureFixture, mock_clock: MockClock
+) -> None:
+    async with open_plugin(spec("--mute")) as plugin, trio.open_nursery() as nursery:
+        errors = asking(nursery, plugin, "x:bytes/10")
+        await logged(caplog, "meditating")
+        mock_clock.jump(20.1)
+        await answered(errors)
+        assert isinstance(errors[0], UnreachableError)
+        assert re.search(r"did not greet within 20 s.*meditating", errors[0].what)
 
 
 async def test_a_plugin_that_ends_instead_of_greeting_tells_why() -> None:

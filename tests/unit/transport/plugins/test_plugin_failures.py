@@ -6,12 +6,21 @@ import sys
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from cafs.errors import CafsError, DeadlineError, RefusedError, UnreachableError
 from cafs.model.plugging import PluginSpec
 from cafs.transport.interfaces import Request
 from cafs.transport.plugins.transport import PluginTransport
-from tests.unit.transport.plugins.plugin_world import content, open_plugin, read, spec
+from tests.unit.transport.plugins.plugin_world import (
+    answered,
+    asking,
+    content,
+    logged,
+    open_plugin,
+    read,
+    spec,
+)
 
 SOON_S = 5.0
 """Far below the plugin's own limit of 20 s: what takes less was not waited for."""
@@ -123,28 +132,48 @@ async def after_rest(plugin: PluginTransport) -> bytes:
                 await trio.sleep(0.05)
 
 
-async def test_a_silent_plugin_fails_the_request_after_its_time() -> None:
-    async with open_plugin(spec(timeout_s=0.4)) as plugin:
-        error = await failed(plugin, "x:silent")
-        assert isinstance(error, DeadlineError)
-        assert "said nothing for 0.4 s" in error.what
-        assert "thinking" in error.what
-        error = await failed(plugin, "x:stalled")
-        assert isinstance(error, DeadlineError | UnreachableError)
+async def test_a_silent_plugin_fails_the_request_after_its_time(
+    caplog: pytest.LogCaptureFixture, mock_clock: MockClock
+) -> None:
+    async with open_plugin(spec()) as plugin, trio.open_nursery() as nursery:
+        errors = asking(nursery, plugin, "x:silent")
+        await logged(caplog, "thinking")
+        mock_clock.jump(19.9)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not errors
+        mock_clock.jump(0.2)
+        await answered(errors)
+        assert isinstance(errors[0], DeadlineError)
+        assert "said nothing for 20 s" in errors[0].what
+        assert "thinking" in errors[0].what
 
 
-async def test_a_request_that_hangs_harms_no_other() -> None:
-    async with open_plugin(spec(timeout_s=0.6)) as plugin, trio.open_nursery() as nursery:
+async def test_a_plugin_that_is_silent_in_the_middle_fails_the_request_too(
+    mock_clock: MockClock,
+) -> None:
+    async with (
+        open_plugin(spec()) as plugin,
+        await plugin.open(Request("x:stalled")) as response,
+    ):
+        assert await response.receive() == b"12345"
+        mock_clock.autojump_threshold = 0  # nothing else is to come
+        with pytest.raises(DeadlineError, match="said nothing for 20 s"):
+            await response.receive()
+
+
+async def test_a_request_that_hangs_harms_no_other(
+    caplog: pytest.LogCaptureFixture, mock_clock: MockClock
+) -> None:
+    async with open_plugin(spec()) as plugin, trio.open_nursery() as nursery:
         pid = await read(plugin, "x:pid")
-        errors: list[CafsError] = []
-
-        async def hang() -> None:
-            errors.append(await failed(plugin, "x:silent"))
-
-        nursery.start_soon(hang)
-        with trio.fail_after(SOON_S):
-            while not errors:
-                assert await read(plugin, "x:late/0.05") == b"late"
+        errors = asking(nursery, plugin, "x:silent")
+        await logged(caplog, "thinking")
+        for _ in range(2):
+            mock_clock.jump(9.9)
+            assert await read(plugin, "x:late/0.01") == b"late"
+            assert not errors
+        mock_clock.jump(0.3)
+        await answered(errors)
         assert isinstance(errors[0], DeadlineError)
         assert await read(plugin, "x:pid") == pid
 
