@@ -158,6 +158,9 @@ def test_an_index_with_a_flipped_byte_is_said_and_the_bytes_are_right(
         told = other.run("status").stdout
         assert f"{index}: expected {right}, got {digest_of(bytes(raw))}" in told
         assert "cafs lock tree makes it anew" in told
+        for path in (mounted.ref("tree"), mounted.ref("tree") / "bin/cc"):
+            line = os.getxattr(path, "user.cafs.error").decode()
+            assert f"tree: index {right} of {other.directory / 'cafs.lock'}: {index}" in line
 
 
 def test_a_large_index_is_had_from_where_the_project_says(
@@ -211,8 +214,13 @@ def test_what_is_locked_is_read_by_the_byte_and_vouched_for(
         assert (tree / "lib/07").read_bytes() == files["lib/07"][1]
         assert origin.bytes_sent() < len(raw) / 2
         assert os.getxattr(tree / "lib/07", "user.cafs.trust") == b"vouched"
-        for name, (_, content) in files.items():
+        for name, (_, content) in list(files.items())[4:]:
             assert (tree / name).read_bytes() == content
+        # What the lock names is there, whether its source has it or not.
+        origin.remove("/t.tgz")
+        with pytest.raises(OSError, match=os.strerror(errno.EHOSTUNREACH)):
+            (tree / "lib/00").read_bytes()
+        assert "404" in os.getxattr(tree / "lib/00", "user.cafs.error").decode()
 
 
 def test_a_lock_of_other_bytes_is_never_met_piece_by_piece(
