@@ -109,7 +109,7 @@ class Downloader:
                     await self._recovery.recover(flight, rotation, attempt, error)
                 else:
                     rotation.progressed()
-                    stop = flight.span.stop if flight.single else gap.stop
+                    stop = flight.span.stop if flight.single else min(gap.stop, flight.span.stop)
                     if self._fits(flight) and flight.position < stop and attempt.others:
                         # It was left half way, being slow: it is not the next to be asked.
                         rotation.failed(attempt.number, attempt.order)

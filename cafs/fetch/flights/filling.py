@@ -42,7 +42,7 @@ class Filling:
     name: str
 
     async def take_until(self, response: Response, stop: int, leave: Leave) -> None:
-        """Write what comes, up to ``stop``; less when ``leave`` says so.
+        """Write what comes, up to ``stop``; less when ``leave`` says so, or the flight ends sooner.
 
         Raises:
             UnreachableError: the body ended, or broke, before that.
@@ -53,16 +53,16 @@ class Filling:
         flight, batch = self.flight, self._begin()
         left = False
         try:
-            while not left and flight.position + batch.length < stop:
+            while not left and flight.position + batch.length < min(stop, flight.span.stop):
                 data = await response.receive()
                 if not data:
                     break
-                data = data[: stop - flight.position - batch.length]
+                data = data[: min(stop, flight.span.stop) - flight.position - batch.length]
                 await self._keep(batch, data)
                 left = leave(flight.position + batch.length)
         finally:
             await self._end(batch)
-        if flight.position < stop and not left:
+        if flight.position < min(stop, flight.span.stop) and not left:
             raise UnreachableError(
                 f"{self.name}: the body ended at {flight.position}, before {stop}"
             )

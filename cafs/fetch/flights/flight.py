@@ -86,6 +86,22 @@ class Flight:
         for seat in self.seats:
             seat.look(self)
 
+    def is_behind(self, position: int, least: int) -> bool:
+        """Whether it is at least so far from a position within it, and no reader waits beyond it.
+
+        Then who wants what lies there is served sooner by another.
+        """
+        if self.single or position >= self.span.stop or position - self.farthest < least:
+            return False
+        readers = (seat for seat in self.seats if seat.priority() is Priority.DEMAND)
+        return all(0 < seat.awaited(self) <= position for seat in readers)
+
+    def end_at(self, position: int) -> None:
+        """Leave what lies from a position on to others."""
+        self.span = Span(self.span.start, position)
+        if self.lock is not None:
+            self.lock.end_at(position)
+
     def due(self) -> int | None:
         """The nearest position beyond the present one that somebody waits for."""
         stops = (seat.awaited(self) for seat in self.seats)

@@ -25,6 +25,9 @@ class Flights(Protocol):
         What is started begins and ends at multiples of ``granule``.
         """
 
+    def overtake(self, span: Span, granule: int) -> None:
+        """A reader begins to wait: no flight that is far from the span, for others, keeps it."""
+
     def check(self, span: Span, patience: Patience) -> None:
         """Fail at once where it failed a moment ago, or where nothing may be fetched."""
 
@@ -100,6 +103,8 @@ class Hold(Waiter, Seat):
             first = next(iter(missing))
             self._source.check(first, self.patience)
             self.patience.begin()
+            if self.patience.priority is Priority.DEMAND:
+                self._source.overtake(first, self._granule)
             flights = self.want(self.window(first.start, span.stop))
             if not flights:
                 # It came while we looked: a write that outlived its flight, or another process.

@@ -127,7 +127,7 @@ class Landing:
             )
         if complete:
             await self._complete(flight)
-        if complete or flight.position >= stop:
+        if complete or flight.position >= min(stop, flight.span.stop):
             self._sources.accept(number)
 
     async def _complete(self, flight: Flight) -> None:

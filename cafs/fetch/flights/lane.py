@@ -211,6 +211,13 @@ class Lane(Flights):
         return sorted(found, key=lambda flight: flight.span.start)
 
     @override
+    def overtake(self, span: Span, granule: int) -> None:
+        start, least = planning.around(span, granule).start, max(planning.NEAR, self.gap())
+        for flight in self._flights:
+            if flight.is_behind(start, least):
+                flight.end_at(start)
+
+    @override
     def abandoned(self, span: Span, error: CafsError, patience: Patience) -> None:
         waited_s = math.inf if patience.deadline_s is None else patience.deadline_s
         self._failures.remember(self.terms.key, error, span=span, deadline_s=waited_s)

@@ -56,6 +56,16 @@ class SpanLock:
         let_go(self._descriptor, Span(self._span.start, position))
         self._span = Span(position, self._span.stop)
 
+    def end_at(self, position: int) -> None:
+        """Let go of what lies from a position in the file on, which is others' to do."""
+        if self._descriptor is None or self._span is None or position >= self._span.stop:
+            return
+        if position <= self._span.start:
+            self.release()
+            return
+        let_go(self._descriptor, Span(position, self._span.stop))
+        self._span = Span(self._span.start, position)
+
     def release(self) -> None:
         """Let go; a second call does nothing."""
         if self._descriptor is not None:

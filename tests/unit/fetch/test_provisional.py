@@ -103,6 +103,24 @@ async def test_a_reader_goes_before_what_follows_him(rig: Rig, origin: Origin) -
             assert found == origin.expected("/large", Span(offset, offset + 1000))
 
 
+async def test_a_reader_does_not_wait_for_what_lies_before_in_the_flight_that_follows_another(
+    rig: Rig, origin: Origin
+) -> None:
+    url, digest = put(origin)
+    content = await opened(rig, digest, url)
+    origin.fault("/large", StallBeyond(at=FRONT, until=6 * MIB))
+    await content.read(0, 1000, USUAL)
+    await until(lambda: rig.metrics["fetch.bytes"] >= FRONT)  # which is one flight of 8 MiB
+    for offset in (7 * MIB, 6 * MIB + 5, 7 * MIB + 400_000):
+        data = await content.read(offset, 1000, SOON)
+        assert data == origin.expected("/large", Span(offset, offset + 1000))
+    origin.heal("/large")
+    origin.release()
+    await settled(rig, content)
+    assert content.digest() == digest
+    assert rig.metrics["fetch.bytes"] <= SIZE + MIB
+
+
 @DISOWNED
 async def test_after_a_wrong_byte_every_read_fails(rig: Rig, origin: Origin) -> None:
     url, digest = put(origin)

@@ -45,6 +45,10 @@ class Nowhere(Flights):
         return []
 
     @override
+    def overtake(self, span: Span, granule: int) -> None:
+        pass
+
+    @override
     def check(self, span: Span, patience: Patience) -> None:
         pass
 
@@ -437,6 +441,37 @@ async def test_who_may_not_wait_wants_no_flight() -> None:
     with hold, pytest.raises(CrowdedError):
         await hold.ensure(Span(0, 10))
     assert flights == []
+
+
+async def test_only_a_flight_that_no_reader_needs_beyond_there_is_overtaken() -> None:
+    flight = Flight(Span(100, 200))
+    flight.reach(110)
+
+    class Chosen(Nowhere):
+        @override
+        def book(self, span: Span, granule: int) -> list[Flight]:
+            return [flight]
+
+    with Hold(Chosen(), "x", Patience(None, Priority.PREFETCH)) as prefetch:
+        prefetch.want(Span(100, 200))
+        assert flight.is_behind(160, 50)
+        flight.arrived(1, 111)  # and is not written yet
+        assert not flight.is_behind(160, 50)
+        assert not flight.is_behind(200, 50)  # it does not bring that
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_wait, Chosen(), Span(150, 170))
+            await wait_all_tasks_blocked()
+            assert not flight.is_behind(169, 50)
+            assert flight.is_behind(170, 50)
+            nursery.cancel_scope.cancel()
+        flight.end_at(150)
+        assert (flight.span, flight.rest) == (Span(100, 150), Span(110, 150))
+    assert not Flight(Span(100, 200), single=True).is_behind(160, 50)
+
+
+async def _wait(place: Flights, span: Span) -> None:
+    with Hold(place, "x", Patience(None)) as hold:
+        await hold.ensure(span)
 
 
 # -- memory of failures

@@ -70,6 +70,25 @@ async def test_what_a_lock_has_passed_by_is_free(tmp_path: Path) -> None:
     lock.release()
 
 
+async def test_what_a_lock_leaves_to_others_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    lock = locking.try_lock(path, Span(10, 20))
+    assert lock is not None
+    lock.end_at(25)
+    assert locking.try_lock(path, Span(19, 21)) is None
+    lock.end_at(15)
+    beside = locking.try_lock(path, Span(15, 20))
+    assert beside is not None
+    assert locking.try_lock(path, Span(14, 15)) is None
+    lock.pass_by(12)
+    lock.end_at(9)
+    rest = locking.try_lock(path, Span(10, 15))
+    assert rest is not None
+    for each in (lock, beside, rest):
+        each.release()
+
+
 async def test_r37_who_waited_for_a_file_that_was_replaced_starts_over_with_the_new_one(
     store: Store,
 ) -> None:
