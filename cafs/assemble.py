@@ -21,6 +21,7 @@ from cafs.distribution.archive import ArchiveHandler, Archives
 from cafs.distribution.blob import BlobHandler
 from cafs.distribution.digest import Digests
 from cafs.distribution.docker import DockerHandler
+from cafs.distribution.files import Files
 from cafs.distribution.images import Images
 from cafs.distribution.indexing import Indexing
 from cafs.distribution.inspecting import Inspector
@@ -214,7 +215,8 @@ async def open_system_in(
         route = partial(mapped, rules=settings.mapping)
         indexes = _indexes(settings, store, fetcher, transport, route)
         policy = HostPolicy(settings.allowed_hosts, settings.dynamic)
-        trees = Trees(store, fetcher, Promoting(store, fetcher, Limits()))
+        promoting = Promoting(store, fetcher, Limits())
+        trees = Trees(store, fetcher, promoting)
         indexing = Indexing(store, fetcher, Limits(), indexes)
         archives = Archives(store, fetcher, trees, Limits(), indexing)
         asking = Retrying(transport, retries, metrics)
@@ -230,6 +232,7 @@ async def open_system_in(
             trees=trees,
             archives=archives,
             indexing=indexing,
+            files=Files(store, fetcher, indexing, promoting),
         )
         resolver = Resolver(handlers=handlers, store=store, mount=mount, offline=settings.offline)
         digests = Digests(
@@ -302,6 +305,7 @@ def _handlers(
     trees: Trees,
     archives: Archives,
     indexing: Indexing,
+    files: Files,
 ) -> dict[type[Ref], Handler]:
     """What turns refs into content, by their type.
 
@@ -317,7 +321,7 @@ def _handlers(
         route=route,
         probe=probe,
     )
-    blobs = BlobHandler(parts)
+    blobs = BlobHandler(parts, files)
     images = DockerHandler(
         images=Images(store.blobs, Registry(asking, route)),
         merger=Merger(store, fetcher, trees, Limits(), indexing),
@@ -330,7 +334,7 @@ def _handlers(
     return {
         BlobRef: blobs,
         DigestRef: blobs,
-        ArchiveRef: ArchiveHandler(parts, archives, trees),
+        ArchiveRef: ArchiveHandler(parts, archives, trees, files),
         DockerRef: images,
     }
 

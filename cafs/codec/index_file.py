@@ -1,4 +1,4 @@
-"""Index files: all that is needed to read one archive, or one layer, lazily.
+"""Index files: all that is needed to read one archive, one layer, or one file, lazily.
 
 An index has the entries of the tree that a first pass makes, and the segments of its stream with
 their digests and windows. It is a function of the blob and of ``VERSION``, but for how well zstd
@@ -32,8 +32,9 @@ DIGEST: Final = 32
 ZIP: Final = "zip"
 COMPRESSIONS: Final = ("none", "gzip", "zstd", "xz", "bzip2", ZIP)
 """What the blob is, by number: how the tar is compressed, or "zip"."""
-MARKS: Final = ("", "+members")
-"""Marks of makings, by number: an archive's tree, a layer's record."""
+FILE: Final = "+file"
+MARKS: Final = ("", "+members", FILE)
+"""Marks of makings, by number: an archive's tree, a layer's record, a file that is no tree."""
 CODECS: Final = ("store", "gzip", "deflate", "zstd", "xz", "bzip2", "lzma")
 """Codecs of segments, by number."""
 

@@ -10,7 +10,16 @@ from typing import Final
 import msgspec
 
 from cafs.codec.index_entries import EntryPage, EntryPages
-from cafs.codec.index_file import CODECS, DIGEST, ENTRIES, SEGMENTS, ZIP, Header, SegmentColumns
+from cafs.codec.index_file import (
+    CODECS,
+    DIGEST,
+    ENTRIES,
+    FILE,
+    SEGMENTS,
+    ZIP,
+    Header,
+    SegmentColumns,
+)
 from cafs.codec.index_pieces import Piece, Pieces
 from cafs.errors import MalformedError
 from cafs.model.digest import Digest
@@ -76,6 +85,8 @@ class IndexReader:
             raise self._pieces.malformed("plain bytes of two lengths")
         if header.mark and header.compression == ZIP:
             raise self._pieces.malformed("a layer that is a zip")
+        if header.mark == FILE and (header.compression, header.entries) != ("none", 1):
+            raise self._pieces.malformed("a file that is an archive")
 
     def entries(self) -> Iterator[EntryPage]:
         """The entries, page by page.

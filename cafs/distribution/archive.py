@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing_extensions import override
 
 from cafs.codec.sniffing import HEAD, Format, expected_by_name, sniff
-from cafs.distribution.blob import BlobHandler, title
+from cafs.distribution.blob import BlobHandler
+from cafs.distribution.files import Files
 from cafs.distribution.indexing import Indexing
 from cafs.distribution.interfaces import OpenTree
+from cafs.distribution.naming import title
 from cafs.distribution.parts import UrlParts
-from cafs.distribution.stronger import held
 from cafs.distribution.trees import Trees
 from cafs.fetch.content.provisional import ProvisionalContent
 from cafs.fetch.fetcher import Fetcher
@@ -84,10 +85,6 @@ class Archives:
             limits=self._limits,
         )
 
-    async def held(self, spec: RefSpec, part: Part) -> Part:
-        """The part by the pin that the settings give it; as ``stronger.held``."""
-        return await held(self._store, spec, part)
-
     async def vouched(self, raw: Content, part: Part, patience: Patience) -> TreeRecord | None:
         """The archive's tree as the index that a lock names has it; None where there is none.
 
@@ -143,15 +140,15 @@ class ArchiveHandler(BlobHandler):
     Concurrency: any number of tasks.
     """
 
-    def __init__(self, parts: UrlParts, archives: Archives, trees: Trees) -> None:
-        super().__init__(parts)
+    def __init__(self, parts: UrlParts, archives: Archives, trees: Trees, files: Files) -> None:
+        super().__init__(parts, files)
         self._archives = archives
         self._trees = trees
 
     @override
     async def open_tree(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> OpenTree:
         part = resolved.parts[0]
-        pinned = await self._archives.held(spec, part)
+        pinned = await self._files.held(spec, part)
         if spec.verify == "provisional":
             early = await self._open_early(spec, pinned, patience)
             if early is not None:
@@ -176,15 +173,6 @@ class ArchiveHandler(BlobHandler):
             return raw
 
         return await self._trees.open(spec, record, content, parts=(part,))
-
-    @override
-    async def open_file(
-        self, spec: RefSpec, resolved: Resolved, patience: Patience, *, part: int = 0
-    ) -> Content:
-        # A file is read whole before its first byte is given: so it can be what the pin says.
-        pinned = await self._archives.held(spec, resolved.parts[part])
-        parts = (*resolved.parts[:part], pinned, *resolved.parts[part + 1 :])
-        return await super().open_file(spec, replace(resolved, parts=parts), patience, part=part)
 
     async def _open_early(self, spec: RefSpec, part: Part, patience: Patience) -> OpenTree | None:
         """Open a zip that has not been checked yet; None where it is opened as any other."""

@@ -4,23 +4,15 @@ import time
 
 from typing_extensions import override
 
+from cafs.distribution.files import Files
 from cafs.distribution.interfaces import Handler, Note, OpenTree
+from cafs.distribution.naming import shape_of, title
 from cafs.distribution.parts import UrlParts
 from cafs.errors import UnsupportedError
 from cafs.fetch.interfaces import Content, Patience
-from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, Ref
+from cafs.model.ref import ArchiveRef, BlobRef, DigestRef
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import RefSpec
-
-
-def shape_of(ref: Ref) -> Shape:
-    """How a ref appears in the mount, from the ref alone."""
-    return Shape.FILE if isinstance(ref, BlobRef | DigestRef) else Shape.TREE
-
-
-def title(spec: RefSpec) -> str:
-    """What people call the ref: its name in the settings, else its short form without secrets."""
-    return spec.name or spec.ref.shown
 
 
 class BlobHandler(Handler):
@@ -29,8 +21,9 @@ class BlobHandler(Handler):
     Concurrency: any number of tasks.
     """
 
-    def __init__(self, parts: UrlParts) -> None:
+    def __init__(self, parts: UrlParts, files: Files) -> None:
         self._parts = parts
+        self._files = files
 
     @override
     async def resolve(self, spec: RefSpec, previous: Resolved | None, note: Note) -> Resolved:
@@ -69,6 +62,18 @@ class BlobHandler(Handler):
     async def open_file(
         self, spec: RefSpec, resolved: Resolved, patience: Patience, *, part: int = 0
     ) -> Content:
-        return await self._parts.content(
-            resolved.parts[part], patience, name=title(spec), verify=spec.verify
-        )
+        # It is read whole before its first byte is given: so it can be what the pin says.
+        pinned = await self._files.held(spec, resolved.parts[part])
+        return await self._parts.content(pinned, patience, name=title(spec), verify=spec.verify)
+
+    @override
+    async def open_shown(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> Content:
+        part = resolved.parts[0]
+        # The index of an archive says what it decodes to, and not what it is.
+        if resolved.shape is Shape.FILE and part.index is not None:
+            await self._files.held(spec, part)
+            raw = await self._parts.content(part, patience, name=title(spec))
+            content = await self._files.by_pieces(spec, part, raw, patience)
+            if content is not None:
+                return content
+        return await super().open_shown(spec, resolved, patience)

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from typing_extensions import override
 
-from cafs.distribution.blob import title
 from cafs.distribution.images import Image, Images
 from cafs.distribution.interfaces import Handler, Note, OpenTree
 from cafs.distribution.manifests import Layer
 from cafs.distribution.merging import Merger
+from cafs.distribution.naming import title
 from cafs.distribution.policy import HostPolicy
 from cafs.distribution.recording import LAYER
 from cafs.distribution.registry import Repository

@@ -16,9 +16,9 @@ import trio
 
 from cafs.distribution import laziness
 from cafs.distribution.archive import Archives
-from cafs.distribution.blob import title
 from cafs.distribution.indexing import Indexing
 from cafs.distribution.interfaces import OpenTree
+from cafs.distribution.naming import title
 from cafs.distribution.picking import Picker
 from cafs.distribution.recording import LAYER
 from cafs.distribution.resolver import Resolver

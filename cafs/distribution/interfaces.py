@@ -71,8 +71,20 @@ class Handler(Protocol):
     ) -> Content:
         """The bytes of one part, as they are at the source: the blob, the archive, a layer.
 
+        What is checked is checked as a whole.
+
         Raises:
             CafsError: as the source failed, where the size must be found out by fetching.
 
         Cancellation: no effect.
         """
+
+    async def open_shown(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> Content:
+        """What a mount shows of a ref as a file, which may be checked piece by piece.
+
+        Raises:
+            CafsError: as ``open_file``; the store cannot be written.
+
+        Cancellation: no effect.
+        """
+        return await self.open_file(spec, resolved, patience)

@@ -1,8 +1,9 @@
 """Locking: finds out what a ref means, by reading every byte of it once.
 
 Whoever locks makes a first pass over each archive and each layer, so that the tree, its index and
-all digests are what the bytes are, and not what anybody says. What the store has is not fetched
-again, and not read again where a pass was made here before.
+all digests are what the bytes are, and not what anybody says. A single file is cut into slices, so
+that it has an index too, unless it is small. What the store has is not fetched again, and not read
+again where a pass was made here before.
 """
 
 import logging
@@ -16,14 +17,15 @@ import trio
 
 from cafs.codec.index_file import ZIP
 from cafs.concurrency import in_order
-from cafs.distribution.blob import title
 from cafs.distribution.manifests import OCI_MANIFEST
+from cafs.distribution.naming import title
 from cafs.distribution.recording import LAYER
 from cafs.distribution.resolver import Resolver
 from cafs.errors import MalformedError, NotFoundError, StorageError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
-from cafs.fetch.passes.making import ARCHIVE, Making
+from cafs.fetch.passes.cutting import SLICE
+from cafs.fetch.passes.making import ARCHIVE, FILE, Making
 from cafs.fetch.progress import Progress
 from cafs.model.address import shown
 from cafs.model.digest import Digest
@@ -121,9 +123,9 @@ class Locker:
             self._whole(part, content, title(spec))
             for part, content in zip(resolved.parts, contents, strict=True)
         ]
-        if resolved.shape is Shape.FILE:
+        making = self._making(spec, resolved.shape, wholes)
+        if making is None:
             return self._located(spec, replace(resolved, parts=tuple(wholes)), {})
-        making = LAYER if isinstance(spec.ref, DockerRef) else ARCHIVE
         # By its digest, as everybody who has the lock will call it: so the tree is theirs too.
         known = tuple(
             replace(each, validator=UNKNOWN_VERSION, located_ns=0, at="", contents=None)
@@ -139,6 +141,15 @@ class Locker:
             indexes[index] = path
             wholes[number] = replace(archive.part, index=index, index_size=path.stat().st_size)
         return self._located(spec, replace(resolved, parts=tuple(wholes)), indexes)
+
+    def _making(self, spec: RefSpec, shape: Shape, parts: Sequence[Part]) -> Making | None:
+        """What a pass makes of each part; None where there is nothing to be made.
+
+        A file of one slice comes in one request anyway.
+        """
+        if shape is not Shape.FILE:
+            return LAYER if isinstance(spec.ref, DockerRef) else ARCHIVE
+        return FILE if SLICE < (parts[0].size or 0) <= self._limits.size else None
 
     async def _open(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> list[Content]:
         """The contents of all parts."""

@@ -131,7 +131,7 @@ class Promoting:
             return
         async with self._turn:
             self._done.add(what.key)
-            if not self._fits(what, raw.name):
+            if not one.making.opaque and not self._fits(what, raw.name):
                 return
             try:
                 await self._hold_against(vouched, one, work.patience())
@@ -142,6 +142,8 @@ class Promoting:
                 _LOG.warning("promote.failed: %s", error.line)
                 return
             await trio.to_thread.run_sync(self._confirm, what, digest)
+            if one.making.opaque:
+                await self._forget_pieces(what)
             now = self._store.trees.numbered(shown.number)
             if now is not None:
                 content.confirm(self._fetcher.decoded(now, one.number, raw, one.making))
@@ -208,6 +210,12 @@ class Promoting:
             stream = self._store.streams.find(each.key)
             if each.rules in {"segments", "zip"} and stream is not None:
                 await stream.discard()
+
+    async def _forget_pieces(self, what: TreeStream) -> None:
+        """Let go of the pieces of a file: they are in the file, which is here."""
+        stream = self._store.streams.find(what.key)
+        if stream is not None:
+            await stream.discard()
 
     def _confirm(self, what: TreeStream, digest: Digest) -> None:
         """Say of every tree of that stream that it is verified. In a thread."""

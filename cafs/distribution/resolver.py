@@ -15,10 +15,10 @@ from cachetools import LRUCache
 
 from cafs.concurrency import Flights
 from cafs.distribution.asking import Questions
-from cafs.distribution.blob import shape_of, title
 from cafs.distribution.failures import Failures
 from cafs.distribution.interfaces import Handler, OpenTree
 from cafs.distribution.lock_manifests import refuse_other_layers
+from cafs.distribution.naming import shape_of, title
 from cafs.distribution.remembered import still_meant
 from cafs.distribution.stronger import refuse_another
 from cafs.errors import (
@@ -145,8 +145,10 @@ class Resolver:
     async def file(self, spec: RefSpec, patience: Patience) -> Content:
         """The ref's bytes as they are at the source: the blob, or the archive as a file.
 
+        Of what a lock has an index of they are checked piece by piece; ``part`` has them whole.
+
         Raises:
-            CafsError: as ``resolve``, and as ``Handler.open_file``.
+            CafsError: as ``resolve``, and as ``Handler.open_shown``.
 
         Cancellation: what has been fetched stays.
         """
@@ -155,7 +157,7 @@ class Resolver:
             resolved = await self.resolve(spec, patience)
             handler = self._handler(spec)
             known = await self._remembering(
-                spec, patience, lambda: handler.open_file(spec, resolved, patience)
+                spec, patience, lambda: handler.open_shown(spec, resolved, patience)
             )
             self._files[spec.key] = known
         return known

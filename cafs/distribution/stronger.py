@@ -9,7 +9,7 @@ handed out without that pin's consent.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cafs.distribution.blob import title
+from cafs.distribution.naming import title
 from cafs.errors import DigestMismatchError
 from cafs.model.digest import Digest
 from cafs.model.identity import raw_stream

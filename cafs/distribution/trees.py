@@ -6,9 +6,9 @@ from functools import partial
 import trio
 
 from cafs.concurrency import Flights
-from cafs.distribution.blob import title
 from cafs.distribution.deriving import find_directory, strip_tree
 from cafs.distribution.interfaces import OpenTree
+from cafs.distribution.naming import title
 from cafs.distribution.promoting import Promoting, Source
 from cafs.distribution.stronger import stronger_pins
 from cafs.fetch.fetcher import Fetcher

@@ -67,8 +67,13 @@ def derived_tree(sources: tuple[TreeIdentity, ...], rules: str) -> TreeIdentity:
     return TreeIdentity(_hashed("derived", *sources, rules, str(INDEX_VERSION)))
 
 
+def file_tree(raw: StreamKey) -> TreeIdentity:
+    """The tree of a file that is shown as it is: it has a root only, and the file's segments."""
+    return TreeIdentity(_hashed("file", raw, str(INDEX_VERSION)))
+
+
 def indexed_tree(made: TreeIdentity, index: Digest) -> TreeIdentity:
-    """The tree that an index says is ``made``, of an archive or of a layer's record.
+    """The tree that an index says is ``made``, of an archive, a file, or of a layer's record.
 
     Whoever made the index may have lied: so it is never the tree itself.
     """

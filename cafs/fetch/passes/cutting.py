@@ -14,6 +14,8 @@ from cafs.store.trees.tree_writing import TreeWriter
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+SLICE: Final = 1 << 20
+"""Bytes of a segment of what is not compressed."""
 _BITWISE: Final = frozenset({"deflate", "bzip2"})
 """Codecs whose segments may begin within a byte: that one is of the segment before, too."""
 

@@ -22,9 +22,10 @@ from cafs.fetch.content.bridging import Intake
 from cafs.fetch.flights.shortage import Shortage
 from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Feed, Feeder, Priority
+from cafs.fetch.passes.file_pass import plant_file
 from cafs.fetch.passes.kinds import Kind, kind_of
 from cafs.fetch.passes.making import Making
-from cafs.fetch.passes.tar_pass import plant_compressed, plant_plain, raw_stream_of
+from cafs.fetch.passes.tar_pass import PlantSlices, plant_compressed, plant_plain, raw_stream_of
 from cafs.fetch.passes.zip_pass import plant_zip
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey, TreeIdentity, decoded_stream
@@ -146,13 +147,15 @@ class FirstPass:
         self._known = self._checked()
         feeder = self._raw.feed()
         try:
+            if self._making.opaque:
+                return await self._make_plain(work, feeder, plant_file)
             kind = await self._kind(work, feeder)
             if kind.format is Format.ZIP:
                 if not self._making.zips:
                     raise UnsupportedError(f"{self._name} is a zip, where only a tar will do")
                 return await self._make_zip(work)
             if kind.compression is Compression.NONE:
-                return await self._make_plain(work, feeder)
+                return await self._make_plain(work, feeder, plant_plain)
             return await self._make_compressed(work, feeder, kind.compression)
         finally:
             feeder.release()
@@ -167,13 +170,14 @@ class FirstPass:
             head = await feeder.take(0, HEAD, work.patience())
         return kind_of(head, self._name, self._media_type)
 
-    async def _make_plain(self, work: Work[TreeRecord], feeder: Feeder) -> TreeRecord:
+    async def _make_plain(
+        self, work: Work[TreeRecord], feeder: Feeder, cut: PlantSlices
+    ) -> TreeRecord:
         intake = self._intake(work, feeder)
         streams = (raw_stream_of(self._key, self._raw.size),)
 
         def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
-            planter = self._making.planter
-            plant_plain(intake, planter, writer, name=self._name, limits=self._limits)
+            cut(intake, self._making.planter, writer, name=self._name, limits=self._limits)
             return streams
 
         return await self._publish(plant, work, intake)

@@ -1,10 +1,10 @@
-"""What a first pass makes of the members that it reads: the tree of an archive, or another one."""
+"""What a first pass makes of what it reads: the tree of an archive, or another one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cafs.model.identity import StreamKey, TreeIdentity, archive_tree
+from cafs.model.identity import StreamKey, TreeIdentity, archive_tree, file_tree
 from cafs.model.limits import Limits
 from cafs.model.member import Member
 from cafs.store.trees.planting import Planter
@@ -38,14 +38,18 @@ class Making:
 
     ``identity`` names the tree by the raw stream. ``mark`` tells its decoded streams from those of
     other makings, whose passes write them anew; it is empty for archives. ``zips`` says whether a
-    zip will do.
+    zip will do. ``opaque`` says that nothing is looked for in the bytes, whatever they are: they
+    are cut into segments, and the tree has no members.
     """
 
     identity: Callable[[StreamKey], TreeIdentity]
     planter: MakePlanter
     mark: str
     zips: bool
+    opaque: bool = False
 
 
 ARCHIVE: Final = Making(archive_tree, Planter, mark="", zips=True)
 """The tree that unpacking the archive alone would give."""
+FILE: Final = Making(file_tree, Planter, mark="+file", zips=False, opaque=True)
+"""The segments of a file that is shown as it is, even where it is an archive."""

@@ -6,6 +6,7 @@ from typing import Final
 import trio
 
 from cafs.fetch.content.blob import BlobContent
+from cafs.fetch.content.either import EitherContent
 from cafs.fetch.content.gated import GatedContent
 from cafs.fetch.content.heeded import HeededContent
 from cafs.fetch.content.planted import PlantedContent
@@ -64,7 +65,8 @@ class Planting:
         if what.rules != "tar":
             kind = VouchedZipContent if what.rules == "zip" else SegmentedContent
             ranges = ranges_of(raw) or CheckedRanges(raw)
-            return kind(store, record, stream, raw, ranges, works=works, means=means)
+            pieces = kind(store, record, stream, raw, ranges, works=works, means=means)
+            return EitherContent(pieces, raw) if making.opaque else pieces
         plant = partial(self._replant, raw, making, what.raw)
         need = Need(verified=raw.checked(), source=record.digest)
         return PlantedContent(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -13,7 +13,7 @@ from cafs.codec.sniffing import Compression
 from cafs.errors import StorageError
 from cafs.fetch.content.bridging import Intake
 from cafs.fetch.passes.aside import Aside
-from cafs.fetch.passes.cutting import Cutter
+from cafs.fetch.passes.cutting import SLICE, Cutter
 from cafs.fetch.passes.making import MakePlanter, MemberPlanter
 from cafs.fetch.passes.watching import Watch
 from cafs.model.identity import StreamKey
@@ -25,10 +25,17 @@ from cafs.store.streams.stream import Stream
 from cafs.store.trees.tree_writing import TreeWriter
 
 _BATCH: Final = 1 << 20
-_SLICE: Final = 1 << 20
-"""Bytes of a segment of a tar that is not compressed."""
 Keep = Callable[[int, bytes | bytearray], None]
 """Keeps decoded bytes that lie at an offset."""
+
+
+class PlantSlices(Protocol):
+    """Plants what is not compressed, whose content stays in the raw stream. In a thread."""
+
+    def __call__(
+        self, intake: Intake, planter: MakePlanter, writer: TreeWriter, *, name: str, limits: Limits
+    ) -> None:
+        """As ``plant_plain``."""
 
 
 class Tee:
@@ -87,7 +94,7 @@ def plant_plain(
         CafsError: as the intake.
     """
     with Aside() as aside:
-        source = pointed(Compression.NONE, intake.read, name, limits, spacing=_SLICE)
+        source = pointed(Compression.NONE, intake.read, name, limits, spacing=SLICE)
         cutter = Cutter(source, writer, aside)
         tee = Tee(source.read, cutter.add)
         _plant(tee.read, planter(writer, name=name, limits=limits), name, limits)

@@ -20,6 +20,7 @@ from cafs.model.identity import (
     TreeIdentity,
     archive_tree,
     decoded_stream,
+    file_tree,
     image_tree,
     indexed_tree,
     layer_record,
@@ -102,7 +103,7 @@ class Belongings:
         for part in resolved.parts:
             indexes = _indexes(part)
             for key in self.keys(part):
-                made = (archive_tree(key), layer_record(key))
+                made = (archive_tree(key), layer_record(key), file_tree(key))
                 names += made
                 names += [indexed_tree(one, index) for one in made for index in indexes]
                 names += [archive_tree(each) for each in self._unchecked(key)]

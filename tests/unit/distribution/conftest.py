@@ -13,6 +13,7 @@ from cafs.distribution.archive import ArchiveHandler, Archives
 from cafs.distribution.blob import BlobHandler
 from cafs.distribution.digest import Digests
 from cafs.distribution.docker import DockerHandler
+from cafs.distribution.files import Files
 from cafs.distribution.images import Images
 from cafs.distribution.index_source import IndexSource
 from cafs.distribution.indexing import Indexing
@@ -197,7 +198,8 @@ async def _world(
     indexes: IndexSource | None,
 ) -> World:
     asking = Retrying(transport, QUICK, metrics)
-    trees = Trees(store, fetcher, Promoting(store, fetcher, Limits()))
+    promoting = Promoting(store, fetcher, Limits())
+    trees = Trees(store, fetcher, promoting)
     indexing = Indexing(store, fetcher, Limits(), indexes)
     archives = Archives(store, fetcher, trees, Limits(), indexing)
     parts = UrlParts(
@@ -208,10 +210,12 @@ async def _world(
         locator=Locator(asking, store.documents, metrics, route=route),
         route=route,
     )
+    files = Files(store, fetcher, indexing, promoting)
+    blobs = BlobHandler(parts, files)
     handlers: dict[type[Ref], Handler] = {
-        BlobRef: BlobHandler(parts),
-        DigestRef: BlobHandler(parts),
-        ArchiveRef: ArchiveHandler(parts, archives, trees),
+        BlobRef: blobs,
+        DigestRef: blobs,
+        ArchiveRef: ArchiveHandler(parts, archives, trees, files),
         DockerRef: DockerHandler(
             images=Images(store.blobs, Registry(asking, route)),
             merger=Merger(store, fetcher, trees, Limits(), indexing),
