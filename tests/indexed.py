@@ -46,7 +46,12 @@ SEGMENTS = [
 WINDOWS = [b"", b"packed"]
 ENTRIES = [
     (ROOT_ENTRY, True),
-    (replace(ROOT_ENTRY, name=b"dir", mtime_ns=-1, offset=512, uid=1000, gid=(1 << 32) - 1), True),
+    (
+        msgspec.structs.replace(
+            ROOT_ENTRY, name=b"dir", mtime_ns=-1, offset=512, uid=1000, gid=(1 << 32) - 1
+        ),
+        True,
+    ),
     (
         Entry(
             name=b"caf\xe9",

@@ -13,8 +13,9 @@ Source:
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from cafs.codec import pax
 from cafs.codec.naming import label

@@ -11,8 +11,9 @@ do not overlap, those that share one follow each other in it, and everything is 
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from cafs.codec.naming import quoted
 from cafs.codec.toc_entries import TocEntry

@@ -10,9 +10,11 @@ All of this blocks: it belongs in a thread.
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
+
+from msgspec.structs import replace
 
 from cafs.codec.estargz import LANDMARKS, TABLE
 from cafs.model.member import ROOT, Entry, Kind, Piece

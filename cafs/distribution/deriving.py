@@ -5,8 +5,9 @@ shares the streams of the one it was made of.
 """
 
 from array import array
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from cafs.distribution.unlinking import add_link, file_behind, unlink
 from cafs.errors import NotFoundError

@@ -1,6 +1,6 @@
 """Taking names away from a tree that is being written, and counting links right."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from cafs.model.member import Entry, Kind
 from cafs.store.trees.tree_writing import TreeWriter

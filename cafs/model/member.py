@@ -1,8 +1,13 @@
-"""What an archive says (members) and what a tree keeps of it (entries)."""
+"""What an archive says (members) and what a tree keeps of it (entries).
+
+They are made by the million: so they are structs, of which one takes a quarter of a microsecond,
+and no dataclasses, of which a frozen one takes two.
+"""
 
 import enum
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 
 class Kind(enum.IntEnum):
@@ -17,8 +22,7 @@ class Kind(enum.IntEnum):
     BLOCK_DEVICE = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True, gc=False):
     """A run of a sparse file that has data: ``length`` bytes at ``offset`` of the file.
 
     The data of all pieces lie end to end in the stream, in order of offset.
@@ -28,8 +32,7 @@ class Piece:
     length: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One member as its archive spells it: nothing resolved, nothing refused.
 
     ``path`` and ``target`` are raw bytes. ``offset`` is where the content begins in the decoded
@@ -58,8 +61,7 @@ ROOT: Final = 0
 """The number of a tree's root entry."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One node of a tree, bound to its first name.
 
     Entries are numbered from 0 (the root, its own parent, with an empty name) in the order in which

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey, TreeIdentity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A piece of a decoded stream that can be decoded and checked alone.
 
     ``start`` and ``length`` are in the decoded stream; ``input_start`` and ``input_length`` in the

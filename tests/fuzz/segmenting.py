@@ -6,7 +6,9 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from cafs.codec import windows
 from cafs.codec.decoding import decoder

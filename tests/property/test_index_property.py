@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from msgspec import structs
 
 from cafs.codec.index_file import HASHED, PLACED, UNBOUND
 from cafs.distribution.recording import LAYER, replay
@@ -84,7 +85,7 @@ def planted(trees: Trees, each: list[Member], making: Making) -> TreeRecord:
         planter = making.planter(writer, name="test", limits=Limits())
         for member in each:
             links = member.kind in {Kind.SYMLINK, Kind.HARD_LINK}
-            fitting = replace(
+            fitting = structs.replace(
                 member,
                 target=member.target if links else None,
                 sparse=member.sparse if member.kind is Kind.FILE else None,
@@ -204,8 +205,8 @@ def test_200_000_entries_come_and_go_in_flat_memory(tmp_path: Path) -> None:
             writer.add(Entry(name=b"", parent=ROOT, kind=Kind.DIRECTORY, mode=0o755))
             for number in range(MANY):
                 one = Entry(name=b"file-%d" % number, parent=0, kind=Kind.FILE, mode=0, size=1)
-                writer.add(replace(one, sha256=os.urandom(32)))
-            writer.add_segment(0, replace(WHOLE, codec="store", length=1, input_length=1))
+                writer.add(structs.replace(one, sha256=os.urandom(32)))
+            writer.add_segment(0, structs.replace(WHOLE, codec="store", length=1, input_length=1))
             stream = TreeStream(key=RAW, size=1, raw=RAW, part=0, rules="")
             made = writer.publish((stream,), BLOB)
         before = anonymous_bytes()

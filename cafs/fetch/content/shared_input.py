@@ -9,6 +9,8 @@ from dataclasses import replace
 from itertools import chain, repeat
 from typing import Final
 
+from msgspec import structs
+
 from cafs.errors import CafsError, ContentError, MalformedError, StorageFullError
 from cafs.fetch.content.bridging import PIECE
 from cafs.fetch.content.segment_jobs import IN_MEMORY, Check, Checks, Job, Pieces, keep
@@ -68,7 +70,7 @@ def spanning(group: Sequence[Segment]) -> Segment:
     """One segment of what all of a group decode to, with what lies between them."""
     first, last = group[0], group[-1]
     length = last.skip + last.length - first.skip
-    return replace(first, length=length, sha256=b"", crc32=None)
+    return structs.replace(first, length=length, sha256=b"", crc32=None)
 
 
 def keep_shared(job: Job, stream: Stream, pieces: Pieces, check: Check, *, name: str) -> bytes:

@@ -17,8 +17,9 @@ into every directory instead of trusting the count.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from cafs.codec.naming import label
 from cafs.errors import MalformedError

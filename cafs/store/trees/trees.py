@@ -6,8 +6,9 @@ short read transaction, of a few microseconds.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from cafs.errors import StorageError
 from cafs.model.identity import TreeIdentity

@@ -8,12 +8,12 @@ import subprocess
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from cafs.codec.bzip2_magics import BLOCK, END, BitInput
 from cafs.codec.sniffing import Compression

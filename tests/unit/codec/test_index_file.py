@@ -101,7 +101,7 @@ def test_members_of_a_zip_lie_in_any_order_with_their_checksums() -> None:
 
 def test_a_record_has_what_is_no_directory_for_a_parent_and_links_by_path() -> None:
     entries = [
-        (replace(ROOT_ENTRY, links=0), True),
+        (msgspec.structs.replace(ROOT_ENTRY, links=0), True),
         (Entry(name=b"a", parent=0, kind=Kind.FILE, mode=0, offset=512, size=3), False),
         (Entry(name=b"b", parent=1, kind=Kind.HARD_LINK, mode=0, target=b"a", offset=1536), True),
         (Entry(name=b"a", parent=0, kind=Kind.SYMLINK, mode=0, target=b"", offset=2048), True),
@@ -114,7 +114,8 @@ def test_pages_end_by_number_and_by_weight() -> None:
         (Entry(name=b"%d" % n, parent=0, kind=Kind.FILE, mode=0), True) for n in range(PAGE + 7)
     ]
     heavy = [
-        (replace(entry, xattrs=((b"user.x", bytes(WEIGHT // 2)),)), True) for entry, _ in small[:5]
+        (msgspec.structs.replace(entry, xattrs=((b"user.x", bytes(WEIGHT // 2)),)), True)
+        for entry, _ in small[:5]
     ]
     entries = [(ROOT_ENTRY, True), *small[5:], *heavy]
     data = written(entries)
@@ -143,7 +144,7 @@ def test_an_entry_takes_few_bytes_beside_its_digest() -> None:
         )  # fmt: skip
         entries.append((entry, True))
         at += 512 + (entry.size + 511) // 512 * 512
-    whole = replace(SEGMENTS[0], length=at, input_length=at // 5)
+    whole = msgspec.structs.replace(SEGMENTS[0], length=at, input_length=at // 5)
     header = replace(HEADER, size=at // 5, decoded=at)
     assert len(written(entries, [whole], [b""], header)) < 40 * len(entries)
 
@@ -155,7 +156,10 @@ def test_two_versions_of_zstd_say_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     second = written(ENTRIES, windows=[b"", zstandard.compress(window, 19)])
     assert first != second
     assert said(first) == said(second)
-    other = written([*ENTRIES[:-1], (replace(ENTRIES[-1][0], mode=0o601), True)], windows=WINDOWS)
+    other = written(
+        [*ENTRIES[:-1], (msgspec.structs.replace(ENTRIES[-1][0], mode=0o601), True)],
+        windows=WINDOWS,
+    )
     assert said(written(ENTRIES, windows=[b"", b""])) != said(first)
     with pytest.raises(MalformedError):
         said(other)  # whose window is no window
@@ -192,16 +196,16 @@ def test_an_index_of_another_version_is_not_read() -> None:
 @pytest.mark.parametrize(
     "segment",
     [
-        replace(SEGMENTS[0], codec="method-97"),
-        replace(SEGMENTS[0], skip=1),
-        replace(SEGMENTS[0], sha256=b""),
+        msgspec.structs.replace(SEGMENTS[0], codec="method-97"),
+        msgspec.structs.replace(SEGMENTS[0], skip=1),
+        msgspec.structs.replace(SEGMENTS[0], sha256=b""),
     ],
 )
 def test_what_an_index_cannot_say_is_not_written(segment: Segment) -> None:
     with pytest.raises(UnsupportedError, match="test: a segment at 0"):
         written(ENTRIES, [segment], [b""])
     with pytest.raises(UnsupportedError, match="one stream"):
-        written([(replace(ROOT_ENTRY, stream=1), True)])
+        written([(msgspec.structs.replace(ROOT_ENTRY, stream=1), True)])
 
 
 def test_no_index_is_cut_short_or_longer_without_being_refused() -> None:
@@ -423,7 +427,9 @@ def test_attributes_and_maps_of_nothing_that_can_be_are_refused(others: list[obj
 @pytest.mark.parametrize("header", [HEADER, RECORD])
 def test_paths_stay_within_limits(header: Header) -> None:
     """Else ten thousand nested names would be put together to paths again, each longer."""
-    deep = [(replace(ROOT_ENTRY, name=b"d" * 200, parent=at), True) for at in range(5)]
+    deep = [
+        (msgspec.structs.replace(ROOT_ENTRY, name=b"d" * 200, parent=at), True) for at in range(5)
+    ]
     entries = [(ROOT_ENTRY, True), *deep]
     assert listed(written(entries, header=header))[1] == entries
     for limits in (Limits(depth=4), Limits(path_bytes=1000)):

@@ -1,11 +1,11 @@
 """A wrong index: what contradicts it is not thrown away for ever, nor is a wrong copy kept."""
 
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from cafs.errors import ContentError, DigestMismatchError

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from hypothesis import given, strategies as st
+from msgspec import structs
 
 from cafs.errors import (
     BudgetError,
@@ -238,7 +239,7 @@ async def test_a_forged_index_hands_out_nothing_and_blames_no_blob(
     url = origin.put("/a.tar.gz", ARCHIVE.data)
     raw = await rig.pinned(ARCHIVE.digest, len(ARCHIVE.data), url)
     await raw.ensure(Span(0, raw.size), USUAL)
-    forged = [replace(one, sha256=bytes(32)) for one in ARCHIVE.segments]
+    forged = [structs.replace(one, sha256=bytes(32)) for one in ARCHIVE.segments]
     record = planted(rig.store, raw.key, index=INDEX, segments=forged)
     content = rig.fetcher.decoded(record, 0, raw)
     with pytest.raises(DigestMismatchError, match="the index says"):
@@ -250,7 +251,7 @@ async def test_a_forged_index_hands_out_nothing_and_blames_no_blob(
 
 async def test_an_index_that_says_no_digest_hands_out_nothing(rig: Rig, origin: Origin) -> None:
     raw = await rig.pinned(ARCHIVE.digest, len(ARCHIVE.data), origin.put("/a.tar.gz", ARCHIVE.data))
-    silent = [replace(one, sha256=b"") for one in ARCHIVE.segments]
+    silent = [structs.replace(one, sha256=b"") for one in ARCHIVE.segments]
     record = planted(rig.store, raw.key, index=INDEX, segments=silent)
     content = rig.fetcher.decoded(record, 0, raw)
     with pytest.raises(MalformedError, match="does not say"):
@@ -260,12 +261,12 @@ async def test_an_index_that_says_no_digest_hands_out_nothing(rig: Rig, origin: 
 @DOUBTED
 async def test_a_forged_input_span_is_an_error(rig: Rig, origin: Origin) -> None:
     raw = await rig.pinned(ARCHIVE.digest, len(ARCHIVE.data), origin.put("/a.tar.gz", ARCHIVE.data))
-    beyond = [replace(one, input_start=len(ARCHIVE.data)) for one in ARCHIVE.segments]
+    beyond = [structs.replace(one, input_start=len(ARCHIVE.data)) for one in ARCHIVE.segments]
     content = rig.fetcher.decoded(planted(rig.store, raw.key, index=INDEX, segments=beyond), 0, raw)
     with pytest.raises(MalformedError, match="there are only"):
         await content.read(0, 10, USUAL)
     other = digest_of(b"another index")
-    within = [replace(one, input_start=one.input_start + 7) for one in ARCHIVE.segments[:9]]
+    within = [structs.replace(one, input_start=one.input_start + 7) for one in ARCHIVE.segments[:9]]
     content = rig.fetcher.decoded(planted(rig.store, raw.key, index=other, segments=within), 0, raw)
     with pytest.raises(MalformedError):
         await content.read(0, 10, USUAL)
@@ -469,7 +470,7 @@ async def test_a_long_segment_is_decoded_once_and_read_when_it_was_checked(
     assert await content.read(10 * MIB, 4096, USUAL) == long.content[10 * MIB :][:4096]
     assert content.present() == 9 * MIB
     assert await content.read(0, 18 * MIB, USUAL) == long.content
-    forged = [replace(one, sha256=bytes(32)) for one in long.segments]
+    forged = [structs.replace(one, sha256=bytes(32)) for one in long.segments]
     await until(lambda: raw.digest() == long.digest)
     record = planted(rig.store, raw.key, long, index=INDEX, segments=forged)
     content = rig.fetcher.decoded(record, 0, raw)

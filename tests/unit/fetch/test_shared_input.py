@@ -4,13 +4,14 @@ import gzip
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import trio
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
 from cafs.codec.segments import Input, decode
 from cafs.errors import DigestMismatchError, StorageFullError

@@ -4,9 +4,9 @@ import hashlib
 import io
 import random
 import zipfile
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from cafs.errors import ContentError, UnsupportedError
 from cafs.fetch.interfaces import Content

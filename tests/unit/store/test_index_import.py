@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from cafs.codec import tar
 from cafs.distribution.recording import LAYER, replay
@@ -243,8 +244,8 @@ def test_a_tree_that_is_imported_again_replaces_the_first(trees: Trees) -> None:
 
 def zipped(trees: Trees, digests: bool) -> TreeRecord:
     parts = [
-        replace(stored(0, b"abc"), input_start=40, sha256=b"", crc32=7),
-        replace(stored(3, b"de"), input_start=0, sha256=b"", crc32=8),
+        structs.replace(stored(0, b"abc"), input_start=40, sha256=b"", crc32=7),
+        structs.replace(stored(3, b"de"), input_start=0, sha256=b"", crc32=8),
     ]
     stream = TreeStream(key=decoded_stream(RAW, "zip"), size=5, raw=RAW, part=0, rules="zip")
     with trees.writer(MADE) as writer:
@@ -383,7 +384,7 @@ def test_what_is_no_file_is_not_waited_for(trees: Trees, tmp_path: Path) -> None
 def test_a_name_that_is_bound_twice_is_refused(trees: Trees, between: int) -> None:
     """In one page, in one transaction, or far apart: else one of the two hides the other."""
     twin = Entry(name=b"twin", parent=0, kind=Kind.FILE, mode=0o644)
-    others = [replace(twin, name=b"%d" % number) for number in range(between)]
+    others = [structs.replace(twin, name=b"%d" % number) for number in range(between)]
     entries = [(entry, True) for entry in (ROOT_ENTRY, twin, *others, twin)]
     with pytest.raises(MalformedError, match="two entries are bound to one name"):
         imported(trees, written(entries))

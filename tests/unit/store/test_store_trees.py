@@ -1,10 +1,10 @@
 """Trees: what a writer wrote is what is read, page by page, and nothing before it is published."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from cafs.errors import MalformedError
 from cafs.model.digest import digest_of
