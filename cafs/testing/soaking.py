@@ -179,23 +179,29 @@ class Scene:
         seconds: float,
         every_s: float = 2.0,
         threads: int = 16,
+        least: tuple[int, int] = (0, 0),
     ) -> Outcome:
         """Read at random for so long, and disturb regularly; as root, drop its caches each second.
+
+        It takes longer where ``least`` does: so many disturbances, and so many requests that cross
+        the keeper.
 
         Raises:
             AssertionError: a reader sticks.
             TimeoutError: no worker serves any more, or a request is never answered.
         """
         before, memory = self.keeper.status(), self.keeper.memory()
+        disturbances, requests = least
         took_s: list[float] = []
         with self.ground.load(self.mount, threads=threads, dropping=os.geteuid() == 0) as load:
             began = time.monotonic()
-            for due in _ticks(began, began + seconds, every_s):
+            for due in _ticks(began, began + seconds, every_s, disturbances):
                 time.sleep(max(0, due - time.monotonic()))
                 start = time.monotonic()
                 disturb(self)
                 took_s.append(time.monotonic() - start)
             time.sleep(max(0, began + seconds - time.monotonic()))
+            self.keeper.wait_until(lambda now: now.relayed - before.relayed >= requests)
             figures = load.stop()
         # The kernel may still be reading ahead for readers that have ended; none may be forgotten.
         after = self.keeper.wait_until(lambda now: now.state == "serving" and not now.waiting)
@@ -210,11 +216,12 @@ DISTURBANCES: Final[dict[str, Callable[[Scene], None]]] = {
 }
 
 
-def _ticks(began: float, end: float, every_s: float) -> Iterator[float]:
-    """The times at which to disturb; one that was missed is left out."""
-    due = began + every_s
-    while due < end:
+def _ticks(began: float, end: float, every_s: float, least: int) -> Iterator[float]:
+    """The times at which to disturb, and at least so many; one that was missed is left out."""
+    due, done = began + every_s, 0
+    while due < end or done < least:
         yield due
+        done += 1
         while due <= time.monotonic():
             due += every_s
 

@@ -34,6 +34,7 @@ from cafs.fuse.session import (
     open_mounted_session,
 )
 from cafs.model.digest import digest_of
+from cafs.model.identity import raw_stream
 from cafs.store.store import Store, open_store
 from tests.mount.fuse_world import SWAPPED, Levers, Scene, Watched, make, mend, plant_once
 
@@ -144,8 +145,15 @@ async def obey(
         while True:
             line, _ = await listening.accept()
             with line:
-                words = (await line.recv(4096)).decode().split("\n")
+                words = (await line.recv(1 << 16)).decode().split("\n")
                 await line.send((await do(words, filesystem, store, scene)).encode())
+
+
+async def put(store: Store, text: str) -> None:
+    data = text.encode()
+    digest = digest_of(data)
+    stream = raw_stream(digest)
+    await store.blobs.take(stream, data, media_type="", claims=(digest,), name="blob")
 
 
 async def do(words: list[str], filesystem: Watched, store: Store, scene: Scene) -> str:
@@ -165,12 +173,15 @@ async def do(words: list[str], filesystem: Watched, store: Store, scene: Scene) 
             filesystem.refs.trees["gcc"] = await plant_once(store, "swapped", SWAPPED)
         case ["mend"]:
             mend(filesystem)
-        case ["put", text]:
-            writer = await store.blobs.create()
-            await writer.write(text.encode())
-            await writer.commit(None, None)
-        case ["drop", text]:
-            await store.blobs.delete(digest_of(text.encode()))
+        # Many together share their syncing.
+        case ["put", *texts]:
+            async with trio.open_nursery() as nursery:
+                for text in texts:
+                    nursery.start_soon(put, store, text)
+        case ["drop", *texts]:
+            async with trio.open_nursery() as nursery:
+                for text in texts:
+                    nursery.start_soon(store.blobs.delete, digest_of(text.encode()))
         case _:
             return f"what is {words}?"
     return "done"

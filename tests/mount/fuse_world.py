@@ -1,14 +1,12 @@
-"""What the worker of these tests serves: a planted world, some of which fails, stalls or hangs.
+"""What the worker of these tests serves: a planted world, some of which fails or stalls.
 
 ``Levers`` are a test's way to say when; they are files and a socket in a directory, so a worker
 finds them as its predecessor left them.
 """
 
-import contextlib
 import hashlib
 import json
 import socket
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -48,7 +46,7 @@ from tests.vfs_world import (
 MANY = 2000
 BIG = Random(1).randbytes(4 << 20)
 SLOW = Random(2).randbytes(300_000)
-"""The content of ``ref/file-stalled`` and ``ref/file-hang``."""
+"""The content of ``ref/file-stalled``."""
 STALLED = b"stalled-"
 """A name directly in a ref that begins so stalls when it is looked up; the rest is what it is."""
 FAILURES: dict[str, CafsError] = {
@@ -88,7 +86,6 @@ class Levers:
 
     def __init__(self, directory: Path) -> None:
         self._stall = directory / "stall"
-        self._hang = directory / "hang"
         self._names = directory / "names"
         self.socket = directory / "commands"
 
@@ -111,17 +108,6 @@ class Levers:
     @property
     def names(self) -> list[str]:
         return self._names.read_text().split("\n") if self._names.exists() else []
-
-    def hang(self) -> None:
-        """Let the next worker that reads ``ref/file-hang`` hang: nothing of it answers any more."""
-        self._hang.touch()
-
-    def hang_now(self) -> bool:
-        """Whether to hang; only one worker does."""
-        with contextlib.suppress(FileNotFoundError):
-            self._hang.unlink()
-            return True
-        return False
 
     def tell(self, *words: str) -> str:
         """Give the worker a command of ``fuse_child`` by its own socket; its answer.
@@ -176,11 +162,6 @@ class Scene:
         finally:
             self.asked.stalled -= 1
 
-    def hang(self) -> None:
-        """Hang, when ``Levers.hang`` says so."""
-        if self.levers is not None and self.levers.hang_now():
-            time.sleep(3600)
-
     def status(self) -> bytes:
         """``.cafs/status.json``."""
         return json.dumps({**self.metrics.snapshot(), **asdict(self.asked)}).encode()
@@ -214,7 +195,7 @@ class Stuck(Stored):
 
 @dataclass
 class Slow(Stored):
-    """Content that may stall, or hang its worker, before it comes."""
+    """Content that may stall before it comes."""
 
     before: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
@@ -291,11 +272,6 @@ async def make(store: Store, mount: int, scene: Scene) -> Watched:
     refs.files["file-stuck"] = Stuck(store, key, 10, asked=scene.asked)
     slow = await stored(store, SLOW)
     refs.files["file-stalled"] = Slow(store, slow.key, slow.size, before=scene.stall)
-
-    async def hang() -> None:
-        scene.hang()
-
-    refs.files["file-hang"] = Slow(store, slow.key, slow.size, before=hang)
     refs.failing["broken"] = errors.UnreachableError("GET https://files.example: 503", hint="wait")
     refs.failing["missing"] = errors.NotFoundError("GET https://files.example: 404")
     return Watched(scene, store, mount, refs)

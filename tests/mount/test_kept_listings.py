@@ -93,8 +93,7 @@ def test_the_list_of_blobs_grows_and_shrinks(kept: Kept) -> None:
     texts = [f"blob {number}" for number in range(100)]
     names = {digest_of(text.encode()).hex for text in texts}
     assert os.listdir(blobs) == []
-    for text in texts:
-        assert kept.levers.tell("put", text) == "done"
+    assert kept.levers.tell("put", *texts) == "done"
     comes_to_list(blobs, names)
     kept.levers.tell("drop", texts[0])
     comes_to_list(blobs, names - {digest_of(texts[0].encode()).hex})
@@ -104,21 +103,18 @@ def test_the_list_of_blobs_grows_and_shrinks(kept: Kept) -> None:
 
 def test_a_listing_that_is_read_slowly_misses_nothing_that_stays(kept: Kept) -> None:
     blobs = kept.path / "digest" / "sha256"
-    texts = [f"blob {number}" for number in range(1500)]
-    for text in texts:
-        kept.levers.tell("put", text)
-    stays = {digest_of(text.encode()).hex for text in texts[500:]}
+    texts = [f"blob {number}" for number in range(900)]
+    kept.levers.tell("put", *texts)
+    stays = {digest_of(text.encode()).hex for text in texts[300:]}
     comes = [f"later {number}" for number in range(50)]
     found: list[str] = []
     with os.scandir(blobs) as entries:
-        # The C library reads ahead by the buffer of 32 KiB; these names are four of them.
+        # The C library reads ahead by the buffer of 32 KiB; these names are more than two.
         for entry in entries:
             found.append(entry.name)
             if len(found) == 10:
-                for text in texts[:500]:
-                    kept.levers.tell("drop", text)
-                for text in comes:
-                    kept.levers.tell("put", text)
+                kept.levers.tell("drop", *texts[:300])
+                kept.levers.tell("put", *comes)
     assert len(found) == len(set(found))
     assert stays <= set(found)
     comes_to_list(blobs, stays | {digest_of(text.encode()).hex for text in comes})

@@ -129,13 +129,3 @@ def test_invalidations_freeze_nothing_while_requests_stall(kept: Kept, readers: 
     assert kept.status().notices == 5
     assert kept.status().notices_dropped == 0
     assert kept.status().workers == 1
-
-
-@pytest.mark.slow
-def test_a_worker_that_hangs_is_replaced_and_its_reader_gets_the_bytes(kept: Kept) -> None:
-    kept.levers.go_on()
-    kept.levers.hang()
-    started = time.monotonic()
-    assert (kept.path / "ref" / "file-hang").read_bytes() == SLOW
-    assert 9 < time.monotonic() - started < 20
-    assert kept.status().workers == 2
