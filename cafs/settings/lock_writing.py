@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -25,6 +26,8 @@ _WAIT_S: Final = 10.0
 """How long one who writes waits for another: writing takes milliseconds."""
 _POLL_S: Final = 0.02
 _PIECE: Final = 1 << 20
+_DRAFT: Final = ".cafs-"
+"""Between the name of a file and the random end of one that is to take its place."""
 
 
 def lock_text(lock: Lock) -> str:
@@ -97,6 +100,8 @@ def _text(text: str) -> str:
 def alone(file: Path) -> Iterator[None]:
     """Nobody else writes this file, or those that belong to it, inside the block.
 
+    What one who was killed while he wrote it has left beside it is removed.
+
     What is locked is the directory: it is always there, and nothing has to be cleaned up. Blocks.
 
     Raises:
@@ -113,6 +118,7 @@ def alone(file: Path) -> Iterator[None]:
             if time.monotonic() > limit:
                 raise DeadlineError(f"{file}: somebody else is writing it", hint="try again")
             time.sleep(_POLL_S)
+        sweep(file.parent, f".{glob.escape(file.name)}{_DRAFT}*")
         yield
     finally:
         os.close(descriptor)
@@ -124,6 +130,23 @@ def _taken(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def sweep(folder: Path, drafts: str = f".*{_DRAFT}*") -> None:
+    """Remove what was to take the place of files in a directory; for one who is alone there.
+
+    Args:
+        folder: may be missing.
+        drafts: a pattern for their names.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    try:
+        for path in list(folder.glob(drafts)):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror}") from error
 
 
 def refuse_outside(path: Path, project: Path) -> None:
@@ -168,7 +191,7 @@ def _replace(file: Path, write: Callable[[BinaryIO], object]) -> None:
     made = ""
     try:
         mode = place.stat().st_mode & 0o777 if place.exists() else 0o666 & ~_umask()
-        descriptor, made = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+        descriptor, made = tempfile.mkstemp(prefix=f".{place.name}{_DRAFT}", dir=place.parent)
         with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, not a path
             write(out)
             out.flush()

@@ -15,7 +15,7 @@ from cafs.settings.lockfile import Lock, LockEntry, index_directory, read_lock
 from cafs.store.store import open_store
 from cafs.testing.archives import Compression, file as member, tar_bytes, zip_archive
 from cafs.testing.daemons import Registry
-from cafs.testing.faults import Fault, IgnoreRange, NoLength, NoValidators, Status
+from cafs.testing.faults import Fault, HangBeforeHead, IgnoreRange, NoLength, NoValidators, Status
 from cafs.testing.images import Image, Layer, write_layout
 from cafs.testing.origin import Origin
 from cafs.testing.tabled import estargz
@@ -280,6 +280,32 @@ def test_check_full_reads_everything_again(locked: Project, other: Cafs, origin:
     assert other.run("lock", "--check", "--full").returncode == 0
     assert origin.bytes_sent("/t.tgz") >= len(tar_bytes(OLD, compression="gz"))
     assert (other.directory / "cafs.lock").read_bytes() == locked.file.read_bytes()
+
+
+def test_a_run_that_was_killed_leaves_nothing_for_longer_than_the_next(
+    project: Project, origin: Origin
+) -> None:
+    """Killed while it makes the second index of two, with the first one lying there."""
+    layer = tar_bytes(OLD, compression="gz")
+    for name in ("a", "b"):
+        origin.put(f"/{name}.tgz", layer if name == "a" else tar_bytes(NEW, compression="gz"))
+    text = "".join(f'[ref.{name}]\nfrom="{origin.url(f"/{name}.tgz")}"\n' for name in "ab")
+    project.cafs.project(text)
+    origin.fault("/b.tgz", HangBeforeHead(times=1))
+    temporary = project.cafs.directory.parent / "tmp"
+    temporary.mkdir()
+    project.cafs.environment["TMPDIR"] = str(temporary)
+    running = project.cafs.popen("lock")
+    origin.wait_until(lambda seen: any(each.path == "/b.tgz" for each in seen))
+    running.kill()
+    running.communicate()
+    scratch = project.cafs.store / "scratch"
+    assert [each.suffix for each in scratch.rglob("*.idx")] == [".idx"]
+    origin.release()
+    project.cafs.run("lock")
+    assert list(scratch.iterdir()) == []
+    assert len(project.indexes()) == 2
+    assert list(temporary.iterdir()) == []
 
 
 def test_check_full_finds_a_lock_whose_index_is_of_something_else(

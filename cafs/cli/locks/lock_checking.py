@@ -1,7 +1,6 @@
 """``cafs lock --check``: whether the lock is that of the settings, and of the bytes."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -12,7 +11,7 @@ from cafs.cli.exits import USAGE
 from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
 from cafs.cli.locks.lock_files import wrong_index
-from cafs.cli.locks.lock_making import locate, new_entry, pinned
+from cafs.cli.locks.lock_making import locate, new_entry, pinned, scratch_of
 from cafs.cli.saying import say
 from cafs.errors import CafsError, SettingsError
 from cafs.settings.heeding import check as check_entry
@@ -124,54 +123,65 @@ async def _against_bytes(
     loaded: "Settings", file: Path, lock: Lock, wanted: list[Wish]
 ) -> list[Problem]:
     """Read what is locked again, and compare; what could not be had is told at once."""
+    import trio
+
     from cafs.assemble import open_system
     from cafs.distribution.locking import Locker
     from cafs.model.limits import Limits
 
     problems: list[Problem] = []
-    async with open_system(loaded, description="lock", eager=True) as system:
+    async with (
+        open_system(loaded, description="lock", eager=True) as system,
+        scratch_of(system) as top,
+    ):
         locker = Locker(system.store, system.resolver, system.fetcher, Limits())
-        for wish in wanted:
+        for number, wish in enumerate(wanted):
             entry = wish.entry(lock, file.parent)
             if entry is None:
                 continue
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    spec = pinned(wish, entry)
-                    located = await locate(locker, spec, Path(folder), lambda _done, _all: None)
-                except (CafsError, BaseExceptionGroup) as error:
-                    known = expected(error)
-                    if known is None:
-                        raise
-                    problem = Problem(*_place(wish, entry), known.line, report(known), told=True)
-                    problems.append(problem)
-                    continue
-                fresh = new_entry(wish, located, file.parent)
-                problems += _differences(file, entry, fresh, located.indexes)
+            folder = top / str(number)
+            folder.mkdir()
+            try:
+                spec = pinned(wish, entry)
+                located = await locate(locker, spec, folder, lambda _done, _all: None)
+            except (CafsError, BaseExceptionGroup) as error:
+                known = expected(error)
+                if known is None:
+                    raise
+                problem = Problem(*_place(wish, entry), known.line, report(known), told=True)
+                problems.append(problem)
+                continue
+            fresh = new_entry(wish, located, file.parent)
+            found = partial(_differences, file, entry, fresh, located.indexes)
+            problems += await trio.to_thread.run_sync(found)
     return problems
 
 
 def _differences(
     file: Path, entry: LockEntry, fresh: LockEntry, indexes: "dict[Digest, Path]"
-) -> Iterator[Problem]:
-    """How what was read differs from what is locked."""
-
-    def wrong(what: str) -> Problem:
-        return Problem(entry.name, entry.platform, what, _WRONG)
-
+) -> list[Problem]:
+    """How what was read differs from what is locked. Blocks: indexes are read."""
+    whats: list[str] = []
     if (entry.digest, len(entry.parts)) != (fresh.digest, len(fresh.parts)):
-        yield wrong(f"is {fresh.digest}, and not {entry.digest}")
-        return
-    for number, (old, new) in enumerate(zip(entry.parts, fresh.parts, strict=True), 1):
-        part = f"layer {number}" if entry.named is not None else "content"
-        if (old.digest, old.size) != (new.digest, new.size):
-            yield wrong(
-                f"{part} is {new.digest} ({new.size} bytes), and not {old.digest} ({old.size})"
-            )
-        elif old.contents != new.contents:
-            yield wrong(f"{part}: its table of contents is another")
-        elif old.index != new.index and not _same(file, old, new.index, indexes):
-            yield wrong(f"{part}: its index is {new.index}, and not {old.index}")
+        whats.append(f"is {fresh.digest}, and not {entry.digest}")
+    else:
+        pairs = zip(entry.parts, fresh.parts, strict=True)
+        for number, (old, new) in enumerate(pairs, 1):
+            part = f"layer {number}" if entry.named is not None else "content"
+            what = _difference(file, old, new, indexes)
+            whats += [f"{part}{what}"] if what else []
+    return [Problem(entry.name, entry.platform, what, _WRONG) for what in whats]
+
+
+def _difference(file: Path, old: LockedPart, new: LockedPart, indexes: "dict[Digest, Path]") -> str:
+    """How a part differs, to stand behind what it is; empty where it does not."""
+    if (old.digest, old.size) != (new.digest, new.size):
+        return f" is {new.digest} ({new.size} bytes), and not {old.digest} ({old.size})"
+    if old.contents != new.contents:
+        return ": its table of contents is another"
+    if old.index != new.index and not _same(file, old, new.index, indexes):
+        return f": its index is {new.index}, and not {old.index}"
+    return ""
 
 
 def _same(file: Path, old: LockedPart, new: "Digest | None", indexes: "dict[Digest, Path]") -> bool:

@@ -12,6 +12,7 @@ from cafs.settings.lock_writing import (
     copy_whole,
     lock_text,
     refuse_outside,
+    sweep,
     write_whole,
 )
 from cafs.settings.lockfile import (
@@ -172,6 +173,7 @@ def _prune(file: Path, lock: Lock) -> None:
     """Remove index files that nothing names; what is not ours stays."""
     folder = index_directory(file)
     wanted = {f"{digest.hex}.idx" for digest in lock.indexes()}
+    sweep(folder)
     try:
         for each in list(folder.glob("*.idx")):
             if each.name not in wanted:

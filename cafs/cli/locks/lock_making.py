@@ -1,7 +1,7 @@
 """Making a lock: what is not locked is read whole, and then everything is written at once."""
 
-import tempfile
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -48,15 +48,14 @@ class Order:
 class _Run:
     """One run: what there was, and what has been found out so far.
 
-    ``kept`` are the places of entries that stay as they are. ``indexes`` are the files, below
-    ``folder``, of the indexes that ``made`` names.
+    ``kept`` are the places of entries that stay as they are. ``indexes`` are the files of the
+    indexes that ``made`` names.
     """
 
     order: Order
     loaded: "Settings"
     file: Path
     old: Lock
-    folder: Path
     kept: set[tuple[str, str]] = field(default_factory=set)
     indexes: "dict[Digest, Path]" = field(default_factory=dict)
     made: list[LockEntry] = field(default_factory=list)
@@ -106,9 +105,8 @@ def make(flags: "Flags", order: Order) -> int:
     old = read_lock(file) or Lock()
     every = wishes(project, old, order.platforms)
     wanted = named(every, order.names)
-    with tempfile.TemporaryDirectory() as folder:
-        run = _Run(order, loaded, file, old, Path(folder))
-        run_async(_make, run, wanted, flags)
+    run = _Run(order, loaded, file, old)
+    run_async(_make, run, wanted, flags)
     return run.code
 
 
@@ -134,7 +132,8 @@ async def _make(run: _Run, wanted: list[Wish], flags: "Flags") -> None:
 
             opening = open_system(run.loaded, description="lock", eager=True)
             system = await stack.enter_async_context(opening)
-            await _locate_all(run, system, unmade)
+            folder = await stack.enter_async_context(scratch_of(system))
+            await _locate_all(run, system, unmade, folder)
         if run.failed and run.order.together:
             return
         changes = Changes(
@@ -153,10 +152,31 @@ async def _make(run: _Run, wanted: list[Wish], flags: "Flags") -> None:
                     await system.resolver.resolve(spec, Patience(spec.deadline_s))
 
 
-async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
+@asynccontextmanager
+async def scratch_of(system: "System") -> AsyncIterator[Path]:
+    """A directory of the store for the indexes that are made in the block.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    import trio
+
+    from cafs.store.disk.scratch import scratch
+
+    made = scratch(system.store.path)
+    folder = await trio.to_thread.run_sync(made.__enter__)
+    try:
+        yield folder
+    finally:
+        with trio.CancelScope(shield=True):  # as long as it takes to remove files
+            await trio.to_thread.run_sync(made.__exit__, None, None, None)
+
+
+async def _locate_all(run: _Run, system: "System", unmade: list[Wish], top: Path) -> None:
     """Read the refs whole, one after the other; one that fails does not keep the others out.
 
-    Where there is no room, the next ones would fail likewise: they are not tried.
+    Index files are written below ``top``. Where there is no room, the next ones would fail
+    likewise: they are not tried.
     """
     from cafs.distribution.locking import Locker
     from cafs.model.limits import Limits
@@ -167,7 +187,7 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish]) -> None:
     waiting = drawn or run.order.together
     with board(len(unmade), quiet=not drawn, as_json=False) as reports:
         for number, wish in enumerate(unmade):
-            folder = run.folder / str(number)
+            folder = top / str(number)
             folder.mkdir()
             try:
                 with reports(wish.title) as progress:

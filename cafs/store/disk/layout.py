@@ -11,6 +11,7 @@
     quarantine/             what failed verification, each with a note
     leases/                 files that a holder keeps flocked; ``readers``: see ``precedence``;
                             ``arrivals``: see ``Streams.try_lock_new``; ``uploads``: see ``uploads``
+    scratch/<random>/       files of one process, which keeps it flocked; see ``scratch``
     ballast                 space to let go of first when the disk is full; see ``ballast``
 
 Everything here blocks; it belongs in a thread.
@@ -35,7 +36,7 @@ _SHARED: Final = 64
 """Bytes of the file ``users``, which hold the name of a namespace or nothing."""
 _FOLDERS: Final = ("blobs/sha256", "streams", "quarantine", "leases", "index")
 _OURS: Final = re.compile(
-    r"VERSION(\.new)?|users|ballast|index(\..*)?|recent-.*|blobs|streams|quarantine|leases"
+    r"VERSION(\.new)?|users|ballast|index(\..*)?|recent-.*|blobs|streams|quarantine|leases|scratch"
     r"|migrating(\.new)?|backups|rebuilding|lost\+found"
 )
 """What a store that has no VERSION yet, or no more, may have; and what every new disk has."""

@@ -66,6 +66,7 @@ class Collector:
         yield self.aging.uploads()
         yield self.aging.items()
         yield self.strays.files()
+        yield self.strays.scratch()
         yield self.strays.quarantine()
         yield self._references()
         yield self._trees()

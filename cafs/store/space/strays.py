@@ -1,5 +1,7 @@
 """Strays: files, and bytes in them, that no record names, and what has been in quarantine for long.
 
+Those that a process which has died had for itself are such too.
+
 Only files of the store's own forms are strays, in the directories where it puts them: whatever else
 lies there is none of its business (B-24, non-uuid directories and other ones).
 """
@@ -14,6 +16,7 @@ from typing import Final
 from cafs.model.digest import CANONICAL, Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
+from cafs.store.disk import scratch
 from cafs.store.space.findings import Finding, Kind, Terms, when
 from cafs.store.space.parts import Parts
 from cafs.store.streams.sweeping import sweep, unrecorded
@@ -49,6 +52,13 @@ class Strays:
                         name = str(path.relative_to(root))
                         reason = "left in it by a crash, no record names them"
                         yield Finding(Kind.FILE, name, count, reason, path)
+
+    def scratch(self) -> Iterator[Finding]:
+        """What processes that have died had for themselves."""
+        root = self._parts.layout.root
+        for path in scratch.left(root):
+            name = str(path.relative_to(root))
+            yield Finding(Kind.FILE, name, _size(path), "who made it has died", path)
 
     def _unrecorded(self, names: list[str]) -> list[str]:
         """Names without those of blobs that are on record: nearly all files of a store are such."""
@@ -96,6 +106,8 @@ class Strays:
         if finding.kind is Kind.QUARANTINE:
             _discard(path)
             return True
+        if path.parent.name == scratch.FOLDER:
+            return scratch.remove(path)
         if named := _STREAM.fullmatch(path.name):
             # The random name of a stream's file is never used again: nobody makes it ours now.
             if self._is_stray(path):

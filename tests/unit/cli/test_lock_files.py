@@ -214,3 +214,17 @@ def test_a_symlink_out_of_the_project_is_not_followed(tmp_path: Path, name: str)
         with pytest.raises(SettingsError, match="leads out of the project"):
             keep(project / "cafs.lock", "a", SMALL)
     assert [each.name for each in outside.iterdir()] == ["other.idx"]
+
+
+def test_what_one_who_was_killed_while_writing_has_left_is_removed(lock: Path) -> None:
+    """And nothing of anybody else's, however much it looks like that."""
+    keep(lock, "a", SMALL)
+    folder = index_directory(lock)
+    drafts = [lock.with_name(".cafs.lock.cafs-ab12cd_9"), folder / f".{'ab' * 32}.idx.cafs-x1"]
+    others = [lock.with_name(".cafs.lock.original"), lock.with_name("cafs.lock.cafs-mine")]
+    others += [lock.with_name(".other.cafs-x"), folder / "cafs-x.idx.mine"]
+    for each in (*drafts, *others):
+        each.write_bytes(b"")
+    keep(lock, "b", SMALL)
+    assert [each.exists() for each in drafts] == [False, False]
+    assert all(each.exists() for each in others)
