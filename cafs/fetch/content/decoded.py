@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 from typing_extensions import override
@@ -20,14 +20,14 @@ from typing_extensions import override
 from cafs.errors import CafsError, StorageError, StorageFullError
 from cafs.fetch.content.reading import read_or_make
 from cafs.fetch.content.segment_jobs import IN_MEMORY, Checks, Job, keep, read_window
-from cafs.fetch.content.shared_input import keep_shared
+from cafs.fetch.content.shared_input import fitting, keep_shared, read_shared
 from cafs.fetch.flights.composing import read_both
 from cafs.fetch.flights.means import Means
 from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Content, Patience, Priority
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
-from cafs.model.record import Segment, TreeStream
+from cafs.model.record import Segment, TreeRecord
 from cafs.model.span import Span, SpanSet
 from cafs.model.trust import Need
 from cafs.store.store import Store
@@ -39,17 +39,37 @@ WINDOW: Final = 32 << 20
 """Decoded bytes of a long read that are made before the next are looked at."""
 
 
-class DecodedContent(Content, Protocol):
+class DecodedContent(Content):
     """Decodes the segments that are read, each alone, each checked before anybody sees it.
+
+    Args:
+        store: where everything goes.
+        record: the tree that says what the stream is.
+        number: that of the stream in it.
+        raw: what it is decoded from.
+        works: where it is decoded.
+        means: what all who decode share.
 
     Concurrency: as ``Content``; one work a segment.
     """
 
-    _store: Store
-    _means: Means
-    _works: Works[None]
-    _what: TreeStream
-    _raw: Content
+    def __init__(
+        self,
+        store: Store,
+        record: TreeRecord,
+        number: int,
+        raw: Content,
+        *,
+        works: Works[None],
+        means: Means,
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._number = number
+        self._what = record.streams[number]
+        self._raw = raw
+        self._works = works
+        self._means = means
 
     @property
     @override
@@ -248,14 +268,34 @@ class DecodedContent(Content, Protocol):
         if stream is None or not await self._stored(job, stream):
             if work.priority() is not Priority.DEMAND:
                 raise shortage.stopped(self.label(segment), segment.length)
-            window = Span(max(segment.start, start), segment.start + segment.length)
-            window = Span(window.start, min(window.stop, window.start + IN_MEMORY))
-            alone = replace(job, group=())
-            run = partial(read_window, alone, window, self.pieces, self.check)
-            data = await trio.to_thread.run_sync(run, limiter=self._threads(job))
-            if not self._means.overflow.put(self.key, window.start, data):
-                raise shortage.error(self.label(segment), len(data))
+            await self._pass_by(job, start)
         self._means.metrics.add("fetch.verified", segment.length)
+
+    async def _pass_by(self, job: Job, start: int) -> None:
+        """Decode a segment into memory, for who waits; with it, what there is room for on its way.
+
+        Raises:
+            StorageFullError: there is no room in memory either.
+            CafsError: as ``pieces`` and ``check``.
+        """
+        segment, overflow = job.segment, self._means.overflow
+        window = Span(max(segment.start, start), segment.start + segment.length)
+        window = Span(window.start, min(window.stop, window.start + IN_MEMORY))
+        with overflow.claim(sum(one.length for one in job.group if one is not segment)) as room:
+            run = partial(self._read, job, window, room)
+            found = await trio.to_thread.run_sync(run, limiter=self._threads(job))
+        for number, (at, data) in enumerate(found):
+            if not overflow.put(self.key, at, data, awaited=not number) and not number:
+                raise self._means.shortage.error(self.label(segment), len(data))
+
+    def _read(self, job: Job, window: Span, room: int) -> list[tuple[int, bytes]]:
+        """What is decoded for a window, and what comes by and fits into so many bytes. A thread."""
+        shared = fitting(job, room) if job.group else job
+        if len(shared.group) > 1:
+            name = self.label(job.segment)
+            return read_shared(shared, window, self.pieces, self.check, name=name)
+        alone = replace(job, group=())
+        return [(window.start, read_window(alone, window, self.pieces, self.check))]
 
     def _threads(self, job: Job) -> trio.CapacityLimiter:
         return self._means.decoders if job.whole else self._means.waiters

@@ -13,7 +13,15 @@ from msgspec import structs
 
 from cafs.errors import CafsError, ContentError, MalformedError, StorageFullError
 from cafs.fetch.content.bridging import PIECE
-from cafs.fetch.content.segment_jobs import IN_MEMORY, Check, Checks, Job, Pieces, keep
+from cafs.fetch.content.segment_jobs import (
+    IN_MEMORY,
+    Check,
+    Checks,
+    Job,
+    Pieces,
+    keep,
+    read_window,
+)
 from cafs.model.record import Segment
 from cafs.model.span import Span, SpanSet
 from cafs.store.streams.stream import Stream
@@ -113,6 +121,53 @@ def keep_shared(job: Job, stream: Stream, pieces: Pieces, check: Check, *, name:
             digest = found if wanted else digest
     batch.write()
     return digest
+
+
+def fitting(job: Job, room: int) -> Job:
+    """The same job, with no more of its group beside its segment than so many bytes.
+
+    What lies behind the segment goes first: who reads goes forward.
+    """
+    number = job.group.index(job.segment)
+    chosen = [job.segment]
+    for others in (job.group[number + 1 :], job.group[:number][::-1]):
+        for one in others:
+            room -= one.length
+            if room < 0:
+                break
+            chosen.append(one)
+    chosen.sort(key=lambda one: one.start)
+    return replace(job, group=tuple(chosen))
+
+
+def read_shared(
+    job: Job, window: Span, pieces: Pieces, check: Check, *, name: str
+) -> list[tuple[int, bytes]]:
+    """Decode all of a job's group, check each, and return what is right: where it lies, and it.
+
+    The first is ``window``, some of the job's segment; the others are whole. Only what is wrong
+    with the segment of the job is an error. Runs in a worker thread.
+
+    Raises:
+        CafsError: as ``keep``.
+    """
+    decoded = _Forward(pieces(job), job.group[0].skip, name)
+    found: list[tuple[int, bytes]] = []
+    first: list[tuple[int, bytes]] = []
+    for segment in job.group:
+        wanted = segment is job.segment
+        span = window if wanted else Span(segment.start, segment.start + segment.length)
+        one = replace(job, segment=segment, group=())
+        try:
+            data = read_window(one, span, lambda one: decoded.take(one.segment), check)
+        except ContentError:
+            if wanted or (decoded.broken and not first):
+                raise
+            if decoded.broken:
+                break
+        else:
+            (first if wanted else found).append((span.start, data))
+    return first + found
 
 
 class _Forward:

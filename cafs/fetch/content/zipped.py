@@ -19,14 +19,12 @@ from cafs.fetch.content.bridging import PIECE
 from cafs.fetch.content.decoded import DecodedContent
 from cafs.fetch.content.segment_jobs import Checks, Job
 from cafs.fetch.content.segmented import HEALS, SegmentedContent
-from cafs.fetch.flights.means import Means
-from cafs.fetch.flights.work import Work, Works
-from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.flights.work import Work
+from cafs.fetch.interfaces import Patience
 from cafs.model.digest import Digest
-from cafs.model.record import Segment, TreeRecord
+from cafs.model.record import Segment
 from cafs.model.span import Span
 from cafs.model.trust import ANYTHING, VERIFIED, Need
-from cafs.store.store import Store
 
 _SLACK: Final = 1 << 10
 """Bytes that a local header's name and extra fields are taken to have: more is asked for when they
@@ -40,24 +38,6 @@ class ZipContent(DecodedContent):
 
     Concurrency: as ``Content``.
     """
-
-    def __init__(
-        self,
-        store: Store,
-        record: TreeRecord,
-        number: int,
-        raw: Content,
-        *,
-        works: Works[None],
-        means: Means,
-    ) -> None:
-        self._store = store
-        self._means = means
-        self._works = works
-        self._record = record
-        self._number = number
-        self._what = record.streams[number]
-        self._raw = raw
 
     @property
     @override

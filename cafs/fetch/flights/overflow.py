@@ -4,13 +4,16 @@ Its size is bounded. What was read to its end, and what nobody has wanted for a 
 least recently wanted first; what somebody may still be about to read does not, and then there is no
 room for more. Content that must be checked as a whole is kept as a whole, once it was checked; room
 is set aside for it before it is put together, so that many at once need no more than one.
+
+What comes by when somebody is given what he waits for may be kept too: it makes way first.
 """
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 import trio
@@ -23,6 +26,8 @@ LIMIT: Final = 32 << 20
 """Bytes that are kept at most, in one process."""
 WANTED_S: Final = 2.0
 """For how long what came, or was read, is kept for those who may want it."""
+_CLAIMS: Final = 4
+"""The part of the limit that all who claim room have at most: the rest is for who waits."""
 
 
 @dataclass(slots=True)
@@ -66,19 +71,29 @@ class Overflow:
         self._together: dict[StreamKey, float] = {}
         self._kept: OrderedDict[tuple[StreamKey, int], _Piece | Whole] = OrderedDict()
         self._aside: dict[StreamKey, int] = {}
+        self._claimed = 0
         self._queue = trio.Lock()
         self._freed = trio.Event()
 
-    def put(self, key: StreamKey, offset: int, data: bytes, *, together: bool = False) -> bool:
+    def put(
+        self,
+        key: StreamKey,
+        offset: int,
+        data: bytes,
+        *,
+        together: bool = False,
+        awaited: bool = True,
+    ) -> bool:
         """Keep bytes of a stream, those that are not kept yet; False when there is no room.
 
-        ``together`` says that one byte of the stream is of no use without all others.
+        ``together`` says that one byte of the stream is of no use without all others. What is not
+        ``awaited`` makes way as soon as anybody needs the room.
         """
         span = Span(offset, offset + len(data))
         gaps = self.spans(key, span).missing(span)
         if not self._make_room(gaps.total):
             return False
-        now = trio.current_time()
+        now = trio.current_time() if awaited else -inf
         if together:
             self._together[key] = now
         for gap in gaps:
@@ -152,6 +167,22 @@ class Overflow:
         self.size -= self._aside.pop(key, 0)
         self._freed.set()
         self._freed = trio.Event()
+
+    @contextmanager
+    def claim(self, wanted: int) -> Iterator[int]:
+        """Set room aside for bytes that are being made, as much as there is, up to ``wanted``.
+
+        At the end it comes back; who puts them then finds it. It waits for nobody.
+        """
+        count = max(0, min(wanted, self.limit // _CLAIMS - self._claimed, self._room()))
+        self._make_room(count)
+        self.size += count
+        self._claimed += count
+        try:
+            yield count
+        finally:
+            self.size -= count
+            self._claimed -= count
 
     def keep_whole(self, key: StreamKey, digest: Digest, pieces: Sequence[bytes]) -> bool:
         """Keep all of a content, which was checked, instead of what is kept of its stream.
@@ -228,23 +259,32 @@ class Overflow:
     def _make_room(self, count: int, *, spare: StreamKey | None = None) -> bool:
         """Let go of what makes way, if that makes enough room; whether there is enough."""
         lacking = self.size + count - self.limit
-        before = trio.current_time() - WANTED_S
         going: dict[StreamKey, list[int]] = {}
-        for (key, start), piece in self._kept.items():
+        for key, start, size in self._idle(spare) if lacking > 0 else ():
+            going.setdefault(key, []).append(start)
+            lacking -= size
             if lacking <= 0:
                 break
-            last = self._together.get(key)
-            read = piece.read and last is None
-            free = key != spare and key not in self._aside
-            if free and (read or (piece.wanted if last is None else last) <= before):
-                going.setdefault(key, []).append(start)
-                lacking -= piece.size
         if lacking > 0:
             return False
         for key, starts in going.items():
             for start in starts if key not in self._together else tuple(self._starts[key]):
                 self._remove(key, start)
         return True
+
+    def _room(self) -> int:
+        """Bytes for which there would be room if all that makes way did."""
+        return self.limit - self.size + sum(size for _, _, size in self._idle(None))
+
+    def _idle(self, spare: StreamKey | None) -> Iterator[tuple[StreamKey, int, int]]:
+        """What makes way, and its sizes, least recently wanted first; nothing of ``spare``."""
+        before = trio.current_time() - WANTED_S
+        for (key, start), piece in self._kept.items():
+            last = self._together.get(key)
+            read = piece.read and last is None
+            free = key != spare and key not in self._aside
+            if free and (read or (piece.wanted if last is None else last) <= before):
+                yield key, start, piece.size
 
     def _remove(self, key: StreamKey, start: int) -> None:
         piece = self._kept.pop((key, start), None)

@@ -256,3 +256,29 @@ async def test_a_prefetch_is_told_what_was_asked_what_is_free_and_what_to_do(
     assert "gcc: 5 MiB are missing" in line
     assert "3.0 MiB free" in line
     assert "cafs gc" in line
+
+
+async def test_what_nobody_awaits_makes_way_at_once_and_for_anybody() -> None:
+    overflow = Overflow(30)
+    assert overflow.put(A, 0, bytes(20), awaited=False)
+    assert overflow.spans(A).total == 20
+    assert overflow.put(B, 0, bytes(20))
+    assert not overflow.spans(A)
+    assert not overflow.put(A, 0, bytes(20), awaited=False)
+
+
+async def test_what_is_claimed_is_a_part_of_what_there_is_and_comes_back() -> None:
+    overflow = Overflow(40)
+    assert overflow.put(A, 0, bytes(30))
+    parts(overflow, A, 0, 30)  # it makes way
+    with overflow.claim(7) as one, overflow.claim(100) as two, overflow.claim(1) as three:
+        assert (one, two, three) == (7, 3, 0)
+        assert overflow.size == 40
+        assert overflow.put(B, 0, bytes(30))
+        assert not overflow.put(B, 50, bytes(1))
+    assert overflow.size == 30
+    with overflow.claim(100) as count:
+        assert count == 10
+    assert overflow.put(B, 50, bytes(10))
+    with overflow.claim(100) as count:
+        assert count == 0

@@ -17,8 +17,9 @@ from cafs.codec.segments import Input, decode
 from cafs.errors import DigestMismatchError, StorageFullError
 from cafs.fetch.content import segmented, shared_input
 from cafs.fetch.content.raw_ranges import LaneRanges
+from cafs.fetch.content.segment_jobs import Job
 from cafs.fetch.content.segmented import SegmentedContent
-from cafs.fetch.content.shared_input import sharing
+from cafs.fetch.content.shared_input import fitting, sharing
 from cafs.fetch.flights.turns import Turns
 from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Content, Patience
@@ -186,7 +187,7 @@ async def test_chunks_that_are_too_long_for_memory_are_kept_too(
     rig: Rig, origin: Origin, decodes: Decodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("shared_input", "segment_jobs"):
-        monkeypatch.setattr(f"cafs.fetch.{module}.IN_MEMORY", CHUNK - 1)
+        monkeypatch.setattr(f"cafs.fetch.content.{module}.IN_MEMORY", CHUNK - 1)
     forged = list(ARCHIVE.segments)
     forged[2] = replace(forged[2], sha256=bytes(32))
     content = await opened(rig, origin, segments=forged)
@@ -199,7 +200,7 @@ async def test_a_long_chunk_that_is_removed_meanwhile_is_decoded_again(
     rig: Rig, origin: Origin, decodes: Decodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("shared_input", "segment_jobs"):
-        monkeypatch.setattr(f"cafs.fetch.{module}.IN_MEMORY", CHUNK - 1)
+        monkeypatch.setattr(f"cafs.fetch.content.{module}.IN_MEMORY", CHUNK - 1)
     keep, gone = Draft.keep, [True]
 
     def once_gone(draft: Draft) -> bool:
@@ -224,6 +225,57 @@ async def test_on_a_full_disk_chunks_come_through_memory(origin: Origin, tmp_pat
             for number in (3, 20, 95, 4):
                 data = await content.read(number * 60_000 + 100, 59_000, USUAL)
                 assert data == archive.content[number * 60_000 + 100 :][:59_000]
+
+
+async def test_on_a_full_disk_a_member_is_decoded_once_for_all_its_chunks(
+    origin: Origin, tmp_path: Path, decodes: Decodes
+) -> None:
+    """But for tries whether there is room by now, of which there is one a second."""
+    size, members = 60_000, 6
+    archive = shared(members=members, each=16, size=size)
+    with disk_of(tmp_path / "disk", 24) as disk:
+        async with open_rig(origin, disk / "store") as rig:
+            content = await opened(rig, origin, archive)
+            fill(disk)
+            began = trio.current_time()
+            for member in range(members):
+                for number in (9, 3, *range(16)):
+                    at = (member * 16 + number) * size
+                    assert await content.read(at, size, USUAL) == archive.content[at : at + size]
+            tries = 3 * (2 + int(trio.current_time() - began))
+            assert members <= decodes.count <= members + tries
+
+
+@pytest.mark.expects_log("fetch.mirror.doubted")
+async def test_on_a_full_disk_only_what_is_right_comes_by(origin: Origin, tmp_path: Path) -> None:
+    archive = shared(members=1, each=16, size=60_000)
+    forged = list(archive.segments)
+    for number in (2, 6):
+        forged[number] = replace(forged[number], sha256=bytes(32))
+    with disk_of(tmp_path / "disk", 24) as disk:
+        async with open_rig(origin, disk / "store") as rig:
+            content = await opened(rig, origin, archive, segments=forged)
+            fill(disk)
+            for number in (4, 0, 7, 15):
+                data = await content.read(number * 60_000, 60_000, USUAL)
+                assert data == archive.content[number * 60_000 :][:60_000]
+            with pytest.raises(DigestMismatchError, match="the index says"):
+                await content.read(6 * 60_000, 60_000, USUAL)
+
+
+@pytest.mark.parametrize(
+    ("room", "chosen"),
+    [(0, [3]), (10, [3, 4]), (39, [3, 4, 5]), (40, [3, 4, 5, 6]), (60, [1, 2, 3, 4, 5, 6])],
+)
+async def test_what_fits_into_memory_is_what_follows_first(room: int, chosen: list[int]) -> None:
+    group = tuple(segment(10 * at, 10 + 10 * (at == 6), 10 * at) for at in range(7))
+    wanted = group[3]
+    job = Job(wanted, Span(0, 1), no_input, None, Work[None](0.0), group=group)
+    assert [one.start // 10 for one in fitting(job, room).group] == chosen
+
+
+async def no_input(offset: int, length: int) -> bytes:
+    raise AssertionError("nothing is decoded")
 
 
 def segment(start: int, length: int, skip: int, at: int = 0) -> Segment:
