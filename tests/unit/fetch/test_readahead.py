@@ -1,6 +1,7 @@
 """Read-ahead: how far it goes where more requests help, and which gaps it steps over."""
 
-from cafs.fetch.flights.readahead import LARGEST, NEAR, ReadAhead
+from cafs.fetch.flights.readahead import LARGEST, ReadAhead
+from cafs.fetch.flights.runs import NEAR, Runs
 from cafs.model.span import Span
 
 MIB = 1 << 20
@@ -63,3 +64,16 @@ def test_a_reader_that_leaves_out_little_goes_forward() -> None:
 
 def test_what_the_kernel_sends_out_of_order_is_one_reader_whatever_a_gap_costs() -> None:
     assert strided(NEAR, 0) > 0
+
+
+def test_a_read_out_of_order_is_of_the_run_and_brings_it_no_further() -> None:
+    runs = Runs()
+    first = runs.note(Span(5 * MIB + 1000, 6 * MIB))
+    assert not first.forward
+    before = runs.note(Span(5 * MIB, 5 * MIB + 1000))
+    assert (before.start, before.reached, before.forward) == (5 * MIB, 6 * MIB, False)
+    assert before is first
+    after = runs.note(Span(6 * MIB + 1000, 7 * MIB))
+    assert (after.reached, after.read, after.forward) == (7 * MIB, 2 * MIB - 1000, True)
+    assert runs.note(Span(9 * MIB, 10 * MIB), gap=2 * MIB) is first
+    assert runs.note(Span(12 * MIB, 13 * MIB)) is not first
