@@ -10,6 +10,7 @@ from cafs.distribution.indexing import Indexing
 from cafs.distribution.naming import title
 from cafs.distribution.promoting import Promoting, Source
 from cafs.distribution.stronger import held, stronger_pins
+from cafs.distribution.vouching import voucher_of
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.passes.making import FILE
@@ -66,8 +67,9 @@ class Files:
             record = self._store.trees.find(indexed_tree(FILE.identity(raw.key), part.index))
         if record is None:
             return None
-        content = self._fetcher.decoded(record, 0, raw, FILE)
-        if not record.streams[0].vouched:
-            return content
+        (stream,) = record.streams
+        if not stream.vouched:
+            return self._fetcher.decoded(record, 0, raw, FILE)
+        content = self._fetcher.decoded(record, 0, raw, FILE, voucher_of(part, stream))
         source = Source(part, raw, stronger_pins(spec))
         return self._promoting.watched(record, 0, source, FILE, content)

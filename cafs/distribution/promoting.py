@@ -17,6 +17,7 @@ import trio
 
 from cafs.distribution.agreeing import Chunk, DisagreementError, against_index, against_table
 from cafs.distribution.stronger import agree
+from cafs.distribution.vouching import by_index, voucher_of
 from cafs.errors import (
     CafsError,
     DigestMismatchError,
@@ -31,7 +32,7 @@ from cafs.fetch.interfaces import Content, Patience, Priority
 from cafs.fetch.passes.first_pass import complete_tree
 from cafs.fetch.passes.making import Making
 from cafs.model.digest import Digest
-from cafs.model.identity import TreeIdentity, indexed_stream
+from cafs.model.identity import TreeIdentity
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.model.resolved import Part
@@ -68,18 +69,9 @@ class _Vouched:
         return self.shown.streams[self.number]
 
     @property
-    def by_index(self) -> bool:
-        """Whether it was an index, and no table of contents."""
-        index = self.source.part.index
-        return index is not None and self.what.key == indexed_stream(self.what.raw, index)
-
-    @property
     def who(self) -> str:
         """What vouched for it, for people."""
-        part = self.source.part
-        if self.by_index or part.contents is None:
-            return f"the index {part.index} that cafs.lock names"
-        return f"the table of contents {part.contents.digest} that the manifest names"
+        return voucher_of(self.source.part, self.what).name
 
 
 class Promoting:
@@ -180,7 +172,7 @@ class Promoting:
         except (MalformedError, UnsupportedError) as error:
             raise DisagreementError(error.line) from error
         try:
-            compare = against_index if one.by_index else against_table
+            compare = against_index if by_index(one.source.part, one.what) else against_table
             left = compare(self._store.trees, own, vouched)
             content = self._fetcher.decoded(own, 0, raw, making)
             while chunks := await trio.to_thread.run_sync(_some, left):

@@ -115,7 +115,7 @@ class LayerRecorder:
         return MalformedError(f"{label(self._name, member.path)}: {what}")
 
 
-LAYER: Final = Making(layer_record, LayerRecorder, mark="+members", zips=False)
+LAYER: Final = Making(layer_record, LayerRecorder, mark="+members", zips=False, noun="layer")
 """What a pass over a layer makes."""
 
 

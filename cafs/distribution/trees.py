@@ -11,6 +11,7 @@ from cafs.distribution.interfaces import OpenTree
 from cafs.distribution.naming import title
 from cafs.distribution.promoting import Promoting, Source
 from cafs.distribution.stronger import stronger_pins
+from cafs.distribution.vouching import voucher_of
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content
 from cafs.fetch.passes.making import ARCHIVE, Making
@@ -97,8 +98,9 @@ class Trees:
         pins = stronger_pins(spec) if isinstance(spec.ref, ArchiveRef) else ()
         for number, stream in enumerate(base.streams):
             source = await raw(stream.part)
-            content = self._fetcher.decoded(base, number, source, making)
-            if stream.vouched and parts and self._promoting is not None:
+            voucher = voucher_of(parts[stream.part], stream) if stream.vouched and parts else None
+            content = self._fetcher.decoded(base, number, source, making, voucher)
+            if voucher is not None and self._promoting is not None:
                 part = Source(parts[stream.part], source, pins)
                 content = self._promoting.watched(base, number, part, making, content)
             contents.append(content)

@@ -15,6 +15,7 @@ import trio
 from cafs.errors import CafsError
 from cafs.fetch.content.exposing import Exposures
 from cafs.fetch.content.member import MemberContent, Reopen
+from cafs.fetch.content.vouching import Voucher
 from cafs.fetch.contents import Contents
 from cafs.fetch.flights.finding import Finding
 from cafs.fetch.flights.means import Means
@@ -214,10 +215,15 @@ class Fetcher:
         return ranges_of(raw)
 
     def decoded(
-        self, record: TreeRecord, stream: int, raw: Content, making: Making = ARCHIVE
+        self,
+        record: TreeRecord,
+        stream: int,
+        raw: Content,
+        making: Making = ARCHIVE,
+        voucher: Voucher | None = None,
     ) -> Content:
         """The content of one stream of a tree; as ``Planting.decoded``."""
-        return self._planting.decoded(record, stream, raw, making)
+        return self._planting.decoded(record, stream, raw, making, voucher)
 
     async def plant(
         self,

@@ -29,6 +29,7 @@ from cafs.fetch.content.decoded import AT_ONCE, DecodedContent
 from cafs.fetch.content.following import Following
 from cafs.fetch.content.segment_jobs import Checks, Job
 from cafs.fetch.content.shared_input import sharing, spanning
+from cafs.fetch.content.vouching import AN_INDEX, Voucher, hint, said
 from cafs.fetch.flights.means import Means
 from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Content, Patience, Ranges
@@ -44,14 +45,15 @@ HEALS: Final = 3
 
 
 class SegmentMismatchError(DigestMismatchError):
-    """A part of an archive decodes to something else than it must; what both are, as digests."""
+    """A piece of a stream decodes to something else than it must; what both are, as digests."""
 
-    def __init__(self, name: str, *, expected: Digest, actual: Digest, vouched: bool) -> None:
-        """``vouched``: an index says what it must be, not what it was decoded to here before."""
+    def __init__(
+        self, name: str, *, expected: Digest, actual: Digest, noun: str, voucher: Voucher | None
+    ) -> None:
+        """``noun`` is what it is a part of, ``voucher`` who says what it must be."""
         super().__init__(name, expected=expected, actual=actual)
-        said = "where the index says" if vouched else "where it was decoded before to"
-        self.what = f"{name} decode to {actual} {said} {expected}"
-        self.hint = _hint(vouched)
+        self.what = f"{name} decode to {actual} {said(voucher)} {expected}"
+        self.hint = hint(noun, voucher)
         self.args = (self.what,)
 
 
@@ -79,7 +81,9 @@ class Buffered:
 class SegmentedContent(DecodedContent):
     """Decodes the segments that are read, from their raw ranges.
 
-    A segment that is wrong is fetched again, from another source where there is one.
+    A segment that is wrong is fetched again, from another source where there is one. Its arguments
+    are those of ``DecodedContent``, and ``ranges``: the raw bytes, which have passed no gate;
+    ``noun``: what these are ("archive"); ``voucher``: who says what each segment must be.
 
     Concurrency: as ``Content``.
     """
@@ -94,14 +98,14 @@ class SegmentedContent(DecodedContent):
         *,
         works: Works[None],
         means: Means,
+        noun: str = "archive",
+        voucher: Voucher | None = None,
     ) -> None:
-        self._store = store
-        self._means = means
-        self._works = works
-        self._what = what = record.streams[number]
-        self._raw = raw
-        self._record = record
-        self._planted: tuple[TreeRecord, int] | None = None if what.planted else (record, number)
+        super().__init__(store, record, number, raw, works=works, means=means)
+        self._noun = noun
+        self._voucher = (voucher or AN_INDEX) if self._what.vouched else None
+        planted = self._what.planted
+        self._planted: tuple[TreeRecord, int] | None = None if planted else (record, number)
         self._ranges = ranges
         self._following = Following()
 
@@ -138,7 +142,7 @@ class SegmentedContent(DecodedContent):
     @override
     def label(self, segment: Segment) -> str:
         stop = segment.input_start + segment.input_length
-        return f"{self.name}: bytes {segment.input_start}-{stop - 1} of the archive"
+        return f"{self.name}: bytes {segment.input_start}-{stop - 1} of the {self._noun}"
 
     @override
     def segments(self, span: Span) -> Sequence[Segment]:
@@ -193,7 +197,10 @@ class SegmentedContent(DecodedContent):
     @override
     async def job(self, segment: Segment, work: Work[None], attempt: int) -> Job:
         if not segment.sha256 and (self._what.vouched or segment.crc32 is None):
-            raise MalformedError(f"{self.label(segment)}: the index does not say what they must be")
+            who = self._voucher or AN_INDEX
+            raise MalformedError(
+                f"{self.label(segment)}: {who.name} does not say what they must be"
+            )
         source = await self.locate(segment, work)
         if source.stop > self._ranges.size:
             raise MalformedError(f"{self.label(segment)}: there are only {self._ranges.size}")
@@ -235,7 +242,7 @@ class SegmentedContent(DecodedContent):
         except MalformedError as error:
             must = Digest(CANONICAL, segment.sha256) if segment.sha256 else "something else"
             raise MalformedError(
-                f"{error.what}; they must decode to {must}", hint=_hint(self._what.vouched)
+                f"{error.what}; they must decode to {must}", hint=hint(self._noun, self._voucher)
             ) from error
 
     @override
@@ -247,7 +254,8 @@ class SegmentedContent(DecodedContent):
                     self.label(segment),
                     expected=Digest(CANONICAL, segment.sha256),
                     actual=Digest(CANONICAL, found.sha256),
-                    vouched=self._what.vouched,
+                    noun=self._noun,
+                    voucher=self._voucher,
                 )
         elif segment.crc32 != found.crc32:
             raise MalformedError(
@@ -282,11 +290,6 @@ class SegmentedContent(DecodedContent):
             if doubts.blame(self.key, segment.start, digest, first=not attempt):
                 return False
         return await self._ranges.reject(span)
-
-
-def _hint(vouched: bool) -> str:
-    why = "not the one that was locked, or the index is wrong" if vouched else "another one now"
-    return f"the archive at its source is {why}"
 
 
 def _changed(name: str) -> SourceChangedError:

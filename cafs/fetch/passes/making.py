@@ -39,7 +39,7 @@ class Making:
     ``identity`` names the tree by the raw stream. ``mark`` tells its decoded streams from those of
     other makings, whose passes write them anew; it is empty for archives. ``zips`` says whether a
     zip will do. ``opaque`` says that nothing is looked for in the bytes, whatever they are: they
-    are cut into segments, and the tree has no members.
+    are cut into segments, and the tree has no members. ``noun`` is what errors call what is read.
     """
 
     identity: Callable[[StreamKey], TreeIdentity]
@@ -47,9 +47,10 @@ class Making:
     mark: str
     zips: bool
     opaque: bool = False
+    noun: str = "archive"
 
 
 ARCHIVE: Final = Making(archive_tree, Planter, mark="", zips=True)
 """The tree that unpacking the archive alone would give."""
-FILE: Final = Making(file_tree, Planter, mark="+file", zips=False, opaque=True)
+FILE: Final = Making(file_tree, Planter, mark="+file", zips=False, opaque=True, noun="file")
 """The segments of a file that is shown as it is, even where it is an archive."""

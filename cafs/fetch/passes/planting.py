@@ -14,6 +14,7 @@ from cafs.fetch.content.provisional import ProvisionalContent
 from cafs.fetch.content.ranged import RangedContent
 from cafs.fetch.content.raw_ranges import CheckedRanges
 from cafs.fetch.content.segmented import SegmentedContent
+from cafs.fetch.content.vouching import Voucher
 from cafs.fetch.content.zipped import VouchedZipContent, ZipContent
 from cafs.fetch.flights.means import Means
 from cafs.fetch.flights.work import Works
@@ -50,10 +51,18 @@ class Planting:
         self._passes = passes
         self._threads = trio.CapacityLimiter(PASSES)
 
-    def decoded(self, record: TreeRecord, stream: int, raw: Content, making: Making) -> Content:
+    def decoded(
+        self,
+        record: TreeRecord,
+        stream: int,
+        raw: Content,
+        making: Making,
+        voucher: Voucher | None = None,
+    ) -> Content:
         """The content of one stream of a tree; ``raw`` is that of the part that it comes from.
 
-        ``making`` is what the pass made that wrote the stream.
+        ``making`` is what the pass made that wrote the stream; ``voucher`` says, for errors, who
+        vouches for it instead.
         """
         what = record.streams[stream]
         if not what.rules:
@@ -65,7 +74,17 @@ class Planting:
         if what.rules != "tar":
             kind = VouchedZipContent if what.rules == "zip" else SegmentedContent
             ranges = ranges_of(raw) or CheckedRanges(raw)
-            pieces = kind(store, record, stream, raw, ranges, works=works, means=means)
+            pieces = kind(
+                store,
+                record,
+                stream,
+                raw,
+                ranges,
+                works=works,
+                means=means,
+                noun=making.noun,
+                voucher=voucher,
+            )
             return EitherContent(pieces, raw) if making.opaque else pieces
         plant = partial(self._replant, raw, making, what.raw)
         need = Need(verified=raw.checked(), source=record.digest)

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -11,7 +12,7 @@ import pytest
 
 from cafs.codec import estargz
 from cafs.distribution.pinned_table import TableMismatchError
-from cafs.errors import CafsError, DigestMismatchError
+from cafs.errors import CafsError, ContentError, DigestMismatchError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import layer_record, raw_stream
 from cafs.testing import tabled
@@ -214,6 +215,24 @@ async def test_a_flipped_byte_anywhere_is_never_a_wrong_byte(
         else:
             assert found == TREE
     assert 0 < errors < len(places)
+
+
+@kinds
+@pytest.mark.expects_log("fetch.mirror.doubted")
+async def test_a_wrong_chunk_is_of_a_layer_and_names_the_table_that_says_so(
+    world: World, origin: Origin, make: Callable[..., Tabled]
+) -> None:
+    layer = make()
+    spec = serve(origin, layer)
+    origin.fault(blob(layer), Corrupt(at=layer.start // 2))
+    found = await outcome(world, spec)
+    assert isinstance(found, ContentError)
+    (part,) = (await world.resolver.resolve(world.spec(spec), USUAL)).parts
+    assert part.contents is not None
+    assert re.search(r"layer 1 of 1: bytes \d+-\d+ of the layer", found.line)
+    assert f"the table of contents {part.contents.digest} that the manifest names" in found.line
+    assert "archive" not in found.line
+    assert "index" not in found.line
 
 
 async def outcome(world: World, spec: str) -> dict[str, str] | CafsError:
