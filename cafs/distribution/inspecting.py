@@ -26,9 +26,9 @@ from cafs.errors import CafsError, StorageError, UsageError
 from cafs.fetch.estimating import Estimate, Laid, estimate
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
-from cafs.fetch.passes.making import ARCHIVE
+from cafs.fetch.passes.making import ARCHIVE, FILE
 from cafs.model.digest import Digest
-from cafs.model.identity import TreeIdentity, indexed_tree
+from cafs.model.identity import TreeIdentity, indexed_tree, located_stream
 from cafs.model.mapping import Route
 from cafs.model.record import TreeRecord
 from cafs.model.ref import DockerRef
@@ -191,14 +191,16 @@ class Inspector:
         facts = laziness.facts_of(part, raw, ranges)
         if told is not None:
             facts = replace(facts, ranges=told)
-        record, index = None, None
+        index = None
         if resolved.shape is Shape.FILE:
             facts = replace(facts, kind=None)
-        else:
-            record = await self._record(spec, part, raw, facts, patience)
+        record = await self._record(spec, part, raw, facts, patience)
         if record is not None:
             index = await trio.to_thread.run_sync(partial(self._index, record, part))
             facts = laziness.facts_with(facts, record, index.segments)
+            if facts.kind is None:
+                # Where it lies as it is, it has all the same been cut.
+                facts = replace(facts, segments=index.segments)
         looked = Looked(
             part=replace(part, size=raw.size),
             present=raw.present(),
@@ -214,6 +216,12 @@ class Inspector:
         """What says where everything is in a part, if that can be had without a pass."""
         if isinstance(spec.ref, DockerRef):
             return await self._indexing.tree(part, raw, LAYER, patience, name=raw.name)
+        if facts.kind is None:
+            # Held against another pin it is that, and not what the lock has an index of.
+            if part.index is None or raw.key != located_stream(part):
+                return None
+            made = self._store.trees.find(FILE.identity(raw.key))
+            return made or await self._indexing.vouched(part, raw, FILE, patience, name=raw.name)
         record = self._archives.find(part)
         if record is None:
             record = await self._indexing.tree(part, raw, ARCHIVE, patience, name=raw.name)
@@ -226,7 +234,7 @@ class Inspector:
         """What a tree comes to. In a thread."""
         trees, lengths = self._store.trees, []
         for number, stream in enumerate(record.streams):
-            if stream.rules:
+            if stream.rules or record.identity == FILE.identity(stream.raw):
                 found = trees.all_segments(record.number, number)
                 # One that was written whole by a pass is one piece, whatever is recorded of it.
                 lengths += [each.length for each, _ in found] or [stream.size]
@@ -245,7 +253,7 @@ class Inspector:
         if not any(stream.vouched for stream in record.streams):
             return "pass", ""
         if part.index is not None:
-            made = [each.identity(record.streams[0].raw) for each in (ARCHIVE, LAYER)]
+            made = [each.identity(record.streams[0].raw) for each in (ARCHIVE, LAYER, FILE)]
             if record.identity in {indexed_tree(each, part.index) for each in made}:
                 return "lock", self._place(part.index)
         return "contents", part.contents.kind if part.contents is not None else ""

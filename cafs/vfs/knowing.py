@@ -8,7 +8,7 @@ from cachetools import LRUCache
 
 from cafs.fetch.content.member import span_of
 from cafs.model.digest import CANONICAL, Digest
-from cafs.model.identity import StreamKey, located_stream
+from cafs.model.identity import StreamKey, file_tree, indexed_tree, located_stream
 from cafs.model.member import Entry, Kind
 from cafs.model.record import Attachment, TreeRecord, TreeStream
 from cafs.model.resolved import Part, Resolved, Shape
@@ -119,14 +119,26 @@ class Knowing:
                 trust=self._trust(node, resolved),
                 media_type=part.media_type,
             )
-        present = self._local(located_stream(part))
+        pieces = self._pieces(part)
+        present = self._local(located_stream(part) if pieces is None else pieces.key)
+        trust = Trust.PROVISIONAL if present else None
+        if pieces is not None:
+            trust = self._so_far(node, _decoded(self._trust(node, resolved), (pieces,)))
         return Known(
             digest=part.digest,
             present=present,
             size=part.size,
-            trust=Trust.PROVISIONAL if present else None,
+            trust=trust,
             media_type=part.media_type,
         )
+
+    def _pieces(self, part: Part) -> TreeStream | None:
+        """What a file is read by, where an index has been believed that a lock names."""
+        if part.index is None:
+            return None
+        made = file_tree(located_stream(part))
+        record = self._store.trees.find(indexed_tree(made, part.index))
+        return None if record is None else record.streams[0]
 
     def _verified(self, part: Part) -> Known | None:
         """The blob that a part turned out to be, when it is local."""

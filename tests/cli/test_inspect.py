@@ -255,3 +255,27 @@ def test_of_an_image_each_layer_is_told(
     assert reading["files"] == 1
     assert reading["segments"] >= 1
     assert reading["empty"]["bytes"] >= reading["packed"] > 0
+
+
+def test_of_a_locked_file_the_index_is_told_here_and_elsewhere(
+    cafs: Cafs, origin: Origin, tmp_path: Path
+) -> None:
+    data = random.Random(3).randbytes(3 * MIB + 7)
+    project(cafs, origin.put("/model.bin", data))
+    cafs.run("lock")
+    assert cafs.run("lock", "--check", "--full").stdout.startswith("cafs.lock matches")
+    origin.forget()
+    other = elsewhere(cafs, tmp_path)
+    for here, source, place in ((cafs, "pass", None), (other, "lock", "cafs.lock.d")):
+        found = inspected(here, "a")
+        assert found["shape"] == "file"
+        assert found["lazy"]
+        assert found["parts"][0]["index"] == {
+            "source": source,
+            "place": place,
+            "segments": 4,
+            "median": MIB,
+            "decoded": len(data),
+            "entries": 1,
+        }
+    assert origin.bytes_sent("/model.bin") <= 2

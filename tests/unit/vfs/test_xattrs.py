@@ -9,8 +9,9 @@ import pytest
 from cafs.errors import UnreachableError
 from cafs.fetch.content.exposing import DisownedError, Exposures
 from cafs.model.digest import Digest, digest_of
-from cafs.model.identity import indexed_stream, located_stream
-from cafs.model.member import Kind
+from cafs.model.identity import file_tree, indexed_stream, indexed_tree, located_stream
+from cafs.model.member import ROOT, Entry, Kind
+from cafs.model.record import TreeStream
 from cafs.model.ref import ArchiveRef
 from cafs.model.resolved import Part
 from cafs.model.spec import RefSpec
@@ -209,6 +210,36 @@ async def test_a_file_ref_is_verified_once_it_has_passed_the_gate(
             "user.cafs.trust": b"verified" if pinned else b"provisional",
             "user.checksum.sha256": digest_of(b"bytes").raw,
         }
+
+
+@pytest.mark.parametrize("vouched", [True, False])
+async def test_a_file_that_is_read_by_its_index_is_vouched_for_until_all_was_checked(
+    tmp_path: Path, vouched: bool
+) -> None:
+    data, index = b"slice of a file", digest_of(b"index")
+    async with running_world(tmp_path, [DATA]) as world:
+        part, content = await blob_part(world.store, data, pinned=True)
+        part = replace(part, index=index)
+        world.refs.files["data"] = content
+        key = indexed_stream(content.key, index)
+        pieces = await world.store.streams.open(key, len(data))
+        await pieces.write(0, data[:5])
+        stream = TreeStream(
+            key=key, size=len(data), raw=content.key, part=0, rules="segments", vouched=vouched
+        )
+        identity = indexed_tree(file_tree(content.key), index)
+        with world.store.trees.writer(identity) as writer:
+            writer.add(Entry(name=b"", parent=ROOT, kind=Kind.DIRECTORY, mode=0o755))
+            writer.publish((stream,), None)
+        before = await file_world(world, part)
+        assert before["user.cafs.present"] == b"5/15"
+        assert before["user.cafs.trust"] == (b"vouched" if vouched else b"verified")
+        assert "user.checksum.sha256" not in before
+        await world.store.blobs.admit(content.key, media_type="text/plain", name="data")
+        after = await file_world(world, part)
+        assert after["user.cafs.present"] == b"15/15"
+        assert after["user.cafs.trust"] == b"verified"
+        assert after["user.checksum.sha256"] == digest_of(data).raw
 
 
 async def test_a_file_ref_of_which_nothing_is_local_says_so(tmp_path: Path) -> None:
