@@ -16,16 +16,16 @@ footer.
 
 import struct
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from cafs.codec.decoding import decoder
-from cafs.codec.naming import quoted
 from cafs.codec.sniffing import Compression
 from cafs.codec.tar_header import BLOCK, HeaderParser
-from cafs.codec.toc_entries import Read, toc_entries
-from cafs.codec.toc_members import Sink, TocMembers
-from cafs.errors import InvalidReferenceError, MalformedError, UnsupportedError
-from cafs.model.digest import CANONICAL, Digest
+from cafs.codec.toc_entries import Read
+from cafs.codec.toc_members import read_members
+from cafs.codec.toc_values import pinned
+from cafs.errors import MalformedError
 from cafs.model.limits import Limits
 from cafs.model.resolved import Contents
 
@@ -51,13 +51,7 @@ def announced(annotations: Mapping[str, str]) -> Contents | None:
     text = annotations.get(ANNOTATION)
     if text is None:
         return None
-    try:
-        digest = Digest.parse(text)
-    except InvalidReferenceError as error:
-        raise UnsupportedError(f"{ANNOTATION}: {quoted(text)} is no digest") from error
-    if digest.algorithm != CANONICAL:
-        raise UnsupportedError(f"{ANNOTATION}: {quoted(text)} is no sha256")
-    return Contents(kind=KIND, digest=digest)
+    return Contents(kind=KIND, digest=pinned(text, ANNOTATION))
 
 
 def table_start(footer: bytes) -> int | None:
@@ -115,25 +109,9 @@ class TableText:
         return data
 
 
-def read_table(read: Read, sink: Sink, *, start: int, name: str, limits: Limits) -> int:
-    """Read a table that has been checked; returns the bytes of all contents.
-
-    Args:
-        read: the JSON.
-        sink: takes members and segments.
-        start: where in the layer the table begins, and the chunks end.
-        name: what errors call the layer.
-        limits: what the layer may ask of us.
-
-    Raises:
-        MalformedError: it makes no sense, or asks too much.
-        UnsupportedError: what it says does not do: a chunk without a digest, another version.
-    """
-    members = TocMembers(sink, codec="gzip", end=start, name=name, limits=limits, hidden=_hidden)
-    for entry in toc_entries(read, name=name, limits=limits):
-        members.add(entry)
-    return members.finish()
-
-
 def _hidden(path: bytes) -> bool:
     return path.removeprefix(b"./").lstrip(b"/") in _HIDDEN
+
+
+read_table: Final = partial(read_members, codec="gzip", hidden=_hidden)
+"""Reads the JSON; the chunks are gzip members, and what the format adds is left out."""

@@ -1,8 +1,9 @@
 """The entries of a table of contents: JSON as eStargz and zstd:chunked share it, one by one.
 
 Both grew out of one format, and say the same things by the same names. A table of a million entries
-is some 350 MB of JSON, so it is never decoded as a whole: the text of one entry after another is
-cut out of it, and decoded alone.
+is some 350 MB of JSON, so it is never decoded as a whole, but some hundred entries at a time: up to
+what looks like the end of one. Whether it is one is seen from what comes before it, which is JSON
+then; else it lies in a text, and the text of one entry after another is cut out, and decoded alone.
 
 Source: estargz/types.go (TOCEntry) of containerd's stargz-snapshotter;
 pkg/chunked/internal/compression.go (FileMetadata) of containers/storage.
@@ -26,6 +27,10 @@ ENTRY_BYTES: Final = 1024
 _PIECE: Final = 1 << 20
 _HEAD_BYTES: Final = 64 << 10
 """Bytes of what stands before the entries, and behind them, at most."""
+_SOME: Final = 64 << 10
+"""Bytes of entries that are decoded together, at most."""
+_LOOKS: Final = 64
+"""Braces that are looked at, backwards, for one that ends an entry."""
 
 _TEXT: Final = rb'"(?>(?:[^"\\]++|\\.)*)"'
 _INNERMOST: Final = rb'\{(?>(?:[^{}"]++|%b)*)\}' % _TEXT
@@ -36,6 +41,8 @@ _ENTRY: Final = re.compile(
 """An entry and what follows it. It may have objects in it, two deep: attributes are one. Nothing is
 tried twice, whatever the text is. Groups are atomic, not possessive: Python before 3.11.5 gets
 possessive groups wrong that have a choice in them."""
+_BETWEEN: Final = re.compile(rb"\}\s*+,\s*+(?=\{)")
+"""What stands between two entries, and nowhere else but in texts, and in what no entry has."""
 _HEAD: Final = re.compile(
     rb'\s*+\{\s*+(?>(?:(?!"entries")%b\s*+:\s*+(?:%b|[-+.\w]++)\s*+,\s*+)*)'
     rb'"entries"\s*+:\s*+(null|\[\s*+\]|\[)' % (_TEXT, _TEXT),
@@ -83,6 +90,8 @@ class _Around(msgspec.Struct):
 
 
 _DECODER: Final = msgspec.json.Decoder(TocEntry)
+_SOME_DECODER: Final = msgspec.json.Decoder(list[TocEntry])
+_WRONG: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def toc_entries(read: Read, *, name: str, limits: Limits) -> Iterator[TocEntry]:
@@ -106,7 +115,7 @@ def toc_entries(read: Read, *, name: str, limits: Limits) -> Iterator[TocEntry]:
     tail = text.rest(_HEAD_BYTES)
     try:
         around = msgspec.json.decode(head[0][: -len(head[1])] + b"[]" + tail, type=_Around)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except _WRONG as error:
         raise MalformedError(f"{name}: no table of contents: {error}") from error
     if around.version != VERSION or around.entries:
         raise UnsupportedError(
@@ -117,10 +126,11 @@ def toc_entries(read: Read, *, name: str, limits: Limits) -> Iterator[TocEntry]:
 def _entries(text: "_Text", name: str, limits: Limits) -> Iterator[TocEntry]:
     decode = _DECODER.decode
     while True:
+        yield from text.some(min(_SOME, limits.header_bytes))
         match = text.match(_ENTRY, limits.header_bytes)
         try:
             yield decode(match[1])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except _WRONG as error:
             raise MalformedError(f"{name}: an entry cannot be read: {error}") from error
         if match[2] == b"]":
             return
@@ -138,6 +148,38 @@ class _Text:
         self._left = most
         self._text = b""
         self._at = 0
+        self._odd = 0
+
+    def some(self, most: int) -> list[TocEntry]:
+        """Entries that come next, in no more than ``most`` bytes; never the very last.
+
+        None where it is not easily told where one ends, nor for as many bytes behind that: what is
+        decoded in vain is so once.
+        """
+        start = stop = self._at
+        if self._odd <= 0 and len(self._text) > start:
+            stop = min(len(self._text), start + most)
+        end = self._end(start, stop)
+        if end is None:
+            return []
+        try:
+            found = _SOME_DECODER.decode(b"[%b]" % self._text[start : end.start() + 1])
+        except _WRONG:
+            self._odd = most
+            return []
+        self._at = end.end()
+        return found
+
+    def _end(self, start: int, stop: int) -> re.Match[bytes] | None:
+        """The last place in a part of the text that looks like one between two entries."""
+        for _ in range(_LOOKS):
+            stop = self._text.rfind(b"}", start, stop)
+            if stop < 0:
+                return None
+            found = _BETWEEN.match(self._text, stop)
+            if found is not None:
+                return found
+        return None
 
     def match(self, pattern: re.Pattern[bytes], most: int) -> re.Match[bytes]:
         """What comes next, if it is of that form and no longer than ``most`` bytes.
@@ -150,6 +192,7 @@ class _Text:
                 raise MalformedError(f"{self._name}: no table of contents, or one that is cut off")
         if match.end() - self._at > most:
             raise MalformedError(f"{self._name}: an entry of more than {most} bytes")
+        self._odd -= match.end() - self._at
         self._at = match.end()
         return match
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from cafs.codec.naming import quoted
-from cafs.codec.toc_entries import TocEntry
+from cafs.codec.toc_entries import Read, TocEntry, toc_entries
 from cafs.codec.toc_values import malformed, member_of, sha256_of, unsupported
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.model.limits import Limits
@@ -50,6 +50,37 @@ class Sink(Protocol):
         """Take a segment of the stream."""
 
 
+def read_members(
+    read: Read,
+    sink: Sink,
+    *,
+    codec: str,
+    start: int,
+    name: str,
+    limits: Limits,
+    hidden: Callable[[bytes], bool] = lambda _: False,
+) -> int:
+    """Read a table that has been checked; returns the bytes of all contents.
+
+    Args:
+        read: the JSON, decoded.
+        sink: takes members and segments.
+        codec: of the chunks.
+        start: where in the layer the table begins, and the chunks end.
+        name: what errors call the layer.
+        limits: what the layer may ask of us.
+        hidden: whether a file is left out, by its path.
+
+    Raises:
+        MalformedError: it makes no sense, or asks too much.
+        UnsupportedError: what it says does not do: a chunk without a digest, another version.
+    """
+    members = TocMembers(sink, codec=codec, end=start, name=name, limits=limits, hidden=hidden)
+    for entry in toc_entries(read, name=name, limits=limits):
+        members.add(entry)
+    return members.finish()
+
+
 class TocMembers:
     """Takes the entries of a table, in their order, and hands on members and segments.
 
@@ -74,7 +105,7 @@ class TocMembers:
         end: int,
         name: str,
         limits: Limits,
-        hidden: Callable[[bytes], bool] = lambda _: False,
+        hidden: Callable[[bytes], bool],
     ) -> None:
         self._sink = sink
         self._codec = codec

@@ -1,4 +1,4 @@
-"""What an entry of a table of contents says, as values: a member, a digest, a time."""
+"""What a table of contents, and who pins it, says, as values: a member, a digest, a time."""
 
 import base64
 import binascii
@@ -9,7 +9,8 @@ from typing import Final
 from cafs.codec.naming import label, quoted
 from cafs.codec.tar_header import device, owner
 from cafs.codec.toc_entries import TocEntry
-from cafs.errors import MalformedError, UnsupportedError
+from cafs.errors import InvalidReferenceError, MalformedError, UnsupportedError
+from cafs.model.digest import CANONICAL, Digest
 from cafs.model.member import Kind, Member
 
 KINDS: Final = {
@@ -78,6 +79,21 @@ def sha256_of(text: str, entry: TocEntry, name: str) -> bytes:
     if len(raw) != _SHA256_BYTES:
         raise malformed(name, entry.name, f"{quoted(text)} is no sha256")
     return raw
+
+
+def pinned(text: str, annotation: str) -> Digest:
+    """The digest of a table, as an annotation of its layer says it.
+
+    Raises:
+        UnsupportedError: it says none, or another kind.
+    """
+    try:
+        digest = Digest.parse(text)
+    except InvalidReferenceError as error:
+        raise UnsupportedError(f"{annotation}: {quoted(text)} is no digest") from error
+    if digest.algorithm != CANONICAL:
+        raise UnsupportedError(f"{annotation}: {quoted(text)} is no sha256")
+    return digest
 
 
 def malformed(name: str, path: str, what: str) -> MalformedError:

@@ -11,14 +11,13 @@ newer write them.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from cafs.codec.naming import quoted
-from cafs.codec.toc_entries import Read, toc_entries
-from cafs.codec.toc_members import Sink, TocMembers
-from cafs.errors import InvalidReferenceError, UnsupportedError
-from cafs.model.digest import CANONICAL, Digest
-from cafs.model.limits import Limits
+from cafs.codec.toc_members import read_members
+from cafs.codec.toc_values import pinned
+from cafs.errors import UnsupportedError
 from cafs.model.resolved import Contents
 
 KIND: Final = "zstd:chunked"
@@ -47,31 +46,10 @@ def _contents(where: str, pin: str) -> Contents:
     match = _POSITION.fullmatch(where)
     if match is None or int(match[4]) != _TYPE:
         raise UnsupportedError(f"{POSITION}: {quoted(where)} is not known to this version")
-    try:
-        digest = Digest.parse(pin)
-    except InvalidReferenceError as error:
-        raise UnsupportedError(f"{CHECKSUM}: {quoted(pin)} is no digest") from error
-    if digest.algorithm != CANONICAL:
-        raise UnsupportedError(f"{CHECKSUM}: {quoted(pin)} is no sha256")
+    digest = pinned(pin, CHECKSUM)
     start, length, size = (int(each) for each in match.groups()[:3])
     return Contents(kind=KIND, digest=digest, start=start, length=length, size=size)
 
 
-def read_table(read: Read, sink: Sink, *, start: int, name: str, limits: Limits) -> int:
-    """Read a table that has been checked; returns the bytes of all contents.
-
-    Args:
-        read: the JSON, decoded.
-        sink: takes members and segments.
-        start: where in the layer the table begins, and the chunks end.
-        name: what errors call the layer.
-        limits: what the layer may ask of us.
-
-    Raises:
-        MalformedError: it makes no sense, or asks too much.
-        UnsupportedError: what it says does not do: a chunk without a digest, another version.
-    """
-    members = TocMembers(sink, codec="zstd", end=start, name=name, limits=limits)
-    for entry in toc_entries(read, name=name, limits=limits):
-        members.add(entry)
-    return members.finish()
+read_table: Final = partial(read_members, codec="zstd")
+"""Reads the JSON; the chunks are zstd frames."""

@@ -5,13 +5,14 @@ import json
 import os
 import tarfile
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 
+import msgspec
 import pytest
 
-from cafs.codec import estargz, toc_members, zstd_chunked
+from cafs.codec import estargz, toc_entries as toc, toc_members, zstd_chunked
 from cafs.codec.decoding import decoder
 from cafs.codec.segments import decode
 from cafs.codec.sniffing import Compression
@@ -425,6 +426,65 @@ def test_json_may_come_in_any_pieces(size: int) -> None:
     found = list(toc_entries(pieces(TEXT, size), name="table", limits=Limits()))
     assert [one.name for one in found] == ['a"b\\{}[],', "c"]
     assert found[0].xattrs == {"user.{": "fQ=="}
+
+
+def many(names: Sequence[str], indent: int | None) -> bytes:
+    entries = [{"name": name, "type": "dir", "xattrs": {"user.{": "fQ=="}} for name in names]
+    return json.dumps({"version": 1, "entries": entries}, indent=indent).encode()
+
+
+FORGING = ('a},{"name":"forged","type":"dir"},{', 'b"},{"name":"forged","type":"dir"}', "},{" * 99)
+"""Names that look like what stands between two entries."""
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("size", [1000, 300_000])
+def test_what_looks_like_the_end_of_an_entry_is_none_within_a_name(
+    size: int, indent: int | None
+) -> None:
+    names = [
+        f"{number}{FORGING[number % 40 % 3] if number % 40 < 5 else ''}" for number in range(3000)
+    ]
+    text = many(names, indent)
+    found = toc_entries(pieces(text, size), name="table", limits=Limits())
+    assert [one.name for one in found] == names
+    forging = [f"{number}{FORGING[number % 3]}" for number in range(2000)]
+    found = toc_entries(pieces(many(forging, indent), size), name="table", limits=Limits())
+    assert [one.name for one in found] == forging
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_hardly_an_entry_is_cut_out_of_its_table_alone(
+    indent: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone: list[bytes] = []
+    decode = msgspec.json.Decoder(toc.TocEntry).decode
+
+    class Watched:
+        def decode(self, text: bytes) -> toc.TocEntry:
+            alone.append(text)
+            return decode(text)
+
+    monkeypatch.setattr(toc, "_DECODER", Watched())
+    text = many([str(number) for number in range(5000)], indent)
+    assert len(list(toc_entries(BytesIO(text).read, name="table", limits=Limits()))) == 5000
+    assert len(alone) < 20
+
+
+def test_no_entry_is_longer_than_a_header_may_be_however_it_is_read() -> None:
+    text = many(["a", "b" * 900, "c", "d"], None)
+    limits = Limits(header_bytes=1000)
+    assert len(list(toc_entries(BytesIO(text).read, name="table", limits=limits))) == 4
+    with pytest.raises(MalformedError, match="an entry of more than 500 bytes"):
+        list(toc_entries(BytesIO(text).read, name="table", limits=Limits(header_bytes=500)))
+
+
+def test_an_entry_that_cannot_be_is_told_where_entries_are_read_together() -> None:
+    good = many([str(number) for number in range(500)], None)
+    text = good.replace(b'"name": "300"', b'"name": 300')
+    seen = toc_entries(BytesIO(text).read, name="table", limits=Limits())
+    with pytest.raises(MalformedError, match="an entry cannot be read"):
+        assert [next(seen).name for _ in range(301)]
 
 
 def test_a_table_that_is_cut_off_anywhere_is_malformed() -> None:
