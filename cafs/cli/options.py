@@ -172,12 +172,16 @@ class Flags:
     def place(self) -> Path:
         """The mount point that is given, and no settings are read; else that of the settings.
 
-        Raises:
-            SettingsError, UsageError: none is given, and the settings are wrong or name none.
-        """
-        from cafs.cli.verbs.mount import target
+        Where they name none, it is that of the project's only mount.
 
-        return target(self.load()) if self.mount_point is None else place_of(self.mount_point)
+        Raises:
+            SettingsError, UsageError: none is given, and the settings are wrong, or do not tell.
+        """
+        from cafs.cli.mounts.choosing import place_of_mount
+
+        return (
+            place_of_mount(self.load()) if self.mount_point is None else place_of(self.mount_point)
+        )
 
     def load(self, *, locked: bool = True) -> "Settings":
         """The settings that these flags amount to with all other sources, as they are now.

@@ -26,7 +26,8 @@ class Launch:
     """A mount that is to be.
 
     ``arguments`` are the flags of its workers; ``program`` is the keeper, None for a worker that
-    mounts by itself; ``user`` is whom workers run as, None for who mounts.
+    mounts by itself; ``user`` is whom workers run as, None for who mounts; ``project`` is the
+    project's file, empty without one.
     """
 
     mount_point: Path
@@ -37,6 +38,7 @@ class Launch:
     options: keeper.MountOptions
     program: Path | None
     user: str | None
+    project: str = ""
 
     def command(self, word: int) -> list[str]:
         """The command line of the process that holds the mount.
@@ -75,6 +77,7 @@ class Launch:
             log=log,
             control=control,
             started_ns=time.time_ns(),
+            project=self.project,
         )
 
 
@@ -125,6 +128,7 @@ def plan(
         ),
         program=keeper.find_program(os.environ) if with_keeper else None,
         user=_worker_user(user, store) if with_keeper else None,
+        project="" if loaded.project_file is None else live.project_name(loaded.project_file),
     )
 
 

@@ -31,7 +31,7 @@ class LiveMount(msgspec.Struct, frozen=True, kw_only=True):
 
     ``pid`` is the keeper's, or the worker's where there is none; ``key`` is the mount's in the
     store; ``log`` is empty in the foreground; ``control`` is the keeper's socket, empty without a
-    keeper; ``started_ns`` is since the epoch.
+    keeper; ``started_ns`` is since the epoch; ``project`` is the project's file, empty without one.
     """
 
     mount_point: str
@@ -42,6 +42,7 @@ class LiveMount(msgspec.Struct, frozen=True, kw_only=True):
     log: str
     control: str
     started_ns: int
+    project: str = ""
 
     @property
     def alive(self) -> bool:
@@ -168,6 +169,27 @@ def all_mounts() -> list[LiveMount]:
     found = [_read(path) for path in directory().glob("*.json")]
     known = [live for live in found if live is not None]
     return sorted(known, key=lambda live: (live.mount_point, live.started_ns))
+
+
+def of_project(file: Path) -> list[LiveMount]:
+    """The mounts that were made for a project's file, and that are there, by mount point."""
+    name = project_name(file)
+    return [each for each in all_mounts() if name and each.project == name and is_uppermost(each)]
+
+
+def project_name(file: Path) -> str:
+    """What the file of a mount calls a project's file; empty where that cannot be written down."""
+    path = os.fsencode(Path(os.path.realpath(file.parent)) / file.name)
+    try:
+        return path.decode()
+    except UnicodeDecodeError:
+        return ""
+
+
+def is_uppermost(mount: LiveMount) -> bool:
+    """Whether it is what is mounted there now, and not one that was detached."""
+    place = Path(mount.mount_point)
+    return mounted_type(place) == TYPE and find(place) == mount
 
 
 def _read(path: Path) -> LiveMount | None:

@@ -24,10 +24,10 @@ _WORD_S: Final = 5.0
 def command(*, flags: options.Flags, as_json: bool) -> int:
     """Replace the worker of a mount by one from what is installed now, with the settings of now.
 
-    MOUNT_POINT is that of cafs.toml when it is not given. No read fails meanwhile. When the new
-    worker cannot serve, it is said why, and the old one serves on. What stays as it was: the
-    flags of cafs mount, the store, the view, what mutable refs mean, and the options of the mount
-    itself (allow-other, suid, dev).
+    MOUNT_POINT is that of cafs.toml when it is not given; where that names none, the only mount
+    that was made for it. No read fails meanwhile. When the new worker cannot serve, it is said why,
+    and the old one serves on. What stays as it was: the flags of cafs mount, the store, the view,
+    what mutable refs mean, and the options of the mount itself (allow-other, suid, dev).
     """
     place = flags.place()
     worker = _reload(_with_keeper(place))

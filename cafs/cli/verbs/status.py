@@ -53,9 +53,9 @@ def command(
 ) -> int:
     """Say what is mounted, what is fetched, from where, and how often it was there already.
 
-    Of a mount (MOUNT_POINT, or that of cafs.toml) its keeper and its worker answer, with the last
-    failures; without one, what the store knows of the refs of cafs.toml is shown. Elsewhere all
-    mounts of this user are listed.
+    Of a mount (MOUNT_POINT, or that of cafs.toml, or the only one that was made for it) its keeper
+    and its worker answer, with the last failures; without one, what the store knows of the refs of
+    cafs.toml is shown. Elsewhere all mounts of this user are listed.
     """
     import msgspec
 
@@ -89,9 +89,11 @@ def _named(named: Path) -> Path:
 def _look(loaded: "Settings") -> _Seen | None:
     """What the settings mean, looked at; None when they mean nothing."""
     from cafs.cli.mounts import live
+    from cafs.cli.mounts.choosing import place_of_project
 
-    if loaded.mount_point is not None and live.mounted_type(loaded.mount_point) == live.TYPE:
-        return _look_at(loaded.mount_point)
+    place = place_of_project(loaded)
+    if place is not None and live.mounted_type(place) == live.TYPE:
+        return _look_at(place)
     if loaded.project_file is None and not loaded.refs:
         return None
     from cafs.reporting import status_without_mount
@@ -230,8 +232,7 @@ def _state(mount: "LiveMount") -> str:
 
     if not mount.alive:
         return f"its {mount.holder} (pid {mount.pid}) has died"
-    place = Path(mount.mount_point)
-    if live.mounted_type(place) != live.TYPE or live.find(place) != mount:
+    if not live.is_uppermost(mount):
         return f"{mount.holder} pid {mount.pid}, detached, serves its last readers"
     return f"{mount.holder} pid {mount.pid}"
 

@@ -13,8 +13,9 @@ from cafs.cli.saying import say
 def command(*, flags: options.Flags, lazy: bool) -> int:
     """Unmount, and wait until the processes of the mount have ended.
 
-    MOUNT_POINT is that of cafs.toml when it is not given. A busy mount stays, and who keeps it
-    busy is named. One whose processes have died is cleaned up.
+    MOUNT_POINT is that of cafs.toml when it is not given; where that names none, the only mount
+    that was made for it. A busy mount stays, and who keeps it busy is named. One whose processes
+    have died is cleaned up.
     """
     from cafs.cli.mounts import unmounting
 

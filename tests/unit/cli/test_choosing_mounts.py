@@ -1,0 +1,93 @@
+"""Which mount is meant where nobody names one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cafs.cli.mounts import live
+from cafs.cli.mounts.choosing import place_of_mount, place_of_project
+from cafs.cli.mounts.live import LiveMount
+from cafs.errors import UsageError
+from cafs.settings.loading import load_settings
+from cafs.settings.values import Overrides, Settings
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> set[Path]:
+    """What is mounted, as far as the kernel would say."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    places: set[Path] = set()
+    monkeypatch.setattr(live, "mounted_type", lambda place: live.TYPE if place in places else None)
+    return places
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Settings:
+    (tmp_path / "cafs.toml").write_text("")
+    environ = {"HOME": str(tmp_path)}
+    return load_settings(tmp_path, project=None, overrides=Overrides(), environ=environ)
+
+
+def mount(there: set[Path], name: str, project: Path, *, key: str = "a") -> Path:
+    """Be mounted."""
+    place = Path("/mnt") / name
+    there.add(place)
+    live.save(
+        LiveMount(
+            mount_point=str(place),
+            pid=1,
+            key=key * 32,
+            store="/store",
+            view="/",
+            log="",
+            control="",
+            started_ns=ord(key),
+            project=live.project_name(project),
+        )
+    )
+    return place
+
+
+def test_the_only_mount_of_a_project_is_meant_where_the_settings_name_none(
+    loaded: Settings, there: set[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "cafs.toml"
+    with pytest.raises(UsageError, match="names none"):
+        place_of_mount(loaded)
+    assert place_of_project(loaded) is None
+    mount(there, "foreign", tmp_path / "other/cafs.toml")
+    gone = mount(there, "gone", file)
+    there.remove(gone)
+    own = mount(there, "own", file)
+    mount(there, "taken", file, key="b")
+    mount(there, "taken", tmp_path / "other/cafs.toml", key="c")  # over it, detached
+    assert place_of_mount(loaded) == own
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert place_of_mount(replace(loaded, project_file=tmp_path / "link/./cafs.toml")) == own
+
+
+def test_of_several_mounts_of_a_project_all_are_named(
+    loaded: Settings, there: set[Path], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        mount(there, name, tmp_path / "cafs.toml")
+    with pytest.raises(UsageError, match="/mnt/one, /mnt/two"):
+        place_of_project(loaded)
+
+
+def test_the_settings_come_first_and_without_a_project_nothing_is_found(
+    loaded: Settings, there: set[Path], tmp_path: Path
+) -> None:
+    mount(there, "one", tmp_path / "cafs.toml")
+    named = replace(loaded, mount_point=Path("/mnt/named"))
+    assert place_of_project(named) == Path("/mnt/named")
+    assert place_of_project(replace(loaded, project_file=None)) is None
+
+
+def test_a_project_whose_name_cannot_be_written_down_is_not_found(
+    loaded: Settings, there: set[Path], tmp_path: Path
+) -> None:
+    odd = tmp_path / "\udcff.toml"
+    mount(there, "odd", odd)
+    assert live.of_project(odd) == []
