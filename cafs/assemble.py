@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Final
 
@@ -69,8 +69,7 @@ _COLLECT_AFTER: Final = 10_000
 """Objects more than there were, after which the collector looks for cycles; 700 is usual."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class System:
+class System(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a verb needs, running. ``mount`` is the mount's number in the store."""
 
     settings: Settings

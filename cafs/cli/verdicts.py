@@ -4,8 +4,9 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from cafs.cli.saying import say
 
@@ -18,8 +19,7 @@ _PAGE: Final = 4096
 """Bytes of a page of records, near enough for a bar."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Something that was wrong.
 
     ``item`` is a digest, ``stream:<key>``, or a part of the store (``index``, ``recent``,
@@ -69,8 +69,7 @@ class Board:
         else:
             self.damaged += 1
         if self._as_json:
-            names = Verdict.__slots__
-            _print({name: getattr(verdict, name) for name in names})
+            _print(msgspec.structs.asdict(verdict))
             return
         line = f"{verdict.item}: {verdict.what}: {verdict.state}"
         self._line(f"{line}: {verdict.why}" if verdict.why else line)

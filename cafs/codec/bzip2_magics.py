@@ -10,9 +10,10 @@ Source:
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
+
+import msgspec
 
 BLOCK: Final = 0x314159265359
 """Where a block begins."""
@@ -39,8 +40,7 @@ _WITHIN: Final = {
 _PATTERN: Final = re.compile(b"|".join(map(re.escape, _WITHIN)), re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Magic:
+class Magic(msgspec.Struct, frozen=True):
     """Where they begin, in bits of the input, and whether they are those of a stream's end."""
 
     bit: int

@@ -9,7 +9,6 @@ in a directory is seen where they are stored.
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import accumulate, repeat
 from operator import lt
 from typing import Final
@@ -57,8 +56,7 @@ Map = tuple[tuple[int, int], ...]
 Malformed = Callable[[str], MalformedError]
 
 
-@dataclass(frozen=True, slots=True)
-class EntryPage:
+class EntryPage(msgspec.Struct, frozen=True):
     """Entries from number ``first`` on, and the names that mean one: parent, name, number."""
 
     first: int

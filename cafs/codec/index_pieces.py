@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import zstandard
 
 from cafs.codec.index_file import (
@@ -24,8 +24,7 @@ from cafs.model.limits import Limits
 _READ: Final = 256 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """A page as it lies in the file, its columns unpacked: ``digests`` are end to end."""
 
     count: int

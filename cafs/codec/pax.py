@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
+import msgspec
+
 from cafs.codec.tar_header import owner
 from cafs.model.member import Piece
 
@@ -29,8 +31,7 @@ _LATEST: Final = Decimal(((1 << 63) - 1) // 1_000_000_000)
 """Seconds: what fits 64 bits of ns."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SparseNotes:
+class SparseNotes(msgspec.Struct, frozen=True, kw_only=True):
     """What the records say about a sparse file, in any of the three versions.
 
     ``pieces`` is the map of versions 0.0 and 0.1, None in 1.0, where it precedes the content.

@@ -20,14 +20,14 @@ What ``codec`` and ``state`` of a point mean:
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from cafs.codec.decoding import Decoder
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Point(msgspec.Struct, frozen=True, kw_only=True):
     """A place where decoding can begin.
 
     ``start`` is in the decoded stream, ``input_start`` in the raw one: the byte that has the first

@@ -12,9 +12,10 @@ Source:
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final
+
+import msgspec
 
 from cafs.codec.naming import label
 from cafs.codec.zip_content import LOCAL
@@ -71,8 +72,7 @@ def members(
     return _Members(read, directory, name, limits or Limits()).members()
 
 
-@dataclass(slots=True)
-class _Central:
+class _Central(msgspec.Struct):
     """One central header, its fields parsed and checked against each other."""
 
     raw: bytes

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
+import msgspec
+
 from cafs.codec.zip_fields import MASK16, MASK32
 from cafs.errors import MalformedError, UnsupportedError
 
@@ -43,8 +45,7 @@ class Directory:
     shift: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NeedMore:
+class NeedMore(msgspec.Struct, frozen=True):
     """The tail is too short: read the file from ``offset`` to its end, and ask again."""
 
     offset: int

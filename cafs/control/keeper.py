@@ -10,7 +10,6 @@ import socket
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -63,8 +62,7 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountOptions:
+class MountOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the kernel is to mount; what the words mean is in fuse(8) and mount(8)."""
 
     allow_other: bool = False

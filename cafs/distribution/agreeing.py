@@ -10,10 +10,10 @@ All of this blocks: it belongs in a thread.
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from cafs.codec.estargz import LANDMARKS, TABLE
@@ -29,8 +29,7 @@ class DisagreementError(Exception):
     """What was vouched for is something else; the text says what, first of all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """Bytes of what the pass has decoded, and the raw sha256 that they must have; empty: zeros."""
 
     start: int
@@ -69,8 +68,7 @@ def _same(ours: Entry, theirs: Entry) -> bool:
     return replace(ours, sha256=known) == theirs
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True):
     """What a path is, as a digest of all that counts; where its content begins, and its digest."""
 
     facts: bytes

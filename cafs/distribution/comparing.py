@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from cafs.distribution.layers import LayerPlanter
 from cafs.distribution.recording import LAYER, replay
 from cafs.fetch.passes.making import ARCHIVE, Making
@@ -37,8 +39,7 @@ class Node:
     target: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """A path that differs: ``old`` is None where it is new, ``new`` where it is gone."""
 
     path: bytes

@@ -4,9 +4,9 @@ The kernel asks again at once after an error, and a build asks for the same name
 compilers. Wrong content stays wrong for longer than a network stays away.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 from cachetools import LRUCache
 
@@ -18,8 +18,7 @@ _LIMIT: Final = 1024
 """Keys that are remembered at most; each holds an exception."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(msgspec.Struct, frozen=True):
     error: CafsError
     until: float
 

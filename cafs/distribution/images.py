@@ -4,7 +4,6 @@ So an image that was resolved before is resolved again without a request, and a 
 move costs one request without a body.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -27,8 +26,7 @@ _NESTED: Final = 4
 """Indexes inside indexes at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """An image for one platform: the digest of its manifest, and the manifest."""
 
     digest: Digest

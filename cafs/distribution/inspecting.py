@@ -7,11 +7,12 @@ what only that would tell is not known.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.distribution import laziness
@@ -44,8 +45,7 @@ _PROBE_S: Final = 10.0
 """How long a source is asked whether it gives byte ranges."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class Index(msgspec.Struct, frozen=True, kw_only=True):
     """Who says what lies where in an archive, and what it comes to.
 
     ``source`` is "pass" (made here), "lock" or "contents"; ``place`` is where a lock's index is
@@ -62,8 +62,7 @@ class Index:
     entries: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
     """What was found of one part.
 
     ``present`` is bytes of it that are here, ``ranges`` whether its source gives byte ranges, None
@@ -78,8 +77,7 @@ class Looked:
     index: Index | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What reading given paths takes: so many files, and bytes in them; paths that are not there.
 
     ``estimate`` is None where only a pass would tell.
@@ -91,8 +89,7 @@ class Reading:
     missing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What was found of a ref; ``reading`` is None where no paths were asked about."""
 
     resolved: Resolved
@@ -100,8 +97,7 @@ class Inspection:
     reading: Reading | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     """One part with what is known of it; both None where its size is not told."""
 
     looked: Looked

@@ -2,8 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from cafs.errors import CafsError
 from cafs.fetch.interfaces import Content, Patience
@@ -15,8 +16,7 @@ Note = Callable[[CafsError], None]
 """Told why a try failed that will be made again."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenTree:
+class OpenTree(msgspec.Struct, frozen=True):
     """A tree that can be read.
 
     ``root`` is the number of the entry that the ref shows as its root. ``contents`` are the tree's

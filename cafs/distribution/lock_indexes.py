@@ -6,11 +6,12 @@ or nowhere stops nobody: it is logged, and the archive is read from its beginnin
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 from typing_extensions import override
 
@@ -37,8 +38,7 @@ then would keep readers for hours from what they can read without it."""
 _MEDIA_TYPE: Final = "application/vnd.cafs.index"
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """What a lock says of an index: of which ref it is, and how many bytes, if it says so."""
 
     ref: str = ""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.codec.index_file import ZIP
@@ -64,8 +65,7 @@ class Located:
     indexes: dict[Digest, Path]
 
 
-@dataclass(frozen=True, slots=True)
-class _Archive:
+class _Archive(msgspec.Struct, frozen=True):
     """One archive, or one layer, all of whose bytes are here."""
 
     content: Content

@@ -5,7 +5,6 @@ Read are OCI image indexes and manifests, Docker manifest lists and schema 2 man
 Source: OCI image-spec (image-index.md, manifest.md, layer.md); distribution-spec's legacy types.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -43,23 +42,20 @@ _LAYER_COUNT: Final = 4096
 """Layers of an image at most; engines stop at a few hundred."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """One entry of an image index: a manifest, and what it runs on (None: it does not say)."""
 
     descriptor: Descriptor
     platform: Platform | None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageIndex:
+class ImageIndex(msgspec.Struct, frozen=True):
     """The images of one name, in the order of the index, attestations left away."""
 
     offers: tuple[Offer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """A layer, and the URLs outside the registry where it may be had (usually none).
 
     ``contents`` is its table of contents, where the manifest names one.
@@ -70,8 +66,7 @@ class Layer:
     contents: Contents | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageManifest:
+class ImageManifest(msgspec.Struct, frozen=True):
     """The configuration of one image, and its layers, lowest first."""
 
     config: Descriptor

@@ -1,8 +1,9 @@
 """A table of contents that a manifest pins: read in pieces, and held against its digest."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cafs.codec import estargz
 from cafs.codec.decoding import Read, decoder
@@ -39,8 +40,7 @@ class Wrong(Exception):  # noqa: N818 - who makes the tree hands on the error in
         self.error = error
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedTable:
+class PinnedTable(msgspec.Struct, frozen=True):
     """A table of contents, and how its bytes, which lie at ``span``, are had."""
 
     contents: Contents

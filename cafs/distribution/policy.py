@@ -3,15 +3,15 @@
 Named refs are not asked about: whoever wrote the settings allowed them.
 """
 
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import msgspec
 
 from cafs.errors import PolicyError
 from cafs.model.ref import DigestRef, Ref
 
 
-@dataclass(frozen=True, slots=True)
-class HostPolicy:
+class HostPolicy(msgspec.Struct, frozen=True):
     """What a path may make the mount ask for.
 
     ``hosts`` are ``host`` or ``host:port``, as ``Ref.host`` spells them; a host without a port

@@ -9,10 +9,11 @@ nothing of it is read any more under this mount, and the next one shows what is 
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.distribution.agreeing import Chunk, DisagreementError, against_index, against_table
@@ -45,8 +46,7 @@ _NOWHERE: Final = Incarnation(b"", 0)
 _LOG: Final = logging.getLogger("cafs.distribution")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """A part, and its raw content; ``pins`` are what else its whole must be."""
 
     part: Part
@@ -54,8 +54,7 @@ class Source:
     pins: tuple[Digest, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Vouched:
+class _Vouched(msgspec.Struct, frozen=True):
     """A stream that somebody vouches for, in a tree that is mounted."""
 
     shown: TreeRecord

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import msgspec
+
 from cafs.distribution.interfaces import Note
 from cafs.distribution.manifests import ACCEPTED, MANIFEST_LIMIT
 from cafs.distribution.trying import first_answer
@@ -30,8 +32,7 @@ _ACCEPT: Final = (("Accept", ", ".join(ACCEPTED)),)
 _DIGEST_HEADER: Final = "docker-content-digest"
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """A small JSON document with its true digest."""
 
     descriptor: Descriptor

@@ -7,8 +7,9 @@ bytes. Of what was there only in part, the lost pieces alone are fetched.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cafs.distribution.resolver import Resolver
 from cafs.errors import CafsError, NotFoundError
@@ -28,8 +29,7 @@ _AGAIN: Final = "it is there again"
 _LATER: Final = "it was there in part, and is fetched with the rest when it is read"
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
+class _Way(msgspec.Struct, frozen=True):
     """How a stream may be had again: as a part of what a ref meant, or else from its tree.
 
     ``number`` is that of the part; None for what a pass makes, and for an image's manifest.

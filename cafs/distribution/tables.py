@@ -7,10 +7,10 @@ visible last, whole, and is never taken for one that a pass has made.
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.codec import estargz, zstd_chunked
@@ -43,8 +43,7 @@ _READERS: Final = 2
 _LOG: Final = logging.getLogger("cafs.distribution")
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """What a tree is wanted of: raw bytes, what is made of their members, what errors call them."""
 
     raw: Content

@@ -5,7 +5,8 @@ known of the source: what is read ahead, and gaps that pay, come on top.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from cafs.fetch.content.zipped import input_of
 from cafs.fetch.flights import planning
@@ -17,8 +18,7 @@ from cafs.store.store import Store
 _NOTHING = SpanSet()
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True):
     """What a read takes: bytes that are fetched, and requests for them."""
 
     fetched: int = 0
@@ -28,8 +28,7 @@ class Cost:
         return Cost(self.fetched + other.fetched, self.requests + other.requests)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True):
     """What a read takes from an empty store, and from this one.
 
     ``segments`` is how many it touches, ``packed`` their bytes in the archive: 0 of what has none.
@@ -49,8 +48,7 @@ class Estimate:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Laid:
+class Laid(msgspec.Struct, frozen=True):
     """One stream, and what says where its bytes are.
 
     ``segmented`` is the tree that has its segments, and the number of the stream there. ``raw`` is

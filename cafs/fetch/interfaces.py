@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 import trio
 
 from cafs.fetch.pulse import Pulse
@@ -18,8 +19,7 @@ from cafs.store.tables.records import Incarnation
 from cafs.transport.interfaces import Transport
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """One place that content can be had from."""
 
     transport: Transport
@@ -73,8 +73,7 @@ class Patience:
             self.place.take()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inflight:
+class Inflight(msgspec.Struct, frozen=True, kw_only=True):
     """A fetch that is under way.
 
     ``id`` names the content that it is of, in this process: fetches of several spans of it have the

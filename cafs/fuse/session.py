@@ -13,10 +13,10 @@ import select
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pyfuse3
 import trio
 from typing_extensions import override
@@ -39,8 +39,7 @@ _IN_USE: Final = threading.Lock()
 """Held while pyfuse3's one session is in use: a second one would silently leak the first mount."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
+class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to mount.
 
     ``source`` stands in /proc/mounts before the mount point. ``allow_other`` lets other users in.

@@ -1,11 +1,11 @@
 """Bounds: how much a store may have."""
 
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+
+class Bounds(msgspec.Struct, frozen=True):
     """How much a store may have, in bytes.
 
     ``quota`` bounds its content, None for no bound; ``min_free`` of its disk are left to others.

@@ -10,9 +10,9 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
+import msgspec
 from typing_extensions import override
 
 from cafs.errors import InvalidReferenceError
@@ -31,8 +31,7 @@ class _Hash(Protocol):
     def digest(self) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True):
     """An algorithm and a raw hash of that algorithm's length."""
 
     algorithm: str

@@ -1,15 +1,15 @@
 """Limits on what an archive may ask of us; malicious input is ordinary input."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _MIB = 1 << 20
 INDEX_LIMIT: Final = 512 << 20
 """Bytes of an index file at most: of ten million files."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much one archive may hold. Sizes are bytes; every bound is inclusive.
 
     ``members`` counts members, and the entries of a tree. ``path_bytes`` and ``depth`` bound a

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
+
 from cafs.model.address import DEFAULT_PORTS
 
 
@@ -36,8 +38,7 @@ class HostLogin:
     netrc: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class HelperRule:
+class HelperRule(msgspec.Struct, frozen=True):
     """The program that knows the credentials of ``host`` (as in ``HostLogin``).
 
     ``command`` is an absolute path, or a name to look for in PATH, and its arguments.

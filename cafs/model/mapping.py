@@ -5,7 +5,8 @@ by stay with the URL that the ref names.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 Route = Callable[[str], tuple[str, ...]]
 """Says which URLs to ask for a URL, best first; there is always one."""
@@ -16,8 +17,7 @@ def straight(url: str) -> tuple[str, ...]:
     return (url,)
 
 
-@dataclass(frozen=True, slots=True)
-class MapRule:
+class MapRule(msgspec.Struct, frozen=True):
     """URLs that start with ``prefix`` are asked for below ``targets``, in their order.
 
     All are normalised URLs without a query. The prefix itself is asked only if it is a target.

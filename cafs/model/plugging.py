@@ -1,7 +1,8 @@
 """Plugins: programs that fetch URLs of a scheme of their own."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 PROGRAM: Final = "cafs-transport-"
 """What the name of a plugin's program starts with; the scheme follows."""
@@ -9,8 +10,7 @@ SILENCE_S: Final = 30.0
 """How long a plugin may say nothing about a request before that fails."""
 
 
-@dataclass(frozen=True, slots=True)
-class PluginSpec:
+class PluginSpec(msgspec.Struct, frozen=True):
     """A program that is enabled for ``scheme`` (lower case, without the colon).
 
     ``command`` is an absolute path, or a name to look for in PATH, and its arguments.

@@ -70,8 +70,7 @@ class TreeRecord:
     digest: Digest | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attachment:
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """Where something is attached in a mount: the inode numbers ``[first, first + count)``.
 
     ``path`` is the path below the mount, without a leading slash, "" being its root. ``tree`` is

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 from urllib.parse import quote_plus, unquote_plus
 
+import msgspec
 from typing_extensions import override
 
 from cafs.errors import InvalidReferenceError, UnsupportedError
@@ -133,8 +134,7 @@ class BlobRef(_UrlRef):
     kind: ClassVar[str] = "blob"
 
 
-@dataclass(frozen=True, slots=True)
-class DigestRef:
+class DigestRef(msgspec.Struct, frozen=True):
     """The blob with a digest, wherever it may be found: a file."""
 
     digest: Digest

@@ -18,10 +18,11 @@
 """
 
 import re
-from dataclasses import dataclass
 from posixpath import relpath
 from typing import Final, assert_never
 from urllib.parse import quote, unquote, urlsplit
+
+import msgspec
 
 from cafs.errors import InvalidReferenceError
 from cafs.model.address import DEFAULT_PORTS, authority, tidied
@@ -45,29 +46,25 @@ _DOCKER_WORD: Final = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _APPC_WORD: Final = re.compile(r"[a-z0-9]+(?:[-._~][a-z0-9]+)*")
 
 
-@dataclass(frozen=True, slots=True)
-class Partial:
+class Partial(msgspec.Struct, frozen=True):
     """A directory on the way to refs. ``components`` is its canonical path below ``ref/``."""
 
     components: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(msgspec.Struct, frozen=True):
     """The path of a ref, canonically spelled."""
 
     ref: Ref
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+class Alias(msgspec.Struct, frozen=True):
     """Another spelling: a symlink. ``target`` is relative to the directory that holds it."""
 
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+class Absent(msgspec.Struct, frozen=True):
     """Nothing can be there."""
 
 

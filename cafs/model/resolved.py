@@ -3,6 +3,8 @@
 import enum
 from dataclasses import dataclass
 
+import msgspec
+
 from cafs.model.digest import Digest
 from cafs.model.validator import UNKNOWN_VERSION, Validator
 
@@ -14,8 +16,7 @@ class Shape(enum.StrEnum):
     TREE = "tree"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class Contents(msgspec.Struct, frozen=True, kw_only=True):
     """Where a layer has a table of contents, and what it must be; from its manifest.
 
     ``kind`` is "estargz" or "zstd:chunked". ``digest`` is that of the table: of eStargz decoded, of

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 from typing_extensions import override
 
 from cafs.model.digest import Digest
@@ -20,8 +21,7 @@ Verify = Literal["block", "provisional"]
 and the whole is checked behind them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(msgspec.Struct, frozen=True):
     """What an image must run on, in the words of the OCI image index ("linux", "amd64", "v7")."""
 
     os: str

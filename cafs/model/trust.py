@@ -1,8 +1,9 @@
 """Trust: what stands behind bytes, and what a reader needs to stand behind them."""
 
 import enum
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cafs.model.digest import Digest
 
@@ -24,8 +25,7 @@ class Trust(enum.StrEnum):
     PROVISIONAL = "provisional"
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(msgspec.Struct, frozen=True):
     """What must stand behind bytes of a stream for one reader.
 
     ``verified``: they must come from a blob that was checked as a whole, whichever. ``source``:

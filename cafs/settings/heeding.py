@@ -7,10 +7,12 @@ changed it by hand. Whom to ask for the bytes is said by the settings alone, wha
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+
+import msgspec
 
 from cafs.distribution.platforms import normalised, own_platform
 from cafs.errors import SettingsError
@@ -28,8 +30,7 @@ _SHOWN: Final = 5
 """Refs of a note that are named."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heeded:
+class Heeded(msgspec.Struct, frozen=True):
     """Specs with what is locked of them, and a line for each reason why entries do not count."""
 
     specs: tuple[RefSpec, ...]

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from cafs.errors import CafsError, InvalidReferenceError, SettingsError
 from cafs.model.address import SCHEMES, authority, file_path, normalised
@@ -23,8 +24,7 @@ ENVIRONMENT: Final = "environment"
 COMMAND_LINE: Final = "command line"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """What one source says, parsed; fields are those of ``Settings``, None where it is silent."""
 
     mount_point: Path | None = None

@@ -60,9 +60,11 @@ Proxies are taken from HTTP_PROXY, HTTPS_PROXY and NO_PROXY, and from nowhere el
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from cafs.errors import SettingsError
 from cafs.model.address import host_of
@@ -82,8 +84,7 @@ T = TypeVar("T")
 _DEADLINE_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(msgspec.Struct, frozen=True):
     """The settings without cafs.lock, and the refs of the project's file as its tables say them.
 
     Both are of one reading: each draft's ref is among those of the settings.

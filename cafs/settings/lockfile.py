@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from cafs.errors import CafsError, SettingsError
 from cafs.model.digest import Digest
 from cafs.model.nearest import nearest_hint
@@ -85,8 +87,7 @@ class LockEntry:
         return f"ref.{self.name}{where}"
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(msgspec.Struct, frozen=True):
     """The entries of a lock, sorted by name and platform, which together are unique."""
 
     entries: tuple[LockEntry, ...] = ()

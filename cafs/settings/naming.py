@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from cafs.errors import CafsError, NotFoundError
 from cafs.model.address import SCHEMES, file_path, normalised
 from cafs.model.digest import Digest
@@ -30,8 +32,7 @@ SILENT: Final = Terms()
 """Nothing is said."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A ref as its table says it, and the terms of that table.
 
     ``choices`` are what it is on each platform that its table names; empty where that has none.

@@ -10,8 +10,9 @@ import difflib
 import enum
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cafs.errors import SettingsError
 from cafs.model.nearest import nearest_hint
@@ -36,8 +37,7 @@ class _May(enum.Enum):
     NOBODY = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where settings come from: ``name`` for messages (a path), and whose they are."""
 
     name: str

@@ -5,9 +5,10 @@ caller knows the file and the key.
 """
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
+
+import msgspec
 
 from cafs.model.spec import Platform, Pull, Verify
 from cafs.settings.values import OnError
@@ -37,8 +38,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """A bound that was set on purpose: ``limit`` bytes, or None for "unlimited"."""
 
     limit: int | None

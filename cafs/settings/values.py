@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
 from cafs.model.bounds import Bounds
 from cafs.model.digest import Digest
 from cafs.model.login import HelperRule, HostLogin
@@ -131,8 +133,7 @@ class Settings:
         return spec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overrides:
+class Overrides(msgspec.Struct, frozen=True, kw_only=True):
     """What flags say; None is not said. Texts as they were typed ("20GiB", "5m").
 
     Relative paths start from the working directory. ``allow_hosts`` are added to what is allowed.

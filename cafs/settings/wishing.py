@@ -1,8 +1,10 @@
 """What a lock should have: one entry for each ref of the project's file, and platform of that."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from cafs.distribution.platforms import normalised
 from cafs.errors import NotFoundError, UsageError
@@ -16,8 +18,7 @@ from cafs.settings.lockfile import Lock, LockEntry
 from cafs.settings.values import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """One entry that should be there.
 
     ``spec`` is the ref as it must be asked for now, whatever is locked. ``platform`` is what the

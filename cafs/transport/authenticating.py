@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import msgspec
 from cachetools import LRUCache
 from typing_extensions import override
 
@@ -54,8 +55,7 @@ class Showing:
         return cls(told, (("Authorization", f"Bearer {token.value}"),), token=token)
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(msgspec.Struct, frozen=True):
     """One request, for who wants to know how an answer came about: what it showed, what came."""
 
     url: str

@@ -1,8 +1,9 @@
 """WWW-Authenticate: what proof a server wants."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _ITEM: Final = re.compile(
@@ -10,8 +11,7 @@ _ITEM: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(msgspec.Struct, frozen=True):
     """One way of proving oneself. ``scheme`` and the parameters' names are lower-case."""
 
     scheme: str

@@ -6,10 +6,11 @@ Header names are lower-case throughout.
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+
+import msgspec
 
 from cafs.errors import RefusedError
 from cafs.model.span import Span
@@ -46,8 +47,7 @@ clocks do not matter. Whether one clock made them cannot be seen, so this is RFC
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ContentRange:
+class ContentRange(msgspec.Struct, frozen=True):
     """Where the body of a 206 lies: ``span`` of a whole of ``total`` bytes (None: not told)."""
 
     span: Span

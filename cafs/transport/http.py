@@ -12,10 +12,11 @@ import logging
 import ssl
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
+import msgspec
 import trio
 from typing_extensions import override
 
@@ -52,8 +53,7 @@ _ASKED: Final = "http11.send_request_headers.complete"
 """What httpcore calls the moment from which an answer is waited for."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
+class HttpLimits(msgspec.Struct, frozen=True):
     """Patience and numbers of an HttpTransport.
 
     ``connect_s`` bounds making a connection, ``head_s`` the wait for a complete head after the

@@ -13,10 +13,11 @@ past the caches.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urljoin
 
+import msgspec
 from typing_extensions import override
 
 from cafs.errors import InvalidReferenceError, PolicyError, RefusedError
@@ -37,16 +38,14 @@ def _never(url: str) -> bool:  # noqa: ARG001 - the shape of a predicate
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Where a chain of redirects began: the first URL, and whom its address reaches."""
 
     url: str
     reach: frozenset[Reach]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedirectPolicy:
+class RedirectPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Where a redirect may lead.
 
     ``limit`` redirects are followed for one request (R-30). ``resolve`` gives all addresses of a

@@ -6,9 +6,9 @@ a cap, and what is given up counts as a wait of that length: whoever was hasty i
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 from cachetools import LRUCache
 
@@ -23,8 +23,7 @@ _TRUSTED: Final = 8
 _HOSTS: Final = 256
 
 
-@dataclass(slots=True)
-class _Past:
+class _Past(msgspec.Struct):
     """The longest wait, as it counts at a time, and how many there were."""
 
     longest_s: float = 0.0

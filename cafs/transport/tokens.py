@@ -37,8 +37,7 @@ _CLIENT: Final = "cafs"
 _FORM: Final = ("Content-Type", "application/x-www-form-urlencoded")
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What a token is asked for, and by which registry."""
 
     registry: Origin
@@ -65,8 +64,7 @@ class Grant:
         return urlencode([*words, ("grant_type", "refresh_token")]).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True):
     """What a part of a registry wants, and where that registry is."""
 
     grant: Grant

@@ -10,10 +10,10 @@ else; where finding that out took long, the next who ask are told at once.
 
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.concurrency import Flights
@@ -34,15 +34,13 @@ _REMEMBERED_S: Final = 60.0
 _Stamp = tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True):
     context: ssl.SSLContext
     stamp: _Stamp
     looked_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(msgspec.Struct, frozen=True):
     """Why there is no context, and until when nobody looks again."""
 
     reason: str

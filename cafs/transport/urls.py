@@ -1,10 +1,10 @@
 """URLs as transports need them: whose they are."""
 
 import re
-from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import SplitResult, quote, urlsplit
 
+import msgspec
 from typing_extensions import override
 
 from cafs.errors import InvalidReferenceError
@@ -22,8 +22,7 @@ Source: the URL standard, "Percent-encoded bytes".
 _PATH: Final = "".join(each for each in _QUERY if each not in "?`{}")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Scheme, host and port: what credentials belong to, and never cross.
 
     ``scheme`` and ``host`` are lower-case, ``host`` is without the brackets of IPv6.

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from cafs.model.member import Entry, Kind
 
 FOREVER_S: Final = 365 * 24 * 3600.0
@@ -59,8 +61,7 @@ NOWHERE: Final = Attributes(
 """The answer for a name that an immutable directory does not have, and never will."""
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryEntry:
+class DirectoryEntry(msgspec.Struct, frozen=True):
     """One name of a listing.
 
     ``cookie`` is where a listing goes on after this name: a key, positive, and never a rank.
@@ -71,8 +72,7 @@ class DirectoryEntry:
     cookie: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Appearance:
+class Appearance(msgspec.Struct, frozen=True, kw_only=True):
     """Whose the nodes of a mount are, and which of an archive's privileges they keep.
 
     ``uid`` and ``gid`` are the mounting user's. ``preserve_owner`` shows the archives' owners

@@ -8,9 +8,10 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.errors import NotFoundError, SourceChangedError, UsageError
@@ -38,8 +39,7 @@ from cafs.vfs.xattrs import Xattrs
 _CONTROL_NAME: Final = os.fsencode(CONTROL)
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
+class Space(msgspec.Struct, frozen=True):
     """The room of the file system that the store is on. Bytes; ``available`` is for this user."""
 
     size: int

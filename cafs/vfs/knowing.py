@@ -1,9 +1,9 @@
 """What is known of a node without asking any source: digest, trust, how much of it is local."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from cachetools import LRUCache
 
 from cafs.fetch.content.member import span_of
@@ -25,8 +25,7 @@ _TREES: Final = 256
 """Records of trees that are kept at hand: finding one by its number looks at each."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a node; None for what is not.
 
     ``checksum`` is the raw sha256 of its content, once verified. ``present`` of ``size`` bytes are

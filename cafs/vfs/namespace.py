@@ -7,8 +7,9 @@ tree. The texts of refs in paths are those of ``cafs.model.refpath``.
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
+
+import msgspec
 
 from cafs.errors import InvalidReferenceError, UsageError
 from cafs.model import refpath
@@ -29,87 +30,73 @@ _MAX_ALIASES: Final = 40
 """How many symlinks a view may go through, as in path_resolution(7)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(msgspec.Struct, frozen=True):
     """The root of the namespace."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefRoot:
+class RefRoot(msgspec.Struct, frozen=True):
     """``ref``."""
 
 
-@dataclass(frozen=True, slots=True)
-class NamedRef:
+class NamedRef(msgspec.Struct, frozen=True):
     """``ref/<name>``: a ref of the settings, directory or file."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AdHocDirectory:
+class AdHocDirectory(msgspec.Struct, frozen=True):
     """A part of a ref's path below ``ref/docker`` and its like: more components must come."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdHocRef:
+class AdHocRef(msgspec.Struct, frozen=True):
     """A ref that its path spells out, directory or file."""
 
     ref: Ref
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+class Alias(msgspec.Struct, frozen=True):
     """Another spelling of a path: a symlink with a relative target."""
 
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class DigestRoot:
+class DigestRoot(msgspec.Struct, frozen=True):
     """``digest``."""
 
 
-@dataclass(frozen=True, slots=True)
-class DigestAlgorithm:
+class DigestAlgorithm(msgspec.Struct, frozen=True):
     """``digest/<algorithm>``."""
 
     algorithm: str
 
 
-@dataclass(frozen=True, slots=True)
-class DigestBlob:
+class DigestBlob(msgspec.Struct, frozen=True):
     """``digest/<algorithm>/<hex>``: a blob's bytes, as a file."""
 
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class TreeRoot:
+class TreeRoot(msgspec.Struct, frozen=True):
     """``tree``."""
 
 
-@dataclass(frozen=True, slots=True)
-class TreeAlgorithm:
+class TreeAlgorithm(msgspec.Struct, frozen=True):
     """``tree/<algorithm>``."""
 
     algorithm: str
 
 
-@dataclass(frozen=True, slots=True)
-class TreeBlob:
+class TreeBlob(msgspec.Struct, frozen=True):
     """``tree/<algorithm>/<hex>``: a blob opened as an archive."""
 
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
+class Control(msgspec.Struct, frozen=True):
     """``.cafs``."""
 
 
-@dataclass(frozen=True, slots=True)
-class ControlFile:
+class ControlFile(msgspec.Struct, frozen=True):
     """``.cafs/<name>``; whether there is such a file is known to the control files alone."""
 
     name: str
@@ -213,8 +200,7 @@ def _digest(algorithm: str, digits: str) -> Digest | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """What a mount shows at its root: a node, and a path inside its tree (else ())."""
 
     path: Path

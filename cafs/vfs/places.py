@@ -18,9 +18,9 @@ of an attachment says what it is:
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import msgspec
 from cachetools import LRUCache
 
 from cafs.errors import MountError, SourceChangedError
@@ -42,8 +42,7 @@ _MEANINGS: Final = 4096
 """Paths and numbers whose meaning is remembered: finding one costs more than reading its page."""
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(msgspec.Struct, frozen=True):
     """A node of the namespace."""
 
     inode: int
@@ -51,8 +50,7 @@ class Named:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Planted:
+class Planted(msgspec.Struct, frozen=True):
     """An entry of an attached tree. ``path`` and ``node`` are those that show the tree."""
 
     inode: int
@@ -62,16 +60,14 @@ class Planted:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unsized:
+class Unsized(msgspec.Struct, frozen=True):
     """A file as a listing showed it that did not know its size."""
 
     inode: int
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """The content of a control file at one time."""
 
     inode: int

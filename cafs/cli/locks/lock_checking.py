@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from cafs.cli.exits import USAGE
 from cafs.cli.failing import expected, report
@@ -38,8 +39,7 @@ _Wrong = Callable[["Digest", int], str]
 """Says what is wrong with the index file of a digest and a size."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Something that does not match: of which entry, what, and with which exit code.
 
     ``told`` says that people know it: it was said when it failed.

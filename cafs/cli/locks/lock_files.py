@@ -1,9 +1,10 @@
 """The files of a lock: cafs.lock, and the index files beside it."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from cafs.errors import StorageError
 from cafs.model.limits import INDEX_LIMIT
@@ -104,8 +105,7 @@ def project_refs(flags: "Flags") -> set[str]:
     return {each.spec.name for each in wishes(flags.load_project(), Lock(), ())}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """What is to become of a lock.
 
     ``made`` are entries that are new, or others now. ``kept`` are the places (name and platform) of
@@ -120,7 +120,7 @@ class Changes:
     kept: Collection[tuple[str, str]] = ()
     names: Callable[[], Collection[str]]
     whole: Collection[str] = ()
-    indexes: "Mapping[Digest, Path]" = field(default_factory=dict)
+    indexes: "Mapping[Digest, Path]" = msgspec.field(default_factory=dict)
     large: Path | None = None
 
 

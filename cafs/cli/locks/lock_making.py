@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
@@ -31,8 +33,7 @@ _MEDIA_TYPE: Final = "application/vnd.cafs.index"
 _PIECE: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for on the command line; ``together``: what fails keeps the others out."""
 
     names: tuple[str, ...] = ()
@@ -44,8 +45,7 @@ class Order:
     together: bool = False
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(msgspec.Struct):
     """One run: what there was, and what has been found out so far.
 
     ``kept`` are the places of entries that stay as they are. ``indexes`` are the files of the
@@ -56,10 +56,10 @@ class _Run:
     loaded: "Settings"
     file: Path
     old: Lock
-    kept: set[tuple[str, str]] = field(default_factory=set)
-    indexes: "dict[Digest, Path]" = field(default_factory=dict)
-    made: list[LockEntry] = field(default_factory=list)
-    failed: set[str] = field(default_factory=set)
+    kept: set[tuple[str, str]] = msgspec.field(default_factory=set)
+    indexes: "dict[Digest, Path]" = msgspec.field(default_factory=dict)
+    made: list[LockEntry] = msgspec.field(default_factory=list)
+    failed: set[str] = msgspec.field(default_factory=set)
     code: int = 0
 
     def entry(self, wish: Wish) -> LockEntry | None:

@@ -1,8 +1,9 @@
 """What verbs that look after the store are told to look after: refs, and single digests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from cafs.cli.choosing import chosen
 from cafs.errors import NotFoundError
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from cafs.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A ref by its spec, or a blob by a digest; ``name`` is what people call it."""
 
     name: str

@@ -6,9 +6,10 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from cafs.cli.mounts import live
 from cafs.control import keeper
@@ -21,8 +22,7 @@ _PYTHON: Final = (sys.executable, "-P", "-m", "cafs")
 """A clone must not bring modules that we import: its directory, where it runs, is not ours."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """A mount that is to be.
 
     ``arguments`` are the flags of its workers; ``program`` is the keeper, None for a worker that

@@ -10,9 +10,10 @@ import stat
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from cafs.cli.mounts import live
 from cafs.control import fetches as control
@@ -27,8 +28,7 @@ PREFETCH: Final = "prefetch"
 """Whom the socket of a prefetch is of; those of mounts have the mount's key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """What could be learnt: who fetches what, by socket; and who did not answer."""
 
     fetching: dict[Path, control.Fetching]

@@ -9,11 +9,11 @@ import logging
 import select
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
 
 from cafs.assemble import System, open_system, open_system_in
@@ -40,8 +40,7 @@ _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOG: Final = logging.getLogger("cafs")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptMount:
+class KeptMount(msgspec.Struct, frozen=True, kw_only=True):
     """A mount of a keeper, the same for all of its workers.
 
     ``key`` is the mount's; ``owner`` is whose the nodes are: a user and a group, by number.

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from cafs.cli import options
 from cafs.cli.interruptible import run_async
@@ -46,8 +46,7 @@ def test(*, ref: str, loaded: "Settings", as_json: bool) -> int:
     return run_async(_test, loaded, ref, as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
+class _Trial(msgspec.Struct, frozen=True):
     """What came of asking one source. ``certificate`` is the file of ours that it may see."""
 
     url: str

@@ -1,11 +1,11 @@
 """``cafs status``: what is mounted, what is fetched, from where, and how its keeper is."""
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
 
 from cafs.cli import options
 from cafs.cli.absent import is_absent, status as status_without_store, told
@@ -25,8 +25,7 @@ _FAILURES: Final = 5
 """How many of the last failures are shown; ``.cafs/errors.json`` has more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What could be learnt of a mount, or, without one, of the refs of the project.
 
     ``status`` is None exactly when the mount did not tell it, and ``trouble`` says why. ``absent``

@@ -4,11 +4,11 @@ import logging
 import math
 import secrets
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
 
 from cafs.cli import options
 from cafs.cli.absent import is_absent, told as absent
@@ -91,8 +91,7 @@ def _nothing(loaded: "Settings", *, as_json: bool, quiet: bool) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Wish:
+class _Wish(msgspec.Struct, frozen=True):
     """What was asked for. ``seed`` is that of a sample, None without one."""
 
     loaded: "Settings"

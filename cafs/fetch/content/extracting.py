@@ -1,15 +1,15 @@
 """Extracting: the bytes of a file from the content that it lies in, holes and all."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from cafs.errors import MalformedError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.member import Piece
 
 
-@dataclass(frozen=True, slots=True)
-class Lying:
+class Lying(msgspec.Struct, frozen=True):
     """Where a file lies in a content: ``size`` bytes from ``offset`` on.
 
     With ``sparse``, its pieces lie there end to end.
@@ -56,8 +56,7 @@ async def extract(
     return bytes(filled)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """A run of data in a range of a sparse file: ``length`` bytes at ``start`` of the range.
 
     ``at`` is where they lie in the data of all pieces.

@@ -4,12 +4,12 @@ Where a piece is wrong, either the source has something else, or the document th
 wrong; a reader of the error has to know which document that is, and how to find out.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Voucher:
+
+class Voucher(msgspec.Struct, frozen=True):
     """A document that says what each piece of a stream must be.
 
     ``name`` is what people call it ("the index sha256:… that cafs.lock names"). ``check`` says what

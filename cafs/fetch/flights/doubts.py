@@ -8,9 +8,9 @@ have had a damaged copy, and have another by now; so he is asked again, each tim
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.model.identity import StreamKey
@@ -21,8 +21,7 @@ _LONGEST_S: Final = 6 * 3600.0
 _MOST: Final = 4096
 
 
-@dataclass(slots=True)
-class _Doubt:
+class _Doubt(msgspec.Struct):
     """``digest`` is that of the bytes; they came again and were the same once there is a pause."""
 
     digest: bytes

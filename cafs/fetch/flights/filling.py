@@ -5,10 +5,10 @@ as somebody waits for it.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.errors import UnreachableError
@@ -25,8 +25,7 @@ Leave = Callable[[int], bool]
 """Whether to leave the body here, when it has come up to there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filling:
+class Filling(msgspec.Struct, frozen=True, kw_only=True):
     """One body on its way into the store, from where its flight is.
 
     ``write`` puts it there. ``piece`` is told what is written, None where nobody wants to know.

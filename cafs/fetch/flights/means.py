@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.fetch.flights.doubts import Doubts
@@ -32,8 +32,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class Means(msgspec.Struct, frozen=True, kw_only=True):
     """Where bytes go, who may fetch how much and when, and what is known of the hosts.
 
     Who decodes has threads of its own: what it waits for, from the store or from a source, needs
@@ -52,13 +51,15 @@ class Means:
     """Waits a moment where others make room."""
     bounds: Callable[[], Bounds] = lambda: UNBOUNDED
     """How much the store may have now."""
-    ratings: Ratings = field(default_factory=Ratings)
-    doubts: Doubts = field(default_factory=Doubts)
-    turns: Turns = field(default_factory=Turns)
-    decoders: trio.CapacityLimiter = field(
+    ratings: Ratings = msgspec.field(default_factory=Ratings)
+    doubts: Doubts = msgspec.field(default_factory=Doubts)
+    turns: Turns = msgspec.field(default_factory=Turns)
+    decoders: trio.CapacityLimiter = msgspec.field(
         default_factory=lambda: trio.CapacityLimiter(_cores() + 2)
     )
-    waiters: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, _WAITING))
+    waiters: trio.CapacityLimiter = msgspec.field(
+        default_factory=partial(trio.CapacityLimiter, _WAITING)
+    )
 
     def fits(self, size: int) -> bool:
         """Whether so many bytes may be in the store at once, whatever has to go for it."""

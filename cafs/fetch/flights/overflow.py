@@ -12,10 +12,10 @@ from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.model.digest import Digest
@@ -30,8 +30,7 @@ _CLAIMS: Final = 4
 """The part of the limit that all who claim room have at most: the rest is for who waits."""
 
 
-@dataclass(slots=True)
-class _Piece:
+class _Piece(msgspec.Struct):
     """Bytes of a stream, and when they were wanted last; ``read`` to their end, or not yet."""
 
     span: Span
@@ -44,8 +43,7 @@ class _Piece:
         return len(self.data)
 
 
-@dataclass(slots=True)
-class Whole:
+class Whole(msgspec.Struct):
     """All bytes of a content that has the digest, in pieces."""
 
     digest: Digest

@@ -3,9 +3,9 @@
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.errors import (
@@ -44,8 +44,7 @@ _REFUSALS: Final = (
 """What another source of pinned content may not fail with."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Try:
+class Try(msgspec.Struct, frozen=True, kw_only=True):
     """One request of a flight: for what, from which source, and who could be next.
 
     ``order`` is all sources that may be asked, ``others`` those that have not failed in this round.

@@ -5,8 +5,9 @@ sends the reads of one reader slightly out of order and in parallel, so a read b
 it is near its end.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cafs.model.span import Span
 
@@ -15,8 +16,7 @@ NEAR: Final = 1 << 20
 _RUNS: Final = 8
 
 
-@dataclass(slots=True)
-class Run:
+class Run(msgspec.Struct):
     """One reader: from where he came, how far, and how many bytes of that he read.
 
     ``forward`` is whether his last read brought him further. What is advised to have ready for him

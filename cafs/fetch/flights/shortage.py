@@ -10,9 +10,9 @@ and then.
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.errors import StorageError, StorageFullError
@@ -32,13 +32,12 @@ _MIB: Final = 1 << 20
 _LOG: Final = logging.getLogger("cafs.fetch")
 
 
-@dataclass(slots=True)
-class _Eviction:
+class _Eviction(msgspec.Struct):
     """One that is under way since a time, and in the end whether it made room."""
 
     since: float
     made: bool = False
-    ended: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = msgspec.field(default_factory=trio.Event)
 
 
 class Shortage:

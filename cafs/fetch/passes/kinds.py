@@ -1,7 +1,8 @@
 """Kinds: tells what an archive is by its first bytes, and holds them against its name."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cafs.codec.sniffing import Compression, Format, expected_by_name, sniff
 from cafs.errors import MalformedError, UnsupportedError
@@ -9,8 +10,7 @@ from cafs.errors import MalformedError, UnsupportedError
 _SHOWN: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """What an archive is: the container, and what it is wrapped in."""
 
     format: Format

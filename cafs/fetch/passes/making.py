@@ -1,8 +1,9 @@
 """What a first pass makes of what it reads: the tree of an archive, or another one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from cafs.model.identity import StreamKey, TreeIdentity, archive_tree, file_tree
 from cafs.model.limits import Limits
@@ -32,8 +33,7 @@ class MakePlanter(Protocol):
         """``name`` is what errors call the archive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Making:
+class Making(msgspec.Struct, frozen=True):
     """One thing that a pass can make.
 
     ``identity`` names the tree by the raw stream. ``mark`` tells its decoded streams from those of

@@ -1,10 +1,10 @@
 """The first pass over a tar: one read forward makes the tree, the decoded stream, and the hash."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
+import msgspec
 import trio
 
 from cafs.codec import tar
@@ -73,8 +73,7 @@ class Tee:
         self._keep(start, data)
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(msgspec.Struct, frozen=True):
     """What a pass decoded: how many bytes, in how many segments."""
 
     size: int

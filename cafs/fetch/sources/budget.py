@@ -7,9 +7,9 @@ most, and what arrived while it was being written.
 """
 
 import logging
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.errors import BudgetError, OfflineError, StorageError
@@ -21,8 +21,7 @@ _PERIOD_S: Final = 1.0
 _LOG: Final = logging.getLogger("cafs.fetch")
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """Where a mount's spending is kept: by its number in the store."""
 
     mounts: Mounts

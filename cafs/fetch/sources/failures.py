@@ -5,9 +5,9 @@ The kernel asks twice for a read that failed, and tools try every file of a dire
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.errors import CafsError, ContentError
@@ -23,8 +23,7 @@ _WHOLE: Final = Span(0, 1 << 62)
 _MOST: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(msgspec.Struct, frozen=True):
     key: Hashable
     span: Span
     error: CafsError

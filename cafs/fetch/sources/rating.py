@@ -8,8 +8,9 @@ failing one and a wrong one come later than the others, and are all there is whe
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 State = Literal["ok", "slow", "failing", "wrong"]
 _TELLING: Final = 64 << 10
@@ -38,16 +39,14 @@ USUAL_LENGTH: Final = 1 << 20
 """Bytes for which hosts are compared where nobody says how many are wanted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured of a host: seconds to the head of an answer, bytes a second in all."""
 
     latency_s: float
     rate: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rating:
+class Rating(msgspec.Struct, frozen=True, kw_only=True):
     """What is told of a host. ``why`` says it of a state that is not ``ok``, else it is empty."""
 
     host: str
@@ -58,8 +57,7 @@ class Rating:
     latency_s: float | None
 
 
-@dataclass(slots=True)
-class _Host:
+class _Host(msgspec.Struct):
     latency_s: float | None = None
     rate: float | None = None
     measured: float = 0.0

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -49,8 +48,7 @@ class NotWholeError(StorageError):
     """A stream was to be checked as a whole, and is not whole, or not any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """What is said of a stream's bytes, to be checked: digests, and a size in bytes.
 
     ``name`` says what they are, in errors and notes. ``lasting`` says that the stream's key will be

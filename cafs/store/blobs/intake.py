@@ -12,10 +12,10 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.errors import StorageError, StorageFullError
@@ -41,8 +41,7 @@ Retire = Callable[[Sequence[tuple[StreamKey, StreamRecord]]], None]
 """Removes the files of streams that lie in a blob now."""
 
 
-@dataclass(slots=True)
-class _Arrival:
+class _Arrival(msgspec.Struct):
     """Content that was checked, and lies in a file without its name; ``taken`` once recorded."""
 
     admitted: Admitted

@@ -8,8 +8,9 @@ other processes, it does not know.
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+import msgspec
 import trio
 from typing_extensions import override
 
@@ -20,13 +21,12 @@ from cafs.store.blobs.stages import Life
 from cafs.store.interfaces import BlobStore, Writer
 
 
-@dataclass(slots=True)
-class _Upload:
+class _Upload(msgspec.Struct):
     """What was written of a blob so far; ``active`` while somebody writes it."""
 
     started_ns: int
     media_type: str
-    data: bytearray = field(default_factory=bytearray)
+    data: bytearray = msgspec.field(default_factory=bytearray)
     active: bool = True
 
 

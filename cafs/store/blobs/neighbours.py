@@ -18,9 +18,10 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from cafs.errors import StorageError
 from cafs.model.descriptor import OCTETS, Descriptor
@@ -47,14 +48,13 @@ Retire = Callable[[Sequence[tuple[StreamKey, StreamRecord]]], None]
 """Removes the files of streams that lie in a blob now."""
 
 
-@dataclass(slots=True)
-class Copied:
+class Copied(msgspec.Struct):
     """Bytes that have the digest that was wanted, in a file of ours that has no name yet."""
 
     path: Path
     digest: Digest
     descriptor: Descriptor
-    crcs: "array[int]" = field(default_factory=lambda: array("I"))
+    crcs: "array[int]" = msgspec.field(default_factory=lambda: array("I"))
 
     def discard(self) -> None:
         """Remove the file, unless it has a name already. Blocks."""

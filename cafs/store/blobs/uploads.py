@@ -11,9 +11,9 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import trio
 
 from cafs.errors import NotFoundError
@@ -31,8 +31,7 @@ from cafs.store.streams.streams import Streams
 from cafs.store.tables.records import Packed, hashed
 
 
-@dataclass(frozen=True, slots=True)
-class UploadRecord:
+class UploadRecord(msgspec.Struct, frozen=True):
     """Since when an upload exists, in ns since the epoch, and what it is going to be."""
 
     id: str
@@ -40,8 +39,7 @@ class UploadRecord:
     media_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(msgspec.Struct, frozen=True):
     """An upload that is under way, or was left.
 
     ``key`` is the stream that holds its bytes, ``size`` how many there are, ``started_ns`` since

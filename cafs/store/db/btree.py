@@ -16,9 +16,10 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, NamedTuple
+
+import msgspec
 
 from cafs.store.db.btree_pages import (
     BIG,
@@ -63,8 +64,7 @@ class BrokenRecord(NamedTuple):
     high: bytes | None
 
 
-@dataclass(slots=True)
-class _Table:
+class _Table(msgspec.Struct):
     """A tree of pages that is being walked, and what was met of it.
 
     ``visit`` is told of each record. ``last`` is the key before.
@@ -96,15 +96,14 @@ class _Table:
             raise self.damage(page, "its keys are out of order")
 
 
-@dataclass(slots=True)
-class _Records:
+class _Records(msgspec.Struct):
     """The records of one table, held against their checksums."""
 
     name: str
     version: int
     broken: list[BrokenRecord]
     good: bytes = b""
-    waiting: list[bytes] = field(default_factory=list)
+    waiting: list[bytes] = msgspec.field(default_factory=list)
 
     def check(self, node: Node, value: bytes) -> None:
         """A record is what was written; if not, it is told when the next good one is known."""

@@ -6,7 +6,8 @@ wrong: what can be fetched again is.
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
@@ -17,8 +18,7 @@ from cafs.store.health.leafing import Leafer
 from cafs.store.tables.sums import Piece
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is not as it should be.
 
     ``item`` is what it was found in. ``what`` says it, for people. ``lost`` is what was taken out.
@@ -41,8 +41,7 @@ Prefer = Callable[[Digest, tuple[StreamKey, ...]], StreamKey | None]
 """Which of the streams that a blob is can be filled again; None when none of them can."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """How one thread looks.
 
     ``seen`` is told of bytes that were looked at; it may raise, to end it. Without ``choose`` all

@@ -8,12 +8,12 @@ memory that does not grow with the store.
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.errors import StorageError
@@ -42,8 +42,7 @@ _WHOLE: Final = 100.0
 _RANGE: Final = 1 << 64
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(msgspec.Struct):
     """How far a verification is. ``checked`` and ``total`` are bytes; ``total`` may grow late."""
 
     checked: int = 0
@@ -51,8 +50,7 @@ class Progress:
     items: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be verified.
 
     ``items`` are those that are meant, None for all. Of all bytes a share of ``percent`` is
@@ -78,8 +76,7 @@ class Scope:
         return chosen
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(msgspec.Struct, frozen=True):
     """What became of the files among the blobs that no record names.
 
     ``blobs`` have become blobs again, as many as ``aside`` were not what their names say, and were
@@ -91,16 +88,15 @@ class Adopted:
     foreign: tuple[Path, ...] = ()
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct):
     """What the threads of one verification share."""
 
     progress: Progress
     choose: Choose | None
     prefer: Prefer
-    items: Iterator[Item] = field(default_factory=lambda: iter(()))
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    made: set[Item] = field(default_factory=set)
+    items: Iterator[Item] = msgspec.field(default_factory=lambda: iter(()))
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
+    made: set[Item] = msgspec.field(default_factory=set)
     """Streams that damaged blobs have become: they are right but for what is known."""
     wrong: int = 0
     """How many items were not as they should be."""

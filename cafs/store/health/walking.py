@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,8 +37,7 @@ Progress = Callable[[int, int], None]
 """Told how many pages of how many have been seen."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Walked:
+class Walked(msgspec.Struct, frozen=True, kw_only=True):
     """What was found in one environment.
 
     ``path`` is its directory. ``damage`` says what is wrong with it as a whole; it is empty when

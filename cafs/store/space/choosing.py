@@ -7,10 +7,10 @@ stream, and of one that is in use, ranges go, from its front: who reads it goes 
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.model.identity import StreamKey
@@ -35,12 +35,11 @@ _SPARED: Final = 64
 """Items that are remembered to have been spared, those last found, for each reason."""
 
 
-@dataclass(slots=True)
-class Choice:
+class Choice(msgspec.Struct):
     """What is to go: whole items, and ranges of streams. ``count`` is about how many bytes."""
 
-    items: list[Item] = field(default_factory=list)
-    ranges: list[tuple[StreamKey, list[Span]]] = field(default_factory=list)
+    items: list[Item] = msgspec.field(default_factory=list)
+    ranges: list[tuple[StreamKey, list[Span]]] = msgspec.field(default_factory=list)
     count: int = 0
 
     def is_full(self) -> bool:
@@ -48,12 +47,11 @@ class Choice:
         return len(self.items) + len(self.ranges) >= BATCH
 
 
-@dataclass(slots=True)
-class Spared:
+class Spared(msgspec.Struct):
     """Some of what might have gone, had nobody pinned or held it."""
 
-    pinned: deque[Item] = field(default_factory=lambda: deque(maxlen=_SPARED))
-    held: deque[Item] = field(default_factory=lambda: deque(maxlen=_SPARED))
+    pinned: deque[Item] = msgspec.field(default_factory=lambda: deque(maxlen=_SPARED))
+    held: deque[Item] = msgspec.field(default_factory=lambda: deque(maxlen=_SPARED))
 
 
 class Chooser:

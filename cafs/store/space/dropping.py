@@ -6,8 +6,9 @@ what says that they were ever there.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
@@ -20,8 +21,7 @@ from cafs.store.tables.documents import place_of
 _SECOND_NS: Final = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(msgspec.Struct, frozen=True):
     """What dropping came to, in bytes.
 
     ``freed`` have gone. ``shared`` stay, because other refs have them, ``pinned`` and ``busy``

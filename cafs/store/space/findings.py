@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import msgspec
+
 from cafs.model.item import Item
 from cafs.model.record import TreeRecord
 
@@ -35,8 +37,7 @@ Handle: TypeAlias = Item | Path | bytes | str | int | TreeRecord
 """What a finding is removed by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """Something of no use any more: its name and why, for people; bytes of content that it has.
 
     ``last_ns`` is, of an item, when it was used last.

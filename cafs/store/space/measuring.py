@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from cafs.model.digest import Digest
 from cafs.model.item import Item
 from cafs.model.resolved import Resolved
@@ -44,8 +46,7 @@ class Measured:
         return self.total - self.shared
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(msgspec.Struct, frozen=True):
     """What the store has, in bytes: for each ref, for all of these together, and at all."""
 
     refs: tuple[Measured, ...]

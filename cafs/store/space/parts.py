@@ -1,6 +1,6 @@
 """The parts of one store, for those who look after all of it."""
 
-from dataclasses import dataclass
+import msgspec
 
 from cafs.store.blobs.uploads import Uploads
 from cafs.store.disk.layout import Layout
@@ -20,8 +20,7 @@ from cafs.store.trees.mounts import Mounts
 from cafs.store.trees.trees import Trees
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What a store is made of."""
 
     layout: Layout

@@ -6,7 +6,8 @@ whenever that came. Nothing that makes room takes what is pinned; only ``unpin``
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey, raw_stream
@@ -18,8 +19,7 @@ from cafs.store.tables.records import hashed
 from cafs.store.tables.references import References
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True):
     """A pin: of an item, or of the ref whose source key has the hash ``source``."""
 
     record: PinRecord

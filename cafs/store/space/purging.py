@@ -8,12 +8,12 @@ next one finds.
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
 import trio
 
 from cafs.errors import StorageError
@@ -33,8 +33,7 @@ T = TypeVar("T")
 _ITEMS: Final = frozenset({Kind.PARTIAL, Kind.BLOB, Kind.STREAM})
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of a finding: ``removed``, or not, because somebody has begun to use it.
 
     ``error`` is why it could not be removed, one line; empty where it could.

@@ -14,10 +14,11 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
@@ -48,8 +49,7 @@ _SPAN: Final = struct.Struct(">QQ")
 _END: Final = b"\xff" * 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Stream:
+class _Stream(msgspec.Struct, frozen=True):
     """A stream that is to go, whose gate is held."""
 
     key: StreamKey

@@ -17,8 +17,10 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from cafs.errors import StorageFullError
 from cafs.model.digest import Digest
@@ -35,8 +37,7 @@ _PIECE: Final = 4 << 20
 """Bytes that are written, and kept, at once: others wait for no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(msgspec.Struct, frozen=True):
     """Bytes that were written where nothing was: where, what their pieces are, their digest."""
 
     span: Span

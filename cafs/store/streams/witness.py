@@ -5,14 +5,13 @@ place. So what somebody knows of bytes is of one incarnation, from the first of 
 and of the next one he knows nothing.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from cafs.model.digest import Hasher
 from cafs.store.tables.records import Incarnation, StreamRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """Hashes of all bytes of a stream, in order.
 
     ``of`` is the incarnation that the stream was before the first of them was read, or written, and

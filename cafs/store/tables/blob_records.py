@@ -6,8 +6,10 @@ A blob has one record, under its canonical digest. Other digests of the same byt
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import CANONICAL, Digest
@@ -27,8 +29,7 @@ _PAGE: Final = 1024
 """Digests listed in one transaction."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A verified blob that is to be recorded.
 
     ``descriptor`` has the canonical digest. ``claims`` are verified digests of the same bytes; weak

@@ -5,7 +5,7 @@ blob has gone keeps what it knows of the URL, without the digest (R-2b).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -64,8 +64,7 @@ class _Any(msgspec.Struct):
     fetch_time: float = msgspec.field(name="fetchTime", default=0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(msgspec.Struct, frozen=True):
     """Of which content a document is, None where that is not known; and since when, in seconds.
 
     Of a file, and of what cannot be read, the time is 0.

@@ -63,8 +63,7 @@ class Packed(Generic[T]):
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Incarnation:
+class Incarnation(msgspec.Struct, frozen=True):
     """A stream from its first byte until any of its bytes are taken away; as in its record."""
 
     file: bytes

@@ -15,10 +15,10 @@ any more lead nowhere.
 import logging
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+import msgspec
 import trio
 
 from cafs.errors import StorageError
@@ -49,8 +49,7 @@ _SPREAD: Final = 16
 """Trees that are looked at for one content: one is enough, and the others are for when it went."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberPlace:
+class MemberPlace(msgspec.Struct, frozen=True):
     """Where a member's bytes are: in the stream of that number of a tree, from ``offset`` on.
 
     ``size`` is that of the member in bytes; ``sparse`` as in ``Entry``.

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+import msgspec
+
 from cafs.errors import CredentialsError
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -141,8 +143,7 @@ class Credential:
         return hashlib.sha256(repr((self.lines, self.refresh)).encode()).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """One place that was looked at: its name, and what was found there, both for people.
 
     ``found`` says that the credential came from here.
@@ -153,8 +154,7 @@ class Look:
     found: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """What a search came to: the credential, or None, and the places that were looked at."""
 
     credential: Credential | None

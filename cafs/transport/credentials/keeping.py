@@ -7,9 +7,9 @@ passed over: whether its credentials would have been needed, the server knows.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from cachetools import LRUCache
 
 from cafs.concurrency import Flights
@@ -34,8 +34,7 @@ _MOST_SPARE_S: Final = 30.0
 _Key = tuple[Origin, bool]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     finding: Finding
     until_s: float
 

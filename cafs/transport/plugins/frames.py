@@ -4,7 +4,6 @@ Each way is JSON, one object a line. Only ``{"id":7,"data":N}`` is followed by N
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -76,24 +75,21 @@ class _Line(msgspec.Struct):
     error: ErrorSays | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Headed:
+class Headed(msgspec.Struct, frozen=True):
     """The head of an answer."""
 
     number: int
     says: HeadSays
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(msgspec.Struct, frozen=True):
     """Bytes of an answer: a part of a frame, as it came."""
 
     number: int
     piece: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """The end of an answer; ``cached``: what is at hand will do. ``document`` is JSON as text."""
 
     number: int
@@ -102,8 +98,7 @@ class Ended:
     max_age_s: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The end of a request that got no answer, or not all of it."""
 
     number: int

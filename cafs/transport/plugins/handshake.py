@@ -5,14 +5,13 @@ cafs says its version first, so a plugin that speaks several answers with the on
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Self
 
+import msgspec
 from typing_extensions import override
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
+class Version(msgspec.Struct, frozen=True, order=True):
     """A version of the protocol: ``MAJOR.MINOR``."""
 
     major: int
@@ -46,8 +45,7 @@ class Outcome(enum.Enum):
     REFUSE = "refuse"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What comes of two versions, and why; ``reason`` is empty when there is nothing to say."""
 
     outcome: Outcome

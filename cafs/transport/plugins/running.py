@@ -3,9 +3,9 @@
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import IO, Final
 
+import msgspec
 import trio
 
 from cafs.transport.plugins.starting import Process, Start
@@ -14,8 +14,7 @@ _GRACE_S: Final = 2.0
 """How long a plugin may take to end once its stdin has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(msgspec.Struct, frozen=True):
     """A process and its pipes."""
 
     process: Process
