@@ -17,6 +17,7 @@ from cafs.testing.faults import Status
 from cafs.testing.images import Image, Layer, write_layout
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
+from tests.mount.kept_world import wait_for
 
 pytestmark = pytest.mark.fuse
 
@@ -203,7 +204,8 @@ def test_what_is_locked_is_read_by_the_byte_and_vouched_for(
         f"lib/{number:02}": (0o644, random.Random(number).randbytes(MIB)) for number in range(12)
     }
     raw = tar_bytes(files, compression="gz")
-    cafs.project(settings(tree=origin.put("/t.tgz", raw)))
+    model = random.Random(12).randbytes(12 * MIB)
+    cafs.project(settings(tree=origin.put("/t.tgz", raw), model=origin.put("/model", model)))
     cafs.run("lock")
     other = elsewhere(cafs, tmp_path / "other")
     origin.forget()
@@ -216,6 +218,12 @@ def test_what_is_locked_is_read_by_the_byte_and_vouched_for(
         assert os.getxattr(tree / "lib/07", "user.cafs.trust") == b"vouched"
         for name, (_, content) in list(files.items())[4:]:
             assert (tree / name).read_bytes() == content
+        with mounted.ref("model").open("rb", buffering=0) as one:
+            assert one.read(16) == model[:16]
+            assert os.getxattr(mounted.ref("model"), "user.cafs.trust") == b"vouched"
+            assert origin.bytes_sent("/model") <= 3 * MIB
+            assert one.read() == model[16:]
+        wait_for(lambda: os.getxattr(mounted.ref("model"), "user.cafs.trust") == b"verified")
         # What the lock names is there, whether its source has it or not.
         origin.remove("/t.tgz")
         with pytest.raises(OSError, match=os.strerror(errno.EHOSTUNREACH)):
