@@ -2,14 +2,13 @@
 
 What lies where, and what checks it, is for those who know the kind: ``zipped`` for members of a
 zip, ``segmented`` for streams with restart points. What they share is here: what is missing of a
-read, which segments that is, each decoded once in a thread, checked before anybody sees a byte of
-it, and kept in the store, or in memory where the disk is full.
+read, and which segments that is, each decoded once, and checked before anybody sees a byte of it.
+Where it goes is for ``placing``.
 """
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Final
@@ -17,21 +16,19 @@ from typing import Final
 import trio
 from typing_extensions import override
 
-from cafs.errors import CafsError, StorageError, StorageFullError
+from cafs.errors import CafsError, StorageError
+from cafs.fetch.content.placing import Decoder, Placing
 from cafs.fetch.content.reading import read_or_make
-from cafs.fetch.content.segment_jobs import IN_MEMORY, Checks, Job, keep, read_window
-from cafs.fetch.content.shared_input import fitting, keep_shared, read_shared
+from cafs.fetch.content.segment_jobs import Job
 from cafs.fetch.flights.composing import read_both
 from cafs.fetch.flights.means import Means
 from cafs.fetch.flights.work import Work, Works
-from cafs.fetch.interfaces import Content, Patience, Priority
+from cafs.fetch.interfaces import Content, Patience
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.record import Segment, TreeRecord
 from cafs.model.span import Span, SpanSet
-from cafs.model.trust import Need
 from cafs.store.store import Store
-from cafs.store.streams.stream import Stream
 
 AT_ONCE: Final = 4
 """Segments of one read that are decoded at once."""
@@ -39,7 +36,7 @@ WINDOW: Final = 32 << 20
 """Decoded bytes of a long read that are made before the next are looked at."""
 
 
-class DecodedContent(Content):
+class DecodedContent(Content, Decoder):
     """Decodes the segments that are read, each alone, each checked before anybody sees it.
 
     Args:
@@ -70,6 +67,7 @@ class DecodedContent(Content):
         self._raw = raw
         self._works = works
         self._means = means
+        self._placing = Placing(self, store, means)
 
     @property
     @override
@@ -96,15 +94,6 @@ class DecodedContent(Content):
         """None: only segments have checksums, not all of them together."""
         return None
 
-    @property
-    @abstractmethod
-    def need(self) -> Need:
-        """What must stand behind what the store has of it."""
-
-    @abstractmethod
-    def label(self, segment: Segment) -> str:
-        """What errors call a segment."""
-
     @abstractmethod
     def segments(self, span: Span) -> Sequence[Segment]:
         """The segments that share a byte with a span, ascending; some of the first will do.
@@ -122,24 +111,8 @@ class DecodedContent(Content):
         """
 
     @abstractmethod
-    def pieces(self, job: Job) -> Iterator[bytes]:
-        """What a segment, or a job's group, decodes to: all of it, or an error. In a thread."""
-
-    @abstractmethod
-    def check(self, job: Job, found: Checks) -> None:
-        """Hold what a segment decoded to against what it must be. In a thread.
-
-        Raises:
-            ContentError: it is something else.
-        """
-
-    @abstractmethod
     async def again(self, job: Job, error: CafsError, attempt: int) -> bool:
         """Whether to try once more, after so many tries, now that decoding failed."""
-
-    def kept(self, job: Job, sha256: bytes) -> None:
-        """A segment was decoded, found right, and stored."""
-        del job, sha256  # nobody asks for it by its digest
 
     @asynccontextmanager
     async def gathering(
@@ -249,7 +222,7 @@ class DecodedContent(Content):
                     if job.group:
                         await self._finish_shared(job, start)
                     else:
-                        await self._finish(job, start)
+                        await self._placing.place(job, start)
                 except CafsError as error:
                     if not await self.again(job, error, attempt):
                         raise
@@ -257,82 +230,7 @@ class DecodedContent(Content):
                     return
 
     async def _finish_shared(self, job: Job, start: int) -> None:
-        """``_finish``, once nobody decodes the same input; unless the segment was on his way."""
+        """Place it, once nobody decodes the same input; unless the segment was on his way."""
         async with self._means.turns.take((self.key, job.segment.input_start)):
             if not self._made(job.segment):
-                await self._finish(job, start)
-
-    async def _finish(self, job: Job, start: int) -> None:
-        segment, work, shortage = job.segment, job.work, self._means.shortage
-        stream = await self._stream(job.blob)
-        if stream is None or not await self._stored(job, stream):
-            if work.priority() is not Priority.DEMAND:
-                raise shortage.stopped(self.label(segment), segment.length)
-            await self._pass_by(job, start)
-        self._means.metrics.add("fetch.verified", segment.length)
-
-    async def _pass_by(self, job: Job, start: int) -> None:
-        """Decode a segment into memory, for who waits; with it, what there is room for on its way.
-
-        Raises:
-            StorageFullError: there is no room in memory either.
-            CafsError: as ``pieces`` and ``check``.
-        """
-        segment, overflow = job.segment, self._means.overflow
-        window = Span(max(segment.start, start), segment.start + segment.length)
-        window = Span(window.start, min(window.stop, window.start + IN_MEMORY))
-        with overflow.claim(sum(one.length for one in job.group if one is not segment)) as room:
-            run = partial(self._read, job, window, room)
-            found = await trio.to_thread.run_sync(run, limiter=self._threads(job))
-        for number, (at, data) in enumerate(found):
-            if not overflow.put(self.key, at, data, awaited=not number) and not number:
-                raise self._means.shortage.error(self.label(segment), len(data))
-
-    def _read(self, job: Job, window: Span, room: int) -> list[tuple[int, bytes]]:
-        """What is decoded for a window, and what comes by and fits into so many bytes. A thread."""
-        shared = fitting(job, room) if job.group else job
-        if len(shared.group) > 1:
-            name = self.label(job.segment)
-            return read_shared(shared, window, self.pieces, self.check, name=name)
-        alone = replace(job, group=())
-        return [(window.start, read_window(alone, window, self.pieces, self.check))]
-
-    def _threads(self, job: Job) -> trio.CapacityLimiter:
-        return self._means.decoders if job.whole else self._means.waiters
-
-    async def _stream(self, blob: Digest | None) -> Stream | None:
-        """Where is written what is decoded from a blob; None where it cannot be kept.
-
-        There may be no room even for its name, or nothing that stands behind what must be checked.
-        """
-        if not self.need.met(blob):
-            return None
-        try:
-            return await self._store.streams.open(self.key, self.size, blob)
-        except StorageFullError:
-            self._means.shortage.found()
-            return None
-
-    async def _stored(self, job: Job, stream: Stream) -> bool:
-        """Decode a segment into its stream; False when the disk is full."""
-        shortage = self._means.shortage
-        if not shortage.lasting():
-            if await self._written(job, stream):
-                return True
-            shortage.found()
-        if not await shortage.relieve(job.segment.length, job.work.priority()):
-            return False
-        if await self._written(job, stream):
-            return True
-        shortage.fruitless()
-        return False
-
-    async def _written(self, job: Job, stream: Stream) -> bool:
-        try:
-            way = keep_shared if job.group else keep
-            run = partial(way, job, stream, self.pieces, self.check, name=self.label(job.segment))
-            digest = await trio.to_thread.run_sync(run, limiter=self._threads(job))
-        except StorageFullError:
-            return False
-        self.kept(job, digest)
-        return True
+                await self._placing.place(job, start)
