@@ -8,13 +8,15 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import trio
 
-from cafs.errors import NotFoundError, SourceChangedError, UsageError
+from cafs.errors import NotFoundError, SourceChangedError, StorageError, UsageError
 from cafs.fetch.content.exposing import Exposures
 from cafs.model.identity import StreamKey
 from cafs.model.member import Kind
@@ -45,6 +47,15 @@ class Space(msgspec.Struct, frozen=True):
     size: int
     free: int
     available: int
+
+
+def _disk_of(path: Path) -> os.statvfs_result:
+    """What the system tells of the disk that a path is on, or would be."""
+    for place in path.parents:
+        with suppress(FileNotFoundError):
+            return os.statvfs(path)
+        path = place
+    return os.statvfs(path)
 
 
 class FileSystem:
@@ -309,14 +320,20 @@ class FileSystem:
         return self._xattrs.names(self._places.locate(inode))
 
     async def space(self) -> Space:
-        """The room where the store is.
+        """The room where the store is, or where it will be again when it has been removed.
+
+        Raises:
+            StorageError: the disk does not tell.
 
         Cancellation: no effect.
         """
         # In a thread that nothing else takes: whoever asks may take no answer for a hang.
-        room = await trio.to_thread.run_sync(
-            os.statvfs, self._store.path, abandon_on_cancel=True, limiter=self._looking
-        )
+        try:
+            room = await trio.to_thread.run_sync(
+                _disk_of, self._store.path, abandon_on_cancel=True, limiter=self._looking
+            )
+        except OSError as error:
+            raise StorageError(f"{self._store.path}: {error.strerror}") from error
         unit = room.f_frsize
         return Space(room.f_blocks * unit, room.f_bfree * unit, room.f_bavail * unit)
 

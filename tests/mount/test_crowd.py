@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 def test_nothing_is_wrong_and_the_quota_holds_but_for_what_is_in_flight(
     cafs: Cafs, origin: Origin
 ) -> None:
-    outcome = crowd(cafs, origin, contents=40, seconds=6.0)
+    outcome = crowd(cafs, origin, contents=40, seconds=3.0)
     assert outcome.reads > 0
     assert not outcome.wrong, str(outcome)
     assert not outcome.over, str(outcome)

@@ -12,6 +12,7 @@ from cafs.errors import (
     OfflineError,
     PolicyError,
     SourceChangedError,
+    StorageError,
     UnreachableError,
     UsageError,
 )
@@ -570,6 +571,32 @@ async def test_the_room_is_that_of_the_store(tmp_path: Path) -> None:
     async with running_world(tmp_path) as world:
         space = await world.filesystem.space()
         assert 0 < space.available <= space.free <= space.size
+
+
+async def test_while_the_store_is_removed_the_room_is_that_of_where_it_was(tmp_path: Path) -> None:
+    async with running_world(tmp_path) as world:
+        away = tmp_path.with_name(f"{tmp_path.name}-away")
+        place = world.store.path.rename(away)
+        try:
+            space = await world.filesystem.space()
+        finally:
+            place.rename(world.store.path)
+        assert 0 < space.available <= space.free <= space.size
+
+
+async def test_a_disk_that_does_not_tell_its_room_is_an_error_that_is_expected(
+    tmp_path: Path,
+) -> None:
+    async with running_world(tmp_path) as world:
+        away = tmp_path.with_name(f"{tmp_path.name}-away")
+        place = world.store.path.rename(away)
+        try:
+            world.store.path.symlink_to(world.store.path)
+            with pytest.raises(StorageError, match="symbolic links"):
+                await world.filesystem.space()
+        finally:
+            world.store.path.unlink()
+            place.rename(world.store.path)
 
 
 @pytest.mark.parametrize("path", ["ref/data", ".cafs/version"])
