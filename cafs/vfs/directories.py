@@ -216,6 +216,11 @@ class Directories:
             blob = self._blobs.stat(node.digest)
             if blob is not None:
                 return blob.size
+        resolved = self._opening.peek(node)
+        size = None if resolved is None else resolved.parts[0].size
+        if size is not None and self._opening.disowned(node) is not None:
+            # It cannot be read, but asked why: a kernel asks for the size before that.
+            return size
         with self._opening.request(node) as patience:
             return (await self._opening.content(node, patience)).size
 

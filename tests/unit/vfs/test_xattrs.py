@@ -325,3 +325,22 @@ async def test_what_turned_out_to_be_wrong_can_be_asked_why_and_not_read(tmp_pat
             await world.walk("ref/gcc/cc")
         await exposures.pardon()
         assert (await world.filesystem.attributes(file)).attributes_ttl_s > 0
+
+
+@pytest.mark.expects_log("fetch.disowned")
+async def test_a_file_that_turned_out_to_be_wrong_is_found_and_tells_why(tmp_path: Path) -> None:
+    """A worker that has taken over cannot even open it."""
+    exposures = Exposures()
+    part = replace(part_of(9, digest_of(b"data")), index=digest_of(b"index"))
+    key = indexed_stream(located_stream(part), digest_of(b"index"))
+    async with running_world(tmp_path, [DATA], exposures=exposures) as world:
+        world.refs.meanings["data"] = meaning(DATA, part)
+        world.refs.failing["data"] = DisownedError("wrong")
+        await exposures.expose(key, "data", Incarnation(b"", 0))
+        await exposures.disown(key, "its index is wrong", sure=True)
+        found = await world.walk("ref/data")
+        assert found.size == 9
+        told = await world.filesystem.xattr(found.inode, b"user.cafs.error")
+        assert b"its index is wrong" in (told or b"")
+        with pytest.raises(DisownedError):
+            await world.filesystem.read(found.inode, 0, 1)
