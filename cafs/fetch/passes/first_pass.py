@@ -1,11 +1,10 @@
 """First passes: what an archive without a tree goes through, once.
 
 All of it runs in one worker thread that pulls raw bytes, parses, writes and plants; the trio thread
-only brings bytes. Nothing is visible before the content has passed its gate. A pass that ends early
-leaves the raw bytes, so that the next one fetches only the rest.
+only brings bytes. Nothing is visible before the content has passed its gate (``publishing``). A
+pass that ends early leaves the raw bytes, so that the next one fetches only the rest.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -14,22 +13,19 @@ from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name
 from cafs.errors import (
     DigestMismatchError,
     MalformedError,
-    StorageError,
     StorageFullError,
     UnsupportedError,
 )
-from cafs.fetch.content.bridging import Intake
 from cafs.fetch.flights.shortage import Shortage
 from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Feed, Feeder, Priority
 from cafs.fetch.passes.file_pass import plant_file
 from cafs.fetch.passes.kinds import Kind, kind_of
 from cafs.fetch.passes.making import Making
+from cafs.fetch.passes.publishing import Publishing
 from cafs.fetch.passes.tar_pass import PlantSlices, plant_compressed, plant_plain, raw_stream_of
 from cafs.fetch.passes.zip_pass import plant_zip
-from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey, TreeIdentity, decoded_stream
-from cafs.model.item import Item
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.model.span import Span
@@ -37,8 +33,6 @@ from cafs.model.trust import Need
 from cafs.store.disk.locking import SpanLock
 from cafs.store.store import Store
 from cafs.store.streams.stream import Stream
-from cafs.store.tables.records import Incarnation
-from cafs.store.tables.uses import Rank
 from cafs.store.trees.tree_writing import TreeWriter
 
 LINGER_S: Final = 300.0
@@ -48,8 +42,6 @@ PASSES: Final = 256
 needs, of which there are 40: resolving a name takes one, and the bytes may wait for that."""
 _POLL_S: Final = 0.1
 _LOCK: Final = Span(0, 1)
-Plant = Callable[[TreeWriter], tuple[TreeStream, ...]]
-"""Plants a tree in a worker thread, and tells its streams."""
 
 
 class FirstPass:
@@ -82,10 +74,8 @@ class FirstPass:
         self._name = name
         self._media_type = media_type
         self._limits = limits
-        self._threads = threads
         self._shortage = shortage
-        self._known: Digest | None = None
-        """What the raw content had been found to be before any of it was read."""
+        self._publishing = Publishing(raw, store, making.identity(key), name=name, threads=threads)
 
     async def run(self, work: Work[TreeRecord]) -> TreeRecord:
         """Make the tree, or find that another process has.
@@ -144,7 +134,7 @@ class FirstPass:
 
     async def _make(self, work: Work[TreeRecord]) -> TreeRecord:
         await self._raw.look_around(work.patience())
-        self._known = self._checked()
+        self._publishing.begin()
         feeder = self._raw.feed()
         try:
             if self._making.opaque:
@@ -173,21 +163,21 @@ class FirstPass:
     async def _make_plain(
         self, work: Work[TreeRecord], feeder: Feeder, cut: PlantSlices
     ) -> TreeRecord:
-        intake = self._intake(work, feeder)
+        intake = self._publishing.intake(work, feeder)
         streams = (raw_stream_of(self._key, self._raw.size),)
 
         def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
             cut(intake, self._making.planter, writer, name=self._name, limits=self._limits)
             return streams
 
-        return await self._publish(plant, work, intake)
+        return await self._publishing.publish(plant, work, intake)
 
     async def _make_compressed(
         self, work: Work[TreeRecord], feeder: Feeder, compression: Compression
     ) -> TreeRecord:
         key = decoded_stream(self._key, compression.value + self._making.mark)
         stream = await self._fresh(await self._store.streams.open(key, None))
-        intake = self._intake(work, feeder)
+        intake = self._publishing.intake(work, feeder)
 
         def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
             decoded = plant_compressed(
@@ -207,7 +197,7 @@ class FirstPass:
         published = False
         try:
             async with self._store.streams.hold(key):
-                record = await self._publish(plant, work, intake, stream)
+                record = await self._publishing.publish(plant, work, intake, stream)
             published = True
         finally:
             if not published:
@@ -226,7 +216,7 @@ class FirstPass:
         raw = self._raw
         if not raw.lazy():
             await raw.ensure(Span(0, raw.size), work.patience())
-        self._known = self._checked()
+        self._publishing.begin()
         key = decoded_stream(self._key, "zip")
         stream = self._store.streams.find(raw.key)
         before = None if stream is None else await stream.settled()
@@ -240,76 +230,7 @@ class FirstPass:
             size = plant_zip(pull, raw.size, writer, name=self._name, limits=self._limits)
             return (TreeStream(key=key, size=size, raw=self._key, part=0, rules="zip"),)
 
-        return await self._publish(plant, work, None, before=before)
-
-    def _intake(self, work: Work[TreeRecord], feeder: Feeder) -> Intake:
-        async def pull(offset: int, length: int) -> bytes:
-            data = await feeder.take(offset, length, work.patience())
-            work.beat()
-            return data
-
-        hasher = None if self._known is not None else Hasher(self._raw.algorithms())
-        return Intake(pull, hasher, of=feeder.of)
-
-    async def _publish(
-        self,
-        plant: Plant,
-        work: Work[TreeRecord],
-        intake: Intake | None,
-        decoded: Stream | None = None,
-        before: Incarnation | None = None,
-    ) -> TreeRecord:
-        """Plant in a worker thread, let the content pass its gate, publish.
-
-        ``decoded`` is the stream that the pass writes; it says from then on what it comes from.
-        ``before`` is what the raw bytes were bytes of, before any was read that nobody hashed.
-        """
-        raw, store = self._raw, self._store
-        identity = self._identity
-
-        async def pass_gate() -> Digest | None:
-            seen = None if intake is None else intake.seen()
-            if seen is None:
-                return self._as_read(before)
-            there, actual = await raw.seal(seen, work.patience()), seen.hasher.digest()
-            if there not in {None, actual}:
-                raise DigestMismatchError(self._name, expected=there, actual=actual)
-            return actual
-
-        def run() -> TreeRecord:
-            with store.trees.writer(identity) as writer:
-                streams = plant(writer)
-                digest = trio.from_thread.run(pass_gate)
-                if decoded is not None and digest is not None and not decoded.confirm_sync(digest):
-                    raise _vanished(self._name)
-                known = store.trees.find(identity)
-                # A tree that is there already has mounts that use its numbers: it stays, unless
-                # the source has sent something else by now.
-                same = known is not None and known.digest == digest
-                record = known if same and known else writer.publish(streams, digest, members=True)
-            if decoded is not None:
-                spent = Item.stream(raw.key) if digest is None else Item.blob(digest)
-                store.uses.rank(spent, Rank.SPENT, decoded.key)
-            return record
-
-        return await trio.to_thread.run_sync(run, limiter=self._threads)
-
-    def _checked(self) -> Digest | None:
-        """What the raw content is, where it has passed its gate: then it is read as that."""
-        return self._raw.digest() if self._raw.checked() else None
-
-    def _as_read(self, before: Incarnation | None) -> Digest | None:
-        """The digest of bytes that nobody hashed as they were read; None where that is not known.
-
-        It is that of the whole where this had been checked before, or where nothing was taken out
-        of it since: then what was read is what was checked.
-        """
-        digest, stream = self._raw.digest(), self._store.streams.find(self._raw.key)
-        if self._known is not None:
-            return digest if digest == self._known else None
-        if stream is None or before is None:
-            return None
-        return digest if stream.incarnation() in {before, before.admitted} else None
+        return await self._publishing.publish(plant, work, None, before=before)
 
 
 def _pass_of(raw: StreamKey) -> StreamKey:
@@ -338,9 +259,3 @@ def _readable(store: Store, stream: TreeStream, need: Need) -> bool:
     if found is None or not need.met(found.behind()):
         return False
     return found.present().covers(Span(0, stream.size))
-
-
-def _vanished(name: str) -> StorageError:
-    return StorageError(
-        f"{name}: what it decodes to was removed from the store meanwhile", hint="read it again"
-    )
