@@ -179,6 +179,9 @@ def _difference(file: Path, old: LockedPart, new: LockedPart, indexes: "dict[Dig
         return f" is {new.digest} ({new.size} bytes), and not {old.digest} ({old.size})"
     if old.contents != new.contents:
         return ": its table of contents is another"
+    if old.index is None and new.index is not None:
+        # So it is with a file that an older version has locked.
+        return " is locked without its index: cafs lock --upgrade makes it"
     if old.index != new.index and not _same(file, old, new.index, indexes):
         return f": its index is {new.index}, and not {old.index}"
     return ""

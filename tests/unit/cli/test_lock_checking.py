@@ -1,11 +1,12 @@
 """lock --check: how much of what lies beside a lock is read for it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cafs.cli.locks import lock_files
-from cafs.cli.locks.lock_checking import check
+from cafs.cli.locks.lock_checking import _difference, check
 from cafs.cli.options import Flags
 from cafs.model.digest import digest_of
 from cafs.model.ref import parse_ref
@@ -49,3 +50,10 @@ def test_an_index_that_several_entries_share_is_hashed_once(
     said = capfd.readouterr().out
     assert (code, said.count(str(place))) == ((0, 0) if right else (4, 2))
     assert hashed == [place]
+
+
+def test_a_file_that_an_older_version_has_locked_says_how_it_gets_its_index(tmp_path: Path) -> None:
+    old = LockedPart(digest=digest_of(b"t"), size=1, media_type="x/y")
+    new = replace(old, index=digest_of(INDEX), index_size=len(INDEX))
+    assert "cafs lock --upgrade" in _difference(tmp_path, old, new, {})
+    assert not _difference(tmp_path, old, old, {})
