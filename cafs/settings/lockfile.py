@@ -33,6 +33,8 @@ _PART: Final = ("digest", "size", "media-type", "index", "index-size", "contents
 _ENTRY: Final = ("ref", "query", "integrity", "named", *_PART, "layer")
 _CONTENTS: Final = ("kind", "digest", "start", "length", "size")
 _QUERY: Final = re.compile(r"[0-9a-f]{16}")
+_FILES: Final = ("cimd:blob:", "blob+", "cimd:digest:")
+"""How the refs begin that are one file, and no tree."""
 _MADE: Final = "restore it, or remove it and run cafs lock"
 
 
@@ -79,6 +81,11 @@ class LockEntry:
     def indexes(self) -> dict[Digest, int]:
         """The indexes that it names, with their bytes."""
         return {part.index: part.index_size or 0 for part in self.parts if part.index is not None}
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is one file, and no tree."""
+        return self.ref.startswith(_FILES)
 
     @property
     def key(self) -> str:

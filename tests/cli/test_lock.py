@@ -398,6 +398,28 @@ def test_diff_tells_which_files_differ(locked: Project, origin: Origin) -> None:
     assert locked.cafs.run("lock", "--diff", "cafs.lock", "cafs.lock").stdout == ""
 
 
+@pytest.mark.parametrize("relative", [False, True], ids=["url", "of-the-project"])
+def test_diff_of_a_file_with_an_index_tells_its_digests_and_nothing_more(
+    project: Project, origin: Origin, relative: bool
+) -> None:
+    old, new = bytes(2 << 20), bytes((2 << 20) + 1)
+
+    def put(data: bytes) -> str:
+        if relative:
+            (project.cafs.directory / "model.bin").write_bytes(data)
+        return "file:model.bin" if relative else origin.put("/model.bin", data)
+
+    project.cafs.project(f'[ref.model]\nfrom = "{put(old)}"\n')
+    project.cafs.run("lock")
+    assert len(project.indexes()) == 1
+    shutil.copy(project.file, project.cafs.directory / "old.lock")
+    put(new)
+    project.cafs.run("lock", "--upgrade")
+    done = project.cafs.run("lock", "--diff", "old.lock", "cafs.lock")
+    assert done.stdout == f"model: changed {digest_of(old)} → {digest_of(new)}\n"
+    assert not done.stderr
+
+
 def test_diff_takes_no_wrong_index_where_the_store_has_the_right_one(
     locked: Project, origin: Origin
 ) -> None:

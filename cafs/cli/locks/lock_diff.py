@@ -75,6 +75,8 @@ def _compare(
     old, new = pair
     if [part.digest for part in old.parts] == [part.digest for part in new.parts]:
         return
+    if old.is_file or new.is_file:
+        return  # there are no files in it: its digest tells all
     try:
         trees = [_tree(store, each, files) for each in pair]
     except ContentError as error:
