@@ -34,7 +34,8 @@ from cafs.distribution.promoting import Promoting
 from cafs.distribution.registry import Registry
 from cafs.distribution.resolver import Resolver
 from cafs.distribution.trees import Trees
-from cafs.fetch.fetcher import Fetcher, open_fetcher
+from cafs.fetch.fetcher import Fetcher
+from cafs.fetch.opening import open_fetcher
 from cafs.metrics import Metrics
 from cafs.model.limits import Limits
 from cafs.model.mapping import Route, mapped

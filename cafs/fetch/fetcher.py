@@ -5,30 +5,29 @@ here for as long as anybody wants it.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from cafs.errors import CafsError
 from cafs.fetch.content.exposing import Exposures
 from cafs.fetch.content.member import MemberContent, Reopen
 from cafs.fetch.content.vouching import Voucher
-from cafs.fetch.contents import Contents
+from cafs.fetch.contents import Contents, Unread
 from cafs.fetch.flights.finding import Finding
 from cafs.fetch.flights.means import Means
 from cafs.fetch.flights.overflow import Overflow
 from cafs.fetch.flights.sealing import Learned
 from cafs.fetch.flights.shortage import Shortage
 from cafs.fetch.flights.work import Work, Works
-from cafs.fetch.interfaces import Content, Feed, Inflight, Patience, Priority, Ranges, Source
+from cafs.fetch.giving import Giving
+from cafs.fetch.interfaces import Content, Inflight, Patience, Priority, Ranges, Source
 from cafs.fetch.passes.making import ARCHIVE, Making
 from cafs.fetch.passes.planting import Planting, ranges_of
 from cafs.fetch.prefetching import Haul
 from cafs.fetch.progress import Progress
-from cafs.fetch.sources.budget import Account, Budget
+from cafs.fetch.sources.budget import Budget
 from cafs.fetch.sources.failures import Failures
 from cafs.fetch.sources.rating import Rating
 from cafs.fetch.sources.slots import Slots
@@ -37,10 +36,9 @@ from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.limits import Limits
-from cafs.model.pacing import USUAL as PACING, Pacing
+from cafs.model.pacing import Pacing
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Part
-from cafs.model.span import Span
 from cafs.model.spec import Verify
 from cafs.store.store import Store
 from cafs.transport.interfaces import Response
@@ -107,6 +105,7 @@ class Fetcher:
             finding=self._finding,
             exposures=self.exposures,
         )
+        self._giving = Giving(store, self._contents)
 
     async def content(
         self,
@@ -121,34 +120,23 @@ class Fetcher:
     ) -> Content:
         """The content of a part. One part has one content, whoever asks for it.
 
-        Args:
-            part: what is promised.
-            sources: where it can be had, best first; content without a pin uses only the first.
-            name: what people call it.
-            first: a response with the whole body, open already; used if the content wants it, and
-                closed in any case.
-            learned: told which blob it is, once content without a pin has been seen whole.
-            patience: for content of unknown size, which is fetched before this returns.
-            verify: whether content with a pin may be read before it is checked. It is another
-                content then, with the same bytes.
+        It is as ``Giving.content``; ``patience`` is for content of unknown size, which is fetched
+        before this returns.
 
         Raises:
-            SizeMismatchError: the store has the digest, and it is not of the promised size.
-            CafsError: as ``Content.ensure``, when the size had to be found out.
+            CafsError: as there.
 
-        Cancellation: no effect, but ``first`` is closed.
+        Cancellation: as there.
         """
-        if first is not None:
-            await self.lend(part, sources, first, name=name, learned=learned)
-        content, lane = self._contents.get(part, sources, name, learned)
-        if lane is not None and lane.downloader.unsure:
-            # With a pin, the size that a source told at last may be that of an error page.
-            await content.ensure(Span(0, lane.end), patience)
-        if part.digest is None and learned is not None:
-            await self._remind(content, learned)
-        if verify == "provisional":
-            return self._contents.provisional(content, lane)
-        return content
+        return await self._giving.content(
+            part,
+            sources,
+            name=name,
+            first=first,
+            learned=learned,
+            patience=patience,
+            verify=verify,
+        )
 
     async def lend(
         self,
@@ -158,37 +146,18 @@ class Fetcher:
         *,
         name: str,
         learned: Learned | None = None,
-        unread: Callable[[], Awaitable[None]] | None = None,
+        unread: Unread | None = None,
     ) -> bool:
-        """Let the content of a part, which will be read soon, use a response that is open already.
-
-        It is of use when its body is whole, or has the first bytes of what ranges can be had of.
-
-        The arguments are those of ``content``, but ``unread``, which is called when the response
-        was of use, and nobody has read it for a few seconds. It is closed then, and when the
-        content has no use for it.
-
-        Returns:
-            Whether it is of use, and ``learned`` will be told what it was: a content that was there
-            before tells the one that it knows.
+        """Let the content of a part use a response that is open already; as ``Giving.lend``.
 
         Raises:
-            SizeMismatchError: the store has the digest, and it is not of the promised size.
+            SizeMismatchError: as there.
 
-        Cancellation: the response is closed.
+        Cancellation: as there.
         """
-        lent = False
-        known = self._contents.find(part)
-        try:
-            content, lane = self._contents.get(part, sources, name, learned)
-            if lane is not None and content.digest() is None:
-                told = unread if content is not known else None
-                lent = self._contents.lend(lane, first, sources[0].url, told)
-        finally:
-            if not lent:
-                with trio.CancelScope(shield=True):
-                    await first.aclose()
-        return lent and content is not known
+        return await self._giving.lend(
+            part, sources, first, name=name, learned=learned, unread=unread
+        )
 
     async def find(self, digest: Digest, patience: Patience = USUAL) -> Descriptor | None:
         """Content by its digest, from the store or from another one on this machine; fetches none.
@@ -302,67 +271,3 @@ class Fetcher:
         """
         chosen = [lane for lane in self._contents.lanes() if id_ in {None, lane.id}]
         return [lane.terms.name for lane in chosen if lane.cancel()]
-
-    async def _remind(self, content: Feed, learned: Learned) -> None:
-        """Tell what content is that was whole before; whoever told it then may have failed."""
-        digest = content.digest()
-        known = None if digest is None else self._store.blobs.stat(digest)
-        if known is None:
-            return
-        try:
-            await learned(known)
-        except CafsError as error:
-            _LOG.info("fetch.learned.failed: %s", error.line)
-
-
-@asynccontextmanager
-async def open_fetcher(
-    store: Store,
-    metrics: Metrics,
-    *,
-    budget: int | None = None,
-    mount: int | None = None,
-    offline: bool = False,
-    policy: RetryPolicy = _POLICY,
-    pacing: Pacing = PACING,
-    look_in: Sequence[Path] = (),
-) -> AsyncIterator[Fetcher]:
-    """Open a fetcher over a store.
-
-    Args:
-        store: where everything goes.
-        metrics: counts.
-        budget: bytes that may be fetched; None for any number.
-        mount: for whose life that is meant, by its number; None for this fetcher's own.
-        offline: whether nothing may be fetched.
-        policy: how failed requests are made again. Its transports should not retry by themselves:
-            here it is known who waits for how long, and which source comes next.
-        pacing: how many requests are made at once, and how much prefetches receive.
-        look_in: other stores and OCI layouts, where content is looked for before it is fetched.
-
-    Cancellation: everything under way ends; what has come stays.
-    """
-    account = None if mount is None else Account(store.mounts, mount)
-    allowance = Budget(budget, offline=offline, account=account)
-    exposures = None if mount is None else Exposures(store.attachments, mount)
-    try:
-        async with trio.open_nursery() as nursery:
-            if account is not None:
-                nursery.start_soon(allowance.keep)
-            yield Fetcher(
-                nursery,
-                store,
-                metrics,
-                allowance,
-                policy,
-                pacing=pacing,
-                look_in=look_in,
-                exposures=exposures,
-            )
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # Nothing in the nursery raises but its body: what that raised goes out as it was.
-        if len(group.exceptions) == 1:
-            failure = group.exceptions[0]
-            raise failure from failure.__cause__
-        raise

@@ -20,8 +20,9 @@ from typing import TypeVar
 
 import trio
 
-from cafs.fetch.fetcher import Fetcher, open_fetcher
+from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
+from cafs.fetch.opening import open_fetcher
 from cafs.metrics import Metrics
 from cafs.model.digest import digest_of
 from cafs.model.identity import raw_stream

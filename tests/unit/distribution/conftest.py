@@ -25,8 +25,9 @@ from cafs.distribution.promoting import Promoting
 from cafs.distribution.registry import Registry
 from cafs.distribution.resolver import Resolver
 from cafs.distribution.trees import Trees
-from cafs.fetch.fetcher import Fetcher, open_fetcher
+from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.opening import open_fetcher
 from cafs.metrics import Metrics
 from cafs.model.bounds import Bounds
 from cafs.model.digest import Digest

@@ -11,8 +11,8 @@ import trio
 from cafs.distribution import lock_indexes
 from cafs.distribution.lock_indexes import LockIndexes, Subject
 from cafs.errors import MalformedError
-from cafs.fetch.fetcher import open_fetcher
 from cafs.fetch.interfaces import Patience
+from cafs.fetch.opening import open_fetcher
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest, digest_of
 from cafs.model.resolved import Part

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from cafs.fetch.fetcher import Fetcher, open_fetcher
+from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
+from cafs.fetch.opening import open_fetcher
 from cafs.metrics import Metrics
 from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.model.descriptor import Descriptor

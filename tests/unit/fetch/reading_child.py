@@ -10,8 +10,8 @@ from pathlib import Path
 
 import trio
 
-from cafs.fetch.fetcher import open_fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
+from cafs.fetch.opening import open_fetcher
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest, Hasher
 from cafs.model.resolved import Part

@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from cafs.errors import StorageFullError
-from cafs.fetch.fetcher import open_fetcher
 from cafs.fetch.flights import finding as finding_module
+from cafs.fetch.opening import open_fetcher
 from cafs.fetch.progress import Progress
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
@@ -191,7 +191,7 @@ async def test_a_store_of_another_user_is_skipped_with_one_line(
     script = (
         "import sys, trio, logging; from pathlib import Path\n"
         "logging.basicConfig(stream=sys.stdout, format='%(message)s')\n"
-        "from cafs.fetch.fetcher import open_fetcher\n"
+        "from cafs.fetch.opening import open_fetcher\n"
         "from cafs.metrics import Metrics\n"
         "from cafs.model.digest import Digest\n"
         "from cafs.store.store import open_store\n"

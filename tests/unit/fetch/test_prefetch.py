@@ -4,8 +4,8 @@ from pathlib import Path
 
 import trio
 
-from cafs.fetch.fetcher import open_fetcher
 from cafs.fetch.interfaces import Content, Patience, Priority, Source
+from cafs.fetch.opening import open_fetcher
 from cafs.fetch.progress import Progress
 from cafs.metrics import Metrics
 from cafs.model.digest import Digest

@@ -7,8 +7,9 @@ from typing import Final
 
 import trio
 
-from cafs.fetch.fetcher import Fetcher, open_fetcher
+from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
+from cafs.fetch.opening import open_fetcher
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import digest_of

@@ -10,8 +10,9 @@ from trio.testing import wait_all_tasks_blocked
 from typing_extensions import override
 
 from cafs.errors import CrowdedError
-from cafs.fetch.fetcher import Fetcher, open_fetcher
+from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Source
+from cafs.fetch.opening import open_fetcher
 from cafs.metrics import Metrics
 from cafs.model.identity import located_stream
 from cafs.model.resolved import Part
