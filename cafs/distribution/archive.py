@@ -76,7 +76,7 @@ class Archives:
         Cancellation: the pass goes on for a while, or for others.
         """
         name = _name_of(raw, part)
-        found = await self._indexing.tree(part, raw, ARCHIVE, patience, name=name)
+        found = await self._indexing.tree(part, raw, ARCHIVE, patience, name=raw.name)
         return found or await self._fetcher.plant(
             raw,
             name=name,
@@ -93,8 +93,7 @@ class Archives:
 
         Cancellation: as there.
         """
-        name = _name_of(raw, part)
-        return await self._indexing.vouched(part, raw, ARCHIVE, patience, name=name)
+        return await self._indexing.vouched(part, raw, ARCHIVE, patience, name=raw.name)
 
     def _others(self, part: Part, digest: Digest) -> Iterator[StreamKey]:
         if digest.canonical:

@@ -162,6 +162,7 @@ def test_an_index_with_a_flipped_byte_is_said_and_the_bytes_are_right(
         for path in (mounted.ref("tree"), mounted.ref("tree") / "bin/cc"):
             line = os.getxattr(path, "user.cafs.error").decode()
             assert f"tree: index {right} of {other.directory / 'cafs.lock'}: {index}" in line
+        assert "lazy.no: tree: " in mounted.log()
 
 
 def test_a_large_index_is_had_from_where_the_project_says(
