@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from typing_extensions import override
 
@@ -16,10 +16,19 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, int], None]
 """``fn(downloaded, total)`` in bytes."""
-Board = Callable[[str], AbstractContextManager[Report]]
-"""Gives the report of a ref by its name; it ends well, or by the exception that passes through."""
 _BARS: Final = 6
 """Bars that are drawn at once, besides that of all refs together."""
+
+
+class Board(Protocol):
+    """Gives the report of a ref by its name; it ends well, or by the exception that passes through.
+
+    ``stage`` is for what is done with a ref besides fetching it: drawn where bars are, told nowhere
+    else, and not counted among the refs.
+    """
+
+    def __call__(self, name: str, *, stage: bool = False) -> AbstractContextManager[Report]:
+        """The report of a ref, or of a stage of it."""
 
 
 @contextmanager
@@ -32,19 +41,26 @@ def board(count: int, *, quiet: bool, as_json: bool) -> Iterator[Board]:
         as_json: for programs.
     """
     if as_json:
-        yield _lines
+        yield _told_by(_lines)
     elif quiet:
-        yield _silence
+        yield _told_by(_silence)
     elif draws():
         with _bars(count) as bars:
             yield bars
     else:
-        yield _summary
+        yield _told_by(_summary)
 
 
 def draws() -> bool:
     """Whether bars can be drawn: standard error is a terminal that knows how."""
     return sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+
+
+def _told_by(tell: Callable[[str], AbstractContextManager[Report]]) -> Board:
+    def board(name: str, *, stage: bool = False) -> AbstractContextManager[Report]:
+        return _silence(name) if stage else tell(name)
+
+    return board
 
 
 @contextmanager
@@ -113,8 +129,8 @@ class _Bars:
             self._all = progress.add_task(self._title(), total=None)
 
     @contextmanager
-    def bar(self, name: str) -> Iterator[Report]:
-        """The report of one ref; its bar goes when there are others to draw."""
+    def bar(self, name: str, *, stage: bool = False) -> Iterator[Report]:
+        """The report of one ref, or of a stage; its bar goes when there are others to draw."""
         last = (0, 0)
         task: TaskID | None = None
         with ExitStack() as undo:
@@ -127,13 +143,14 @@ class _Bars:
                 nonlocal last
                 if task is not None:
                     self._progress.update(task, completed=downloaded, total=total)
-                self._add(downloaded - last[0], total - last[1])
+                if not stage:
+                    self._add(downloaded - last[0], total - last[1])
                 last = (downloaded, total)
 
             try:
                 yield report
             finally:
-                self._ended += 1
+                self._ended += not stage
                 self._add(0, 0)
 
     def _add(self, downloaded: int, total: int) -> None:

@@ -8,16 +8,14 @@ again where a pass was made here before.
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import trio
 
-from cafs.codec.index_file import ZIP
-from cafs.concurrency import in_order
+from cafs.distribution.lock_reading import REPORT_S, Archive, LockReader, Report, unheard
 from cafs.distribution.manifests import OCI_MANIFEST
 from cafs.distribution.naming import title
 from cafs.distribution.recording import LAYER
@@ -28,9 +26,8 @@ from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.passes.cutting import SLICE
 from cafs.fetch.passes.making import ARCHIVE, FILE, Making
 from cafs.fetch.progress import Progress
-from cafs.model.address import shown
 from cafs.model.digest import Digest
-from cafs.model.identity import StreamKey, TreeIdentity, decoded_stream
+from cafs.model.identity import TreeIdentity, decoded_stream
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
 from cafs.model.ref import DockerRef
@@ -41,12 +38,7 @@ from cafs.store.disk.files import storage_error
 from cafs.store.store import Store
 from cafs.store.trees.index_export import IncompleteTreeError, export_index
 
-Report = Callable[[int, int], None]
-"""``fn(bytes so far, bytes in all)``."""
-_REPORT_S: Final = 0.2
 _LOG: Final = logging.getLogger(__name__)
-_AT_ONCE: Final = 2
-"""Layers that are read at once: each is a thread that decodes and hashes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +57,12 @@ class Located:
     indexes: dict[Digest, Path]
 
 
-class _Archive(msgspec.Struct, frozen=True):
-    """One archive, or one layer, all of whose bytes are here."""
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Told how far locking is: what has come of all that must, then what was read of it."""
 
-    content: Content
-    part: Part
-
-    @property
-    def name(self) -> str:
-        """Its URL: the suffix says what its bytes must be."""
-        urls = self.part.urls
-        return shown(urls[0].partition("?")[0]) if urls else self.content.name
+    fetched: Report = unheard
+    read: Report = unheard
 
 
 class Locker:
@@ -95,16 +82,17 @@ class Locker:
         self._resolver = resolver
         self._fetcher = fetcher
         self._limits = limits
+        self._reader = LockReader(store, fetcher, limits)
 
     async def locate(
-        self, spec: RefSpec, folder: Path, report: Report, patience: Patience
+        self, spec: RefSpec, folder: Path, reports: Reports, patience: Patience
     ) -> Located:
         """Find out what a ref means now.
 
         Args:
             spec: the ref; its source is asked as ``spec.pull`` says.
             folder: where index files are written; it is the caller's.
-            report: told how far the fetch is.
+            reports: told how far it is.
             patience: bounds the time without progress.
 
         Raises:
@@ -118,7 +106,7 @@ class Locker:
         bare = tuple(replace(part, index=None, contents=None) for part in resolved.parts)
         bare_resolved = replace(resolved, parts=bare)
         contents = await self._open(asked, bare_resolved, patience)
-        await self._fetcher.prefetch(contents, Progress(report, _REPORT_S), patience)
+        await self._fetcher.prefetch(contents, Progress(reports.fetched, REPORT_S), patience)
         wholes = [
             self._whole(part, content, title(spec))
             for part, content in zip(resolved.parts, contents, strict=True)
@@ -133,8 +121,8 @@ class Locker:
         )
         contents = await self._open(asked, replace(resolved, parts=known), patience)
         indexes: dict[Digest, Path] = {}
-        archives = [_Archive(*each) for each in zip(contents, wholes, strict=True)]
-        records = await self._read_all(archives, making, patience)
+        archives = [Archive(*each) for each in zip(contents, wholes, strict=True)]
+        records = await self._reader.read_all(archives, making, patience, reports.read)
         for number, (record, archive) in enumerate(zip(records, archives, strict=True)):
             path = folder / f"{number}.idx"
             index = await self._index(record, archive, making, path, patience)
@@ -167,50 +155,10 @@ class Locker:
             raise StorageError(f"{name}: what was fetched left the store", hint="try again")
         return replace(part, digest=digest, size=content.size)
 
-    async def _read_all(
-        self, archives: Sequence[_Archive], making: Making, patience: Patience
-    ) -> tuple[TreeRecord, ...]:
-        """Make a pass over each; the records, in their order.
-
-        Raises:
-            CafsError: that of the first that failed.
-        """
-        return await in_order(
-            lambda number: self._read(archives[number], making, patience),
-            len(archives),
-            at_once=_AT_ONCE,
-        )
-
-    async def _read(
-        self,
-        archive: _Archive,
-        making: Making,
-        patience: Patience,
-        key: StreamKey | None = None,
-    ) -> TreeRecord:
-        """Make a pass, unless one was made; ``key`` gives what it makes another name."""
-        raw = archive.content
-        record = await self._fetcher.plant(
-            raw,
-            name=archive.name if making is ARCHIVE else raw.name,
-            media_type=archive.part.media_type,
-            patience=patience,
-            limits=self._limits,
-            making=making,
-            key=key,
-        )
-        zips = [number for number, each in enumerate(record.streams) if each.rules == ZIP]
-        members = [self._fetcher.decoded(record, number, raw, making) for number in zips]
-        if members:
-            # Of a zip only what has been decoded has a digest.
-            await self._fetcher.prefetch(members, Progress(lambda _done, _all: None), patience)
-            await self._store.members.flush()
-        return record
-
     async def _index(
         self,
         record: TreeRecord,
-        archive: _Archive,
+        archive: Archive,
         making: Making,
         path: Path,
         patience: Patience,
@@ -226,7 +174,7 @@ class Locker:
             _LOG.info("lock.again: %s: %s", archive.name, error.line)
         key = decoded_stream(archive.content.key, f"lock {os.urandom(8).hex()}")
         try:
-            own = await self._read(archive, making, patience, key)
+            own = await self._reader.read(archive, making, patience, Progress(unheard), key)
             return await self._export(own, archive.part, making, path)
         finally:
             with trio.CancelScope(shield=True):

@@ -40,6 +40,10 @@ class Progress:
         if trio.current_time() - self._last >= self._interval_s:
             self._tell()
 
+    def expect(self, count: int) -> None:
+        """Say that so many bytes more are to come than was known."""
+        self._total += count
+
     def finish(self, *, whole: bool) -> None:
         """Say how it ended; ``whole`` when every byte is there."""
         if whole:
@@ -69,3 +73,42 @@ class Tally(Pulse):
         super().beat(count)
         if count:
             self._progress.add(count)
+
+
+class Passage(Pulse):
+    """A pulse that counts what is worked through into a progress report, and nothing twice.
+
+    A pass may begin anew: what it reads again is no progress.
+
+    Concurrency: as ``Pulse``.
+    """
+
+    def __init__(self, progress: Progress, size: int, *, beyond: Pulse | None = None) -> None:
+        super().__init__(beyond)
+        self._progress = progress
+        self._left = size
+
+    @override
+    def passed(self, count: int) -> None:
+        super().passed(count)
+        count = min(count, self._left)
+        self._left -= count
+        self._progress.add(count)
+
+    def finish(self) -> None:
+        """All of it is done, whoever has done it, and when."""
+        self._progress.add(self._left)
+        self._left = 0
+
+
+def folded(progress: Progress) -> Callable[[int, int], None]:
+    """A function for a progress report that is a part of another one, which did not expect it."""
+    last = (0, 0)
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        progress.expect(total - last[1])
+        progress.add(done - last[0])
+        last = (done, total)
+
+    return report

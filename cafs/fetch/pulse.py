@@ -28,6 +28,11 @@ class Pulse:
         if self._beyond is not None:
             self._beyond.beat(count)
 
+    def passed(self, count: int) -> None:
+        """So many bytes were worked through, whenever they arrived."""
+        if self._beyond is not None:
+            self._beyond.passed(count)
+
     def note(self, reason: CafsError) -> None:
         """A try failed, and another one will be made."""
         self.reason = reason

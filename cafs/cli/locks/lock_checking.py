@@ -126,7 +126,7 @@ async def _against_bytes(
     import trio
 
     from cafs.assemble import open_system
-    from cafs.distribution.locking import Locker
+    from cafs.distribution.locking import Locker, Reports
     from cafs.model.limits import Limits
 
     problems: list[Problem] = []
@@ -143,7 +143,7 @@ async def _against_bytes(
             folder.mkdir()
             try:
                 spec = pinned(wish, entry)
-                located = await locate(locker, spec, folder, lambda _done, _all: None)
+                located = await locate(locker, spec, folder, Reports())
             except (CafsError, BaseExceptionGroup) as error:
                 known = expected(error)
                 if known is None:

@@ -1,7 +1,7 @@
 """Making a lock: what is not locked is read whole, and then everything is written at once."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
 from cafs.cli.locks.lock_files import Changes, at_hand, project_refs, replace_entries
 from cafs.cli.locks.lock_telling import tell, tell_gone, warn
-from cafs.cli.telling import Report, board, draws
+from cafs.cli.telling import Board, Report, board, draws
 from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
 from cafs.model.ref import DockerRef
 from cafs.settings.heeding import check, entry_of
@@ -23,7 +23,7 @@ from cafs.settings.wishing import Wish, named, project_of, wishes
 if TYPE_CHECKING:
     from cafs.assemble import System
     from cafs.cli.options import Flags
-    from cafs.distribution.locking import Located, Locker
+    from cafs.distribution.locking import Located, Locker, Reports
     from cafs.model.digest import Digest
     from cafs.model.spec import Platform, RefSpec
     from cafs.settings.values import Settings
@@ -190,8 +190,9 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish], top: Path
             folder = top / str(number)
             folder.mkdir()
             try:
-                with reports(wish.title) as progress:
-                    located = await locate(locker, pinned(wish, run.entry(wish)), folder, progress)
+                spec = pinned(wish, run.entry(wish))
+                with bars(reports, wish.title) as told:
+                    located = await locate(locker, spec, folder, told)
                 await _keep(run, system.store, wish, located)
             except (CafsError, BaseExceptionGroup) as error:
                 known = expected(error)
@@ -209,6 +210,22 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish], top: Path
         run.tell(entry)
 
 
+@contextmanager
+def bars(reports: Board, name: str) -> "Iterator[Reports]":
+    """A bar for what is fetched of a ref, and one for what is read of it, once that has begun."""
+    from cafs.distribution.locking import Reports
+
+    with reports(name) as fetched, ExitStack() as later:
+        made: list[Report] = []
+
+        def read(done: int, total: int) -> None:
+            if not made:
+                made.append(later.enter_context(reports(f"{name}: indexing", stage=True)))
+            made[0](done, total)
+
+        yield Reports(fetched, read)
+
+
 def pinned(wish: Wish, entry: LockEntry | None) -> "RefSpec":
     """The ref as it is asked for: what is locked, and is not to move, by its digest."""
     if entry is None:
@@ -216,11 +233,11 @@ def pinned(wish: Wish, entry: LockEntry | None) -> "RefSpec":
     return replace(wish.spec, integrity=entry.named or entry.digest)
 
 
-async def locate(locker: "Locker", spec: "RefSpec", folder: Path, progress: Report) -> "Located":
+async def locate(locker: "Locker", spec: "RefSpec", folder: Path, told: "Reports") -> "Located":
     """Find out what a ref means, within its own deadline."""
     from cafs.fetch.interfaces import Patience, Priority
 
-    return await locker.locate(spec, folder, progress, Patience(spec.deadline_s, Priority.PREFETCH))
+    return await locker.locate(spec, folder, told, Patience(spec.deadline_s, Priority.PREFETCH))
 
 
 def new_entry(wish: Wish, located: "Located", base: Path) -> LockEntry:

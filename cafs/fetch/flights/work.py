@@ -53,6 +53,12 @@ class Work(Pulse, Generic[T]):
             waiter.beat(count)
 
     @override
+    def passed(self, count: int) -> None:
+        super().passed(count)
+        for waiter in self.waiters:
+            waiter.passed(count)
+
+    @override
     def note(self, reason: CafsError) -> None:
         super().note(reason)
         for waiter in self.waiters:

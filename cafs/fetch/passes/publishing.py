@@ -66,6 +66,7 @@ class Publishing:
         async def pull(offset: int, length: int) -> bytes:
             data = await feeder.take(offset, length, work.patience())
             work.beat()
+            work.passed(len(data))
             return data
 
         hasher = None if self._known is not None else Hasher(self._raw.algorithms())

@@ -9,7 +9,7 @@ import pytest
 import trio
 from typing_extensions import override
 
-from cafs.distribution.locking import Located, Locker
+from cafs.distribution.locking import Located, Locker, Reports
 from cafs.errors import CafsError, ContentError
 from cafs.fetch.content.exposing import DisownedError
 from cafs.fetch.content.watched import WatchedContent
@@ -46,7 +46,7 @@ class Indexes(BesideLock):
 async def lock(world: World, url: str, folder: Path) -> Located:
     await trio.Path(folder).mkdir()
     locker = Locker(world.store, world.resolver, world.fetcher, Limits())
-    return await locker.locate(world.spec(f"blob+{url}"), folder, lambda _done, _all: None, USUAL)
+    return await locker.locate(world.spec(f"blob+{url}"), folder, Reports(), USUAL)
 
 
 @pytest.fixture

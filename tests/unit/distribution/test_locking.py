@@ -1,25 +1,29 @@
 """Locking beside who reads: nothing that is mounted is touched, and errors come as they are."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from cafs.distribution.locking import Located, Locker
+from cafs.distribution import lock_reading
+from cafs.distribution.locking import Located, Locker, Reports
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.model.limits import Limits
 from cafs.testing import tabled
-from cafs.testing.archives import file, tar_bytes
+from cafs.testing.archives import file, tar_bytes, zip_archive
 from cafs.testing.origin import Origin
 from tests.unit.distribution.conftest import USUAL, World
 from tests.unit.distribution.test_tables import serve
 
+UNHEARD = Reports()
 
-async def lock(world: World, text: str, folder: Path) -> Located:
+
+async def lock(world: World, text: str, folder: Path, reports: Reports = UNHEARD) -> Located:
     await trio.Path(folder).mkdir()
     locker = Locker(world.store, world.resolver, world.fetcher, Limits())
-    return await locker.locate(world.spec(text), folder, lambda _done, _all: None, USUAL)
+    return await locker.locate(world.spec(text), folder, reports, USUAL)
 
 
 TAR = tar_bytes({"a/b": (0o644, b"beta" * 1000), "c": (0o644, b"gamma")}, compression="gz")
@@ -58,3 +62,61 @@ async def test_of_several_layers_the_error_of_the_one_that_failed_is_raised(
     bad = replace(good, data=b"no archive" * 100)
     with pytest.raises((MalformedError, UnsupportedError)):
         await lock(world, serve(origin, good, bad), tmp_path / "new")
+
+
+class Heard:
+    """What was told of one stage: how far it is, and of how much."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def __call__(self, done: int, total: int) -> None:
+        self.told.append((done, total))
+
+
+TARS = [tar_bytes({name: (0o644, name.encode() * 300_000)}, compression="gz") for name in "ab"]
+LARGE = tar_bytes({"a": (0o644, random.Random(1).randbytes(3 << 20))})
+ZIP = zip_archive([file("a", "alpha" * 1000), file("b", "beta")])
+ZIP_READ = len(ZIP) + 5004
+
+
+@pytest.mark.parametrize(
+    ("raw", "total"),
+    [(TARS[0], len(TARS[0])), (LARGE, len(LARGE)), (ZIP, ZIP_READ)],
+    ids=["tgz", "tar", "zip"],
+)
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_is_read_of_what_has_come_is_told_to_its_end(
+    world: World, origin: Origin, tmp_path: Path, *, raw: bytes, total: int, again: bool
+) -> None:
+    """Also where a pass was made before, and nothing is read."""
+    url = f"archive+{origin.put('/archive', raw)}"
+    if again:
+        await lock(world, url, tmp_path / "before")
+    fetched, read = Heard(), Heard()
+    await lock(world, url, tmp_path / "now", Reports(fetched, read))
+    assert fetched.told[-1] == (len(raw), len(raw))
+    assert read.told[0] == (0, len(raw))
+    assert read.told[-1] == (total, total)
+    assert read.told == sorted(read.told)
+
+
+async def test_a_pass_tells_how_far_it_is_while_it_reads(
+    world: World, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_reading, "REPORT_S", 0.0)
+    read = Heard()
+    await lock(world, f"archive+{origin.put('/t.tar', LARGE)}", tmp_path / "n", Reports(read=read))
+    steps = {done for done, _ in read.told}
+    assert len(steps) > 3
+    assert {0, len(LARGE)} < steps
+
+
+async def test_of_layers_that_are_read_at_once_the_sum_is_told(
+    world: World, origin: Origin, tmp_path: Path
+) -> None:
+    layers = [tabled.zstd_chunked([file(name, name * 1000)]) for name in "abc"]
+    read = Heard()
+    await lock(world, serve(origin, *layers), tmp_path / "now", Reports(read=read))
+    total = sum(len(layer.data) for layer in layers)
+    assert (read.told[0], read.told[-1]) == ((0, total), (total, total))
