@@ -1,11 +1,20 @@
 """Feeders: how a first pass gets its raw bytes."""
 
+from collections.abc import Sequence
+from typing import Final
+
+import trio
 from typing_extensions import override
 
 from cafs.fetch.flights.lane import Lane
+from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Content, Feeder, Patience
+from cafs.model.digest import Hasher
 from cafs.model.span import Span
+from cafs.store.streams.witness import Seen
 from cafs.store.tables.records import Incarnation
+
+_PIECE: Final = 1 << 20
 
 
 class Reading(Feeder):
@@ -77,3 +86,22 @@ class Forward(Feeder):
     def release(self) -> None:
         self.released = True
         self._hold.release()
+
+
+async def hashed(lane: Lane, algorithms: Sequence[str], work: Work[None]) -> Seen:
+    """Fetch all that a lane has, hashing it as it comes.
+
+    Raises:
+        CafsError: as ``Content.ensure``.
+
+    Cancellation: what has come stays.
+    """
+    hasher, feeder = Hasher(algorithms), Forward(lane)
+    try:
+        while hasher.size < lane.end:
+            data = await feeder.take(hasher.size, _PIECE, work.patience())
+            await trio.to_thread.run_sync(hasher.update, data)
+            work.beat()
+    finally:
+        feeder.release()
+    return Seen(hasher, feeder.of())

@@ -12,7 +12,7 @@ import trio
 from typing_extensions import override
 
 from cafs.errors import DigestMismatchError, NotFoundError, StorageFullError
-from cafs.fetch.content.feeding import Forward, Reading
+from cafs.fetch.content.feeding import Forward, Reading, hashed
 from cafs.fetch.content.raw_ranges import LaneRanges
 from cafs.fetch.content.unstored import Unstored
 from cafs.fetch.flights.finding import Finding
@@ -21,15 +21,13 @@ from cafs.fetch.flights.sealing import Seal
 from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority, Ranges
 from cafs.metrics import Metrics
-from cafs.model.digest import Digest, Hasher
+from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.store.blobs.admission import NotWholeError
 from cafs.store.blobs.blobs import Blobs
 from cafs.store.blobs.intake import LARGEST
 from cafs.store.streams.witness import Seen
-
-_PIECE = 1 << 20
 
 
 class GatedContent(Feed):
@@ -169,7 +167,7 @@ class GatedContent(Feed):
         async with self._lane.downloader.hold():
             if self._lane.is_stored() and self.digest() is None:
                 with suppress(NotWholeError):  # then it is closed when the rest has come again
-                    await self._close(await self._hashed(work))
+                    await self._close(await hashed(self._lane, self._seal.algorithms, work))
 
     @override
     def feed(self) -> Feeder:
@@ -231,7 +229,7 @@ class GatedContent(Feed):
         seen: Seen | None = None
         await self._take_over()
         if lane.terms.pinned and not lane.downloader.single and lane.end > LARGEST:
-            seen = await self._hashed(work)
+            seen = await hashed(lane, self._seal.algorithms, work)
         else:
             await lane.ensure(Span(0, lane.end), work.patience())
         if self.digest() is not None:
@@ -288,17 +286,3 @@ class GatedContent(Feed):
         """Name those whose bytes were wrong; nobody waits for that."""
         patience = work.patience()
         await self._blame.settle(lambda offset, length: self.read(offset, length, patience))
-
-    async def _hashed(self, work: Work[None]) -> Seen:
-        """Fetch all, hashing it as it comes."""
-        lane = self._lane
-        hasher = Hasher(self._seal.algorithms)
-        feeder = Forward(lane)
-        try:
-            while hasher.size < lane.end:
-                data = await feeder.take(hasher.size, _PIECE, work.patience())
-                await trio.to_thread.run_sync(hasher.update, data)
-                work.beat()
-        finally:
-            feeder.release()
-        return Seen(hasher, feeder.of())
