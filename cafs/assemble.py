@@ -2,16 +2,19 @@
 
 Read it top to bottom: transports, store, fetcher, distribution, file system. What a verb does with
 them stands with the verb: ``cafs.cli.mounts.serving`` puts the file system before a kernel.
+
+What a worker does without until somebody asks for it is imported where it is made: a worker that
+takes the place of another is waited for by everyone who reads.
 """
 
 import gc
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
@@ -24,7 +27,6 @@ from cafs.distribution.docker import DockerHandler
 from cafs.distribution.files import Files
 from cafs.distribution.images import Images
 from cafs.distribution.indexing import Indexing
-from cafs.distribution.inspecting import Inspector
 from cafs.distribution.interfaces import Handler
 from cafs.distribution.lock_indexes import LockIndexes, Subject
 from cafs.distribution.merging import Merger
@@ -46,22 +48,23 @@ from cafs.settings.lockfile import index_directory
 from cafs.settings.values import Settings, index_url
 from cafs.store.store import Store, open_store
 from cafs.store.tenancy import Tenancy, passing
-from cafs.transport.authenticating import Authenticating, Tried, nobody
 from cafs.transport.choosing import Choosing
-from cafs.transport.credentials.keeping import Credentials
-from cafs.transport.credentials.opening import open_credentials
 from cafs.transport.file import FileTransport
-from cafs.transport.http import HttpLimits, HttpTransport, tls_context
 from cafs.transport.interfaces import Transport
+from cafs.transport.later import Later
 from cafs.transport.metering import Metering
-from cafs.transport.plugins.transport import open_plugins
 from cafs.transport.proxies import Proxies
-from cafs.transport.redirecting import Redirecting, RedirectPolicy
 from cafs.transport.retrying import Retrying, RetryPolicy
 from cafs.transport.revalidating import PROBE, Locator
 from cafs.transport.s3 import S3Transport
 from cafs.vfs.attributes import Appearance
 from cafs.vfs.filesystem import FileSystem
+
+if TYPE_CHECKING:
+    from cafs.distribution.inspecting import Inspector
+    from cafs.transport.authenticating import Tried
+    from cafs.transport.credentials.keeping import Credentials
+    from cafs.transport.plugins.transport import PluginTransport
 
 _LOG: Final = logging.getLogger("cafs")
 _EAGER: Final = Span(0, 64 << 10)
@@ -71,20 +74,25 @@ _COLLECT_AFTER: Final = 10_000
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a verb needs, running. ``mount`` is the mount's number in the store."""
+    """Everything that a verb needs, running.
+
+    ``mount`` is the mount's number in the store; ``inspector`` makes what one verb looks with.
+    """
 
     settings: Settings
     store: Store
     metrics: Metrics
     fetcher: Fetcher
     resolver: Resolver
-    inspector: Inspector
+    inspector: "Callable[[], Inspector]"
     filesystem: FileSystem
     mount: int
 
 
-def credentials_of(settings: Settings) -> Credentials:
+def credentials_of(settings: Settings) -> "Credentials":
     """What is known of who we are; nothing is read before somebody asks."""
+    from cafs.transport.credentials.opening import open_credentials  # noqa: PLC0415 - as below
+
     return open_credentials(settings.logins, settings.helpers, os.environ)
 
 
@@ -93,8 +101,8 @@ async def open_transport(
     settings: Settings,
     metrics: Metrics,
     *,
-    credentials: Credentials | None = None,
-    witness: Callable[[Tried], None] = nobody,
+    credentials: "Credentials | None" = None,
+    witness: "Callable[[Tried], None] | None" = None,
 ) -> AsyncIterator[Transport]:
     """What every request goes through, from the outside in: credentials, redirects, counting.
 
@@ -104,24 +112,26 @@ async def open_transport(
     Content is fetched by it as it is, since a flight knows where a broken body stopped; questions
     are asked with retries around it.
     """
-    proxies = Proxies.from_environment(os.environ)
-    limits = HttpLimits.of(settings.pacing)
-    http = HttpTransport(
-        limits=limits,
-        proxies=proxies,
-        tls=partial(tls_context, settings.ca_bundle),
-        logins=settings.logins,
-    )
-    redirects = RedirectPolicy(proxied=lambda url: bool(proxies.proxy_for(url)))
-    web = Authenticating(
-        Redirecting(Metering(http, metrics), redirects),
-        redirects,
-        credentials or credentials_of(settings),
-        witness,
-    )
+    proxies = Proxies.from_environment(os.environ)  # what is wrong with them is said at once
+
+    def load_web() -> Callable[[], Transport]:
+        from cafs.transport.web import web_transport  # noqa: PLC0415 - with the first request
+
+        return partial(
+            web_transport,
+            metrics,
+            pacing=settings.pacing,
+            proxies=proxies,
+            ca_bundle=settings.ca_bundle,
+            logins=settings.logins,
+            credentials=credentials or credentials_of(settings),
+            witness=witness,
+        )
+
+    web = Later(load_web)
     files = Metering(FileTransport(), metrics)
     objects = Metering(S3Transport(os.environ, settings.pacing), metrics)
-    async with open_plugins(settings.plugins) as plugins:
+    async with _plugins(settings) as plugins:
         others = {scheme: Metering(plugin, metrics) for scheme, plugin in plugins.items()}
         # A plugin for s3 stands before what is built in: the user has enabled it.
         chosen = Choosing({"http": web, "https": web, "file": files, "s3": objects, **others})
@@ -130,6 +140,18 @@ async def open_transport(
         finally:
             with trio.CancelScope(shield=True):
                 await chosen.aclose()
+
+
+@asynccontextmanager
+async def _plugins(settings: Settings) -> "AsyncIterator[Mapping[str, PluginTransport]]":
+    """The transports of plugins, by scheme, of those who use any."""
+    if not settings.plugins:
+        yield {}
+        return
+    from cafs.transport.plugins.transport import open_plugins  # noqa: PLC0415 - few use any
+
+    async with open_plugins(settings.plugins) as plugins:
+        yield plugins
 
 
 def _collect_less() -> None:
@@ -269,17 +291,22 @@ async def open_system_in(
             exposures=fetcher.exposures,
             told=indexes.told,
         )
-        inspector = Inspector(
-            store=store,
-            resolver=resolver,
-            fetcher=fetcher,
-            archives=archives,
-            indexing=indexing,
-            asking=asking,
-            route=route,
-            place=indexes.place,
-            offline=settings.offline,
-        )
+
+        def inspector() -> "Inspector":
+            from cafs.distribution.inspecting import Inspector  # noqa: PLC0415 - one verb's
+
+            return Inspector(
+                store=store,
+                resolver=resolver,
+                fetcher=fetcher,
+                archives=archives,
+                indexing=indexing,
+                asking=asking,
+                route=route,
+                place=indexes.place,
+                offline=settings.offline,
+            )
+
         yield System(
             settings=settings,
             store=store,

@@ -1,13 +1,12 @@
 """Schemes: what a ref's text may begin with, and what to say of one that nothing answers for."""
 
 from collections.abc import Collection
-from difflib import get_close_matches
 from typing import Final
 
 from cafs.errors import InvalidReferenceError
 from cafs.model.address import SCHEME, SCHEMES, enabling, quoted
 from cafs.model.digest import SIZES
-from cafs.model.nearest import nearest_hint
+from cafs.model.nearest import nearest, nearest_hint
 
 FORCING: Final = ("archive", "blob")
 """What may stand before a URL, with a ``+``, and says how it is read."""
@@ -41,5 +40,5 @@ def _for_url(forced: str, plain: str, schemes: Collection[str]) -> list[str]:
     """What else may be meant: who writes ``archive+`` or ``blob+`` means a URL."""
     if plain in _OWN:
         return [f"what starts with {plain + ':'!r} has no {forced + '+'!r} before it"]
-    close = get_close_matches(plain, [*SCHEMES, *schemes], n=1)
-    return [f"did you mean {f'{forced}+{close[0]}'!r}?"] if close else []
+    close = nearest(plain, [*SCHEMES, *schemes])
+    return [f"did you mean {f'{forced}+{close}'!r}?"] if close is not None else []

@@ -6,7 +6,6 @@ belongs to the user or to the system, and the message says so. A key that is kno
 that nothing reads yet is refused too: a setting that does nothing is a trap.
 """
 
-import difflib
 import enum
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Final
 import msgspec
 
 from cafs.errors import SettingsError
-from cafs.model.nearest import nearest_hint
+from cafs.model.nearest import nearest, nearest_hint
 from cafs.model.refpath import KINDS, MAX_COMPONENT
 
 MACHINE_FILES: Final = "~/.config/cafs/config.toml or /etc/cafs/config.toml"
@@ -262,8 +261,8 @@ def _nearest_top(word: str, voice: Voice) -> str:
     ]
     named = [*_NAMED] if _allowed(_M, voice) else []
     known = [*tables, *named, "ref"]
-    if difflib.get_close_matches(word, known, n=1):
+    if nearest(word, known) is not None:
         return nearest_hint(word, known)
     dotted = {key: f"{name}.{key}" for name in tables for key in _TABLES[name]}
-    close = difflib.get_close_matches(word, dotted, n=1)
-    return f"did you mean {dotted[close[0]]!r}?" if close else nearest_hint(word, known)
+    close = nearest(word, dotted)
+    return f"did you mean {dotted[close]!r}?" if close is not None else nearest_hint(word, known)

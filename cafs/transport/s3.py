@@ -33,7 +33,6 @@ from cafs.model.span import Span
 from cafs.model.validator import Validator
 from cafs.transport.heads import max_age_s
 from cafs.transport.interfaces import Head, Request, Response, Transport
-from cafs.transport.s3_profile import profile
 from cafs.transport.urls import split
 
 if TYPE_CHECKING:
@@ -134,6 +133,8 @@ class S3Transport(Transport):
 
     def _store(self, bucket: str) -> "S3Store":
         from obstore.store import S3Store  # noqa: PLC0415 - as above
+
+        from cafs.transport.s3_profile import profile  # noqa: PLC0415 - loads a parser
 
         with self._making:
             store = self._stores.get(bucket)

@@ -80,7 +80,8 @@ async def _inspect(
 
     [spec] = chosen(loaded, [word])
     async with open_system(loaded, description="inspect") as system:
-        found = await system.inspector.inspect(spec, (*paths, *listed), Patience(spec.deadline_s))
+        inspector, patience = system.inspector(), Patience(spec.deadline_s)
+        found = await inspector.inspect(spec, (*paths, *listed), patience)
     if as_json:
         import msgspec
 
