@@ -14,6 +14,11 @@ def test_the_one_mount_of_a_project_is_found_by_the_project(cafs: Cafs) -> None:
         facts = json.loads(cafs.run("status", "--json").stdout)
         assert facts["mount_point"] == str(place)
         assert f"mounted on {place} " in cafs.run("status").stdout
+        text = cafs.directory / "cafs.toml"
+        text.write_text(f'[mount]\npath = "other"\n{text.read_text()}')
+        told = cafs.run("status").stdout
+        assert told.startswith(f"not mounted; this project is on {place}\n")
+        text.write_text(text.read_text().partition('other"\n')[2])
         assert f"reloaded {place} " in cafs.run("reload").stdout
         assert cafs.run("unmount").stdout == f"cafs: unmounted {place}\n"
         assert "not mounted" in cafs.run("status").stdout
