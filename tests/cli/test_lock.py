@@ -517,6 +517,14 @@ def test_an_image_is_locked_for_this_machine_and_for_others_that_are_named(
     again = Project(other)
     shutil.copytree(project.cafs.directory, again.cafs.directory, dirs_exist_ok=True)
     again.cafs.run("lock", "--check", "--full")
+    # It has the manifest now, and so need not believe what the lock says of it.
+    size = amd.parts[0].size
+    text = again.file.read_text()
+    again.file.write_text(text.replace(f"size = {size}\n", f"size = {size + 1}\n"))
+    done = again.cafs.run("resolve", "base", check=False)
+    assert done.returncode == 4
+    assert f"layer 1 has {size + 1} bytes in it, and {size} in that" in done.stderr
+    assert "cafs lock --upgrade base" in done.stderr
 
 
 def test_diff_of_images_is_of_the_merged_trees(
