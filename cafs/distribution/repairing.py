@@ -133,6 +133,13 @@ class Repairer:
             hint="it is fetched when a ref that has it is read",
         )
 
+    async def _decoded(self, way: _Way, patience: Patience) -> tuple[Content, ...]:
+        """What the parts of a meaning are decoded to; of a file, what its index says of it."""
+        if way.resolved.shape is Shape.FILE:
+            return (await self._resolver.reopen_shown(way.spec, way.resolved, patience),)
+        tree = await self._resolver.reopen_tree(way.spec, way.resolved, patience)
+        return tree.contents
+
     async def _bring(self, found: Found, way: _Way, patience: Patience) -> bool:
         """Bring it one way; whether that is better left to who reads it."""
         if way.number is not None:
@@ -144,8 +151,7 @@ class Repairer:
             if isinstance(way.spec.ref, DockerRef):
                 await self._resolver.ask_again(way.spec, way.resolved)
         else:
-            tree = await self._resolver.reopen_tree(way.spec, way.resolved, patience)
-            for content in tree.contents:
+            for content in await self._decoded(way, patience):
                 if content.key in found.streams:
                     await _ensure(content, found, patience)
         return False

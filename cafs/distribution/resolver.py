@@ -185,6 +185,16 @@ class Resolver:
         """
         return await self._handler(spec).open_file(spec, resolved, patience, part=number)
 
+    async def reopen_shown(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> Content:
+        """The file that a mount showed of what the ref meant once, by its pieces if need be.
+
+        Raises:
+            CafsError: as ``file``.
+
+        Cancellation: as ``file``.
+        """
+        return await self._handler(spec).open_shown(spec, resolved, patience)
+
     async def reopen_tree(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> OpenTree:
         """The tree of what the ref meant once.
 

@@ -382,6 +382,10 @@ WRONG = {
     "ends in a window": [Craft(windows=(b"",))],
     "decode to": [crafted(decoded=1 << 41), crafted(decoded=(1 << 27) + 8192, size=1)],
     "a layer that is a zip": [crafted(compression="zip", mark="+members")],
+    "a file that is an archive": [
+        crafted(mark="+file"),
+        crafted(compression="none", size=8192, mark="+file").add(b"a"),
+    ],
     "plain bytes of two": [crafted(compression="none")],
 }  # fmt: skip
 

@@ -10,16 +10,20 @@ import trio
 from typing_extensions import override
 
 from cafs.distribution.locking import Located, Locker, Reports
+from cafs.distribution.repairing import Repairer
 from cafs.errors import CafsError, ContentError
 from cafs.fetch.content.exposing import DisownedError
 from cafs.fetch.content.watched import WatchedContent
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import file_tree, indexed_stream, indexed_tree, raw_stream
+from cafs.model.item import Item
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
+from cafs.model.ref import Ref
 from cafs.model.resolved import Part, Resolved, Shape
-from cafs.model.span import Span
+from cafs.model.span import Span, SpanSet
 from cafs.model.spec import RefSpec
+from cafs.store.health.checking import Found
 from cafs.testing.archives import tar_bytes
 from cafs.testing.faults import Corrupt
 from cafs.testing.origin import Origin
@@ -298,3 +302,59 @@ async def test_a_pin_of_another_algorithm_counts_as_soon_as_all_is_here(
                 return
             with pytest.raises(DisownedError, match=str(pin)):
                 await settled()
+
+
+async def test_what_was_read_of_a_file_belongs_to_its_ref_and_is_repaired_alone(
+    mounted: OpenWorld, origin: Origin, tmp_path: Path, index: bytes
+) -> None:
+    async with mounted(indexes=Indexes(tmp_path / "index", index)) as world:
+        spec = locked(world, origin, index)
+        content = await world.resolver.file(spec, USUAL)
+        assert await content.read(5 * MIB, 16, USUAL) == DATA[5 * MIB : 5 * MIB + 16]
+        key = indexed_stream(raw_stream(DIGEST), digest_of(index))
+        resolved = world.resolver.peek(spec)
+        assert resolved is not None
+        assert record(world, index) in world.store.belongings.trees(resolved)
+        assert Item.stream(key) in world.store.belongings.items(resolved)
+        lost = SpanSet([Span(5 * MIB, 5 * MIB + 4096)])
+        pieces = world.store.streams.find(key)
+        assert pieces is not None
+        await pieces.discard()
+        found = Found(
+            item=Item.stream(key),
+            what="changed",
+            lost=lost,
+            size=SIZE,
+            key=key,
+            streams=(key,),
+            whole=False,
+        )
+        origin.forget()
+
+        def ad_hoc(ref: Ref) -> RefSpec:
+            return RefSpec(name="", ref=ref)
+
+        repairer = Repairer(world.store, world.resolver, [spec], ad_hoc)
+        assert await repairer.repair(found, USUAL) == "it is there again"
+        # Its raw bytes are still here.
+        assert origin.bytes_sent("/model") == 0
+
+
+async def test_whatever_is_read_of_a_locked_file_is_what_the_file_has(
+    mounted: OpenWorld, origin: Origin, tmp_path: Path, index: bytes
+) -> None:
+    chance = random.Random(7)
+    spans = [(chance.randrange(SIZE), chance.randrange(1, 3 * MIB)) for _ in range(24)]
+    async with mounted(indexes=Indexes(tmp_path / "index", index)) as world:
+        content = await world.resolver.file(locked(world, origin, index), USUAL)
+
+        async def read(offset: int, length: int) -> None:
+            assert await content.read(offset, length, USUAL) == DATA[offset : offset + length]
+
+        for at in range(0, len(spans), 8):
+            async with trio.open_nursery() as nursery:
+                for span in spans[at : at + 8]:
+                    nursery.start_soon(read, *span)
+        # Neighbours come in one request, and nothing comes twice.
+        assert origin.bytes_sent("/model") <= SIZE
+        assert len(origin.requests_for("/model")) < len(spans)
