@@ -16,8 +16,9 @@ LONGEST: Final = 8 << 20
 """The most that one ranged request fetches, and that one lock covers."""
 AT_ONCE: Final = 4
 """Requests for a long read that are under way at once, where more are not known to help."""
-NEAR: Final = 1 << 20
-"""Bytes that a reader waits for in a flight that is for others, before he gets one of his own."""
+NEAR: Final = 2 << 20
+"""Bytes that a reader waits for in a flight that is for others, before he gets one of his own: the
+kernel sends so much of one that goes forward at once."""
 LARGEST_GAP: Final = 8 << 20
 """A gap that is fetched too is never larger than this, whatever a request costs."""
 
