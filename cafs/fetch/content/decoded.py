@@ -20,6 +20,7 @@ from cafs.errors import CafsError, StorageError
 from cafs.fetch.content.placing import Decoder, Placing
 from cafs.fetch.content.reading import read_or_make
 from cafs.fetch.content.segment_jobs import Job
+from cafs.fetch.content.together import stretch
 from cafs.fetch.flights.composing import read_both
 from cafs.fetch.flights.means import Means
 from cafs.fetch.flights.work import Work, Works
@@ -220,7 +221,9 @@ class DecodedContent(Content, Decoder):
                 job = await self.job(segment, work, attempt)
                 try:
                     if job.group:
-                        await self._finish_shared(job, start)
+                        await self._finish_shared(job, start, segment.input_start)
+                    elif job.run:
+                        await self._finish_shared(job, start, stretch(segment))
                     else:
                         await self._placing.place(job, start)
                 except CafsError as error:
@@ -229,8 +232,8 @@ class DecodedContent(Content, Decoder):
                 else:
                     return
 
-    async def _finish_shared(self, job: Job, start: int) -> None:
+    async def _finish_shared(self, job: Job, start: int, turn: Hashable) -> None:
         """Place it, once nobody decodes the same input; unless the segment was on his way."""
-        async with self._means.turns.take((self.key, job.segment.input_start)):
+        async with self._means.turns.take((self.key, turn)):
             if not self._made(job.segment):
                 await self._placing.place(job, start)

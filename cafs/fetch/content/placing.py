@@ -15,6 +15,7 @@ import trio
 from cafs.errors import StorageFullError
 from cafs.fetch.content.segment_jobs import IN_MEMORY, Checks, Job, keep, read_window
 from cafs.fetch.content.shared_input import fitting, keep_shared, read_shared
+from cafs.fetch.content.together import keep_together
 from cafs.fetch.flights.means import Means
 from cafs.fetch.interfaces import Priority
 from cafs.model.digest import Digest
@@ -158,7 +159,7 @@ class Placing:
     async def _written(self, job: Job, stream: Stream) -> bool:
         decoder, name = self._decoder, self._decoder.label(job.segment)
         try:
-            way = keep_shared if job.group else keep
+            way = keep_shared if job.group else keep_together if job.run else keep
             run = partial(way, job, stream, decoder.pieces, decoder.check, name=name)
             digest = await trio.to_thread.run_sync(run, limiter=self._threads(job))
         except StorageFullError:

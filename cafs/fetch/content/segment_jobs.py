@@ -33,7 +33,9 @@ class Job:
     ``blob`` is the verified blob that stands behind what it decodes to, None where nothing does.
     ``window`` is what its codec must have before it, packed. ``group``, where there is any, are
     segments that come by when it is decoded, this one among them; ``pieces`` gives them all then.
-    ``whole`` is whether all of its input is here.
+    ``whole`` is whether all of its input is here. ``run``, where there is any, are segments around
+    it that are decoded at once, each from an input of its own, this one among them. ``held`` are
+    raw bytes around its input that were brought already, and where they begin.
     """
 
     segment: Segment
@@ -44,6 +46,8 @@ class Job:
     window: bytes = b""
     group: tuple[Segment, ...] = ()
     whole: bool = True
+    run: tuple[Segment, ...] = ()
+    held: tuple[int, bytes] | None = None
 
 
 class Checks:

@@ -29,6 +29,7 @@ from cafs.fetch.content.decoded import AT_ONCE, DecodedContent
 from cafs.fetch.content.following import Following
 from cafs.fetch.content.segment_jobs import Checks, Job
 from cafs.fetch.content.shared_input import sharing, spanning
+from cafs.fetch.content.together import together
 from cafs.fetch.content.vouching import AN_INDEX, Voucher, hint, said
 from cafs.fetch.flights.means import Means
 from cafs.fetch.flights.work import Work, Works
@@ -214,8 +215,13 @@ class SegmentedContent(DecodedContent):
         window = self._store.trees.window(tree.number, number, segment.start)
         find = partial(self._store.trees.segments, tree.number, number)
         group = () if window else sharing(segment, find, self._present)
+        # Of a zip the input is somewhere behind where it is said to be.
+        alone = (
+            group or not whole or source != self.input(segment) or self._means.shortage.lasting()
+        )
+        run = () if alone else together(segment, find, self._present, self._ranges.here)
         pull = partial(self._pull, work)
-        return Job(segment, source, pull, blob, work, window, group, whole)
+        return Job(segment, source, pull, blob, work, window, group, whole, run)
 
     async def _pull(self, work: Work[None], offset: int, length: int) -> bytes:
         work.beat()
@@ -226,6 +232,9 @@ class SegmentedContent(DecodedContent):
         window = unpack(job.window) if job.window else b""
 
         def read(offset: int, length: int) -> bytes:
+            if job.held is not None:
+                start, held = job.held
+                return held[offset - start : offset - start + length]
             return trio.from_thread.run(job.pull, offset, length)
 
         buffered = Buffered(read, job.source)
