@@ -15,7 +15,7 @@ from tests.conftest import Cafs
 pytestmark = pytest.mark.fuse
 
 MIB = 1 << 20
-SIZE = 24 * MIB
+SIZE = 16 * MIB
 
 
 def read_whole(path: Path) -> tuple[str, float]:
@@ -47,12 +47,13 @@ def test_four_files_that_are_read_at_once_share_a_line_fairly(
 
 
 def test_a_reader_goes_before_a_prefetch_of_the_same_host(cafs: Cafs, origin: Origin) -> None:
-    big, small = Generated(120 * MIB, seed=5), Generated(8 * MIB, seed=6)
+    big, small = Generated(160 * MIB, seed=5), Generated(24 * MIB, seed=6)
     urls = {"big": origin.put("/big", big), "small": origin.put("/small", small)}
     for path in ("/big", "/small"):
         origin.fault(path, Rate(30e6, shared=True))
     project = "".join(f'[ref.{name}]\nfrom = "{url}"\n' for name, url in urls.items())
     with cafs.mount(project) as mount:
+        assert mount.ref("small").stat().st_size == small.size
         prefetching = cafs.popen("prefetch", "-q", "big")
         try:
             origin.wait_until(lambda _: origin.bytes_sent("/big") > 8 * MIB)

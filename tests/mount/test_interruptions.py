@@ -15,7 +15,7 @@ from tests.conftest import Cafs
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 MIB = 1 << 20
-SIZE = 192 * MIB
+SIZE = 96 * MIB
 
 
 def sha256_of(path: os.PathLike[str]) -> str:

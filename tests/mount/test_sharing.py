@@ -19,7 +19,7 @@ from tests.conftest import Cafs
 pytestmark = pytest.mark.fuse
 
 MIB = 1 << 20
-SIZE = 24 * MIB
+SIZE = 10 * MIB
 READERS = 80
 QUESTIONS = (64 << 10) + 16
 """Bytes beside one download that tell what a file is: a mount asks for one, a prefetch for the
