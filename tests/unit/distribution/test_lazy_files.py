@@ -113,6 +113,26 @@ async def test_what_is_in_a_file_is_nobodys_business_and_small_ones_have_no_inde
     assert {part.index} - {None} == set(located.indexes)
 
 
+async def test_a_file_with_a_pin_of_any_algorithm_and_a_bare_digest_have_an_index_too(
+    mounted: OpenWorld, origin: Origin, tmp_path: Path, index: bytes
+) -> None:
+    url = origin.url("/model")
+    async with mounted() as world:
+        locker = Locker(world.store, world.resolver, world.fetcher, Limits())
+        specs = [
+            world.spec(f"blob+{url}", integrity=str(digest_of(DATA, "sha512"))),
+            world.spec(f"blob+{url}", integrity=str(DIGEST)),
+            world.spec(str(DIGEST), mirrors=(url,)),
+        ]
+        for number, spec in enumerate(specs):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            located = await locker.locate(spec, folder, Reports(), USUAL)
+            assert located.resolved.digest == DIGEST
+            assert [path.read_bytes() for path in located.indexes.values()] == [index]
+        assert SIZE <= origin.bytes_sent("/model") <= SIZE + 2
+
+
 async def test_of_a_locked_file_what_is_read_is_fetched_and_not_the_rest(
     mounted: OpenWorld, origin: Origin, tmp_path: Path, index: bytes
 ) -> None:
