@@ -12,8 +12,9 @@ from cafs.cli.exits import USAGE
 from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
 from cafs.cli.locks.lock_files import wrong_index
-from cafs.cli.locks.lock_making import locate, new_entry, pinned, scratch_of
+from cafs.cli.locks.lock_making import bars, locate, new_entry, pinned, scratch_of
 from cafs.cli.saying import say
+from cafs.cli.telling import board, draws
 from cafs.errors import CafsError, SettingsError
 from cafs.settings.heeding import check as check_entry
 from cafs.settings.lockfile import (
@@ -29,6 +30,7 @@ from cafs.settings.wishing import Wish, named, project_of, wishes
 
 if TYPE_CHECKING:
     from cafs.cli.options import Flags
+    from cafs.distribution.locking import Locker, Reports
     from cafs.model.digest import Digest
     from cafs.model.spec import Platform
     from cafs.settings.values import Settings
@@ -79,7 +81,9 @@ def check(
     wrong: _Wrong = cache(partial(wrong_index, file))
     problems = list(_against_settings(file, lock, wanted, wrong, whole=not names))
     if full:
-        problems += run_async(_against_bytes, loaded, file, lock, wanted)
+        drawn = draws() and not quiet and not as_json
+        reading = partial(_against_bytes, loaded, file, lock, wanted, drawn=drawn)
+        problems += run_async(reading)
     _tell(lock, file, wanted, problems, as_json)
     if not problems and not quiet and not as_json:
         say(f"{file.name} matches {project_of(loaded).name}: {len(wanted)} entries")
@@ -120,41 +124,52 @@ def _against_files(entry: LockEntry, wrong: _Wrong) -> Iterator[Problem]:
 
 
 async def _against_bytes(
-    loaded: "Settings", file: Path, lock: Lock, wanted: list[Wish]
+    loaded: "Settings", file: Path, lock: Lock, wanted: list[Wish], *, drawn: bool
 ) -> list[Problem]:
     """Read what is locked again, and compare; what could not be had is told at once."""
-    import trio
-
     from cafs.assemble import open_system
-    from cafs.distribution.locking import Locker, Reports
+    from cafs.distribution.locking import Locker
     from cafs.model.limits import Limits
 
+    entries = [(wish, wish.entry(lock, file.parent)) for wish in wanted]
+    there = [(wish, entry) for wish, entry in entries if entry is not None]
     problems: list[Problem] = []
     async with (
         open_system(loaded, description="lock", eager=True) as system,
         scratch_of(system) as top,
     ):
         locker = Locker(system.store, system.resolver, system.fetcher, Limits())
-        for number, wish in enumerate(wanted):
-            entry = wish.entry(lock, file.parent)
-            if entry is None:
-                continue
-            folder = top / str(number)
-            folder.mkdir()
-            try:
-                spec = pinned(wish, entry)
-                located = await locate(locker, spec, folder, Reports())
-            except (CafsError, BaseExceptionGroup) as error:
-                known = expected(error)
-                if known is None:
-                    raise
-                problem = Problem(*_place(wish, entry), known.line, report(known), told=True)
-                problems.append(problem)
-                continue
-            fresh = new_entry(wish, located, file.parent)
-            found = partial(_differences, file, entry, fresh, located.indexes)
-            problems += await trio.to_thread.run_sync(found)
+        with board(len(there), quiet=not drawn, as_json=False) as reports:
+            for number, (wish, entry) in enumerate(there):
+                folder = top / str(number)
+                folder.mkdir()
+                reading = partial(_read_again, file, locker, wish, entry, folder)
+                try:
+                    with bars(reports, wish.title) as told:
+                        problems += await reading(told=told)
+                except (CafsError, BaseExceptionGroup) as error:
+                    known = expected(error)
+                    if known is None:
+                        raise
+                    problem = Problem(*_place(wish, entry), known.line, report(known), told=True)
+                    problems.append(problem)
     return problems
+
+
+async def _read_again(
+    file: Path, locker: "Locker", wish: Wish, entry: LockEntry, folder: Path, *, told: "Reports"
+) -> list[Problem]:
+    """Read what is locked by one entry again; how it differs.
+
+    Raises:
+        CafsError: it could not be had.
+    """
+    import trio
+
+    located = await locate(locker, pinned(wish, entry), folder, told)
+    fresh = new_entry(wish, located, file.parent)
+    found = partial(_differences, file, entry, fresh, located.indexes)
+    return await trio.to_thread.run_sync(found)
 
 
 def _differences(
