@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -220,7 +219,7 @@ async def open_system_in(
     # A worker opens its store before it knows its settings.
     store.evictor.keep_within(settings.bounds)
     metrics = Metrics()
-    retries = RetryPolicy(**asdict(settings.retry))
+    retries = RetryPolicy(**msgspec.structs.asdict(settings.retry))
     async with (
         open_transport(settings, metrics) as transport,
         open_fetcher(

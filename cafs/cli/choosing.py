@@ -1,8 +1,9 @@
 """Which refs a command is about: names from cafs.toml, or refs written out."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from cafs.errors import NotFoundError, UsageError
 from cafs.model.ref import parse_ref

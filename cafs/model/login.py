@@ -4,7 +4,6 @@ Secrets stay in the files and variables that are named here, and are read where 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -14,8 +13,7 @@ import msgspec
 from cafs.model.address import DEFAULT_PORTS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostLogin:
+class HostLogin(msgspec.Struct, frozen=True, kw_only=True):
     """How to log in to ``host``.
 
     ``host`` is an authority (``example.com``, ``example.com:8443``), exactly, or ``*.`` before one:

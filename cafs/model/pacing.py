@@ -1,15 +1,15 @@
 """Pacing: how much is asked at once, how fast, and how long an answer may take."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 HASTE_S: Final = 3.0
 """How long a place may take to answer while there are others to ask, seconds: one that hangs must
 not use up the deadline of those who wait. When all have failed, each has its whole time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pacing:
+class Pacing(msgspec.Struct, frozen=True, kw_only=True):
     """Numbers that bound requests.
 
     ``connections`` are used at once in all, of these ``per_host`` to one host for what is read, and

@@ -155,7 +155,7 @@ def _heeding(merged: Settings, project_file: Path, names: frozenset[str]) -> Set
 
     policy = HostPolicy(merged.allowed_hosts, merged.dynamic)
     heeded = heed(merged.refs, lock, file, names=names, allowed=policy.allows_url)
-    return replace(merged, refs=heeded.specs, lock_file=file, notes=heeded.notes)
+    return msgspec.structs.replace(merged, refs=heeded.specs, lock_file=file, notes=heeded.notes)
 
 
 def _file(path: Path | None, voice: Voice, *, must_exist: bool = False) -> Document | None:
@@ -203,7 +203,9 @@ def _merged(
         helpers=_united(each.fetching.helpers for each in every),
         plugins=_united(each.fetching.plugins for each in every),
         pacing=_pacing(every),
-        retry=replace(USUAL_RETRIES, **_said(each.fetching.retry for each in every)),
+        retry=msgspec.structs.replace(
+            USUAL_RETRIES, **_said(each.fetching.retry for each in every)
+        ),
     )
     if merged.dynamic and merged.allow_other:
         raise SettingsError(
@@ -252,7 +254,7 @@ def _said(tables: Iterable[Mapping[str, T]]) -> dict[str, T]:
 
 def _pacing(every: Iterable[Layer]) -> Pacing:
     tables = [each.fetching for each in every]
-    pacing = replace(USUAL, **_said(each.pacing for each in tables))
+    pacing = msgspec.structs.replace(USUAL, **_said(each.pacing for each in tables))
     if pacing.stall_floor_s > pacing.stall_s:
         raise _stalls(tables, pacing)
     return pacing

@@ -8,7 +8,6 @@ cafs.toml names, and ``urls`` say only which of them served the bytes. Writing i
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,8 +37,7 @@ _FILES: Final = ("cimd:blob:", "blob+", "cimd:digest:")
 _MADE: Final = "restore it, or remove it and run cafs lock"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockedPart:
+class LockedPart(msgspec.Struct, frozen=True, kw_only=True):
     """One blob: its sha256, bytes, and what its source called it.
 
     ``index`` is the digest of its index and ``index_size`` that one's bytes, None where it has
@@ -56,8 +54,7 @@ class LockedPart:
     urls: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockEntry:
+class LockEntry(msgspec.Struct, frozen=True, kw_only=True):
     """What a ref means, on one platform where that matters; else ``platform`` is empty.
 
     ``ref``, ``query`` and ``integrity`` are what the settings said of it, as texts. ``named`` is

@@ -9,7 +9,7 @@ gets a default, which says what settings without it meant.
 """
 
 import os
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,10 +104,10 @@ _DECODE: Final = msgspec.msgpack.Decoder(_Settings).decode
 
 def pack(settings: Settings) -> bytes:
     """The bytes of settings; the same settings have the same bytes."""
-    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    values = msgspec.structs.asdict(settings)
     values["refs"] = tuple(map(_packed, settings.refs))
     values["logins"] = tuple(
-        _Login(**_as_bytes(asdict(each), _LOGIN_PATHS)) for each in settings.logins
+        _Login(**_as_bytes(msgspec.structs.asdict(each), _LOGIN_PATHS)) for each in settings.logins
     )
     values["look_in"] = tuple(map(os.fsencode, settings.look_in))
     return _ENCODE(_Settings(**_as_bytes(values, _PATHS)))

@@ -1,6 +1,6 @@
 """What settings are, once everything has been read: frozen, checked, complete."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -30,8 +30,7 @@ def index_url(text: str, digest: Digest) -> str:
     return text.replace("{digest}", str(digest)).replace("{hex}", digest.hex)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrySettings:
+class RetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     """How often a request is made again and how long to wait before; fields of a retry policy.
 
     ``retries`` come after the first attempt. ``initial_s`` is the first delay, ``multiplier`` how
@@ -51,8 +50,7 @@ USUAL_RETRIES: Final = RetrySettings()
 """What is done when nothing else is said."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, with where it came from forgotten.
 
     ``project_file`` is the cafs.toml that was read, None without one. ``mount_point`` is absolute,

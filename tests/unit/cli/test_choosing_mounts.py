@@ -1,9 +1,9 @@
 """Which mount is meant where nobody names one."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cafs.cli.mounts import live
 from cafs.cli.mounts.choosing import place_of_mount, place_of_project

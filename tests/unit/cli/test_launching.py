@@ -2,10 +2,10 @@
 
 import os
 import pwd
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cafs.cli.mounts import launching
 from cafs.cli.mounts.launching import Launch

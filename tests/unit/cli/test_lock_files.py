@@ -1,10 +1,10 @@
 """The files of a lock: what is written beside it, what goes, and who else writes there."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cafs.cli.locks.lock_files import Changes, at_hand, replace_entries, wrong_index
 from cafs.errors import SettingsError, StorageError

@@ -3,10 +3,10 @@
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cafs.errors import DeadlineError, SettingsError
 from cafs.model.digest import digest_of

@@ -2,10 +2,10 @@
 
 import os
 import subprocess
-from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict, fields
 
 from cafs.model.login import HelperRule, HostLogin
 from cafs.model.mapping import MapRule, mapped

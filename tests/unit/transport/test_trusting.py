@@ -5,12 +5,12 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from cafs.errors import CafsError, CredentialsError
 from cafs.model.login import HostLogin
