@@ -159,7 +159,7 @@ def nobody_enters() -> None:
             pytest.skip("other users may not enter this clone, or the directory that it is in")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fuse() -> None:
     """Nothing, where a file system can be mounted."""
     program("fusermount3")

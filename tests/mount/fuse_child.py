@@ -171,8 +171,8 @@ async def do(words: list[str], filesystem: Watched, store: Store, scene: Scene) 
             )
         case ["swap"]:
             filesystem.refs.trees["gcc"] = await plant_once(store, "swapped", SWAPPED)
-        case ["mend"]:
-            mend(filesystem)
+        case ["mend", name]:
+            mend(filesystem, name)
         # Many together share their syncing.
         case ["put", *texts]:
             async with trio.open_nursery() as nursery:

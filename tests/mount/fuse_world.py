@@ -252,11 +252,11 @@ async def plant_once(store: Store, name: str, items: Mapping[bytes, Item]) -> Op
     return OpenTree(record, ROOT, (Stored(store, stream.key, stream.size),))
 
 
-def mend(filesystem: Watched) -> None:
-    """Let the refs that fail be there after all, with what ``gcc`` shows."""
+def mend(filesystem: Watched, name: str) -> None:
+    """Let a ref that fails be there after all, with what ``gcc`` shows."""
     refs = filesystem.refs
-    refs.trees.update(dict.fromkeys(refs.failing, refs.trees["gcc"]))
-    refs.failing.clear()
+    refs.trees[name] = refs.trees["gcc"]
+    del refs.failing[name]
 
 
 async def make(store: Store, mount: int, scene: Scene) -> Watched:

@@ -107,7 +107,7 @@ def alone(tmp_path: Path) -> Iterator[Mounted]:
 
 @pytest.fixture(scope="module", params=["alone", "kept"])
 def mounted(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, fuse: None
 ) -> Iterator[Mounted | Kept]:
     """A mount that answers, without and with a keeper: programs see no difference."""
     directory = tmp_path_factory.mktemp(request.param)

@@ -23,6 +23,13 @@ SOON_S = 3.0
 """Attributes are believed for a second; the rest is for a slow machine."""
 
 
+@pytest.fixture(scope="module")
+def shared(fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    """A mount for all tests that only add to it."""
+    with keeping(tmp_path_factory.mktemp("shared")) as found:
+        yield found
+
+
 @pytest.fixture
 def kept(tmp_path: Path, fuse: None) -> Iterator[Kept]:
     with keeping(tmp_path) as found:
@@ -41,11 +48,11 @@ def comes_to_list(path: Path, names: set[str]) -> None:
     wait_for(lambda: set(os.listdir(path)) == names, SOON_S)
 
 
-def test_nobody_is_asked_to_open_and_a_listing_is_asked_for_once(kept: Kept) -> None:
-    top = kept.gcc / "many"
+def test_nobody_is_asked_to_open_and_a_listing_is_asked_for_once(shared: Kept) -> None:
+    top = shared.gcc / "many"
     assert len(os.listdir(top)) == MANY
-    assert asked_by(kept, lambda: [os.listdir(top) for _ in range(5)]) == 0
-    counters = kept.counters()
+    assert asked_by(shared, lambda: [os.listdir(top) for _ in range(5)]) == 0
+    counters = shared.counters()
     assert counters["fuse.open"] + counters["fuse.opendir"] == 0
 
 
@@ -53,29 +60,29 @@ def test_nobody_is_asked_to_open_and_a_listing_is_asked_for_once(kept: Kept) -> 
     ("name", "number"), [("missing", errno.ENXIO), ("broken", errno.EHOSTUNREACH)]
 )
 def test_a_ref_that_fails_is_no_empty_directory_and_is_asked_again(
-    kept: Kept, name: str, number: int
+    shared: Kept, name: str, number: int
 ) -> None:
-    path = kept.path / "ref" / name
+    path = shared.path / "ref" / name
     for _ in range(2):
         with pytest.raises(OSError) as caught:
             os.listdir(path)
         assert caught.value.errno == number
     assert os.getxattr(path, "user.cafs.error").startswith(b"GET https://files.example: ")
-    kept.levers.tell("mend")
-    assert set(os.listdir(path)) == set(os.listdir(kept.gcc))
+    shared.levers.tell("mend", name)
+    assert set(os.listdir(path)) == set(os.listdir(shared.gcc))
     assert (path / "big").read_bytes() == BIG
 
 
-def test_a_ref_that_opens_is_listed_once_it_is_resolved(kept: Kept) -> None:
-    assert kept.gcc.is_dir()
-    before = set(os.listdir(kept.gcc))
+def test_a_ref_that_opens_is_listed_once_it_is_resolved(shared: Kept) -> None:
+    assert shared.gcc.is_dir()
+    before = set(os.listdir(shared.gcc))
     time.sleep(1.1)
-    assert set(os.listdir(kept.gcc)) == before
-    assert asked_by(kept, lambda: os.listdir(kept.gcc)) == 0
+    assert set(os.listdir(shared.gcc)) == before
+    assert asked_by(shared, lambda: os.listdir(shared.gcc)) == 0
 
 
-def test_directories_of_refs_named_by_path_grow(kept: Kept) -> None:
-    top = kept.path / "ref" / "archive"
+def test_directories_of_refs_named_by_path_grow(shared: Kept) -> None:
+    top = shared.path / "ref" / "archive"
     host = top / "https" / "files.example"
     for path in (top, top / "https", host):
         assert os.listdir(path) == []
@@ -88,23 +95,26 @@ def test_directories_of_refs_named_by_path_grow(kept: Kept) -> None:
     comes_to_list(host / "sub", {"two.tar@"})
 
 
-def test_the_list_of_blobs_grows_and_shrinks(kept: Kept) -> None:
-    blobs = kept.path / "digest" / "sha256"
+def test_the_list_of_blobs_grows_and_shrinks(shared: Kept) -> None:
+    blobs = shared.path / "digest" / "sha256"
+    others = set(os.listdir(blobs))
     texts = [f"blob {number}" for number in range(100)]
     names = {digest_of(text.encode()).hex for text in texts}
-    assert os.listdir(blobs) == []
-    assert kept.levers.tell("put", *texts) == "done"
-    comes_to_list(blobs, names)
-    kept.levers.tell("drop", texts[0])
-    comes_to_list(blobs, names - {digest_of(texts[0].encode()).hex})
-    kept.levers.tell("put", texts[0])
-    comes_to_list(blobs, names)
+    assert not others & names
+    assert shared.levers.tell("put", *texts) == "done"
+    comes_to_list(blobs, others | names)
+    shared.levers.tell("drop", texts[0])
+    comes_to_list(blobs, (others | names) - {digest_of(texts[0].encode()).hex})
+    shared.levers.tell("put", texts[0])
+    comes_to_list(blobs, others | names)
 
 
-def test_a_listing_that_is_read_slowly_misses_nothing_that_stays(kept: Kept) -> None:
-    blobs = kept.path / "digest" / "sha256"
-    texts = [f"blob {number}" for number in range(900)]
-    kept.levers.tell("put", *texts)
+def test_a_listing_that_is_read_slowly_misses_nothing_that_stays(shared: Kept) -> None:
+    blobs = shared.path / "digest" / "sha256"
+    others = set(os.listdir(blobs))
+    texts = [f"first {number}" for number in range(900)]
+    shared.levers.tell("put", *texts)
+    comes_to_list(blobs, others | {digest_of(text.encode()).hex for text in texts})
     stays = {digest_of(text.encode()).hex for text in texts[300:]}
     comes = [f"later {number}" for number in range(50)]
     found: list[str] = []
@@ -113,11 +123,11 @@ def test_a_listing_that_is_read_slowly_misses_nothing_that_stays(kept: Kept) -> 
         for entry in entries:
             found.append(entry.name)
             if len(found) == 10:
-                kept.levers.tell("drop", *texts[:300])
-                kept.levers.tell("put", *comes)
+                shared.levers.tell("drop", *texts[:300])
+                shared.levers.tell("put", *comes)
     assert len(found) == len(set(found))
     assert stays <= set(found)
-    comes_to_list(blobs, stays | {digest_of(text.encode()).hex for text in comes})
+    comes_to_list(blobs, others | stays | {digest_of(text.encode()).hex for text in comes})
 
 
 def test_a_new_worker_with_other_settings_has_other_refs(kept: Kept) -> None:
