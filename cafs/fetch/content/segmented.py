@@ -6,7 +6,7 @@ whole, and so has that behind it. Where an index names them, whoever named the i
 them.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Final
@@ -24,7 +24,7 @@ from cafs.errors import (
     StorageError,
     StorageFullError,
 )
-from cafs.fetch.content.bridging import PIECE
+from cafs.fetch.content.bridging import PIECE, Buffered
 from cafs.fetch.content.decoded import AT_ONCE, DecodedContent
 from cafs.fetch.content.following import Following
 from cafs.fetch.content.segment_jobs import Checks, Job
@@ -56,27 +56,6 @@ class SegmentMismatchError(DigestMismatchError):
         self.what = f"{name} decode to {actual} {said(voucher)} {expected}"
         self.hint = hint(noun, voucher)
         self.args = (self.what,)
-
-
-class Buffered:
-    """Reads a span forward, by large pieces: each crossing to the trio thread costs 100 µs.
-
-    Concurrency: one worker thread.
-    """
-
-    def __init__(self, read: Callable[[int, int], bytes], span: Span) -> None:
-        self._read = read
-        self._stop = span.stop
-        self._at = span.start
-        self._piece = b""
-
-    def read(self, offset: int, length: int) -> bytes:
-        """The bytes there, which do not lie before those that were read last."""
-        wanted = Span(offset, min(offset + length, self._stop))
-        if wanted.start < self._at or wanted.stop > self._at + len(self._piece):
-            size = min(max(PIECE, wanted.length), self._stop - offset)
-            self._at, self._piece = offset, self._read(offset, size)
-        return self._piece[offset - self._at :][: wanted.length]
 
 
 class SegmentedContent(DecodedContent):
