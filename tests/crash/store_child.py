@@ -1,6 +1,8 @@
 """A process that uses a store until it is killed, or dies by itself at a chosen step.
 
 Usage: ``store_child.py STORE BOOT ROLE [NUMBER]``. It prints a line for each thing that is done.
+Without arguments it forks such a process for each line ``STORE BOOT ROLE NUMBER`` of its input, so
+that many need not import everything, and prints ``exit CODE`` when that has ended.
 """
 
 import os
@@ -196,5 +198,19 @@ async def main(path: str, boot: str, role: str, number: str = "0") -> None:
         await ROLES[role](store, int(number))
 
 
+def fork() -> None:
+    """Be a process for each line of the input."""
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            trio.run(partial(main, *line.split()))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        say("exit", os.waitstatus_to_exitcode(status))
+
+
 if __name__ == "__main__":
-    trio.run(partial(main, *sys.argv[1:]))
+    if sys.argv[1:]:
+        trio.run(partial(main, *sys.argv[1:]))
+    else:
+        fork()

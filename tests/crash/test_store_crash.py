@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -153,19 +154,41 @@ def stream_files(path: Path) -> list[Path]:
 
 def sweep(tmp_path: Path, role: str, prepared: Path) -> Iterator[tuple[Path, list[str]]]:
     """Stores after a child died at the first step, the second, and so on, with what it said."""
-    for number in range(1, STEPS):
-        path = tmp_path / f"{role}-{number}"
-        shutil.copytree(prepared, path, ignore=shutil.ignore_patterns("lock.mdb"))
-        process = start(path, role, str(number))
-        output, _ = process.communicate()
-        said = output.split()
-        assert process.returncode in {0, -9}, output
-        yield path, said
-        if process.returncode == 0:
-            assert "done" in said
-            assert number > 5
-            return
+    with forking() as forks:
+        for number in range(1, STEPS):
+            path = tmp_path / f"{role}-{number}"
+            shutil.copytree(prepared, path, ignore=shutil.ignore_patterns("lock.mdb"))
+            code, said = forked(forks, f"{path} first {role} {number}")
+            assert code in {0, -9}, said
+            yield path, said
+            if code == 0:
+                assert "done" in said
+                assert number > 5
+                return
     pytest.fail(f"{role} takes more than {STEPS} steps")
+
+
+@contextmanager
+def forking() -> Iterator[subprocess.Popen[str]]:
+    """A child that has imported everything, and forks those that die."""
+    with subprocess.Popen(
+        [sys.executable, CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+
+
+def forked(forks: subprocess.Popen[str], line: str) -> tuple[int, list[str]]:
+    """How a process ended, and the words that it said."""
+    assert forks.stdin is not None
+    assert forks.stdout is not None
+    forks.stdin.write(f"{line}\n")
+    forks.stdin.flush()
+    said: list[str] = []
+    while words := forks.stdout.readline().split():
+        if words[0] == "exit":
+            return int(words[1]), said
+        said += words
+    raise AssertionError(f"the child that forks has ended: {said}")
 
 
 @pytest.fixture
