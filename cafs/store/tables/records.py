@@ -194,7 +194,7 @@ def pack_entry(entry: Entry) -> bytes:
 
 def pack_rows(rows: Iterable[Row]) -> list[bytes]:
     """The bytes of entries that an index has, of which no Entry need be made."""
-    return [_ENCODE(_Row(*row)) for row in rows]
+    return [_ENCODE(row) for row in rows]  # a row is spelled as an entry is
 
 
 def unpack_entry(raw: bytes) -> Entry:

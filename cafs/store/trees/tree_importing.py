@@ -12,9 +12,10 @@ from cafs.store.tables.records import pack_rows
 from cafs.store.tables.tree_tables import TreeTables, entry_key, name_key, pack_number
 from cafs.store.trees.tree_writing import TreeWriter
 
-_ROWS: Final = 8192
-"""Entries written in one transaction, with their names: about 20 ms."""
-_WEIGHT: Final = 4 << 20
+_ROWS: Final = 32_768
+"""Entries written in one transaction, with their names: about 20 ms. Each is synced, which a loaded
+disk may take as long for as all the rest, and pages that two of them touch are written twice."""
+_WEIGHT: Final = 16 << 20
 """Bytes of them that may wait for one."""
 
 
