@@ -1,9 +1,9 @@
 """lock --check: how much of what lies beside a lock is read for it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cafs.cli.locks import lock_files
 from cafs.cli.locks.lock_checking import _difference, check
