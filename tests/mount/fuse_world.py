@@ -156,9 +156,10 @@ class Scene:
         """Wait for as long as ``Levers.stall`` says."""
         self.asked.stalled += 1
         try:
-            # It is another process that says so, by a file.
+            # It is another process that says so, by a file. All who wait together look at it a
+            # hundred times a second.
             while self.levers is not None and self.levers.stalling:  # noqa: ASYNC110
-                await trio.sleep(_POLL_S)
+                await trio.sleep(_POLL_S * self.asked.stalled)
         finally:
             self.asked.stalled -= 1
 

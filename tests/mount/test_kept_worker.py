@@ -116,17 +116,25 @@ def levers(tmp_path: Path) -> Levers:
     return Levers(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker for all tests that leave it as it was."""
+    directory = tmp_path_factory.mktemp("shared")
+    with serving(directory, Levers(directory)) as found:
+        yield found
+
+
 @pytest.fixture
 def worker(tmp_path: Path, levers: Levers) -> Iterator[Worker]:
     with serving(tmp_path, levers) as found:
         yield found
 
 
-def test_requests_are_answered(worker: Worker) -> None:
-    inode = worker.walk("ref/gcc/big")
-    reply = worker.kernel.reply_to(worker.read(inode, 1 << 20, 128 << 10))
+def test_requests_are_answered(shared: Worker) -> None:
+    inode = shared.walk("ref/gcc/big")
+    reply = shared.kernel.reply_to(shared.read(inode, 1 << 20, 128 << 10))
     assert (reply.error, reply.body) == (0, BIG[1 << 20 : (1 << 20) + (128 << 10)])
-    assert worker.levers.status()["fuse.open"] == 0
+    assert shared.levers.status()["fuse.open"] == 0
 
 
 def names_in(reply: Reply) -> list[bytes]:
@@ -141,10 +149,10 @@ def names_in(reply: Reply) -> list[bytes]:
     return names
 
 
-def test_a_ref_is_listed_though_nobody_opens_directories(worker: Worker) -> None:
-    inode = worker.walk("ref/gcc")
+def test_a_ref_is_listed_though_nobody_opens_directories(shared: Worker) -> None:
+    inode = shared.walk("ref/gcc")
     body = read_body(fh=inode, size=4096)
-    reply = worker.kernel.ask(Opcode.READDIRPLUS, body, nodeid=inode)
+    reply = shared.kernel.ask(Opcode.READDIRPLUS, body, nodeid=inode)
     assert reply.error == 0
     assert names_in(reply) == [
         b".",
@@ -163,32 +171,33 @@ def test_a_ref_is_listed_though_nobody_opens_directories(worker: Worker) -> None
     ("name", "number"), [("broken", errno.EHOSTUNREACH), ("missing", errno.ENXIO)]
 )
 def test_a_listing_that_fails_does_not_look_like_its_end(
-    worker: Worker, name: str, number: int
+    shared: Worker, name: str, number: int
 ) -> None:
-    inode = worker.walk(f"ref/{name}")
-    reply = worker.kernel.ask(Opcode.READDIRPLUS, read_body(fh=inode), nodeid=inode)
+    inode = shared.walk(f"ref/{name}")
+    reply = shared.kernel.ask(Opcode.READDIRPLUS, read_body(fh=inode), nodeid=inode)
     assert reply.error == number
 
 
-def test_no_reply_is_lost_while_the_keeper_is_slow(worker: Worker) -> None:
-    inode = worker.walk("ref/gcc/big")
+def test_no_reply_is_lost_while_the_keeper_is_slow(shared: Worker) -> None:
+    inode = shared.walk("ref/gcc/big")
+    before = shared.levers.status()["fuse.read"]
     sent: list[Request] = []
     for number in range(300):
-        request = worker.kernel.make(
+        request = shared.kernel.make(
             Opcode.READ,
             read_body(fh=inode, offset=number * 8192, size=128 << 10),
             nodeid=inode,
         )
         limit = time.monotonic() + _WAIT_S
-        while not worker.kernel.push(request):
+        while not shared.kernel.push(request):
             # Both directions are full: the worker waits for room, and must not give up.
             assert time.monotonic() < limit
-            sent.remove(_take(worker, sent))
+            sent.remove(_take(shared, sent))
         sent.append(request)
     while sent:
-        sent.remove(_take(worker, sent))
-    assert worker.kernel.unanswered == ()
-    assert worker.levers.status()["fuse.read"] == 300
+        sent.remove(_take(shared, sent))
+    assert shared.kernel.unanswered == ()
+    assert shared.levers.status()["fuse.read"] - before == 300
 
 
 def _take(worker: Worker, sent: list[Request]) -> Request:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fuse
 
 MIB = 1 << 20
 READERS = 64
-SECONDS, REQUESTS = 1.0, 3000
+SECONDS, REQUESTS = 1.0, 1500
 
 
 def test_a_user_mounts_reads_and_unmounts(cafs: Cafs, origin: Origin) -> None:
