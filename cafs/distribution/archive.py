@@ -119,7 +119,7 @@ class Archives:
         if part.index is not None or expected_by_name(name) not in {None, Format.ZIP}:
             return None
         head = await raw.read(0, HEAD, patience)
-        of = raw.incarnation()
+        of = await raw.settled()
         if of is None or sniff(head) is not Format.ZIP:
             return None
         key = unchecked_stream(raw.key, of.file, of.generation)

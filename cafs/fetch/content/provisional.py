@@ -102,10 +102,19 @@ class ProvisionalContent(Feed):
     def checked(self) -> bool:
         return self.digest() is not None
 
-    def incarnation(self) -> Incarnation | None:
-        """What is being handed out without having been checked; None where nothing is."""
+    async def settled(self) -> Incarnation | None:
+        """What is being handed out without having been checked; None where nothing is.
+
+        What is read from then on, as long as this is its incarnation, is of it: as
+        ``Stream.settled``.
+
+        Raises:
+            StorageError: the disk failed.
+
+        Cancellation: no effect.
+        """
         stream = None if self._careful() else self._lane.downloader.deposit.stream
-        return None if stream is None else stream.incarnation()
+        return None if stream is None else await stream.settled()
 
     def check(self) -> None:
         """Refuse what was found to be wrong after it was handed out.

@@ -1,6 +1,7 @@
 """Content that is read as it arrives: each gets what it asked for, and what was wrong is not read
 any more."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from cafs.fetch.interfaces import Patience
 from cafs.model.bounds import Bounds
 from cafs.model.digest import Digest, digest_of
 from cafs.model.span import Span
+from cafs.store.disk import locking
 from cafs.store.trees.mounts import new_key
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import Corrupt, IgnoreRange, StallBeyond, Status
@@ -327,3 +329,30 @@ async def test_without_ranges_after_all_it_comes_whole(rig: Rig, origin: Origin)
         "/large", Span(SIZE - 10, SIZE)
     )
     assert content.digest() == digest
+
+
+async def test_what_is_handed_out_has_a_name_when_nothing_is_being_taken_out(
+    rig: Rig, origin: Origin
+) -> None:
+    """In between, the stream has its next generation, and what goes can still be read."""
+    url, digest = put(origin)
+    content = await opened(rig, digest, url)
+    with held(origin):
+        await content.read(0, 1000, USUAL)
+        [file] = rig.store.path.glob("streams/*/*")
+        descriptor = os.open(file, os.O_RDWR)
+        found: list[object] = []
+
+        async def look() -> None:
+            found.append(await content.settled())
+
+        async with trio.open_nursery() as nursery:
+            await trio.to_thread.run_sync(locking.hold_gate, descriptor)
+            nursery.start_soon(look)
+            await trio.sleep(0.05)
+            assert not found
+            os.close(descriptor)
+        stream = rig.store.streams.find(content.key)
+        assert stream is not None
+        assert found == [stream.incarnation()]
+    await settled(rig, content)
