@@ -87,10 +87,12 @@ def find_program(environ: Mapping[str, str]) -> Path:
         if not os.access(named, os.X_OK):
             raise MountError(f"CAFS_KEEPER is {named}, which is no program that can be run")
         return Path(named)
-    places = (Path(sys.executable).parent, Path(sysconfig.get_path("scripts")))
-    for place in places:
-        if os.access(place / PROGRAM, os.X_OK):
-            return place / PROGRAM
+    beside = Path(sys.executable).parent / PROGRAM
+    if os.access(beside, os.X_OK):
+        return beside
+    installed = Path(sysconfig.get_path("scripts")) / PROGRAM  # some ms, mostly for nothing
+    if os.access(installed, os.X_OK):
+        return installed
     found = shutil.which(PROGRAM, path=environ.get("PATH"))
     if found is None:
         raise MountError(
