@@ -198,10 +198,14 @@ CASES: Final = {
         partial="credentials",
     ),
     "404": Case(
-        faults=(Status(code=404),), nothing="not-found", stale="not-found", partial="not-found"
+        # What is known to exist is not said not to: its content cannot be had.
+        faults=(Status(code=404),),
+        nothing="not-found",
+        stale="not-found",
+        partial="refused",
     ),
     "410": Case(
-        faults=(Status(code=410),), nothing="not-found", stale="not-found", partial="not-found"
+        faults=(Status(code=410),), nothing="not-found", stale="not-found", partial="refused"
     ),
     "401": Case(
         faults=(Status(code=401),),
