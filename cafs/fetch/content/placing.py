@@ -97,7 +97,7 @@ class Placing:
             if work.priority() is not Priority.DEMAND:
                 raise shortage.stopped(self._decoder.label(segment), segment.length)
             await self._pass_by(job, start)
-        self._means.metrics.add("fetch.verified", segment.length)
+            self._means.metrics.add("fetch.verified", segment.length)
 
     async def _pass_by(self, job: Job, start: int) -> None:
         """Decode a segment into memory, for who waits; with it, what there is room for on its way.
@@ -158,11 +158,18 @@ class Placing:
 
     async def _written(self, job: Job, stream: Stream) -> bool:
         decoder, name = self._decoder, self._decoder.label(job.segment)
+        checked: list[int] = []
+
+        def check(one: Job, found: Checks) -> None:
+            decoder.check(one, found)
+            checked.append(one.segment.length)
+
         try:
             way = keep_shared if job.group else keep_together if job.run else keep
-            run = partial(way, job, stream, decoder.pieces, decoder.check, name=name)
+            run = partial(way, job, stream, decoder.pieces, check, name=name)
             digest = await trio.to_thread.run_sync(run, limiter=self._threads(job))
         except StorageFullError:
             return False
+        self._means.metrics.add("fetch.verified", sum(checked))
         decoder.kept(job, digest)
         return True

@@ -75,6 +75,7 @@ async def test_what_is_here_around_a_segment_is_decoded_with_it(
     assert decoded == sorted(decoded, key=lambda start: (start < 7 * SIZE, abs(start - 7 * SIZE)))
     assert sorted(decoded) == [one.start for one in FIRST]
     assert content.present() == len(FIRST) * SIZE
+    assert rig.metrics["fetch.verified"] % ALL.stop == len(FIRST) * SIZE
     for number in range(len(FIRST)):
         assert await content.read(number * SIZE, SIZE, USUAL) == piece(number)
     assert len(decoded) == len(FIRST)
