@@ -127,8 +127,9 @@ class Checkpointer:
     def _sync(self) -> StorageError | None:
         failure: StorageError | None = None
         synced: dict[tuple[StreamKey, StreamRecord], SpanSet] = {}
-        for (key, record), each in self.pending.spans().items():
+        for key, former in self.pending.spans():
             try:
+                record, each = self._settled(key, former)
                 descriptor = open_file(self._ledger.path(key, record), os.O_RDWR)
             except FileNotFoundError:
                 continue
@@ -145,3 +146,22 @@ class Checkpointer:
                 os.close(descriptor)
         self.pending.keep(synced)
         return failure
+
+    def _settled(self, key: StreamKey, former: StreamRecord) -> tuple[StreamRecord, SpanSet]:
+        """A stream as it is, and what of it no checkpoint has seen, at one moment.
+
+        Who takes something out changes the record first and the spans after it, with the gate held:
+        seen in between, what has gone would seem to be part of what there is now.
+
+        Raises:
+            OSError: its file is not there, or cannot be opened.
+        """
+        descriptor = open_file(self._ledger.path(key, former), os.O_RDWR)
+        try:
+            hold_gate(descriptor)
+            now = self._ledger.record(key)
+            if now is None or now.file != former.file:
+                return former, SpanSet()
+            return now, self.pending.of(key, now)
+        finally:
+            os.close(descriptor)

@@ -49,6 +49,11 @@ class Pending:
                 pending[key, record] = each
         return pending
 
+    def of(self, key: StreamKey, record: StreamRecord) -> SpanSet:
+        """The spans of one stream's file that no checkpoint has seen."""
+        with self._recent.read() as recent:
+            return self._fresh.recorded(recent, owner_of(key, record))
+
     def _clearing(self, prefix: bytes, *, drafts: bool = False) -> Callable[[Batch], None]:
         def change(batch: Batch) -> None:
             self._fresh.clear(batch, prefix)

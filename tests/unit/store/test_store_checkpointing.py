@@ -17,6 +17,9 @@ from cafs.errors import StorageError
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
 from cafs.store.store import Store, open_store
+from cafs.store.tables.ledger import Ledger
+from cafs.store.tables.records import StreamRecord
+from cafs.store.tables.sums import PIECE
 
 KEY = StreamKey("ab" * 32)
 Freeze = Callable[[Store], Path]
@@ -266,6 +269,24 @@ async def test_spans_of_a_former_file_do_not_come_back(store: Store, frozen: Fre
         assert ledger._durable.by_owner(snapshot) == {}
     await store.checkpoint()
     assert await present_after_power_cut(frozen(store)) == SpanSet([Span(500, 503)])
+
+
+async def test_what_is_taken_out_while_a_checkpoint_looks_does_not_come_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = await store.streams.open(KEY, 2 * PIECE)
+    await stream.write(0, bytes(2 * PIECE))
+    look = Ledger.record
+
+    def looking(ledger: Ledger, key: StreamKey) -> StreamRecord | None:
+        monkeypatch.setattr(Ledger, "record", look)
+        assert store.remover.cut(key, [Span(0, PIECE)]) == PIECE
+        return look(ledger, key)
+
+    # Between the spans and the record that a checkpoint looks up.
+    monkeypatch.setattr(Ledger, "record", looking)
+    await store.checkpoint()
+    assert stream.present() == SpanSet([Span(PIECE, 2 * PIECE)])
 
 
 async def test_spans_that_were_dropped_meanwhile_are_not_kept(store: Store) -> None:
