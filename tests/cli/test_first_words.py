@@ -15,6 +15,12 @@ MIB = 1 << 20
 
 
 @pytest.fixture
+def cafs(started: Cafs) -> Cafs:
+    """Started as people do: nothing has been imported for it."""
+    return started
+
+
+@pytest.fixture
 def model(cafs: Cafs, origin: Origin) -> str:
     """The URL of a ref that nobody has fetched."""
     url = origin.put("/model.bin", Generated(MIB, seed=1))
