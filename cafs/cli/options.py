@@ -5,12 +5,12 @@ need none of the other sources is called with the flags.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-import msgspec
 from typing_extensions import override
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ def with_flags(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]
     return decorate
 
 
-class Flags(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Flags:
     """What a command line says: the mount point, None without one, and flags by their names."""
 
     mount_point: Path | None
