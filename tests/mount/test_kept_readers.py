@@ -15,10 +15,10 @@ from tests.mount.kept_world import Kept, keeping, wait_for
 
 pytestmark = pytest.mark.fuse
 GONE_S = 5.0
-"""A second, and what a busy machine needs; a worker that owes an answer is left alone for ten."""
+"""How long a killed reader may take to be gone: a second, and what a busy machine needs; a worker
+that owes an answer is left alone for ten."""
 LOOKS_S = 1.5
 """In which the keeper looks for readers that have gone."""
-"""How long a killed reader may take to be gone."""
 
 
 class Readers(ExitStack):
