@@ -4,6 +4,7 @@ A directory is flocked by whoever has made it, and goes with the block. What kil
 is locked by nobody: it is removed by the next who makes one, and by gc. Everything here blocks.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -20,6 +21,8 @@ FOLDER: Final = "scratch"
 """Where they are, below the store's directory."""
 _NAME: Final = re.compile(r"[0-9a-f]{16}")
 _MODE: Final = 0o700
+_NONE_OF_OURS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What opening a directory says where there is none by now, or something else."""
 
 
 @contextmanager
@@ -33,9 +36,9 @@ def scratch(root: Path) -> Iterator[Path]:
         StorageError: it cannot be made.
     """
     folder = root / FOLDER
-    for each in left(root):
-        remove(each)
     try:
+        for each in left(root):
+            remove(each)
         folder.mkdir(mode=_MODE, exist_ok=True)
         path, descriptor = _make(folder)
     except OSError as error:
@@ -48,21 +51,32 @@ def scratch(root: Path) -> Iterator[Path]:
 
 
 def left(root: Path) -> Iterator[Path]:
-    """The directories whose makers have died."""
+    """The directories whose makers have died; another user's are for them to remove.
+
+    Raises:
+        OSError: it cannot be told.
+    """
     folder = root / FOLDER
     try:
         paths = sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return
     for path in paths:
-        descriptor = _taken(path) if _NAME.fullmatch(path.name) else None
+        descriptor = None
+        if _NAME.fullmatch(path.name):
+            with suppress(PermissionError):
+                descriptor = _taken(path)
         if descriptor is not None:
             os.close(descriptor)
             yield path
 
 
 def remove(path: Path) -> bool:
-    """Remove one whose maker has died; whether it was such a one."""
+    """Remove one whose maker has died; whether it was such a one.
+
+    Raises:
+        OSError: it cannot be told.
+    """
     descriptor = _taken(path)
     if descriptor is None:
         return False
@@ -78,7 +92,12 @@ def _make(folder: Path) -> tuple[Path, int]:
     while True:
         path = folder / secrets.token_hex(8)
         path.mkdir(mode=_MODE)
-        descriptor = _taken(path)
+        try:
+            descriptor = _taken(path)
+        except OSError:
+            with suppress(OSError):
+                path.rmdir()
+            raise
         if descriptor is None:
             continue
         with suppress(FileNotFoundError):
@@ -88,12 +107,21 @@ def _make(folder: Path) -> tuple[Path, int]:
 
 
 def _taken(path: Path) -> int | None:
-    """The descriptor of a directory, locked; None where it has gone, or somebody else has it."""
+    """The descriptor of a directory, locked; None where it has gone, or somebody else has it.
+
+    Raises:
+        OSError: it cannot be opened, or not be locked. Nobody may try again at once.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    if flock(descriptor, exclusive=True, wait=False):
-        return descriptor
-    os.close(descriptor)
-    return None
+    except OSError as error:
+        if error.errno in _NONE_OF_OURS:
+            return None
+        raise
+    ours = False
+    try:
+        ours = flock(descriptor, exclusive=True, wait=False)
+    finally:
+        if not ours:
+            os.close(descriptor)
+    return descriptor if ours else None

@@ -1,5 +1,6 @@
 """Scratch: what a process has for itself goes with it, however it ends."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -82,3 +83,47 @@ def test_what_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / FOLDER).write_bytes(b"")
     with pytest.raises(StorageError, match=FOLDER), scratch(tmp_path):
         pass
+
+
+EXHAUSTED = """
+import os, resource, signal, sys
+from pathlib import Path
+from cafs.errors import StorageError
+from cafs.store.disk import scratch
+root = Path(sys.argv[1])
+if sys.argv[2] == "making":
+    scratch.left = lambda _: iter(())  # it needs a descriptor, too
+spare = os.open("/", os.O_RDONLY)
+os.close(spare)
+resource.setrlimit(resource.RLIMIT_NOFILE, (spare, spare))
+signal.alarm(5)
+try:
+    with scratch.scratch(root):
+        print("made")
+except StorageError as error:
+    print(error.line)
+"""
+
+
+@pytest.mark.parametrize("at", ["looking", "making"])
+def test_without_descriptors_it_ends_with_why_and_leaves_nothing(tmp_path: Path, at: str) -> None:
+    (tmp_path / FOLDER).mkdir()
+    command = [sys.executable, "-c", EXHAUSTED, str(tmp_path), at]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{tmp_path / FOLDER}: cannot be used: Too many open files")
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_what_cannot_be_locked_is_closed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("cafs.store.disk.scratch.flock", no_locks)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(StorageError, match="No locks available"), scratch(tmp_path):
+        pass
+    assert os.listdir("/proc/self/fd") == before
+    assert list((tmp_path / FOLDER).iterdir()) == []
