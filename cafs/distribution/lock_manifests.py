@@ -5,19 +5,22 @@ is. Who has the manifest for another reason need not believe it: the digest that
 that of the manifest, and this says which layers there are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
 
+import trio
+
 from cafs.distribution.manifests import (
-    DOCKER_LIST,
+    DOCKER_MANIFEST,
     MANIFEST_LIMIT,
-    OCI_INDEX,
+    OCI_MANIFEST,
     ImageIndex,
     ImageManifest,
     Layer,
     parse_manifest,
 )
-from cafs.errors import ContentError, MalformedError, NotFoundError
+from cafs.errors import ContentError, MalformedError, NotFoundError, UnsupportedError
 from cafs.model.descriptor import OCTETS
 from cafs.model.digest import Digest
 from cafs.model.resolved import Part, Resolved
@@ -25,7 +28,15 @@ from cafs.store.interfaces import BlobStore
 
 _NESTED: Final = 4
 """Indexes inside indexes at most."""
-_INDEXES: Final = (OCI_INDEX, DOCKER_LIST)
+_LOOKS: Final = 16
+"""Documents that are read for one lock at most, its manifest left out."""
+_OFFERS: Final = 1000
+"""Offers that are looked up for one lock at most; real indexes have some ten."""
+_TOLD: Final = 8
+"""Manifests that an error names at most."""
+_LARGE: Final = 32 << 10
+"""Bytes of a document from which on parsing it takes more than some tenths of a millisecond."""
+_MANIFESTS: Final = (OCI_MANIFEST, DOCKER_MANIFEST)
 
 
 async def refuse_other_layers(blobs: BlobStore, locked: Resolved, *, name: str, title: str) -> None:
@@ -46,12 +57,11 @@ async def refuse_other_layers(blobs: BlobStore, locked: Resolved, *, name: str, 
     if locked.named is None or locked.digest is None:
         raise ContentError(f"{title}: cafs.lock names no manifest", hint=_hint(name))
     if locked.named != locked.digest:
-        offered = await _offered(blobs, locked.named, title)
-        if offered is not None and locked.digest not in offered:
-            those = ", ".join(map(str, sorted(offered, key=str))) or "none"
+        others = await _others(blobs, locked.named, locked.digest, title)
+        if others is not None:
             raise ContentError(
                 f"{title}: cafs.lock names the manifest {locked.digest}, "
-                f"and the index {locked.named} has {those}",
+                f"and the index {locked.named} has {_told(others)}",
                 hint=_hint(name),
             )
     manifest = await _document(blobs, locked.digest, title)
@@ -69,6 +79,12 @@ def _hint(name: str) -> str:
     return f"restore cafs.lock, or make it anew: cafs lock --upgrade {name}".rstrip()
 
 
+def _told(digests: set[Digest]) -> str:
+    told = sorted(map(str, digests))
+    more = [f"{len(told) - _TOLD} more"] if len(told) > _TOLD else []
+    return ", ".join(told[:_TOLD] + more) or "none"
+
+
 async def _document(
     blobs: BlobStore, digest: Digest, title: str
 ) -> ImageIndex | ImageManifest | None:
@@ -82,30 +98,69 @@ async def _document(
         data = await blobs.get(found.digest)
     except NotFoundError:
         return None  # it has just been evicted
-    return parse_manifest(data, OCTETS, name=title)
+    if len(data) < _LARGE:
+        return parse_manifest(data, OCTETS, name=title)
+    return await trio.to_thread.run_sync(partial(parse_manifest, data, OCTETS, name=title))
 
 
-async def _offered(blobs: BlobStore, index: Digest, title: str) -> set[Digest] | None:
-    """The manifests that an index has, and those in it; None where that is not known here."""
-    offered: set[Digest] = set()
-    level = [index]
+async def _others(
+    blobs: BlobStore, index: Digest, locked: Digest, title: str
+) -> set[Digest] | None:
+    """The manifests that an index has, and those in it, where what is locked is none of them.
+
+    What the store has is what it says itself, whatever the index calls it (B-10). None where what
+    is locked is among them, where that is not known here, and where it takes too long to see.
+    """
+    root = await _document(blobs, index, title)
+    if root is None:
+        return None
+    if isinstance(root, ImageManifest):
+        return {index}
+    manifests: set[Digest] = set()
+    seen, looks, level = {index}, 1, [root]
     for _ in range(_NESTED):
-        below: list[Digest] = []
-        for digest in level:
-            document = await _document(blobs, digest, title)
-            if document is None:
+        offers = _offers(blobs, level)
+        if offers is None or locked in offers or len(offers) + len(seen) > _OFFERS:
+            return None
+        level = []
+        for digest in offers.keys() - seen:
+            looks += blobs.stat(digest) is not None
+            if looks > _LOOKS:
                 return None
-            if isinstance(document, ImageManifest):
-                offered.add(digest)
-                continue
-            for offer in document.offers:
-                known = _canonical(blobs, offer.descriptor.digest)
-                if known is None:
-                    return None
-                is_index = offer.descriptor.media_type in _INDEXES
-                (below.append if is_index else offered.add)(known)
-        level = below
-    return offered
+            try:
+                document = await _document(blobs, digest, title)
+            except (MalformedError, UnsupportedError):
+                continue  # who chose that would get no image
+            if isinstance(document, ImageIndex):
+                level.append(document)
+            elif document is not None or offers[digest]:
+                manifests.add(digest)
+            else:
+                return None
+        seen |= offers.keys()
+    return None if level else manifests
+
+
+def _offers(blobs: BlobStore, indexes: Iterable[ImageIndex]) -> dict[Digest, bool] | None:
+    """What indexes offer, and whether one calls it a manifest.
+
+    None where that is too much, or a lock would name it by a digest that is not known here.
+    """
+    called: dict[Digest, bool] = {}
+    for index in indexes:
+        for offer in index.offers:
+            kind = offer.descriptor.media_type.partition(";")[0].strip().lower()
+            digest = offer.descriptor.digest
+            called[digest] = called.get(digest, False) or kind in _MANIFESTS
+    if len(called) > _OFFERS:
+        return None
+    offers: dict[Digest, bool] = {}
+    for digest, is_manifest in called.items():
+        known = _canonical(blobs, digest)
+        if known is None:
+            return None
+        offers[known] = offers.get(known, False) or is_manifest
+    return offers
 
 
 def _canonical(blobs: BlobStore, digest: Digest) -> Digest | None:
