@@ -59,7 +59,7 @@ class Downloader:
         """The URL of the source that it is from."""
         self._means = means
         self._landing = Landing(terms, self.deposit, self.sources, self.blame, means=means)
-        self._scouting = Scouting()
+        self._scouting = Scouting(means.slots.give)
         self._recovery = Recovery(
             terms, self.sources, ratings=means.ratings, policy=means.policy, metrics=means.metrics
         )

@@ -3,19 +3,30 @@
 A server without ranges answers each request with the whole.
 """
 
-import trio
+from collections.abc import Callable
 
-from cafs.fetch.flights.flight import Flight
+import trio
+from typing_extensions import override
+
+from cafs.errors import CafsError
+from cafs.fetch.flights.flight import Flight, Seat
+from cafs.fetch.interfaces import Priority
 
 
 class Scouting:
     """Whose turn it is to ask. ``proven`` says that ranges can be had: then everybody may.
 
+    Those that wait have seats in the one that asks: it is as urgent as the most urgent of them.
+
+    Args:
+        crowd: called when somebody begins to wait: the one that asks may be more urgent by that.
+
     Concurrency: any number of tasks of one trio run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, crowd: Callable[[], None]) -> None:
         self.proven = False
+        self._crowd = crowd
         self._scout: Flight | None = None
         self._scouted = trio.Event()
 
@@ -29,8 +40,14 @@ class Scouting:
 
         Cancellation: no effect.
         """
-        while not self.proven and self._scout not in {None, flight}:
-            await self._scouted.wait()
+        while not self.proven and self._scout is not None and self._scout is not flight:
+            scout, seat = self._scout, _Following(flight)
+            scout.join(seat)
+            try:
+                self._crowd()
+                await self._scouted.wait()
+            finally:
+                scout.leave(seat)
         if not self.proven:
             self._scout = flight
 
@@ -40,3 +57,40 @@ class Scouting:
             self._scout = None
             self._scouted.set()
             self._scouted = trio.Event()
+
+
+class _Following(Seat):
+    """The seat of a flight in the one whose answer it waits for, for all who want it."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+
+    @override
+    def priority(self) -> Priority:
+        return self._flight.priority()
+
+    @override
+    def endless(self) -> bool:
+        return self._flight.endless()
+
+    @override
+    def beat(self, count: int = 0) -> None:
+        # They are not stuck; but none of these bytes are theirs.
+        self._flight.beat()
+
+    @override
+    def note(self, reason: CafsError) -> None:
+        self._flight.note(reason)
+
+    @override
+    def look(self, flight: Flight) -> None:
+        """It is the answer that is waited for, not the bytes."""
+
+    @override
+    def fail(self, error: CafsError) -> None:
+        """Who ends one flight for everybody ends this one too."""
+
+    @override
+    def awaited(self, flight: Flight) -> int:
+        # With its first byte the answer is here.
+        return flight.span.start + 1

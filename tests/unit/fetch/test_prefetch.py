@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from cafs.fetch.interfaces import Content, Patience, Priority, Source
@@ -136,6 +137,42 @@ async def test_the_rate_bounds_prefetches_and_no_reader(origin: Origin, tmp_path
         fast = await fetched_within(store, origin, pacing, Priority.DEMAND)
     assert slow > 1.0  # 1.5 s, less what may come at once
     assert fast < slow / 2
+
+
+@pytest.mark.parametrize("offset", [5 * MIB, 9 * MIB, 10 * MIB])
+async def test_a_reader_does_not_wait_for_a_prefetch_to_find_out_about_ranges(
+    origin: Origin, tmp_path: Path, offset: int
+) -> None:
+    """Of content of which nothing has come yet, the first request is that of a prefetch."""
+    pacing = Pacing(prefetch_connections=1, prefetch_rate=MIB)
+    transport, metrics = HttpTransport(), Metrics()
+    try:
+        async with (
+            open_store(tmp_path / "store") as store,
+            open_fetcher(store, metrics, pacing=pacing) as fetcher,
+            trio.open_nursery() as nursery,
+        ):
+            contents: list[Content] = []
+            for path, size in (("/x", 40 * MIB), ("/y", 16 * MIB)):
+                url = origin.put(path, Generated(size, seed=size))
+                found = await Locator(transport, store.documents, metrics).locate(
+                    url, pull="update"
+                )
+                content = await fetcher.content(found.part, [Source(transport, url)], name=url)
+                nursery.start_soon(fetcher.prefetch, [content], SILENT, PREFETCH)
+                await until(
+                    lambda path=path: any(one.name.endswith(path) for one in fetcher.inflight())
+                )
+                contents.append(content)
+            x, y = contents
+            await until(lambda: x.present() > 0)  # and has the only slot of prefetches
+            assert y.present() == 0
+            data = await y.read(offset, 1000, Patience(6.0))
+            assert data == origin.expected("/y", Span(offset, offset + 1000))
+            assert x.present() < x.size
+            nursery.cancel_scope.cancel()
+    finally:
+        await transport.aclose()
 
 
 async def test_islands_of_what_was_read_before_cost_no_requests(rig: Rig, origin: Origin) -> None:

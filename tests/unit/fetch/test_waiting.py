@@ -20,6 +20,7 @@ from cafs.errors import (
 )
 from cafs.fetch.flights.flight import Flight
 from cafs.fetch.flights.hold import Flights, Hold
+from cafs.fetch.flights.scouting import Scouting
 from cafs.fetch.flights.waiting import Waiter
 from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Patience, Place, Priority
@@ -467,6 +468,37 @@ async def test_only_a_flight_that_no_reader_needs_beyond_there_is_overtaken() ->
         flight.end_at(150)
         assert (flight.span, flight.rest) == (Span(100, 150), Span(110, 150))
     assert not Flight(Span(100, 200), single=True).is_behind(160, 50)
+
+
+async def test_the_flight_that_asks_is_as_urgent_as_those_that_wait_for_its_answer() -> None:
+    crowds: list[Priority] = []
+    asking, waiting = Flight(Span(100, 200)), Flight(Span(200, 300))
+    scouting = Scouting(lambda: crowds.append(asking.priority()))
+    scouting.appoint(asking)
+    ahead = Hold(Nowhere(), "x", Patience(None, Priority.READAHEAD))
+    reader = Hold(Nowhere(), "x", Patience(None))
+    asking.join(ahead)
+    waiting.join(reader)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scouting.turn, waiting)
+        await wait_all_tasks_blocked()
+        assert crowds == [Priority.DEMAND]
+        assert asking.endless()
+        assert not asking.unawaited()
+        moved = reader.moved
+        asking.note(UnreachableError("no"))
+        assert str(reader.reason) == "no"
+        asking.arrived(50, 150)
+        assert reader.reason is None
+        assert reader.moved > moved
+        # It waits for no byte of it, so others may overtake it there.
+        assert asking.is_behind(160, 10)
+        asking.leave(ahead)
+        assert not asking.scope.cancel_called
+        waiting.leave(reader)
+        assert asking.priority() is Priority.PREFETCH
+        scouting.dismiss(asking)
+    assert asking.scope.cancel_called  # there is nobody left
 
 
 async def _wait(place: Flights, span: Span) -> None:
