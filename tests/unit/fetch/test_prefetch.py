@@ -152,19 +152,19 @@ async def test_a_reader_does_not_wait_for_a_prefetch_to_find_out_about_ranges(
             open_fetcher(store, metrics, pacing=pacing) as fetcher,
             trio.open_nursery() as nursery,
         ):
-            contents: list[Content] = []
-            for path, size in (("/x", 40 * MIB), ("/y", 16 * MIB)):
+            locator = Locator(transport, store.documents, metrics)
+
+            async def begun(path: str, size: int) -> Content:
+                """Content of which a prefetch has begun."""
                 url = origin.put(path, Generated(size, seed=size))
-                found = await Locator(transport, store.documents, metrics).locate(
-                    url, pull="update"
-                )
+                found = await locator.locate(url, pull="update")
                 content = await fetcher.content(found.part, [Source(transport, url)], name=url)
                 nursery.start_soon(fetcher.prefetch, [content], SILENT, PREFETCH)
-                await until(
-                    lambda path=path: any(one.name.endswith(path) for one in fetcher.inflight())
-                )
-                contents.append(content)
-            x, y = contents
+                await until(lambda: any(one.name == url for one in fetcher.inflight()))
+                return content
+
+            x = await begun("/x", 40 * MIB)
+            y = await begun("/y", 16 * MIB)
             await until(lambda: x.present() > 0)  # and has the only slot of prefetches
             assert y.present() == 0
             data = await y.read(offset, 1000, Patience(6.0))
