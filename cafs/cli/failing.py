@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from cafs.cli.exits import exit_code
-from cafs.cli.saying import ReaderGoneError, mute
+from cafs.cli.saying import ReaderGoneError, aside
 from cafs.errors import CafsError, StorageError, StorageFullError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -59,9 +59,6 @@ def lament(what: str, hint: str) -> None:
     """Print what went wrong, and what to do, on standard error; the exit code says it too."""
     styled = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     label = click.style("error", fg="red", bold=True) if styled else "error"
-    try:
-        click.echo(f"{label}: {what}", err=True)
-        if hint:
-            click.echo(f"hint: {hint}", err=True)
-    except OSError:
-        mute()  # that cannot be told, either
+    aside(f"{label}: {what}")
+    if hint:
+        aside(f"hint: {hint}")

@@ -1,15 +1,23 @@
-"""Writing to standard output, and what becomes of it when that fails."""
+"""Writing to standard output, and what becomes of it when that fails; lines beside it, and bars."""
 
 import errno
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
+
+import click
 
 from cafs.errors import StorageError, StorageFullError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LAST_STREAM: Final = 2
 """The number of standard error, after standard input and output."""
+
+_ABOVE: Final[ContextVar[Callable[[str], None] | None]] = ContextVar("above", default=None)
+"""Writes a line above the bars that are drawn; None where none are."""
 
 
 class ReaderGoneError(Exception):
@@ -51,6 +59,31 @@ def say(line: str | bytes) -> None:
     """
     text = line.encode(errors="surrogateescape") if isinstance(line, str) else line
     write(text + b"\n")
+
+
+def aside(line: str) -> None:
+    """Write one line on standard error; above bars that are drawn, which would wipe it away.
+
+    Where that cannot be written, it is not: what it is beside goes on.
+    """
+    above = _ABOVE.get()
+    try:
+        if above is None:
+            click.echo(line, err=True)
+        else:
+            above(line)
+    except OSError:
+        mute()
+
+
+@contextmanager
+def drawing(above: Callable[[str], None]) -> Iterator[None]:
+    """Have ``aside`` write by this in the block, here and in the tasks that are begun there."""
+    token = _ABOVE.set(above)
+    try:
+        yield
+    finally:
+        _ABOVE.reset(token)
 
 
 def readable(text: str) -> str:

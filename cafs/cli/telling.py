@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from typing_extensions import override
 
-from cafs.cli.saying import ReaderGoneError, say
+from cafs.cli.saying import ReaderGoneError, drawing, say
 from cafs.errors import StorageError
 
 if TYPE_CHECKING:
@@ -110,8 +110,14 @@ def _summary(name: str) -> Iterator[Report]:
 def _bars(count: int) -> Iterator[Board]:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.text import Text
 
-    with Progress(*columns(), console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+
+    def above(line: str) -> None:
+        console.print(Text.from_ansi(line), soft_wrap=True)
+
+    with Progress(*columns(), console=console) as progress, drawing(above):
         yield _Bars(progress, count).bar
 
 

@@ -183,7 +183,7 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish], top: Path
 
     locker = Locker(system.store, system.resolver, system.fetcher, Limits())
     drawn = draws() and not run.order.quiet and not run.order.as_json
-    # What is written beside bars is wiped away with them; what is not sure yet is not said.
+    # What is written on standard output is wiped away with bars; what is not sure yet is not said.
     waiting = drawn or run.order.together
     with board(len(unmade), quiet=not drawn, as_json=False) as reports:
         for number, wish in enumerate(unmade):

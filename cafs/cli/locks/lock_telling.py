@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import click
-
-from cafs.cli.saying import say
+from cafs.cli.saying import aside, say
 from cafs.cli.sizes import size
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ def tell_gone(entry: "LockEntry", as_json: bool, quiet: bool) -> None:
 
 def warn(line: str) -> None:
     """Say something that stops nothing, on standard error."""
-    click.echo(f"warning: {line}", err=True)
+    aside(f"warning: {line}")
 
 
 def _short(entry: "LockEntry") -> str:
