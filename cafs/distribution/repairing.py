@@ -27,6 +27,7 @@ from cafs.store.store import Store
 _LOG: Final = logging.getLogger(__name__)
 _AGAIN: Final = "it is there again"
 _LATER: Final = "it was there in part, and is fetched with the rest when it is read"
+_WHOLE: Final = "all of the file is there, and is read instead"
 
 
 class _Way(msgspec.Struct, frozen=True):
@@ -117,12 +118,12 @@ class Repairer:
         failure: CafsError | None = None
         for way in ways:
             try:
-                later = await self._bring(found, way, patience)
+                otherwise = await self._bring(found, way, patience)
             except CafsError as error:
                 failure = failure or error
                 continue
-            if later:
-                return _LATER
+            if otherwise:
+                return otherwise
             if self._there(found):
                 await self._tidy(found)
                 return _AGAIN
@@ -140,12 +141,12 @@ class Repairer:
         tree = await self._resolver.reopen_tree(way.spec, way.resolved, patience)
         return tree.contents
 
-    async def _bring(self, found: Found, way: _Way, patience: Patience) -> bool:
-        """Bring it one way; whether that is better left to who reads it."""
+    async def _bring(self, found: Found, way: _Way, patience: Patience) -> str:
+        """Bring it one way; how it is right without that, for people, where there is no need."""
         if way.number is not None:
             content = await self._resolver.reopen(way.spec, way.resolved, way.number, patience)
             if not found.whole and isinstance(content, GatedContent) and not content.lazy():
-                return True
+                return _LATER
             await _ensure(content, found, patience)
         elif way.resolved.digest is not None and found.item.digest == way.resolved.digest:
             if isinstance(way.spec.ref, DockerRef):
@@ -154,7 +155,10 @@ class Repairer:
             for content in await self._decoded(way, patience):
                 if content.key in found.streams:
                     await _ensure(content, found, patience)
-        return False
+                    if content.digest() is not None and not self._there(found):
+                        await self._forget_pieces(content)
+                        return _WHOLE
+        return ""
 
     def _there(self, found: Found) -> bool:
         if found.item.digest is not None:
@@ -165,6 +169,12 @@ class Repairer:
                 stream.present(each).covers(each) for each in found.lost
             )
         return stream.present().covers(Span(0, found.size or 0))
+
+    async def _forget_pieces(self, content: Content) -> None:
+        """Let go of the pieces of a file that is here as it is: nobody reads them."""
+        stream = self._store.streams.find(content.key)
+        if stream is not None:
+            await stream.discard()
 
     async def _tidy(self, found: Found) -> None:
         """What is left of a blob that came by another name is of no use."""

@@ -15,7 +15,7 @@ from cafs.errors import CafsError, ContentError
 from cafs.fetch.content.exposing import DisownedError
 from cafs.fetch.content.watched import WatchedContent
 from cafs.model.digest import Digest, digest_of
-from cafs.model.identity import file_tree, indexed_stream, indexed_tree, raw_stream
+from cafs.model.identity import StreamKey, file_tree, indexed_stream, indexed_tree, raw_stream
 from cafs.model.item import Item
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
@@ -82,6 +82,23 @@ def locked(
         ref=spec.ref.canonical, shape=Shape.FILE, digest=DIGEST, parts=(part,), resolved_ns=0
     )
     return replace(spec, locked=meaning)
+
+
+def ad_hoc(ref: Ref) -> RefSpec:
+    return RefSpec(name="", ref=ref)
+
+
+def pieces_lost(key: StreamKey, lost: SpanSet) -> Found:
+    """Some of what was there of the file by its pieces has gone."""
+    return Found(
+        item=Item.stream(key),
+        what="changed",
+        lost=lost,
+        size=SIZE,
+        key=key,
+        streams=(key,),
+        whole=False,
+    )
 
 
 def record(world: World, index: bytes) -> TreeRecord | None:
@@ -340,23 +357,35 @@ async def test_what_was_read_of_a_file_belongs_to_its_ref_and_is_repaired_alone(
         pieces = world.store.streams.find(key)
         assert pieces is not None
         await pieces.discard()
-        found = Found(
-            item=Item.stream(key),
-            what="changed",
-            lost=lost,
-            size=SIZE,
-            key=key,
-            streams=(key,),
-            whole=False,
-        )
+        found = pieces_lost(key, lost)
         origin.forget()
-
-        def ad_hoc(ref: Ref) -> RefSpec:
-            return RefSpec(name="", ref=ref)
 
         repairer = Repairer(world.store, world.resolver, [spec], ad_hoc)
         assert await repairer.repair(found, USUAL) == "it is there again"
         # Its raw bytes are still here.
+        assert origin.bytes_sent("/model") == 0
+
+
+async def test_slices_that_are_damaged_are_let_go_where_the_whole_file_is_there_too(
+    mounted: OpenWorld, origin: Origin, tmp_path: Path, index: bytes
+) -> None:
+    """It is read as that, so nothing brings them again: that is no damage any more."""
+    async with mounted(indexes=Indexes(tmp_path / "index", index)) as world:
+        spec = locked(world, origin, index)
+        content = await world.resolver.file(spec, USUAL)
+        assert await content.read(5 * MIB, 16, USUAL) == DATA[5 * MIB : 5 * MIB + 16]
+        key = indexed_stream(raw_stream(DIGEST), digest_of(index))
+        await world.store.blobs.put("", DATA, DIGEST)
+        pieces = world.store.streams.find(key)
+        assert pieces is not None
+        lost = SpanSet([Span(5 * MIB, 5 * MIB + 4096)])
+        await pieces.reject(*lost)
+        origin.forget()
+        repairer = Repairer(world.store, world.resolver, [spec], ad_hoc)
+        how = await repairer.repair(pieces_lost(key, lost), USUAL)
+        assert how == "all of the file is there, and is read instead"
+        assert world.store.streams.find(key) is None
+        assert await world.read(content) == DATA
         assert origin.bytes_sent("/model") == 0
 
 
