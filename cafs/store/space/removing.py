@@ -217,11 +217,12 @@ class Remover:
 
         if not ledger.take_out(key, record, spans, note):
             return 0
-        for span in spans:
-            if not punch(descriptor, span.align(PIECE)):
-                self.holes = False
-                count = 0
-                break
+        around = [span.align(PIECE) for span in spans]
+        if all(punch(descriptor, span) for span in around):
+            ledger.drafts.forget(key, record, around)  # those have gone too
+        else:
+            self.holes = False
+            count = 0
         self._settled[:] = notes
         return count
 
@@ -261,8 +262,9 @@ class Remover:
             return
         try:
             locking.hold_gate(descriptor)
-            for gap in ledger.present(key).missing(Span(*_SPAN.unpack(raw_span))):
-                punch(descriptor, gap)
+            gaps = ledger.present(key).missing(Span(*_SPAN.unpack(raw_span)))
+            if all(punch(descriptor, gap) for gap in gaps):
+                ledger.drafts.forget(key, record, gaps)
         finally:
             os.close(descriptor)
 

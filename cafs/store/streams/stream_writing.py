@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 
-from cafs.errors import SizeMismatchError, StorageFullError
+from cafs.errors import SizeMismatchError, StorageError, StorageFullError
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
@@ -71,11 +71,16 @@ class StreamWriter:
             write_whole(descriptor, gap.start, data)
             self._shelf.ledger.add(self._key, record, gap, sums.pieces_of(gap.start, data))
         except (OSError, StorageFullError):
-            with suppress(OSError):  # then it takes space until it is written again
-                punch(descriptor, gap)
+            self._give_back(descriptor, record, gap)
             raise
         self._shelf.filled(record, gap.length)
         self._share.add(record, gap.length)
+
+    def _give_back(self, descriptor: int, record: StreamRecord, gap: Span) -> None:
+        """Give back the space of what is not recorded, and of what was drafted there."""
+        with suppress(OSError, StorageError):  # then it takes space until it is written again
+            if punch(descriptor, gap):
+                self._shelf.ledger.drafts.forget(self._key, record, [gap])
 
     def _mixes(self, record: StreamRecord) -> bool:
         """Whether what is to be written comes from elsewhere than what is there.

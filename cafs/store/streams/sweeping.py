@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cafs.model.identity import StreamKey
-from cafs.model.span import Span
+from cafs.model.span import Span, SpanSet
 from cafs.store.disk import locking
 from cafs.store.disk.door import open_file
 from cafs.store.disk.files import punch
@@ -21,23 +21,32 @@ from cafs.store.tables.sums import PIECE
 
 
 def unrecorded(ledger: Ledger, key: StreamKey, path: Path) -> int:
-    """Bytes of disk space in a stream's file that no record names. Blocks.
+    """Bytes in a stream's file that no record names, or that are noted there and are not. Blocks.
+
+    They take disk space, or count as if they did.
 
     Raises:
         OSError: the disk failed.
     """
     record = _recorded(ledger, key, path)
-    if record is None or path.stat().st_blocks * 512 < ledger.present(key).total + PIECE:
+    if record is None:
+        return 0
+    slack = path.stat().st_blocks * 512 >= ledger.present(key).total + PIECE
+    if not slack and not ledger.drafts.of(key, record):
         return 0
     descriptor = open_file(path)
     try:
-        return sum(span.length for span in _left(ledger, key, record, descriptor))
+        left = sum(span.length for span in _left(ledger, key, record, descriptor))
+        return left + _gone(ledger, key, record, descriptor).total
     finally:
         os.close(descriptor)
 
 
 def sweep(ledger: Ledger, key: StreamKey, path: Path) -> bool:
     """Give the space of such bytes back; whether there were any, and the file system can. Blocks.
+
+    What is noted as drafted, and does not lie there, counts no more: who gave its space back was
+    killed before he could say so.
 
     Nobody writes meanwhile; a draft that somebody is about to keep finds that it has gone.
 
@@ -48,9 +57,14 @@ def sweep(ledger: Ledger, key: StreamKey, path: Path) -> bool:
     try:
         locking.hold_gate(descriptor)
         record = _recorded(ledger, key, path)
-        left = [] if record is None else list(_left(ledger, key, record, descriptor))
-        if record is None or not left or not all(punch(descriptor, span) for span in left):
+        if record is None:
             return False
+        gone = _gone(ledger, key, record, descriptor)
+        if gone:
+            ledger.drafts.forget(key, record, gone)
+        left = list(_left(ledger, key, record, descriptor))
+        if not left or not all(punch(descriptor, span) for span in left):
+            return bool(gone)
         ledger.drafts.forget(key, record)
         return True
     finally:
@@ -74,6 +88,15 @@ def _left(ledger: Ledger, key: StreamKey, record: StreamRecord, descriptor: int)
             span = Span(-(-gap.start // PIECE) * PIECE, gap.stop // PIECE * PIECE)
             if span.start < span.stop:
                 yield span
+
+
+def _gone(ledger: Ledger, key: StreamKey, record: StreamRecord, descriptor: int) -> SpanSet:
+    """What is noted as drafted, and is not on the disk."""
+    noted = ledger.drafts.of(key, record)
+    if not noted:
+        return noted
+    there = SpanSet(_extents(descriptor))
+    return SpanSet(gap for span in noted for gap in there.missing(span))
 
 
 def _extents(descriptor: int) -> Iterator[Span]:

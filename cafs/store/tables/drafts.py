@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cafs.model.identity import StreamKey
-from cafs.model.span import Span
+from cafs.model.span import Span, SpanSet
 from cafs.store.db.environment import Environment
 from cafs.store.db.transactions import Batch, Snapshot
 from cafs.store.tables import spans
@@ -55,6 +55,11 @@ class Drafts:
         """``forget`` within a transaction, by the owner of the spans."""
         for span in gone:
             self.counter.add(batch, -spans.remove(batch, self._spans, owner, span))
+
+    def of(self, key: StreamKey, record: StreamRecord) -> SpanSet:
+        """Those of one stream's file."""
+        with self._recent.read() as snapshot:
+            return spans.recorded(snapshot, self._spans, owner_of(key, record))
 
     def owners(self, snapshot: Snapshot) -> Iterator[bytes]:
         """Whose files have any."""

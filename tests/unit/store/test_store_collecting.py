@@ -24,7 +24,9 @@ from cafs.model.identity import (
 from cafs.model.item import Item
 from cafs.model.member import ROOT, Entry, Kind as FileKind
 from cafs.model.record import TreeStream
+from cafs.model.span import Span
 from cafs.model.validator import UNKNOWN_VERSION
+from cafs.store.disk.files import punch
 from cafs.store.space.findings import GRACE_NS, Kind, Terms
 from cafs.store.space.purging import Outcome
 from cafs.store.store import Store, open_store
@@ -325,6 +327,24 @@ async def test_what_a_killed_draft_left_in_a_streams_file_goes_and_what_is_recor
     assert store.room.usage().streams == len(data)
     assert store.room.recount() == 0
     assert await there.read(1000, len(data)) == data
+    assert await collect(store, terms(GRACE_NS + 60 * 10**9)) == []
+
+
+async def test_what_is_noted_as_drafted_and_lies_nowhere_counts_no_more_after_gc(
+    store: Store,
+) -> None:
+    """Who gave its space back was killed before he could say so."""
+    there = await store.streams.open(KEY, 4096 * KIB)
+    draft = await trio.to_thread.run_sync(there.draft_sync)
+    await trio.to_thread.run_sync(draft.write, 0, b"x" * 1024 * KIB)
+    [file] = store.path.glob("streams/*/*")
+    with file.open("r+b") as opened:
+        punch(opened.fileno(), Span(0, 1024 * KIB))
+    assert store.room.usage().streams == 1024 * KIB
+    [told] = await collect(store, terms(GRACE_NS + 60 * 10**9))
+    assert (told.removed, told.finding.size) == (True, 1024 * KIB)
+    assert store.room.usage().streams == 0
+    assert store.room.recount() == 0
     assert await collect(store, terms(GRACE_NS + 60 * 10**9)) == []
 
 

@@ -1,5 +1,6 @@
 """Removing: by several threads, and of very many parts."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -7,13 +8,16 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from cafs.errors import StorageFullError
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.model.span import Span
 from cafs.store.db.environment import Environment
 from cafs.store.db.transactions import Batch
+from cafs.store.space import removing
 from cafs.store.store import Store
+from cafs.store.streams.drafting import Draft
 from cafs.store.tables.ledger import Ledger
 from cafs.store.tables.records import StreamRecord
 from cafs.store.tables.sums import PIECE
@@ -87,3 +91,64 @@ async def test_very_many_ranges_go_some_at_a_time(
     assert batches == [64, 64, 5]
     assert not stream.present()
     assert len(notes(store)) == 5
+
+
+MIB = 1 << 20
+
+
+async def drafted(store: Store) -> Draft:
+    """A stream of 64 MiB with one that counts, and 6 that were drafted and never kept."""
+    stream = await store.streams.open(KEY, 64 * MIB)
+    await stream.write(0, bytes(MIB))
+    draft = await trio.to_thread.run_sync(stream.draft_sync)
+    await trio.to_thread.run_sync(draft.write, MIB, b"x" * 6 * MIB)
+    await store.checkpoint()
+    assert store.room.usage().streams == 7 * MIB
+    return draft
+
+
+async def test_what_was_drafted_where_a_range_goes_counts_no_more(store: Store) -> None:
+    draft = await drafted(store)
+    assert store.remover.cut(KEY, [Span(0, 4 * MIB)]) == MIB
+    assert store.room.usage().streams == 3 * MIB
+    assert store.room.recount() == 0
+    assert not await trio.to_thread.run_sync(draft.keep)
+    store.remover.cut(KEY, [Span(4 * MIB, 8 * MIB)])
+    [file] = store.path.glob("streams/*/*")
+    assert file.stat().st_blocks * 512 < PIECE
+    assert store.room.usage().streams == 0
+
+
+async def test_who_finishes_a_removal_counts_what_was_drafted_there_no_more(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await drafted(store)
+
+    def killed(descriptor: int, span: Span) -> bool:
+        raise OSError(errno.EIO, "as if killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removing, "punch", killed)
+        with pytest.raises(OSError, match="as if killed"):
+            store.remover.cut(KEY, [Span(0, 8 * MIB)])
+    assert store.room.usage().streams == 6 * MIB
+    store.remover.finish()
+    assert store.room.usage().streams == 0
+    assert store.room.recount() == 0
+
+
+async def test_what_was_drafted_where_a_write_has_no_room_counts_no_more(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await drafted(store)
+    stream = await store.streams.open(KEY, 64 * MIB)
+
+    def full(*_: object) -> None:
+        raise StorageFullError("no room for records")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "add", full)
+        with pytest.raises(StorageFullError):
+            await stream.write(2 * MIB, bytes(MIB))
+    assert store.room.usage().streams == 6 * MIB
+    assert store.room.recount() == 0
