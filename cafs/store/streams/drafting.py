@@ -31,23 +31,21 @@ from cafs.store.disk.files import punch, storage_error, write_whole
 from cafs.store.streams.shelf import Shelf
 from cafs.store.tables import sums
 from cafs.store.tables.records import StreamRecord
-from cafs.store.tables.sums import Piece
 
 _PIECE: Final = 4 << 20
 """Bytes that are written, and kept, at once: others wait for no more."""
 
 
 class _Written(msgspec.Struct, frozen=True):
-    """Bytes that were written where nothing was: where, what their pieces are, their digest."""
+    """Bytes that were written where nothing was: where, and their digest."""
 
     span: Span
-    pieces: list[Piece]
     digest: bytes
 
-    def lies_in(self, descriptor: int) -> bool:
-        """Whether they still lie there."""
+    def found(self, descriptor: int) -> memoryview | None:
+        """They, if they still lie there."""
         data = os.pread(descriptor, self.span.length, self.span.start)
-        return hashlib.sha256(data).digest() == self.digest
+        return memoryview(data) if hashlib.sha256(data).digest() == self.digest else None
 
 
 class Draft:
@@ -93,8 +91,7 @@ class Draft:
         with self._gate() as descriptor:
             for gap in () if descriptor is None else ledger.missing(self._key, self._record, span):
                 part = view[gap.start - offset : gap.stop - offset]
-                digest = hashlib.sha256(part).digest()
-                self._written.append(_Written(gap, sums.pieces_of(gap.start, part), digest))
+                self._written.append(_Written(gap, hashlib.sha256(part).digest()))
                 write_whole(descriptor or 0, gap.start, part)
                 ledger.drafts.note(self._key, self._record, gap)
 
@@ -120,13 +117,16 @@ class Draft:
     def _keep(self, descriptor: int, written: _Written) -> bool:
         """Record one part; False when it has been overwritten. Holds the gate."""
         ledger, record, span = self._shelf.ledger, self._record, written.span
-        if not ledger.missing(self._key, record, span).covers(span):
-            self._let_go(descriptor, written)
+        missing = ledger.missing(self._key, record, span)
+        if not missing:
             return True  # somebody was faster, and has been checked like this
-        if not written.lies_in(descriptor):
+        data = written.found(descriptor)
+        if data is None:
             return False
-        ledger.add(self._key, record, span, written.pieces)
-        self._shelf.filled(record, span.length)
+        for gap in missing:
+            part = data[gap.start - span.start : gap.stop - span.start]
+            ledger.add(self._key, record, gap, sums.pieces_of(gap.start, part))
+            self._shelf.filled(record, gap.length)
         return True
 
     def drop(self) -> None:

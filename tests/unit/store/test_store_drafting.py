@@ -222,12 +222,31 @@ async def test_what_somebody_else_has_written_over_a_draft_counts_once(store: St
         draft.write(0, DATA[: 300 * KIB])
         stream.write_sync(100 * KIB, DATA[100 * KIB : 200 * KIB])
         assert store.room.usage().streams == 300 * KIB
-        assert draft.keep()  # what is not there of it is written anew
+        assert draft.keep()
 
     await trio.to_thread.run_sync(run)
-    assert list(stream.present()) == [Span(100 * KIB, 200 * KIB)]
-    assert store.room.usage().streams == 100 * KIB
+    assert list(stream.present()) == [Span(0, 300 * KIB)]
+    assert await stream.read(0, 300 * KIB) == DATA[: 300 * KIB]
+    assert store.room.usage().streams == 300 * KIB
     assert store.room.recount() == 0
+
+
+async def test_what_lies_around_what_somebody_else_has_written_is_kept_only_if_it_is_right(
+    store: Store,
+) -> None:
+    stream = await opened(store)
+
+    def run() -> bool:
+        one, two = stream.draft_sync(), stream.draft_sync()
+        one.write(0, DATA[: 300 * KIB])
+        two.write(0, b"x" * 10)
+        stream.write_sync(100 * KIB + 1, DATA[100 * KIB + 1 : 200 * KIB])
+        return one.keep()
+
+    assert not await trio.to_thread.run_sync(run)
+    assert list(stream.present()) == [Span(100 * KIB + 1, 200 * KIB)]
+    assert await drafted(stream, 0, 50 * KIB)
+    assert await stream.read(0, 50 * KIB) == DATA[: 50 * KIB]
 
 
 async def test_a_draft_that_is_too_much_makes_what_was_used_longest_ago_go(store: Store) -> None:
