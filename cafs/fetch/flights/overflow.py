@@ -5,7 +5,9 @@ least recently wanted first; what somebody may still be about to read does not, 
 room for more. Content that must be checked as a whole is kept as a whole, once it was checked; room
 is set aside for it before it is put together, so that many at once need no more than one.
 
-What comes by when somebody is given what he waits for may be kept too: it makes way first.
+What comes by when somebody is given what he waits for may be kept too: it makes way first. Room is
+claimed for it while it is made, and nobody is refused because of that: what finds none in the end
+is dropped. So there may be more than the limit for that long, by the part of it that claims get.
 """
 
 from bisect import bisect_right, insort
@@ -27,7 +29,7 @@ LIMIT: Final = 32 << 20
 WANTED_S: Final = 2.0
 """For how long what came, or was read, is kept for those who may want it."""
 _CLAIMS: Final = 4
-"""The part of the limit that all who claim room have at most: the rest is for who waits."""
+"""The part of the limit that all who claim room have at most."""
 
 
 class _Piece(msgspec.Struct):
@@ -57,7 +59,7 @@ class Whole(msgspec.Struct):
 class Overflow:
     """What one process keeps of bytes that cannot be stored.
 
-    ``size`` counts bytes that are kept, and those that room is set aside for.
+    ``size`` counts bytes that are kept, and those that room is set aside for; not what is claimed.
 
     Concurrency: any number of tasks of one trio run; nothing here awaits, but ``set_aside``.
     """
@@ -89,7 +91,7 @@ class Overflow:
         """
         span = Span(offset, offset + len(data))
         gaps = self.spans(key, span).missing(span)
-        if not self._make_room(gaps.total):
+        if not self._make_room(gaps.total, claimed=0 if awaited else self._claimed):
             return False
         now = trio.current_time() if awaited else -inf
         if together:
@@ -97,6 +99,8 @@ class Overflow:
         for gap in gaps:
             part = data if gap == span else data[gap.start - offset : gap.stop - offset]
             self._kept[key, gap.start] = _Piece(gap, part, now)
+            if not awaited:
+                self._kept.move_to_end((key, gap.start), last=False)
             insort(self._starts.setdefault(key, []), gap.start)
             self.size += len(part)
         return True
@@ -170,16 +174,15 @@ class Overflow:
     def claim(self, wanted: int) -> Iterator[int]:
         """Set room aside for bytes that are being made, as much as there is, up to ``wanted``.
 
-        At the end it comes back; who puts them then finds it. It waits for nobody.
+        At the end it comes back; who puts them then finds it, unless who waits for bytes has been
+        given it meanwhile. It waits for nobody.
         """
         count = max(0, min(wanted, self.limit // _CLAIMS - self._claimed, self._room()))
-        self._make_room(count)
-        self.size += count
+        self._make_room(count, claimed=self._claimed)
         self._claimed += count
         try:
             yield count
         finally:
-            self.size -= count
             self._claimed -= count
 
     def keep_whole(self, key: StreamKey, digest: Digest, pieces: Sequence[bytes]) -> bool:
@@ -254,9 +257,9 @@ class Overflow:
                 found.append(piece)
         return found
 
-    def _make_room(self, count: int, *, spare: StreamKey | None = None) -> bool:
-        """Let go of what makes way, if that makes enough room; whether there is enough."""
-        lacking = self.size + count - self.limit
+    def _make_room(self, count: int, *, claimed: int = 0, spare: StreamKey | None = None) -> bool:
+        """Let go of what makes way, if there is room enough then beside ``claimed``; whether so."""
+        lacking = self.size + claimed + count - self.limit
         going: dict[StreamKey, list[int]] = {}
         for key, start, size in self._idle(spare) if lacking > 0 else ():
             going.setdefault(key, []).append(start)
@@ -271,8 +274,8 @@ class Overflow:
         return True
 
     def _room(self) -> int:
-        """Bytes for which there would be room if all that makes way did."""
-        return self.limit - self.size + sum(size for _, _, size in self._idle(None))
+        """Bytes, beside what is claimed, for which there is room if all that makes way does."""
+        return self.limit - self.size - self._claimed + sum(size for _, _, size in self._idle(None))
 
     def _idle(self, spare: StreamKey | None) -> Iterator[tuple[StreamKey, int, int]]:
         """What makes way, and its sizes, least recently wanted first; nothing of ``spare``."""

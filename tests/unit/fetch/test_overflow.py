@@ -273,12 +273,48 @@ async def test_what_is_claimed_is_a_part_of_what_there_is_and_comes_back() -> No
     parts(overflow, A, 0, 30)  # it makes way
     with overflow.claim(7) as one, overflow.claim(100) as two, overflow.claim(1) as three:
         assert (one, two, three) == (7, 3, 0)
-        assert overflow.size == 40
+        assert not overflow.put(B, 0, bytes(31), awaited=False)
         assert overflow.put(B, 0, bytes(30))
-        assert not overflow.put(B, 50, bytes(1))
+        assert not overflow.spans(A)
+        assert not overflow.put(A, 0, bytes(1), awaited=False)
     assert overflow.size == 30
     with overflow.claim(100) as count:
         assert count == 10
     assert overflow.put(B, 50, bytes(10))
     with overflow.claim(100) as count:
         assert count == 0
+
+
+async def test_nobody_is_refused_because_others_have_claimed_room() -> None:
+    mib = 1 << 20
+    overflow = Overflow()
+    for number in range(28):
+        assert overflow.put(A, number * mib, bytes(mib))
+    with overflow.claim(8 * mib) as count:
+        assert count == 4 * mib
+        for number in range(4):
+            assert overflow.put(B, number * mib, bytes(mib))
+        assert not overflow.put(B, 4 * mib, b"x")
+        with overflow.claim(mib) as more:
+            assert more == 0
+    assert not overflow.put(A, 28 * mib, bytes(4 * mib), awaited=False)
+    assert overflow.size == overflow.limit
+
+
+async def test_room_is_set_aside_and_a_whole_kept_beside_what_is_claimed() -> None:
+    overflow = Overflow(40)
+    with overflow.claim(10) as count:
+        assert count == 10
+        async with overflow.set_aside(A, 40) as found:
+            assert found
+            assert overflow.keep_whole(A, digest_of(bytes(40)), [bytes(40)])
+
+
+async def test_what_nobody_awaits_makes_way_before_what_was_read() -> None:
+    overflow = Overflow(30)
+    assert overflow.put(A, 0, bytes(10))
+    parts(overflow, A, 0, 10)
+    assert overflow.put(B, 0, bytes(10), awaited=False)
+    assert overflow.put(A, 10, bytes(20))
+    assert overflow.spans(A).total == 30
+    assert not overflow.spans(B)
