@@ -2,9 +2,9 @@
 
 import errno
 import fcntl
-import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -28,6 +28,8 @@ _POLL_S: Final = 0.02
 _PIECE: Final = 1 << 20
 _DRAFT: Final = ".cafs-"
 """Between the name of a file and the random end of one that is to take its place."""
+_DRAFTS: Final = re.compile(rf"\.(.+){re.escape(_DRAFT)}[a-z0-9_]{{8}}", re.DOTALL)
+"""The names of such. Source: CPython, tempfile._RandomNameSequence."""
 
 
 def lock_text(lock: Lock) -> str:
@@ -118,7 +120,7 @@ def alone(file: Path) -> Iterator[None]:
             if time.monotonic() > limit:
                 raise DeadlineError(f"{file}: somebody else is writing it", hint="try again")
             time.sleep(_POLL_S)
-        sweep(file.parent, f".{glob.escape(file.name)}{_DRAFT}*")
+        sweep(file.parent, file.name)
         yield
     finally:
         os.close(descriptor)
@@ -132,21 +134,36 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
-def sweep(folder: Path, drafts: str = f".*{_DRAFT}*") -> None:
+def sweep(folder: Path, name: str | None = None) -> None:
     """Remove what was to take the place of files in a directory; for one who is alone there.
+
+    Only what has the whole form of it is: what else begins like that is somebody's.
 
     Args:
         folder: may be missing.
-        drafts: a pattern for their names.
+        name: of the only file whose drafts are meant; None for all.
 
     Raises:
-        StorageError: it cannot be removed.
+        StorageError: it cannot be removed, or the directory not be read.
     """
     try:
-        for path in list(folder.glob(drafts)):
+        for path in _drafts(folder, name):
             path.unlink(missing_ok=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return
     except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror}") from error
+        raise StorageError(f"{error.filename or folder}: {error.strerror}") from error
+
+
+def _drafts(folder: Path, name: str | None) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [
+            folder / each.name
+            for each in entries
+            if (draft := _DRAFTS.fullmatch(each.name))
+            and name in {None, draft[1]}
+            and each.is_file(follow_symlinks=False)
+        ]
 
 
 def refuse_outside(path: Path, project: Path) -> None:

@@ -184,4 +184,4 @@ def _prune(file: Path, lock: Lock) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror}") from error
+        raise StorageError(f"{error.filename or folder}: {error.strerror}") from error

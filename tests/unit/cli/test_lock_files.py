@@ -1,6 +1,8 @@
 """The files of a lock: what is written beside it, what goes, and who else writes there."""
 
+import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -220,11 +222,42 @@ def test_what_one_who_was_killed_while_writing_has_left_is_removed(lock: Path) -
     """And nothing of anybody else's, however much it looks like that."""
     keep(lock, "a", SMALL)
     folder = index_directory(lock)
-    drafts = [lock.with_name(".cafs.lock.cafs-ab12cd_9"), folder / f".{'ab' * 32}.idx.cafs-x1"]
-    others = [lock.with_name(".cafs.lock.original"), lock.with_name("cafs.lock.cafs-mine")]
-    others += [lock.with_name(".other.cafs-x"), folder / "cafs-x.idx.mine"]
+    drafts = [
+        lock.with_name(".cafs.lock.cafs-ab12cd_9"),
+        folder / f".{'ab' * 32}.idx.cafs-x1x1x1x1",
+    ]
+    others = [lock.with_name(".cafs.lock.original"), lock.with_name("cafs.lock.cafs-ab12cd_9")]
+    others += [lock.with_name(".other.cafs-ab12cd_9"), folder / "cafs-x.idx.mine"]
+    others += [lock.with_name(".cafs.lock.cafs-notes"), lock.with_name(".cafs.lock.cafs-My-Notes")]
+    others.append(folder / ".gitattributes.cafs-notes")
     for each in (*drafts, *others):
         each.write_bytes(b"")
+    folders = [lock.with_name(".cafs.lock.cafs-x"), lock.with_name(".cafs.lock.cafs-ab12cd_0")]
+    folders.append(folder / ".a.idx.cafs-ab12cd_9")
+    for each in folders:
+        each.mkdir()
+    link = lock.with_name(".cafs.lock.cafs-ab12cd_1")
+    link.symlink_to("nowhere")
     keep(lock, "b", SMALL)
     assert [each.exists() for each in drafts] == [False, False]
-    assert all(each.exists() for each in others)
+    assert all(each.exists() for each in (*others, *folders))
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("name", [".cafs.lock.cafs-ab12cd_9", "cafs.lock.d/x.idx"])
+def test_what_cannot_be_removed_is_named(
+    lock: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    keep(lock, "a", SMALL)
+    path = lock.parent / name
+    path.write_bytes(b"")
+    unlink = Path.unlink
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        if self == path:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(StorageError, match=re.escape(f"{path}: Operation not permitted")):
+        keep(lock, "b", SMALL)
