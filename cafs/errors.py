@@ -268,3 +268,7 @@ class MountError(CafsError):
     """Cannot mount or unmount."""
 
     code = "mount"
+
+
+MENDABLE: Final = (NotFoundError, AccessError, ContentError, SourceError, UnsupportedError)
+"""Failures that another place of the same content may not have."""

@@ -1,24 +1,15 @@
 """Trying one place after another."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import trio
 
-from cafs.errors import (
-    AccessError,
-    CafsError,
-    ContentError,
-    NotFoundError,
-    SourceError,
-    UnsupportedError,
-)
+from cafs.errors import MENDABLE, CafsError
 from cafs.model.pacing import HASTE_S
 
 P = TypeVar("P")
 T = TypeVar("T")
-_MENDABLE: Final = (NotFoundError, AccessError, ContentError, SourceError, UnsupportedError)
-"""Failures that another place may not have."""
 
 
 async def first_answer(places: Sequence[P], ask: Callable[[P, int | None], Awaitable[T]]) -> T:
@@ -46,11 +37,11 @@ async def first_answer(places: Sequence[P], ask: Callable[[P, int | None], Await
             with trio.move_on_after(HASTE_S):
                 return await ask(place, 1)
             hung.append(number)
-        except _MENDABLE as error:
+        except MENDABLE as error:
             failures[number] = error
     for number in hung:
         try:
             return await ask(places[number], None)
-        except _MENDABLE as error:
+        except MENDABLE as error:
             failures[number] = error
     raise failures[min(failures)]

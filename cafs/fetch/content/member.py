@@ -6,7 +6,14 @@ from typing import Final
 import trio
 from typing_extensions import override
 
-from cafs.errors import CafsError, NotFoundError, OfflineError
+from cafs.errors import (
+    MENDABLE,
+    BudgetError,
+    CafsError,
+    NotFoundError,
+    OfflineError,
+    SourceChangedError,
+)
 from cafs.fetch.content.extracting import Lying, extract
 from cafs.fetch.interfaces import Content, Patience
 from cafs.metrics import Metrics
@@ -20,6 +27,8 @@ from cafs.store.trees.members import MemberPlace
 Reopen = Callable[[MemberPlace, Patience], Awaitable[Content]]
 """Opens the content that a member lies in, to be made present where it is not."""
 _PIECE: Final = 1 << 20
+_MENDABLE: Final = (*MENDABLE, OfflineError, BudgetError, SourceChangedError)
+"""Failures that another archive may not have, whose bytes may be here."""
 
 
 class _Local(Content):
@@ -143,17 +152,31 @@ class MemberContent(Content):
             self._metrics.add("fetch.hits")
             return data
         self._metrics.add("fetch.misses")
+        return await self._again(offset, length, patience)
+
+    async def _again(self, offset: int, length: int, patience: Patience) -> bytes:
+        """Read it from the first archive that can be had again.
+
+        Raises:
+            NotFoundError: nobody knows where any of them could be had.
+            CafsError: as the first that somebody knows failed.
+        """
+        gone: CafsError | None = None
         failed: CafsError | None = None
         for place in self._places():
             try:
                 content = await self._reopen(place, patience)
                 return await extract(content, _lying(place), offset, length, patience)
-            except (NotFoundError, OfflineError) as error:
+            except NotFoundError as error:
+                gone = gone or error
+            except _MENDABLE as error:
                 failed = failed or error
+        if failed is not None:
+            raise failed
         raise NotFoundError(
             f"{self.name}: the archives that had it have left the store",
             hint="read it by the ref that it came from",
-        ) from failed
+        ) from gone
 
     def _places(self) -> list[MemberPlace]:
         return self._store.members.find(self._digest)

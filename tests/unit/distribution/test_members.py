@@ -12,13 +12,14 @@ import pytest
 import trio
 
 from cafs.distribution.interfaces import OpenTree
-from cafs.errors import CafsError, NotFoundError, SourceChangedError
-from cafs.model.digest import EMPTY, digest_of
+from cafs.errors import CafsError, NotFoundError, RefusedError, SourceChangedError
+from cafs.model.digest import EMPTY, Digest, digest_of
 from cafs.model.identity import TreeIdentity
 from cafs.model.member import ROOT, Entry, Kind
 from cafs.model.record import TreeStream
 from cafs.store.store import Store
 from cafs.testing.archives import file, hard_link, tar, tar_bytes
+from cafs.testing.faults import Status
 from cafs.testing.origin import Origin
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
 
@@ -207,6 +208,32 @@ async def test_what_lies_in_two_archives_is_read_from_the_one_that_is_here(
             assert await world.read(member) == BIG
     with pytest.raises(NotFoundError):
         await world.read(member)
+
+
+async def test_what_lies_in_two_archives_is_fetched_from_the_one_whose_server_still_has_it(
+    world: World, origin: Origin
+) -> None:
+    archives: dict[Digest, str] = {}
+    for path in ("/1.tar.gz", "/2.tar.gz"):
+        data = gzip.compress(tar_bytes({path: (0o644, BIG)}), mtime=0)
+        spec = world.spec(origin.put(path, data), integrity=str(digest_of(data)))
+        await world.resolver.tree(spec, USUAL)
+        archives[digest_of(data)] = path
+    member = await world.digests.blob_content(digest_of(BIG), USUAL)
+    first, second = [each.tree.digest for each in world.store.members.find(digest_of(BIG))]
+    assert first is not None
+    assert second is not None
+    await drop_streams(world.store)
+    for digest in archives:
+        await world.store.blobs.delete(digest)
+    origin.remove(archives[first])
+    assert await world.read(member) == BIG
+    await drop_streams(world.store)
+    await world.store.blobs.delete(second)
+    origin.fault(archives[second], Status(503))
+    # The first reason is told: known content that cannot be had is no ENOENT.
+    with pytest.raises(RefusedError, match=archives[first]):
+        await member.read(0, 10, USUAL)
 
 
 async def test_an_archive_inside_an_archive_is_opened_by_its_digest(
