@@ -29,8 +29,19 @@ from cafs.store.streams.stream import Stream
 _ON: Final = 32 << 20
 """Decoded bytes for which it goes on behind the segment that is wanted."""
 
-Find = Callable[[Span], Sequence[Segment]]
-"""The segments that share a byte with a span of the stream, ascending."""
+_MOST: Final = 8 << 10
+"""Segments that are looked at on either side: a table may say that each is of one byte."""
+
+Find = Callable[[Span, int], Sequence[Segment]]
+"""The segments that share a byte with a span of the stream, ascending: the first so many."""
+
+
+def nearest(find: Find, span: Span, most: int) -> Sequence[Segment]:
+    """The segments of a span; where there are more than ``most``, some that lie at its end."""
+    found = find(span, most)
+    if len(found) < most:
+        return found
+    return find(Span(max(span.start, span.stop - most + 1), span.stop), most)
 
 
 def sharing(
@@ -43,10 +54,10 @@ def sharing(
     """
     stop = segment.start + segment.length
     # What lies before it in the input are no more bytes in the stream, for some are left out there.
-    before = find(Span(max(0, segment.start - segment.skip), segment.start))
-    after = find(Span(stop, stop + 1))
+    before = nearest(find, Span(max(0, segment.start - segment.skip), segment.start), _MOST)
+    after = find(Span(stop, stop + 1), 1)
     if after and _same(after[0], segment):
-        after = find(Span(stop, stop + _ON))
+        after = find(Span(stop, stop + _ON), _MOST)
     found = [one for one in before if _same(one, segment)]
     found.append(segment)
     found += [one for one in after if _same(one, segment)]

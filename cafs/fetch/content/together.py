@@ -19,7 +19,7 @@ import trio
 
 from cafs.errors import ContentError, StorageFullError
 from cafs.fetch.content.segment_jobs import Check, Checks, Job, Pieces
-from cafs.fetch.content.shared_input import Find
+from cafs.fetch.content.shared_input import Find, nearest
 from cafs.model.record import Segment
 from cafs.model.span import Span, SpanSet
 from cafs.store.streams.stream import Stream
@@ -32,6 +32,10 @@ _CODECS: Final = frozenset({"gzip", "zstd", "store"})
 """Those whose segments need nothing but their input."""
 _APART: Final = 64 << 10
 """Raw bytes between two segments, at most: headers lie there, and what is no file's content."""
+_MOST: Final = 2 << 10
+"""Segments on either side of the one that is wanted: a table may say that each is of one byte."""
+_INPUT: Final = 2 << 20
+"""Raw bytes from it to the end of the furthest, on either side: they are read at once."""
 
 
 def stretch(segment: Segment) -> Span:
@@ -61,19 +65,21 @@ def together(
         return ()
     part = stretch(segment)
     there = present(part)
-    found = [one for one in find(part) if one.start >= part.start]
-    at = next((number for number, one in enumerate(found) if one.start == segment.start), None)
-    if at is None:
+    after = find(Span(segment.start, part.stop), _MOST + 1)
+    if not after or after[0].start != segment.start:
         return ()
+    ahead = nearest(find, Span(part.start, segment.start), _MOST)
+    ahead = [segment, *(one for one in reversed(ahead) if one.start >= part.start)]
 
     def wanted(pair: tuple[Segment, Segment]) -> bool:
         """Whether the second goes with the first, which lies nearer to what is wanted."""
         one = pair[1]
         span = Span(one.start, one.start + one.length)
-        return _fits(one) and _adjoin(*pair) and not there.intersection(span)
+        near = _input((segment, one)).length <= _INPUT
+        return near and _fits(one) and _adjoin(*pair) and not there.intersection(span)
 
-    behind = [one for _, one in takewhile(wanted, pairwise(found[at:]))]
-    before = [one for _, one in takewhile(wanted, pairwise(found[at::-1]))]
+    behind = [one for _, one in takewhile(wanted, pairwise(after))]
+    before = [one for _, one in takewhile(wanted, pairwise(ahead))]
     run = (*_come(before, here)[::-1], segment, *_come(behind, here))
     return run if len(run) > 1 else ()
 

@@ -139,8 +139,10 @@ class Trees:
         """What the codec of the segment at ``start`` must have before it, packed; else nothing."""
         return self._index.get(self._tables.windows, segment_key(tree, stream, start)) or b""
 
-    def segments(self, tree: int, stream: int, span: Span) -> list[Segment]:
-        """The segments that share a byte with a span of a stream, ascending."""
+    def segments(
+        self, tree: int, stream: int, span: Span, most: int | None = None
+    ) -> list[Segment]:
+        """The segments that share a byte with a span of a stream, ascending; the first ``most``."""
         if not span.length:
             return []
         with self._index.read() as snapshot:
@@ -149,6 +151,8 @@ class Trees:
             start = segment_key(tree, stream, span.start + (0 if first is None else 1))
             stop = segment_key(tree, stream, span.stop)
             for key, raw in snapshot.scan(self._tables.segments, start, stop):
+                if len(found) == most:
+                    break
                 found.append(unpack_segment(segment_start(key), raw))
         return found
 

@@ -298,10 +298,11 @@ def test_a_group_ascends_and_does_not_overlap_whatever_a_table_says(
         segments.append(segment(start, length, skip, at))
     wanted = data.draw(st.sampled_from(segments))
 
-    def find(span: Span) -> list[Segment]:
-        return [
+    def find(span: Span, most: int) -> list[Segment]:
+        found = [
             one for one in segments if one.start < span.stop and span.start < one.start + one.length
         ]
+        return found[:most]
 
     present = SpanSet(Span(at, at + 1) for at in there)
     group = sharing(wanted, find, lambda _: present)
@@ -310,6 +311,24 @@ def test_a_group_ascends_and_does_not_overlap_whatever_a_table_says(
         assert one.start + one.length <= two.start
         assert one.skip + one.length <= two.skip
         assert one.input_start == two.input_start
+
+
+def test_of_very_many_that_share_their_input_the_nearest_are_looked_at() -> None:
+    looked: list[int] = []
+
+    def find(span: Span, most: int) -> list[Segment]:
+        stop = min(span.stop, span.start + most, 1 << 20)
+        found = [segment(at, 1, at) for at in range(span.start, stop)]
+        looked.append(len(found))
+        return found
+
+    wanted = segment(1 << 19, 1, 1 << 19)
+    group = sharing(wanted, find, lambda _: SpanSet())
+    assert wanted in group
+    assert 1000 < wanted.start - group[0].start < 10_000
+    assert 1000 < group[-1].start - wanted.start < 10_000
+    assert all(two.start == one.start + 1 for one, two in pairwise(group))
+    assert sum(looked) < 30_000
 
 
 async def test_one_at_a_time_has_a_turn_and_nothing_is_left(autojump_clock: object) -> None:

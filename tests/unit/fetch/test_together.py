@@ -1,7 +1,7 @@
 """Small segments that lie together: what has come beside a segment is decoded with it, and kept."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -160,12 +160,13 @@ def chosen(
 ) -> list[int]:
     """The numbers of the segments that would be decoded at once."""
 
-    def find(span: Span) -> list[Segment]:
-        return [
+    def find(span: Span, most: int) -> list[Segment]:
+        found = (
             one
             for one in segments
             if span.start < one.start + one.length > 0 and one.start < span.stop
-        ]
+        )
+        return list(islice(found, most))
 
     run = together(segment, find, SpanSet(there).intersection, here)
     return [segments.index(one) for one in run]
@@ -214,3 +215,48 @@ def test_a_run_is_of_one_stretch_without_a_gap_and_all_of_its_input_is_here(
         assert came.start <= segment.input_start
         assert segment.input_start + segment.input_length <= came.stop
         assert stretch(segment) == stretch(wanted)
+
+
+def row(count: int, length: int, gap: int) -> list[Segment]:
+    """Segments that follow each other, with so many raw bytes between two."""
+    return [
+        Segment(
+            start=number * length,
+            length=length,
+            input_start=number * (length + gap),
+            input_length=length,
+            codec="store",
+            sha256=bytes(32),
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("wanted", [0, 4000, 8191])
+def test_what_a_run_reads_at_once_is_bounded_whatever_lies_between(wanted: int) -> None:
+    segments = row(8192, 64, 64 << 10)
+    numbers = chosen(segments[wanted], segments)
+    first, last = segments[numbers[0]], segments[numbers[-1]]
+    assert wanted in numbers
+    assert 1 << 20 < last.input_start + last.input_length - first.input_start <= 4 << 20
+
+
+@pytest.mark.parametrize("wanted", [0, 250_000, STRETCH - 1])
+def test_of_very_many_segments_only_some_are_looked_at(wanted: int) -> None:
+    looked: list[int] = []
+
+    def find(span: Span, most: int) -> list[Segment]:
+        found = [one_byte(at) for at in range(span.start, min(span.stop, span.start + most))]
+        looked.append(len(found))
+        return found
+
+    run = together(one_byte(wanted), find, SpanSet().intersection, lambda _: True)
+    assert one_byte(wanted) in run
+    assert 1000 < len(run) < 5000
+    assert sum(looked) < 7000
+
+
+def one_byte(at: int) -> Segment:
+    return Segment(
+        start=at, length=1, input_start=at, input_length=1, codec="store", sha256=bytes(32)
+    )
