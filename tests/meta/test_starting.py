@@ -14,7 +14,7 @@ from cafs.testing.origin import Origin
 from tests.conftest import Cafs
 
 _WEB = (
-    *("httpcore", "h11", "anyio", "certifi"),
+    *("httpcore", "h11", "certifi"),
     *("cafs.transport.http", "cafs.transport.authenticating", "cafs.transport.credentials"),
 )
 _RARE = (
