@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from cafs.errors import StorageFullError
-from cafs.fetch.content.segment_jobs import IN_MEMORY, Checks, Job, keep, read_window
+from cafs.fetch.content.segment_jobs import IN_MEMORY, Check, Checks, Job, keep, read_window
 from cafs.fetch.content.shared_input import fitting, keep_shared, read_shared
 from cafs.fetch.content.together import keep_together
 from cafs.fetch.flights.means import Means
@@ -97,7 +97,6 @@ class Placing:
             if work.priority() is not Priority.DEMAND:
                 raise shortage.stopped(self._decoder.label(segment), segment.length)
             await self._pass_by(job, start)
-            self._means.metrics.add("fetch.verified", segment.length)
 
     async def _pass_by(self, job: Job, start: int) -> None:
         """Decode a segment into memory, for who waits; with it, what there is room for on its way.
@@ -109,22 +108,33 @@ class Placing:
         segment, overflow = job.segment, self._means.overflow
         window = Span(max(segment.start, start), segment.start + segment.length)
         window = Span(window.start, min(window.stop, window.start + IN_MEMORY))
+        checked: list[int] = []
         with overflow.claim(sum(one.length for one in job.group if one is not segment)) as room:
-            run = partial(self._read, job, window, room)
+            run = partial(self._read, job, window, room, self._counting(checked))
             found = await trio.to_thread.run_sync(run, limiter=self._threads(job))
         for number, (at, data) in enumerate(found):
             if not overflow.put(self._decoder.key, at, data, awaited=not number) and not number:
                 raise self._means.shortage.error(self._decoder.label(segment), len(data))
+        self._means.metrics.add("fetch.verified", sum(checked))
 
-    def _read(self, job: Job, window: Span, room: int) -> list[tuple[int, bytes]]:
+    def _read(self, job: Job, window: Span, room: int, check: Check) -> list[tuple[int, bytes]]:
         """What is decoded for a window, and what comes by and fits into so many bytes. A thread."""
         decoder = self._decoder
         shared = fitting(job, room) if job.group else job
         if len(shared.group) > 1:
             name = decoder.label(job.segment)
-            return read_shared(shared, window, decoder.pieces, decoder.check, name=name)
+            return read_shared(shared, window, decoder.pieces, check, name=name)
         alone = replace(job, group=())
-        return [(window.start, read_window(alone, window, decoder.pieces, decoder.check))]
+        return [(window.start, read_window(alone, window, decoder.pieces, check))]
+
+    def _counting(self, checked: list[int]) -> Check:
+        """The decoder's check, which notes how long what it has found right is."""
+
+        def check(one: Job, found: Checks) -> None:
+            self._decoder.check(one, found)
+            checked.append(one.segment.length)
+
+        return check
 
     def _threads(self, job: Job) -> trio.CapacityLimiter:
         return self._means.decoders if job.whole else self._means.waiters
@@ -159,14 +169,9 @@ class Placing:
     async def _written(self, job: Job, stream: Stream) -> bool:
         decoder, name = self._decoder, self._decoder.label(job.segment)
         checked: list[int] = []
-
-        def check(one: Job, found: Checks) -> None:
-            decoder.check(one, found)
-            checked.append(one.segment.length)
-
         try:
             way = keep_shared if job.group else keep_together if job.run else keep
-            run = partial(way, job, stream, decoder.pieces, check, name=name)
+            run = partial(way, job, stream, decoder.pieces, self._counting(checked), name=name)
             digest = await trio.to_thread.run_sync(run, limiter=self._threads(job))
         except StorageFullError:
             return False

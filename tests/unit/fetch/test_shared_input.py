@@ -237,6 +237,7 @@ async def test_on_a_full_disk_a_member_is_decoded_once_for_all_its_chunks(
         async with open_rig(origin, disk / "store") as rig:
             content = await opened(rig, origin, archive)
             fill(disk)
+            before = rig.metrics["fetch.verified"]
             began = trio.current_time()
             for member in range(members):
                 for number in (9, 3, *range(16)):
@@ -244,6 +245,7 @@ async def test_on_a_full_disk_a_member_is_decoded_once_for_all_its_chunks(
                     assert await content.read(at, size, USUAL) == archive.content[at : at + size]
             tries = 3 * (2 + int(trio.current_time() - began))
             assert members <= decodes.count <= members + tries
+            assert rig.metrics["fetch.verified"] - before >= members * 16 * size
 
 
 @pytest.mark.expects_log("fetch.mirror.doubted")
