@@ -16,7 +16,7 @@ import trio
 from typing_extensions import override
 
 from cafs.distribution.index_source import IndexSource
-from cafs.errors import CafsError
+from cafs.errors import CafsError, DigestMismatchError, StorageError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Patience, Source
 from cafs.model.address import shown
@@ -82,6 +82,7 @@ class LockIndexes(IndexSource):
         self._transport = transport
         self._route = route
         self._wrong: dict[Digest, str] = {}
+        self._useless: set[Digest] = set()
 
     def notes(self) -> tuple[str, ...]:
         """A line for each index that was wrong, or could not be had."""
@@ -108,13 +109,15 @@ class LockIndexes(IndexSource):
             path = await self._fetched(digest, patience, reasons)
         if reasons:
             self._note(digest, "; ".join(reasons))
-        else:
+        elif digest not in self._useless:
             self._wrong.pop(digest, None)
         return path
 
     @override
     def wrong(self, digest: Digest, error: CafsError) -> None:
         self._note(digest, error.what.removeprefix(f"index {digest}: "))
+        if not isinstance(error, DigestMismatchError | StorageError):
+            self._useless.add(digest)  # all files that have the digest are
 
     def _note(self, digest: Digest, why: str) -> None:
         """Say what is the matter with an index: which, whose, of which lock, and what to do."""

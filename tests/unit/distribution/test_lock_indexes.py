@@ -10,7 +10,7 @@ import trio
 
 from cafs.distribution import lock_indexes
 from cafs.distribution.lock_indexes import LockIndexes, Subject
-from cafs.errors import MalformedError
+from cafs.errors import DigestMismatchError, MalformedError
 from cafs.fetch.interfaces import Patience
 from cafs.fetch.opening import open_fetcher
 from cafs.metrics import Metrics
@@ -204,3 +204,23 @@ async def test_what_is_found_wrong_as_it_is_read_is_told_of_the_parts_that_it_is
     others = [replace(part, index=digest_of(b"another")), replace(part, index=None)]
     assert source.told(others) is None
     assert source.notes() == (source.told([part]),)
+
+
+@pytest.mark.expects_log(WARNED)
+async def test_an_index_of_no_use_is_told_once_and_one_that_only_moved_until_it_is_had(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    beside(tmp_path).write_bytes(INDEX)
+    source = make()
+    moved = DigestMismatchError(f"index {DIGEST}", expected=DIGEST, actual=digest_of(b"moved"))
+    source.wrong(DIGEST, moved)
+    assert await source.get(DIGEST, USUAL)
+    assert source.notes() == ()
+    caplog.clear()
+    for _ in range(3):
+        assert await source.get(DIGEST, USUAL)
+        source.wrong(DIGEST, MalformedError(f"index {DIGEST}: it is of another", hint="look"))
+    assert await source.get(DIGEST, USUAL)
+    [note] = source.notes()
+    assert "it is of another" in note
+    assert len([each for each in caplog.records if "it is of another" in each.getMessage()]) == 1
