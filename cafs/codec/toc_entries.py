@@ -32,20 +32,34 @@ _SOME: Final = 64 << 10
 _LOOKS: Final = 64
 """Braces that are looked at, backwards, for one that ends an entry."""
 
+_DEEP: Final = 2
+"""Objects inside objects of an entry, at most; attributes are one."""
+
+_SPACE: Final = rb"[ \t\n\r]*+"
 _TEXT: Final = rb'"(?>(?:[^"\\]++|\\.)*)"'
-_INNERMOST: Final = rb'\{(?>(?:[^{}"]++|%b)*)\}' % _TEXT
-_INNER: Final = rb'\{(?>(?:[^{}"]++|%b|%b)*)\}' % (_TEXT, _INNERMOST)
-_ENTRY: Final = re.compile(
-    rb'\s*+(\{(?>(?:[^{}"]++|%b|%b)*)\})\s*+([,\]])' % (_TEXT, _INNER), re.DOTALL
-)
-"""An entry and what follows it. It may have objects in it, two deep: attributes are one. Nothing is
-tried twice, whatever the text is. Groups are atomic, not possessive: Python before 3.11.5 gets
-possessive groups wrong that have a choice in them."""
-_BETWEEN: Final = re.compile(rb"\}\s*+,\s*+(?=\{)")
+
+
+def _object(deep: int) -> bytes:
+    """A pattern: an object with objects in it, so deep.
+
+    Nothing is tried twice, whatever the text is. Groups are atomic, not possessive: Python before
+    3.11.5 gets possessive groups wrong that have a choice in them.
+    """
+    inner = b"|" + _object(deep - 1) if deep else b""
+    return rb'\{(?>(?:[^{}"]++|%b%b)*)\}' % (_TEXT, inner)
+
+
+_OBJECT: Final = _object(_DEEP)
+_FIRST: Final = re.compile(rb"%b(?:(\])|(?=[^ \t\n\r\]]))" % _SPACE)
+"""What stands before the first entry, or the end where there is none."""
+_ENTRY: Final = re.compile(rb"%b(%b)%b([,\]])" % (_SPACE, _OBJECT, _SPACE), re.DOTALL)
+"""An entry and what follows it."""
+_ENTRIES: Final = re.compile(rb"(?>(?:%b%b%b,)*)\Z" % (_SPACE, _OBJECT, _SPACE), re.DOTALL)
+_BETWEEN: Final = re.compile(rb"\}%b(,)%b(?=\{)" % (_SPACE, _SPACE))
 """What stands between two entries, and nowhere else but in texts, and in what no entry has."""
 _HEAD: Final = re.compile(
     rb'\s*+\{\s*+(?>(?:(?!"entries")%b\s*+:\s*+(?:%b|[-+.\w]++)\s*+,\s*+)*)'
-    rb'"entries"\s*+:\s*+(null|\[\s*+\]|\[)' % (_TEXT, _TEXT),
+    rb'"entries"\s*+:\s*+(null|\[)' % (_TEXT, _TEXT),
     re.DOTALL,
 )
 
@@ -89,7 +103,8 @@ class _Around(msgspec.Struct):
     entries: list[Any] | None = None
 
 
-_DECODER: Final = msgspec.json.Decoder(TocEntry)
+_DECODER: Final = msgspec.json.Decoder(tuple[TocEntry])
+"""Of one in a list, so that as much may stand inside one as where several are decoded."""
 _SOME_DECODER: Final = msgspec.json.Decoder(list[TocEntry])
 _WRONG: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -110,8 +125,8 @@ def toc_entries(read: Read, *, name: str, limits: Limits) -> Iterator[TocEntry]:
     """
     text = _Text(read, name, limits.members * ENTRY_BYTES)
     head = text.match(_HEAD, _HEAD_BYTES)
-    if head[1] == b"[":
-        yield from _entries(text, name, limits)
+    if head[1] == b"[" and text.match(_FIRST, limits.header_bytes)[1] is None:
+        yield from _entries(text, limits)
     tail = text.rest(_HEAD_BYTES)
     try:
         around = msgspec.json.decode(head[0][: -len(head[1])] + b"[]" + tail, type=_Around)
@@ -123,17 +138,12 @@ def toc_entries(read: Read, *, name: str, limits: Limits) -> Iterator[TocEntry]:
         )
 
 
-def _entries(text: "_Text", name: str, limits: Limits) -> Iterator[TocEntry]:
-    decode = _DECODER.decode
-    while True:
+def _entries(text: "_Text", limits: Limits) -> Iterator[TocEntry]:
+    follows = b","
+    while follows == b",":
         yield from text.some(min(_SOME, limits.header_bytes))
-        match = text.match(_ENTRY, limits.header_bytes)
-        try:
-            yield decode(match[1])
-        except _WRONG as error:
-            raise MalformedError(f"{name}: an entry cannot be read: {error}") from error
-        if match[2] == b"]":
-            return
+        entry, follows = text.one(limits.header_bytes)
+        yield entry
 
 
 class _Text:
@@ -153,33 +163,56 @@ class _Text:
     def some(self, most: int) -> list[TocEntry]:
         """Entries that come next, in no more than ``most`` bytes; never the very last.
 
-        None where it is not easily told where one ends, nor for as many bytes behind that: what is
-        decoded in vain is so once.
+        They are such as ``one`` would return one by one. Empty where it is not easily told where
+        one ends, nor for as many bytes behind that: what is looked at in vain is so once.
         """
-        start = stop = self._at
-        if self._odd <= 0 and len(self._text) > start:
-            stop = min(len(self._text), start + most)
+        start = self._at
+        stop = min(len(self._text), start + most)
+        if self._odd > 0 or start == stop:
+            return []
         end = self._end(start, stop)
-        if end is None:
-            return []
-        try:
-            found = _SOME_DECODER.decode(b"[%b]" % self._text[start : end.start() + 1])
-        except _WRONG:
-            self._odd = most
-            return []
-        self._at = end.end()
-        return found
+        if end is not None:
+            try:
+                found = _SOME_DECODER.decode(b"[%b]" % self._text[start : end.start() + 1])
+            except _WRONG:
+                found = []
+            if found and self._are_flat(found, start, end.end(1)):
+                self._at = end.end(1)
+                return found
+        self._odd = stop - start
+        return []
 
     def _end(self, start: int, stop: int) -> re.Match[bytes] | None:
         """The last place in a part of the text that looks like one between two entries."""
+        until = stop
         for _ in range(_LOOKS):
             stop = self._text.rfind(b"}", start, stop)
             if stop < 0:
                 return None
-            found = _BETWEEN.match(self._text, stop)
+            found = _BETWEEN.match(self._text, stop, until)
             if found is not None:
                 return found
         return None
+
+    def _are_flat(self, found: list[TocEntry], start: int, stop: int) -> bool:
+        """Whether entries have objects in them no deeper than they may; seldom is that searched."""
+        known = len(found) + sum(entry.xattrs is not None for entry in found)
+        if self._text.count(b"{", start, stop) - known <= _DEEP:
+            return True
+        return _ENTRIES.match(self._text, start, stop) is not None
+
+    def one(self, most: int) -> tuple[TocEntry, bytes]:
+        """The entry that comes next, and what follows it: a comma, or a bracket.
+
+        Raises:
+            MalformedError: it is none, or one of more than ``most`` bytes.
+        """
+        match = self.match(_ENTRY, most)
+        try:
+            (entry,) = _DECODER.decode(b"[%b]" % match[1])
+        except _WRONG as error:
+            raise MalformedError(f"{self._name}: an entry cannot be read: {error}") from error
+        return entry, match[2]
 
     def match(self, pattern: re.Pattern[bytes], most: int) -> re.Match[bytes]:
         """What comes next, if it is of that form and no longer than ``most`` bytes.

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import sys
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -458,10 +460,10 @@ def test_hardly_an_entry_is_cut_out_of_its_table_alone(
     indent: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone: list[bytes] = []
-    decode = msgspec.json.Decoder(toc.TocEntry).decode
+    decode = msgspec.json.Decoder(tuple[toc.TocEntry]).decode
 
     class Watched:
-        def decode(self, text: bytes) -> toc.TocEntry:
+        def decode(self, text: bytes) -> tuple[toc.TocEntry, ...]:
             alone.append(text)
             return decode(text)
 
@@ -469,6 +471,83 @@ def test_hardly_an_entry_is_cut_out_of_its_table_alone(
     text = many([str(number) for number in range(5000)], indent)
     assert len(list(toc_entries(BytesIO(text).read, name="table", limits=Limits()))) == 5000
     assert len(alone) < 20
+
+
+class Searches:
+    """A pattern that counts how often it is tried, and how many bytes it looks at for that."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self._pattern = pattern
+        self.tries = self.looked = 0
+
+    def match(self, text: bytes, start: int, stop: int = sys.maxsize) -> re.Match[bytes] | None:
+        self.tries += 1
+        stop = min(stop, len(text))
+        self.looked += stop - start - len(text[start + 1 : stop].lstrip())
+        return self._pattern.match(text, start, stop)
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+def test_where_the_end_of_an_entry_is_not_found_it_is_searched_once(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    searches = Searches(toc._BETWEEN)
+    monkeypatch.setattr(toc, "_BETWEEN", searches)
+    hiding = {"name": "", "type": "dir", "modtime": "}" * 64 + " " * 100_000}
+    entries = [*[{"name": "", "type": "dir"}] * 2600, hiding] * 2
+    text = json.dumps({"version": 1, "entries": entries}, separators=(",", ":")).encode()
+    found = toc_entries(pieces(text, size), name="table", limits=Limits())
+    assert sum(1 for _ in found) == len(entries)
+    assert searches.tries < len(entries) // 2
+    assert searches.looked < len(text)
+
+
+def nested(deep: int) -> bytes:
+    """An entry with objects inside objects, so deep, and others that are not deep."""
+    flat = b'"a":{"b":{}},' * 5
+    return b'{"name":"b","type":"dir",%b"more":%b1%b}' % (flat, b'{"{":' * deep, b"}" * deep)
+
+
+EMPTY = b'{"version":1,"entries":[ \n ]}'
+
+
+@pytest.mark.parametrize("size", [1, 16, 100, 1 << 20])
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("behind", [0, 5])
+def test_how_deep_an_entry_may_be_is_the_same_wherever_it_stands_and_however_it_comes(
+    size: int, before: int, behind: int
+) -> None:
+    plain = b'{"name":"a","type":"dir","xattrs":{"user.a":"fQ=="}}'
+
+    def read_with(deep: int) -> list[str]:
+        entries = b",".join([*[plain] * before, nested(deep), *[plain] * behind])
+        text = b'{"version":1,"entries":[%b]}' % entries
+        table = toc_entries(pieces(text, size), name="table", limits=Limits())
+        return [entry.name for entry in table]
+
+    assert read_with(2) == ["a"] * before + ["b"] + ["a"] * behind
+    for deep in (3, 4, 50):
+        with pytest.raises(MalformedError):
+            read_with(deep)
+
+
+@pytest.mark.parametrize("size", [1, 16, 1 << 20])
+def test_a_table_may_be_empty_and_spaced_however_it_comes(size: int) -> None:
+    assert not list(toc_entries(pieces(EMPTY, size), name="table", limits=Limits()))
+
+
+@pytest.mark.parametrize("size", [1, 16, 1 << 20])
+@pytest.mark.parametrize("space", [b" " * 900, b"\f"])
+def test_what_stands_between_entries_counts_and_is_json_however_it_comes(
+    size: int, space: bytes
+) -> None:
+    entry = b'{"name":"%b","type":"dir"}' % (b"b" * 200)
+    for place in ((b"", space), (space, b"")):
+        entries = b",".join([entry, entry + place[0], place[1] + entry, entry])
+        text = b'{"version":1,"entries":[%b]}' % entries
+        found = toc_entries(pieces(text, size), name="table", limits=Limits(header_bytes=1000))
+        with pytest.raises(MalformedError):
+            list(found)
 
 
 def test_no_entry_is_longer_than_a_header_may_be_however_it_is_read() -> None:
