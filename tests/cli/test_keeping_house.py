@@ -199,3 +199,23 @@ def test_b_s4_gc_beside_a_prefetch_takes_nothing_of_it(cafs: Cafs, origin: Origi
     assert prefetch.returncode == 0, told
     sent = sum(origin.bytes_sent(f"/{name}") for name in names)
     assert sent <= len(names) * (MIB + 100_000)
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_who_looks_and_clears_up_needs_no_directory_of_mounts(filled: Cafs, damaged: bool) -> None:
+    if damaged:
+        runtime = Path(filled.environment["XDG_RUNTIME_DIR"]) / "cafs"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        (runtime / "foreign.json").write_text("{")
+    else:
+        filled.environment["XDG_RUNTIME_DIR"] = "/proc/nope"
+    told = filled.run("status").stdout
+    assert told.startswith("not mounted\n")
+    assert ("foreign.json is damaged" in told) is damaged
+    assert json.loads(filled.run("status", "--json").stdout)["elsewhere"] == []
+    filled.run("gc")
+    assert "tree" in filled.run("rm", "tree").stdout
+    (filled.directory / "cafs.toml").unlink()
+    listed = filled.run("status")
+    assert listed.stdout.startswith("nothing is mounted")
+    assert ("foreign.json is damaged" in listed.stderr) is damaged

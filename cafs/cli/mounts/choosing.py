@@ -7,6 +7,7 @@ from cafs.cli.mounts import live
 from cafs.errors import UsageError
 
 if TYPE_CHECKING:
+    from cafs.errors import MountError
     from cafs.settings.values import Settings
 
 
@@ -15,25 +16,33 @@ def place_of_mount(loaded: "Settings") -> Path:
 
     Raises:
         UsageError: they name none, and the project has no mount, or several.
-        MountError: the runtime directory cannot be used.
+        MountError: they name none, and what mounts the project has cannot be told.
     """
     from cafs.cli.verbs.mount import target
 
-    return place_of_project(loaded) or target(loaded)
+    place, troubles = _of_project(loaded)
+    if place is None and troubles:
+        raise troubles[0]
+    return place or target(loaded)
 
 
 def place_of_project(loaded: "Settings") -> Path | None:
-    """As ``place_of_mount``; None where the project has no mount.
+    """As ``place_of_mount``; None where the project has no mount, as far as that can be told.
 
     Raises:
         UsageError: they name none, and the project has several.
-        MountError: the runtime directory cannot be used.
     """
+    return _of_project(loaded)[0]
+
+
+def _of_project(loaded: "Settings") -> "tuple[Path | None, list[MountError]]":
+    """The place, and why there may be mounts of which nothing is known."""
     file = loaded.project_file
     if loaded.mount_point is not None or file is None:
-        return loaded.mount_point
-    places = [each.mount_point for each in live.of_project(file)]
+        return loaded.mount_point, []
+    known = live.of_project(file)
+    places = [each.mount_point for each in known.mounts]
     if len(places) > 1:
         several = f"{file} names no mount point, and has several mounts: {', '.join(places)}"
         raise UsageError(several, hint="name the one that is meant")
-    return Path(places[0]) if places else None
+    return Path(places[0]) if places else None, known.troubles

@@ -75,29 +75,52 @@ class Mounted(NamedTuple):
     user: int | None
 
 
+class Known(NamedTuple):
+    """Mounts that have a file, by mount point, later ones last; and why there may be others.
+
+    Whoever only wants to know which mounts there are goes on without those.
+    """
+
+    mounts: list[LiveMount]
+    troubles: list[MountError]
+
+
 def directory() -> Path:
     """The directory of the files: XDG_RUNTIME_DIR, or one of ours in the temporary directory.
 
     Raises:
         MountError: it belongs to somebody else, others may write there, or it cannot be made.
     """
+    return _private(_place())
+
+
+def _place() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return _private(Path(runtime) / "cafs") if runtime else _temporary(tempfile.gettempdir())
+    return Path(runtime) / "cafs" if runtime else _temporary(tempfile.gettempdir())
 
 
 def _temporary(top: str) -> Path:
-    return _private(Path(top) / f"cafs-{os.getuid()}")
+    return Path(top) / f"cafs-{os.getuid()}"
 
 
 def _private(path: Path) -> Path:
     try:
         path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        status = path.lstat()
     except FileExistsError as error:
         raise MountError(f"{path} is no directory", hint="set XDG_RUNTIME_DIR") from error
     except OSError as error:
         raise MountError(
             f"{path} cannot be made: {error.strerror}", hint="set XDG_RUNTIME_DIR"
+        ) from error
+    return _checked(path)
+
+
+def _checked(path: Path) -> Path:
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise MountError(
+            f"{path} cannot be used: {error.strerror}", hint="set XDG_RUNTIME_DIR"
         ) from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise MountError(f"{path} is not a directory of this user", hint="set XDG_RUNTIME_DIR")
@@ -120,7 +143,7 @@ def control_path(mount_point: Path | str, key: str) -> Path:
     name = f"{_hash(mount_point)}-{key[:8]}.sock"
     path = directory() / name
     if len(os.fsencode(path)) > _SOCKET_NAME:
-        path = _temporary("/tmp") / name  # noqa: S108 - 0700 and checked, and always short
+        path = _private(_temporary("/tmp")) / name  # noqa: S108 - 0700 and checked, and always short
     return path
 
 
@@ -158,23 +181,47 @@ def remove(live: LiveMount) -> None:
 
 
 def find(mount_point: Path) -> LiveMount | None:
-    """The last mount at a mount point (absolute), alive or crashed; None when there is no file."""
-    found = [_read(path) for path in directory().glob(f"{_hash(mount_point)}-*.json")]
-    known = [live for live in found if live is not None]
-    return max(known, key=lambda live: live.started_ns, default=None)
+    """The last mount at a mount point (absolute), alive or crashed; None when there is no file.
+
+    Raises:
+        MountError: the directory cannot be used, or a file of that mount point not be read.
+    """
+    known = all_mounts(mount_point)
+    if known.troubles:
+        raise known.troubles[0]
+    return next(reversed(known.mounts), None)
 
 
-def all_mounts() -> list[LiveMount]:
-    """Every mount of this user that has a file, by mount point, later ones last."""
-    found = [_read(path) for path in directory().glob("*.json")]
-    known = [live for live in found if live is not None]
-    return sorted(known, key=lambda live: (live.mount_point, live.started_ns))
-
-
-def of_project(file: Path) -> list[LiveMount]:
-    """The mounts that were made for a project's file, and that are there, by mount point."""
+def of_project(file: Path) -> Known:
+    """The mounts that were made for a project's file, and that are there."""
     name = project_name(file)
-    return [each for each in all_mounts() if name and each.project == name and is_uppermost(each)]
+    known = all_mounts()
+    ours = [each for each in known.mounts if name and each.project == name]
+    return Known([each for each in ours if is_uppermost(each)], known.troubles)
+
+
+def all_mounts(mount_point: Path | None = None) -> Known:
+    """Every mount of this user that has a file, or those at a mount point (absolute).
+
+    Nothing is made for that: without a directory there are none.
+    """
+    known = Known([], [])
+    pattern = "*.json" if mount_point is None else f"{_hash(mount_point)}-*.json"
+    place = _place()
+    try:
+        found = list(_checked(place).glob(pattern)) if os.path.lexists(place) else []
+    except MountError as error:
+        known.troubles.append(error)
+        return known
+    for path in found:
+        try:
+            live = _read(path)
+        except MountError as error:
+            known.troubles.append(error)
+            continue
+        known.mounts.extend([] if live is None else [live])
+    known.mounts.sort(key=lambda live: (live.mount_point, live.started_ns))
+    return known
 
 
 def project_name(file: Path) -> str:
@@ -189,19 +236,21 @@ def project_name(file: Path) -> str:
 def is_uppermost(mount: LiveMount) -> bool:
     """Whether it is what is mounted there now, and not one that was detached."""
     place = Path(mount.mount_point)
-    return mounted_type(place) == TYPE and find(place) == mount
+    return mounted_type(place) == TYPE and all_mounts(place).mounts[-1:] == [mount]
 
 
 def _read(path: Path) -> LiveMount | None:
     """The mount of a file; None when it has just ended.
 
     Raises:
-        MountError: the file is damaged.
+        MountError: the file is damaged, or cannot be read.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=LiveMount)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise MountError(f"{path} cannot be read: {error.strerror}", hint="remove it") from error
     except msgspec.MsgspecError as error:
         raise MountError(f"{path} is damaged", hint="remove it") from error
 
@@ -217,7 +266,7 @@ def whose(mount_point: Path) -> str:
     found = _uppermost(mount_point)
     if found is not None and found.user not in (None, os.getuid()):
         return f"of user id {found.user}"
-    return f"not known in {directory()}: it was moved, or made with another XDG_RUNTIME_DIR"
+    return f"not known in {_place()}: it was moved, or made with another XDG_RUNTIME_DIR"
 
 
 def is_foreign(mount_point: Path) -> bool:

@@ -68,11 +68,14 @@ def look(loaded: "Settings") -> Seen | None:
         return None
     from cafs.reporting import status_without_mount
 
-    file = loaded.project_file
-    elsewhere = () if file is None else tuple(each.mount_point for each in live.of_project(file))
-    if is_absent(loaded.store):
-        return Seen(status=status_without_store(loaded), absent=True, elsewhere=elsewhere)
-    return Seen(status=status_without_mount(loaded), elsewhere=elsewhere)
+    file, absent = loaded.project_file, is_absent(loaded.store)
+    others = live.Known([], []) if file is None else live.of_project(file)
+    status = status_without_store(loaded) if absent else status_without_mount(loaded)
+    return Seen(
+        status=_with_notes(status, others.troubles),
+        absent=absent,
+        elsewhere=tuple(each.mount_point for each in others.mounts),
+    )
 
 
 def _ask_both(mount_point: Path) -> Seen:
@@ -80,16 +83,31 @@ def _ask_both(mount_point: Path) -> Seen:
     from cafs.control import keeper
     from cafs.reporting import Status
 
-    known = live.find(mount_point)
+    known, troubles = _known(mount_point)
     kept = told = trouble = None
     try:
         if known is not None and known.control and known.alive:
             kept = keeper.status(known.control)
             _check(mount_point, known, kept)
         told = msgspec.json.decode(_ask(mount_point, "status.json"), type=Status)
+        told = _with_notes(told, troubles)
     except MountError as error:
         trouble = error
     return Seen(mount_point=mount_point, live=known, keeper=kept, status=told, trouble=trouble)
+
+
+def _known(mount_point: Path) -> "tuple[LiveMount | None, list[MountError]]":
+    """What is known of a mount, and why nothing is: it is asked all the same."""
+    try:
+        return live.find(mount_point), []
+    except MountError as error:
+        return None, [error]
+
+
+def _with_notes(status: "Status", troubles: list[MountError]) -> "Status":
+    """With why not everything is known of what is mounted."""
+    notes = tuple(f"not every mount is known: {each.line}" for each in troubles)
+    return msgspec.structs.replace(status, notes=(*status.notes, *notes))
 
 
 def _check(mount_point: Path, known: "LiveMount", kept: "KeeperStatus") -> None:
@@ -123,7 +141,7 @@ def _ask(mount_point: Path, name: str) -> bytes:
     said = next(iter(answers), None)
     if isinstance(said, bytes):
         return said
-    known = live.find(mount_point)
+    known, _ = _known(mount_point)
     log = f"; its log is {known.log}" if known is not None and known.log else ""
     if known is not None and not known.alive:
         raise MountError(

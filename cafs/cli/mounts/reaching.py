@@ -113,7 +113,7 @@ def _place(told: control.Fetching) -> Path | None:
 
 def _directories() -> Iterator[Path]:
     yield live.directory()
-    mounts = live.all_mounts() if os.getuid() == 0 else []
+    mounts = live.all_mounts().mounts if os.getuid() == 0 else []
     users = {user for each in mounts if (user := _owner(each)) is not None}
     for user in sorted(users - {0}):
         # A keeper gives a worker of another user nothing of its own XDG variables.

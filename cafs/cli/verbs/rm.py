@@ -110,7 +110,7 @@ def _showing(store: "Store", wanted: "Kept") -> list[str]:
     if wanted.spec is None:
         return []
     found: list[str] = []
-    for each in live.all_mounts():
+    for each in live.all_mounts().mounts:
         number = store.mounts.number(each.key) if Path(each.store) == store.path else None
         if number is None or not each.alive:
             continue

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
-from cafs.cli.saying import readable, say
+from cafs.cli.saying import aside, readable, say
 
 if TYPE_CHECKING:
     from cafs.cli.mounts.live import LiveMount
@@ -62,7 +62,7 @@ def _facts(seen: "Seen") -> dict[str, object]:
     for name in ("mount_point", "store"):
         if isinstance(facts[name], str):
             facts[name] = readable(str(facts[name]))
-    return facts | {"keeper": seen.keeper}
+    return facts | {"keeper": seen.keeper, "elsewhere": seen.elsewhere}
 
 
 def _list_mounts(*, as_json: bool) -> int:
@@ -70,8 +70,10 @@ def _list_mounts(*, as_json: bool) -> int:
 
     from cafs.cli.mounts import live
 
-    mounts = []
-    for mount in live.all_mounts():
+    mounts, known = [], live.all_mounts()
+    for trouble in known.troubles:
+        aside(f"warning: not every mount is known: {trouble.line}")
+    for mount in known.mounts:
         # What a crash has left behind is of no use once its mount has gone.
         if not mount.alive and live.mounted_type(Path(mount.mount_point)) != live.TYPE:
             live.remove(mount)

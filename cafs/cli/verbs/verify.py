@@ -158,7 +158,7 @@ def _in_use(loaded: "Settings", damaged: "list[Walked]", told: Board) -> int:
 
     places = [
         each.mount_point
-        for each in live.all_mounts()
+        for each in live.all_mounts().mounts
         if each.alive and Path(each.store) == loaded.store
     ]
     who = ", ".join(places) or "whoever uses the store"

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from cafs.cli.mounts import live
 from cafs.cli.mounts.choosing import place_of_mount, place_of_project
 from cafs.cli.mounts.live import LiveMount
-from cafs.errors import UsageError
+from cafs.cli.mounts.looking import look
+from cafs.errors import MountError, UsageError
 from cafs.settings.loading import load_settings
 from cafs.settings.values import Overrides, Settings
 
@@ -90,4 +91,50 @@ def test_a_project_whose_name_cannot_be_written_down_is_not_found(
 ) -> None:
     odd = tmp_path / "\udcff.toml"
     mount(there, "odd", odd)
-    assert live.of_project(odd) == []
+    assert live.of_project(odd).mounts == []
+
+
+def test_a_damaged_file_hides_its_own_mount_alone(
+    loaded: Settings, there: set[Path], tmp_path: Path
+) -> None:
+    own = mount(there, "own", tmp_path / "cafs.toml")
+    (live.directory() / "damaged.json").write_text("{}")
+    (live.directory() / "folder.json").mkdir()
+    assert place_of_project(loaded) == place_of_mount(loaded) == own
+    live.live_path(own, "a" * 32).write_text("")
+    assert place_of_project(loaded) is None
+    with pytest.raises(MountError, match=r"is damaged|cannot be read"):
+        place_of_mount(loaded)
+
+
+@pytest.mark.parametrize("here", [None, "/mnt/here"])
+def test_status_shows_what_it_can_where_not_every_mount_is_known(
+    loaded: Settings, there: set[Path], tmp_path: Path, here: str | None
+) -> None:
+    loaded = replace(loaded, mount_point=None if here is None else Path(here))
+    own = mount(there, "own", tmp_path / "cafs.toml")
+    (live.directory() / "damaged.json").write_text("{}")
+    if here is None:
+        there.clear()
+    seen = look(loaded)
+    assert seen is not None
+    assert seen.status is not None
+    (note,) = seen.status.notes
+    assert "damaged.json is damaged" in note
+    assert seen.elsewhere == (() if here is None else (str(own),))
+
+
+def test_status_needs_no_directory_of_mounts(
+    loaded: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "open/cafs").mkdir(parents=True)
+    (tmp_path / "open/cafs").chmod(0o755)
+    for name, notes in (("missing", 0), ("file", 0), ("open", 1)):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / name))
+        seen = look(loaded)
+        assert seen is not None
+        assert seen.status is not None
+        assert (len(seen.status.notes), seen.elsewhere) == (notes, ())
+        assert live.all_mounts().mounts == []
+    assert not (tmp_path / "missing").exists()

@@ -49,7 +49,7 @@ def test_a_detached_mount_and_its_successor_have_a_file_each() -> None:
     live.save(later)
     live.save(former)
     assert live.find(PLACE) == later
-    assert live.all_mounts() == [former, later]
+    assert live.all_mounts() == ([former, later], [])
     live.remove(former)
     assert live.find(PLACE) == later
 
