@@ -56,13 +56,14 @@ def with_ref(text: str, name: str, facts: Facts, *, file: Path) -> str:
     return _sure(f"{text}{gap}{tomlkit.dumps(added)}", wanted, file)
 
 
-def without_refs(text: str, names: Iterable[str], *, file: Path) -> str:
+def without_refs(text: str, names: Iterable[str], *, file: Path, uncommented: bool = False) -> str:
     """The text without some refs, and without the comments right above their tables.
 
     Args:
         text: of the project's file.
         names: the refs'.
         file: for messages.
+        uncommented: the refs were written without comments: those that are there stay.
 
     Raises:
         NotFoundError: it has no such ref.
@@ -79,7 +80,7 @@ def without_refs(text: str, names: Iterable[str], *, file: Path) -> str:
         del known[name]
     if not known:
         wanted.pop("ref", None)
-    cut = _cut(text, gone)
+    cut = _cut(text, gone, uncommented=uncommented)
     if _says(cut, wanted):
         return cut
     try:
@@ -95,6 +96,8 @@ def without_refs(text: str, names: Iterable[str], *, file: Path) -> str:
 
 def without_added(text: str, name: str, facts: Facts, added: str, *, file: Path) -> str | None:
     """The text without a ref that ``with_ref`` has put there, whatever others have changed since.
+
+    ``with_ref`` writes no comments: lines of such are somebody's, and stay.
 
     Args:
         text: of the project's file as it is now.
@@ -117,14 +120,17 @@ def without_added(text: str, name: str, facts: Facts, added: str, *, file: Path)
     if not refs:
         del wanted["ref"]
     cut = text.replace(added, "", 1)
-    return cut if _says(cut, wanted) else without_refs(text, [name], file=file)
+    if _says(cut, wanted):
+        return cut
+    return without_refs(text, [name], file=file, uncommented=True)
 
 
-def _cut(text: str, names: Collection[str]) -> str:
+def _cut(text: str, names: Collection[str], *, uncommented: bool) -> str:
     """The text without the blocks that begin with a header of one of these refs.
 
-    A block begins with the comments right above its header. Of a text that is written otherwise
-    (inline tables, headers inside strings) something else comes out: the caller looks.
+    A block begins with the comments right above its header, unless it is ``uncommented``. Of a
+    text that is written otherwise (inline tables, headers inside strings) something else comes out:
+    the caller looks.
     """
     kept: list[str] = []
     comments: list[str] = []
@@ -141,6 +147,8 @@ def _cut(text: str, names: Collection[str]) -> str:
         elif comments and not line.strip():
             # What stands apart from a table's lines belongs to none, or to the next.
             kept += [*comments, line]
+        elif uncommented:
+            kept += comments
         comments = []
     return "".join([*kept, *comments])
 

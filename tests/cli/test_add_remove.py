@@ -201,11 +201,20 @@ def test_what_fails_beside_another_writer_takes_back_its_own_ref_alone(
     assert file.read_text() == (before or "") + other
 
 
-def test_what_cannot_be_taken_back_is_said_beside_why(cafs: Cafs, origin: Origin) -> None:
+@pytest.mark.parametrize("becomes", ["[[ref]]", "other bytes", "directory"])
+def test_what_cannot_be_taken_back_is_said_beside_why(
+    cafs: Cafs, origin: Origin, becomes: str
+) -> None:
     file = cafs.directory / "cafs.toml"
 
     def gone(_: Ask) -> Answer:
-        file.write_text(file.read_text().replace("[ref.", "[[ref."))
+        if becomes == "[[ref]]":
+            file.write_text(file.read_text().replace("[ref.", "[[ref."))
+        elif becomes == "other bytes":
+            file.write_bytes(b"# \xff\n")
+        else:
+            file.unlink(missing_ok=True)
+            file.mkdir(exist_ok=True)
         return text_answer(404, "gone")
 
     done = cafs.run("add", "gone", origin.serve("/gone", gone), check=False)

@@ -158,8 +158,15 @@ def _take_back(file: Path, name: str, facts: "Facts", before: str | None, after:
         with alone(file):
             _restore(file, name, facts, before, after)
     except CafsError as error:
-        # Why it is undone is more than that it is not: this must not be told instead.
-        warn(f"ref.{name} was not taken out again: {error.line}")
+        why = error.line
+    except OSError as error:
+        why = f"{error.filename or file}: {error.strerror}"
+    except UnicodeDecodeError:
+        why = f"{file} is no UTF-8 any more"
+    else:
+        return
+    # Why it is undone is more than that it is not: this must not be told instead.
+    warn(f"ref.{name} was not taken out again: {why}")
 
 
 def _restore(file: Path, name: str, facts: "Facts", before: str | None, after: str) -> None:

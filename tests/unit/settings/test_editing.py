@@ -128,4 +128,15 @@ def test_what_was_added_and_changed_since_is_somebody_elses() -> None:
 def test_what_was_added_and_written_otherwise_since_is_found_by_what_it_says() -> None:
     text = with_ref(TEXT, "one", {"from": "x"}, file=FILE)
     other = text.replace('[ref.one]\nfrom = "x"', "# mine\n[ref.one] # new\nfrom = 'x'")
-    assert without_added(other, "one", {"from": "x"}, text[len(TEXT) :], file=FILE) == f"{TEXT}\n"
+    found = without_added(other, "one", {"from": "x"}, text[len(TEXT) :], file=FILE)
+    assert found == f"{TEXT}\n# mine\n"
+
+
+@pytest.mark.parametrize("after", ["", '\n[ref.two]\nfrom = "y"\n'])
+def test_comments_that_others_have_written_at_what_was_added_stay(after: str) -> None:
+    text = with_ref("", "one", ADDED, file=FILE)
+    *lines, last = text.splitlines(keepends=True)
+    odd = "".join(["# above\n", *lines, "# inside\n", last, after])
+    found = without_added(odd, "one", ADDED, text, file=FILE)
+    assert found == f"# above\n# inside\n{after.lstrip()}"
+    assert "above" not in without_refs(odd, ["one"], file=FILE)
