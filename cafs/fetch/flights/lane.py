@@ -215,7 +215,12 @@ class Lane(Flights):
         start, least = planning.around(span, granule).start, max(planning.NEAR, self.gap())
         for flight in self._flights:
             if flight.is_behind(start, least):
+                left = Span(start, flight.span.stop)
                 flight.end_at(start)
+                if self._ahead is not None and self._ahead in flight.seats:
+                    # What is fetched ahead is advised once: the rest of it comes behind the reader.
+                    self._ahead.want(left, granule)
+                return  # no other brings that
 
     @override
     def abandoned(self, span: Span, error: CafsError, patience: Patience) -> None:

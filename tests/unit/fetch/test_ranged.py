@@ -20,9 +20,17 @@ from cafs.fetch.flights.planning import GRANULE
 from cafs.fetch.interfaces import Patience, Priority, Source
 from cafs.model.bounds import Bounds
 from cafs.model.digest import digest_of
-from cafs.model.span import Span
+from cafs.model.span import Span, SpanSet
 from cafs.testing.bodies import Generated
-from cafs.testing.faults import ChangedEtag, Drop, IgnoreRange, Stall, Status, WrongContentRange
+from cafs.testing.faults import (
+    ChangedEtag,
+    Drop,
+    IgnoreRange,
+    Stall,
+    StallBeyond,
+    Status,
+    WrongContentRange,
+)
 from cafs.testing.origin import Origin
 from cafs.transport.file import FileTransport
 from cafs.transport.revalidating import Locator
@@ -406,6 +414,22 @@ async def test_only_what_read_ahead_alone_wants_may_fail_unheard(
     for priority in wanting:
         flight.join(content._lane.hold(Patience(None, priority)))
     assert flight.unawaited() is unawaited
+
+
+async def test_what_is_fetched_ahead_still_comes_when_a_reader_overtakes_it(
+    rig: Rig, origin: Origin
+) -> None:
+    content = await rig.located(origin.put("/ahead", Generated(8 * MIB, seed=22)))
+    origin.forget()
+    origin.fault("/ahead", StallBeyond(at=MIB, until=4 * MIB))
+    assert isinstance(content, RangedContent)
+    lane, ahead = content._lane, Span(0, 8 * MIB)
+    lane.follow(ahead)
+    await lane.ensure(Span(5 * MIB, 5 * MIB + 1000), USUAL)
+    here = lane.missing(ahead).missing(ahead)
+    assert here.union(SpanSet(one.span for one in rig.fetcher.inflight())).covers(ahead)
+    assert len(origin.requests_for("/ahead")) == 2  # and no third for what he reads
+    origin.heal("/ahead")
 
 
 async def test_a_small_store_is_not_filled_with_what_is_fetched_ahead(
