@@ -5,10 +5,13 @@ loading of modules. What is in these lists is loaded when it is wanted.
 """
 
 import hashlib
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
+from cafs.cli import verbs as cafs_verbs
 from cafs.testing.archives import tar_bytes
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
@@ -69,6 +72,18 @@ launch.command(1)
 print(*sys.modules)
 """
 """What ``cafs mount`` does before it starts a keeper."""
+_EACH_VERB = """
+import importlib, os, pkgutil, sys
+from cafs.cli import main, verbs
+verbs.__path__.append(sys.argv[1])
+for verb in pkgutil.iter_modules(verbs.__path__):
+    child = os.fork()
+    if not child:
+        importlib.import_module(f"cafs.cli.verbs.{verb.name}")
+        os._exit(0)
+    print(verb.name, os.waitpid(child, 0)[1], flush=True)
+"""
+"""Loads each verb in a process that has loaded no other, and says which could be."""
 
 
 def loaded(program: str, cafs: Cafs) -> set[str]:
@@ -109,3 +124,20 @@ def test_the_command_that_mounts_loads_nothing_of_a_worker(cafs: Cafs) -> None:
     cafs.project('[mount]\npath="m"\n[ref.tree]\nfrom="https://one.test/tree.tar.gz"\n')
     modules = loaded(_MOUNTING, cafs)
     assert among(modules, _WORKERS) == set()
+
+
+def test_each_verb_can_be_the_first_that_is_loaded(cafs: Cafs, tmp_path: Path) -> None:
+    verbs = {verb.name for verb in pkgutil.iter_modules(cafs_verbs.__path__)}
+    # Two that import each other: that works where the one is first, and not where the other is.
+    (tmp_path / "a_planted.py").write_text("from cafs.cli.verbs.b_planted import MARK\n")
+    (tmp_path / "b_planted.py").write_text("import cafs.cli.verbs.a_planted\nMARK = 1\n")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _EACH_VERB, str(tmp_path)],
+        env=cafs.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    codes = dict(line.split() for line in done.stdout.splitlines())
+    assert codes.keys() == verbs | {"a_planted", "b_planted"}
+    assert {verb for verb, code in codes.items() if code != "0"} == {"b_planted"}
