@@ -17,6 +17,10 @@ _MAX_FILE: Final = 1024 * 1024
 """Bytes. Settings are written by hand; anything larger is another file by mistake."""
 _MOST: Final = (1 << 63) - 1
 """Numbers are packed in 64 bits."""
+_FORMAT: Final = "see https://toml.io"
+_LEAST: Final = -(1 << 63)
+_ENDLESS: Final = re.compile(rb"[0-9][0-9_]{4299,}")
+"""A number of more digits than Python turns into one."""
 _CONFLICT: Final = re.compile(rb"^<{7} ", re.MULTILINE)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -176,18 +180,17 @@ def read(path: Path, voice: Voice) -> Document | None:
     return Document(values, origin=Origin(str(path), voice), directory=path.parent)
 
 
-def tables(
-    path: Path, *, most: int = _MAX_FILE, hint: str = "see https://toml.io"
-) -> dict[str, object] | None:
+def tables(path: Path, *, most: int = _MAX_FILE, hint: str = "") -> dict[str, object] | None:
     """What a TOML file of at most ``most`` bytes has, unchecked. None when it does not exist.
 
     Args:
         path: the file.
         most: bytes.
-        hint: what to do when it is no TOML.
+        hint: what to do about a file that a program has written, and that is not as it was.
 
     Raises:
-        SettingsError: it cannot be read, or is no TOML (names the line).
+        SettingsError: it cannot be read, is no TOML (names the line), or has a number that does not
+            fit into 64 bits (names the key).
     """
     name = str(path)
     try:
@@ -198,8 +201,12 @@ def tables(
     except OSError as error:
         raise SettingsError(name, "", f"cannot be read: {error.strerror}") from error
     if len(raw) > most:
-        raise SettingsError(name, "", f"is larger than {most} bytes", hint="is it settings?")
-    return _parse(raw, name, hint)
+        raise SettingsError(
+            name, "", f"is larger than {most} bytes", hint=hint or "is it settings?"
+        )
+    values = _parse(raw, name, hint or _FORMAT)
+    _refuse_large_numbers(values, name, hint)
+    return values
 
 
 def _parse(raw: bytes, name: str, hint: str) -> dict[str, object]:
@@ -207,7 +214,7 @@ def _parse(raw: bytes, name: str, hint: str) -> dict[str, object]:
         return tomllib.loads(raw.decode())
     except UnicodeDecodeError as error:
         line = _line(raw[: error.start])
-        raise SettingsError(name, "", f"line {line}: is not UTF-8") from error
+        raise SettingsError(name, "", f"line {line}: is not UTF-8", hint=hint) from error
     except tomllib.TOMLDecodeError as error:
         if conflict := _CONFLICT.search(raw):
             what = f"line {_line(raw[: conflict.end()])}: begins a merge conflict"
@@ -224,8 +231,31 @@ def _parse(raw: bytes, name: str, hint: str) -> dict[str, object]:
         else:
             what = f"line {place[1]}, column {place[2]}: {text[: place.start()]}"
         raise SettingsError(name, "", what, hint=hint) from error
+    except ValueError as error:
+        # The only other one: Python makes no number of so many digits.
+        found = _ENDLESS.search(raw)
+        where = "" if found is None else f"line {_line(raw[: found.start()])}: "
+        raise SettingsError(
+            name, "", f"{where}has a number that is too large", hint=hint
+        ) from error
     except RecursionError as error:
-        raise SettingsError(name, "", "is nested too deeply") from error
+        raise SettingsError(name, "", "is nested too deeply", hint=hint) from error
+
+
+def _refuse_large_numbers(values: dict[str, object], name: str, hint: str) -> None:
+    """Refuse what does not fit into 64 bits. Source: TOML 1.0, Integer.
+
+    Of a hexadecimal one Python takes any number of digits, and cannot say it in decimal ones.
+    """
+    rest: list[tuple[str, object]] = [("", values)]
+    while rest:
+        key, value = rest.pop()
+        if isinstance(value, dict):
+            rest += [(f"{key}.{word}" if key else word, each) for word, each in value.items()]
+        elif isinstance(value, list):
+            rest += [(key, each) for each in value]
+        elif isinstance(value, int) and not _LEAST <= value <= _MOST:
+            raise SettingsError(name, key, "is a number that is too large", hint=hint)
 
 
 def _line(before: bytes) -> int:

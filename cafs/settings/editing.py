@@ -169,7 +169,7 @@ def _path(key: str) -> tuple[str, ...]:
 def _parsed(text: str, file: Path) -> dict[str, object]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
         raise SettingsError(str(file), "", str(error)) from error
 
 

@@ -340,6 +340,26 @@ def test_a_wrong_flag_is_named(world: World, overrides: Overrides, flag: str) ->
     assert (error.path, error.key) == ("command line", flag)
 
 
+@pytest.mark.parametrize(
+    ("number", "key", "says"),
+    [
+        (f"1{'0' * 5000}", "", "line 3: has a number that is too large"),
+        (f"0x{'f' * 5000}", "ref.x.strip", "is a number that is too large"),
+        ("-9223372036854775809", "ref.x.strip", "is a number that is too large"),
+        (f"[1, 0o{'7' * 5000}]", "ref.x.strip", "is a number that is too large"),
+    ],
+    ids=["digits", "hexadecimal", "negative", "list"],
+)
+def test_a_number_that_nobody_can_count_to_is_refused(
+    world: World, number: str, key: str, says: str
+) -> None:
+    world.file.write_text(f"[ref.x]\n{URL}\nstrip = {number}\n")
+    error = world.refuse()
+    assert (error.path, error.key) == (str(world.file), key)
+    assert says in error.what
+    assert len(error.line) < 500
+
+
 def test_a_shared_mount_is_not_dynamic(world: World) -> None:
     error = world.refuse(Overrides(dynamic=True, allow_other=True))
     assert "fetches only from hosts that are configured" in error.what
