@@ -15,7 +15,6 @@ import msgspec
 
 from cafs.errors import CafsError, SettingsError
 from cafs.model.digest import Digest
-from cafs.model.nearest import nearest_hint
 from cafs.model.resolved import Contents
 from cafs.settings import units
 from cafs.settings.document import Table, tables
@@ -135,17 +134,21 @@ def read_lock(file: Path) -> Lock | None:
     top = Table(values, origin=Origin(str(file), Voice.PROJECT), directory=file.parent)
     if (version := top.value("version")) != VERSION:
         what = "is missing" if version is None else f"{version!r} is not known"
-        hint = f"this cafs knows version {VERSION}; a newer one may have written it"
-        raise top.wrong("version", what, hint=hint)
-    _known(top, _TOP)
-    refs = top.below("ref")
-    entries = [entry for name in refs for entry in _entries(name, refs)]
+        newer = f"this cafs knows version {VERSION}; a newer one may have written it"
+        raise top.wrong("version", what, hint=_MADE if version is None else newer)
+    try:
+        _known(top, _TOP)
+        refs = top.below("ref")
+        entries = [entry for name in refs for entry in _entries(name, refs)]
+    except SettingsError as error:
+        # Nobody has written it by hand: which word was meant, or how one is written, helps nobody.
+        raise SettingsError(error.path, error.key, error.what, hint=_MADE) from error
     return Lock(tuple(sorted(entries, key=lambda each: (each.name, each.platform))))
 
 
 def _entries(name: str, refs: Table) -> list[LockEntry]:
     if not REF_NAME.fullmatch(name):
-        raise refs.wrong(name, f"{name!r} is no name for a ref", hint=_MADE)
+        raise refs.wrong(name, f"{name!r} is no name for a ref")
     table = refs.below(name)
     if not table.has("platform"):
         return [_entry(name, "", table)]
@@ -165,13 +168,13 @@ def _entry(name: str, platform: str, table: Table) -> LockEntry:
     _known(table, _ENTRY)
     query = table.text("query") or ""
     if query and not _QUERY.fullmatch(query):
-        raise table.wrong("query", f"{query!r} is no 16 hex digits", hint=_MADE)
+        raise table.wrong("query", f"{query!r} is no 16 hex digits")
     layered = table.has("layer")
     if layered != table.has("named"):
-        raise table.wrong("layer", "an image has it, and named; others have neither", hint=_MADE)
+        raise table.wrong("layer", "an image has it, and named; others have neither")
     for word in ("index", "index-size", "contents", "urls") if layered else ():
         if table.has(word):
-            raise table.wrong(word, "belongs to a layer", hint=_MADE)
+            raise table.wrong(word, "belongs to a layer")
     whole = _part(table)
     return LockEntry(
         name=name,
@@ -190,12 +193,12 @@ def _entry(name: str, platform: str, table: Table) -> LockEntry:
 def _layers(table: Table) -> tuple[LockedPart, ...]:
     values = table.value("layer")
     if not isinstance(values, list) or len(values) > _LAYERS:
-        raise table.wrong("layer", f"must be at most {_LAYERS} tables", hint=_MADE)
+        raise table.wrong("layer", f"must be at most {_LAYERS} tables")
     layers = []
     for number, each in enumerate(values):
         name = table.key(f"layer[{number}]")
         if not isinstance(each, dict):
-            raise SettingsError(table.origin.name, name, "must be a table", hint=_MADE)
+            raise SettingsError(table.origin.name, name, "must be a table")
         layer = Table(each, origin=table.origin, directory=table.directory, name=name)
         _known(layer, _PART)
         layers.append(_part(layer))
@@ -205,9 +208,9 @@ def _layers(table: Table) -> tuple[LockedPart, ...]:
 def _part(table: Table) -> LockedPart:
     size = table.count("size")
     if size is None:
-        raise table.wrong("size", "is missing", hint=_MADE)
+        raise table.wrong("size", "is missing")
     if table.has("index") != table.has("index-size"):
-        raise table.wrong("index-size", "stands with index, and never alone", hint=_MADE)
+        raise table.wrong("index-size", "stands with index, and never alone")
     return LockedPart(
         digest=_digest(table, "digest"),
         size=size,
@@ -232,7 +235,7 @@ def _contents(table: Table) -> Contents:
 def _needed(table: Table, key: str) -> str:
     text = table.text(key)
     if not text:
-        raise table.wrong(key, "is missing", hint=_MADE)
+        raise table.wrong(key, "is missing")
     return text
 
 
@@ -242,9 +245,9 @@ def _digest(table: Table, key: str) -> Digest:
     try:
         digest = Digest.parse(text)
     except CafsError as error:
-        raise table.wrong(key, error.what, hint=error.hint or _MADE) from error
+        raise table.wrong(key, error.what) from error
     if not digest.canonical:
-        raise table.wrong(key, f"{text} is no sha256", hint=_MADE)
+        raise table.wrong(key, f"{text} is no sha256")
     return digest
 
 
@@ -256,10 +259,10 @@ def _integrity(table: Table) -> str:
     try:
         return str(Digest.parse(text))
     except CafsError as error:
-        raise table.wrong("integrity", error.what, hint=error.hint or _MADE) from error
+        raise table.wrong("integrity", error.what) from error
 
 
 def _known(table: Table, words: Sequence[str]) -> None:
     for word in table:
         if word not in words:
-            raise table.wrong(word, "unknown key", hint=nearest_hint(word, words))
+            raise table.wrong(word, "unknown key")

@@ -165,6 +165,9 @@ GOOD_IMAGE = lock_text(Lock((BASE,)))
         (GOOD_IMAGE.replace("kind =", "sort ="), "layer[0].contents.sort", "unknown key"),
         (GOOD_IMAGE.replace("layer]]", "layers]]"), "layers", "unknown key"),
         ("version = 1\n<<<<<<< ours\n", "", "line 2"),
+        (f"version = 1{'0' * 5000}\n", "", "line 1: has a number that is too large"),
+        (f"version = 0x1{'f' * 5000}\n", "version", "a number that is too large"),
+        (f"version = [1, {{a = 0x1{'f' * 16}}}]\n", "version.a", "a number that is too large"),
     ],
 )
 def test_a_lock_that_is_not_ours_is_refused_with_file_and_key(
@@ -199,6 +202,34 @@ def test_a_lock_that_was_cut_is_to_be_restored(tmp_path: Path) -> None:
     lock = tmp_path / "cafs.lock"
     lock.write_text(lock_text(EVERY)[:-5])
     with pytest.raises(SettingsError, match=r"line \d+: ") as refused:
+        read_lock(lock)
+    assert refused.value.hint == "restore it, or remove it and run cafs lock"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD.replace("version = 1\n", ""),
+        GOOD.replace("size = 4", "sise = 4"),
+        GOOD.replace("size = 4", "size = -4"),
+        GOOD.replace(f'index = "{INDEX}"', "index = 1"),
+        GOOD.replace(str(BLOB), "sha256:00"),
+        GOOD + "ref = 1\n",
+        GOOD_IMAGE.replace("linux/amd64", "linux"),
+        GOOD_IMAGE.replace("kind =", "sort ="),
+        f"version = 1{'0' * 5000}\n",
+        "version = 1\n[refs]\n",
+        "version = 1\nref = 1\n",
+        f"version = 1\n#{'x' * (16 << 20)}",
+    ],
+    ids=lambda text: text[-20:],
+)
+def test_what_to_do_about_a_damaged_lock_is_the_same_for_any_damage(
+    tmp_path: Path, text: str
+) -> None:
+    lock = tmp_path / "cafs.lock"
+    lock.write_text(text)
+    with pytest.raises(SettingsError) as refused:
         read_lock(lock)
     assert refused.value.hint == "restore it, or remove it and run cafs lock"
 
