@@ -203,6 +203,28 @@ def copy_whole(file: Path, source: Path) -> None:
     _replace(file, copy)
 
 
+def try_writing(file: Path) -> None:
+    """Do what comes first when a file is written, and undo it. Blocks.
+
+    Who asks for permissions only is told nothing of a disk that is read-only, full or gone.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    place = real(file)
+    try:
+        descriptor, made = tempfile.mkstemp(prefix=f".{place.name}{_DRAFT}", dir=place.parent)
+        os.close(descriptor)
+        Path(made).unlink(missing_ok=True)  # who is alone there may have swept it away
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> StorageError:
+    kind = StorageFullError if error.errno in _NO_SPACE else StorageError
+    return kind(f"{file} cannot be written: {error.strerror}")
+
+
 def _replace(file: Path, write: Callable[[BinaryIO], object]) -> None:
     place = real(file)
     made = ""
@@ -218,8 +240,7 @@ def _replace(file: Path, write: Callable[[BinaryIO], object]) -> None:
         made = ""
         _sync(place.parent)
     except OSError as error:
-        kind = StorageFullError if error.errno in _NO_SPACE else StorageError
-        raise kind(f"{file} cannot be written: {error.strerror}") from error
+        raise _unwritable(file, error) from error
     finally:
         if made:
             with suppress(OSError):

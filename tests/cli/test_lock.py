@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,48 @@ def test_every_failure_is_told_and_the_first_one_is_the_exit_code(
     assert done.returncode == 3
     assert "/gone" in done.stderr
     assert "/private" in done.stderr
+
+
+def test_a_lock_that_cannot_be_written_is_told_before_anything_is_read(
+    project: Project, origin: Origin
+) -> None:
+    url = origin.put("/tool", b"tool")
+    project.cafs.project(f'[ref.tool]\nfrom="{url}"\n')
+    project.file.symlink_to(project.file.parent / "gone" / "cafs.lock")
+    done = project.cafs.run("lock", check=False)
+    assert done.returncode == 7
+    assert "cannot be written" in done.stderr
+    assert done.stdout == ""
+    assert origin.requests == ()
+
+
+def test_nothing_is_said_to_be_locked_that_could_not_be_written(
+    project: Project, origin: Origin
+) -> None:
+    url = origin.put("/t.tgz", tar_bytes(OLD, compression="gz"))
+    project.cafs.project(f'[ref.tree]\nfrom="{url}"\n')
+    index_directory(project.file).write_text("a file, where a directory should be")
+    done = project.cafs.run("lock", check=False)
+    assert done.returncode == 7
+    assert done.stdout == ""
+    assert not project.file.exists()
+
+
+def test_a_ref_that_is_removed_beside_a_lock_does_not_come_back(
+    locked: Project, origin: Origin
+) -> None:
+    """One is read by then, and the other one is not."""
+    origin.fault("/t.tgz", HangBeforeHead())
+    with ThreadPoolExecutor() as threads:
+        locking = threads.submit(locked.cafs.run, "lock", "--upgrade")
+        origin.wait_until(lambda seen: any(each.path == "/t.tgz" for each in seen))
+        assert locked.cafs.run("remove", "tool").stdout == "tool: no longer locked\n"
+        origin.release()
+        told = locking.result().stdout.splitlines()
+    assert [line.partition(":")[0] for line in told] == ["tree", "tool"]
+    assert told[1] == "tool: no longer locked"
+    assert [each.name for each in locked.lock.entries] == ["tree"]
+    locked.cafs.run("lock", "--check")
 
 
 def test_where_room_ends_what_was_read_before_is_locked(project: Project, origin: Origin) -> None:

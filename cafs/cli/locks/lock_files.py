@@ -14,6 +14,7 @@ from cafs.settings.lock_writing import (
     lock_text,
     refuse_outside,
     sweep,
+    try_writing,
     write_whole,
 )
 from cafs.settings.lockfile import (
@@ -110,7 +111,8 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
     ``made`` are entries that are new, or others now. ``kept`` are the places (name and platform) of
     those that stay as they are. ``names`` gives the refs of the project, asked while nobody else
-    writes there, so that what somebody has just added is among them: entries of others go.
+    writes there, so that what somebody has just added is among them: entries of others go, and what
+    was made for one that has been removed meanwhile is not written.
     ``whole`` are refs of which ``made`` and ``kept`` say all: others that are there go. ``indexes``
     are the files of the indexes that ``made`` names, by digest, and ``large`` is where those go
     that are too large to lie beside the lock, None where nobody wants them.
@@ -124,6 +126,18 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     large: Path | None = None
 
 
+def refuse_unwritable(file: Path) -> None:
+    """Find out whether a lock can be written, before much is read for it. Blocks.
+
+    Raises:
+        SettingsError: it leads out of the project.
+        StorageError: it cannot be written.
+    """
+    for path in (file, index_directory(file)):
+        refuse_outside(path, file.parent)
+    try_writing(file)
+
+
 def replace_entries(file: Path, changes: Changes) -> list[LockEntry]:
     """Write a lock, put its index files beside it, and remove those that it names no more.
 
@@ -131,7 +145,7 @@ def replace_entries(file: Path, changes: Changes) -> list[LockEntry]:
     written there meanwhile stays, also in the place of what was to be kept. Blocks.
 
     Returns:
-        The entries that went, with nothing in their place.
+        The entries that went, with nothing in their place, and those that were made in vain.
 
     Raises:
         SettingsError: the file that is there is none of ours, or leads out of the project.
@@ -139,24 +153,13 @@ def replace_entries(file: Path, changes: Changes) -> list[LockEntry]:
     """
     for path in (file, index_directory(file)):
         refuse_outside(path, file.parent)
-    fresh = {(each.name, each.platform): each for each in changes.made}
     large = {digest for digest, path in changes.indexes.items() if path.stat().st_size > LARGE}
     if changes.large is not None:
         for digest in large:  # nobody prunes there, and it may take longer than others wait
             _keep_large(changes.large, digest, changes.indexes[digest])
     with alone(file):
         before = read_lock(file)
-        names = changes.names()
-        entries = dict(fresh)
-        gone = []
-        for each in (before or Lock()).entries:
-            place = (each.name, each.platform)
-            known = place in fresh or place in changes.kept
-            if each.name not in names or (each.name in changes.whole and not known):
-                gone.append(each)
-            else:
-                entries.setdefault(place, each)
-        lock = Lock(tuple(entries.values()))
+        lock, gone = _changed(before or Lock(), changes)
         wanted = lock.indexes()
         for digest, source in changes.indexes.items():
             if digest in wanted and digest not in large:
@@ -167,6 +170,24 @@ def replace_entries(file: Path, changes: Changes) -> list[LockEntry]:
                 write_whole(file, text)
         _prune(file, lock)
     return gone
+
+
+def _changed(before: Lock, changes: Changes) -> tuple[Lock, list[LockEntry]]:
+    """What a lock becomes, and what is not in it; for one who is alone with it."""
+    fresh = {(each.name, each.platform): each for each in changes.made}
+    names = changes.names()
+    entries = {place: each for place, each in fresh.items() if each.name in names}
+    gone = [each for each in fresh.values() if each.name not in names]
+    for each in before.entries:
+        place = (each.name, each.platform)
+        known = place in fresh or place in changes.kept
+        if each.name not in names:
+            gone += [] if place in fresh else [each]
+        elif each.name in changes.whole and not known:
+            gone.append(each)
+        else:
+            entries.setdefault(place, each)
+    return Lock(tuple(entries.values())), gone
 
 
 def _prune(file: Path, lock: Lock) -> None:

@@ -11,7 +11,13 @@ import msgspec
 
 from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
-from cafs.cli.locks.lock_files import Changes, at_hand, project_refs, replace_entries
+from cafs.cli.locks.lock_files import (
+    Changes,
+    at_hand,
+    project_refs,
+    refuse_unwritable,
+    replace_entries,
+)
 from cafs.cli.locks.lock_telling import tell, tell_gone, warn
 from cafs.cli.telling import Board, Report, board, draws
 from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
@@ -130,26 +136,36 @@ async def _make(run: _Run, wanted: list[Wish], flags: "Flags") -> None:
         if unmade:
             from cafs.assemble import open_system
 
+            await trio.to_thread.run_sync(refuse_unwritable, run.file)
             opening = open_system(run.loaded, description="lock", eager=True)
             system = await stack.enter_async_context(opening)
             folder = await stack.enter_async_context(scratch_of(system))
             await _locate_all(run, system, unmade, folder)
         if run.failed and run.order.together:
             return
-        changes = Changes(
-            made=run.made,
-            kept=run.kept,
-            names=partial(project_refs, flags),
-            whole=touched - run.failed,
-            indexes=run.indexes,
-            large=run.order.large,
-        )
-        for gone in await trio.to_thread.run_sync(replace_entries, run.file, changes):
-            tell_gone(gone, run.order.as_json, run.order.quiet)
+        await trio.to_thread.run_sync(_write, run, flags, touched)
         if system is not None:
             for spec in flags.load().refs:
                 if spec.locked is not None and spec.name in touched:
                     await system.resolver.resolve(spec, Patience(spec.deadline_s))
+
+
+def _write(run: _Run, flags: "Flags", touched: set[str]) -> None:
+    """Write the lock, and say then what has become of it. Blocks."""
+    changes = Changes(
+        made=run.made,
+        kept=run.kept,
+        names=partial(project_refs, flags),
+        whole=touched - run.failed,
+        indexes=run.indexes,
+        large=run.order.large,
+    )
+    every = replace_entries(run.file, changes)
+    for entry in run.made:
+        if entry not in every:
+            run.tell(entry)
+    for gone in every:
+        tell_gone(gone, run.order.as_json, run.order.quiet)
 
 
 @asynccontextmanager
@@ -183,8 +199,6 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish], top: Path
 
     locker = Locker(system.store, system.resolver, system.fetcher, Limits())
     drawn = draws() and not run.order.quiet and not run.order.as_json
-    # What is written on standard output is wiped away with bars; what is not sure yet is not said.
-    waiting = drawn or run.order.together
     with board(len(unmade), quiet=not drawn, as_json=False) as reports:
         for number, wish in enumerate(unmade):
             folder = top / str(number)
@@ -204,10 +218,6 @@ async def _locate_all(run: _Run, system: "System", unmade: list[Wish], top: Path
                     break
             else:
                 run.made.append(new_entry(wish, located, run.file.parent))
-                if not waiting:
-                    run.tell(run.made[-1])
-    for entry in run.made if waiting and not (run.failed and run.order.together) else ():
-        run.tell(entry)
 
 
 @contextmanager

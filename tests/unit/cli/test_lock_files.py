@@ -161,6 +161,23 @@ def test_what_is_added_while_others_find_out_is_no_ref_that_has_gone(lock: Path)
     assert names(lock) == [("a", ""), ("b", "")]
 
 
+def test_what_is_removed_while_others_find_out_does_not_come_back(lock: Path) -> None:
+    """The refs of the project are those that it has when the lock is written."""
+    keep(lock, "a", SMALL)
+    refs = {"a", "b", "c"}
+    newer = entry("a", b"newer")
+    changes = Changes(
+        made=[newer, entry("b"), entry("c")],
+        names=lambda: refs,
+        whole={"a", "b", "c"},
+        indexes={digest_of(b"newer"): written(lock.parent, b"newer")},
+    )
+    refs -= {"a", "b"}
+    assert replace_entries(lock, changes) == [newer, entry("b")]
+    assert names(lock) == [("c", "")]
+    assert not index_directory(lock).exists()
+
+
 def test_platforms_that_are_no_longer_wished_for_go_unless_one_failed(lock: Path) -> None:
     both = [entry("a", platform=each) for each in ("linux/amd64", "linux/arm64")]
     replace_entries(lock, Changes(made=both, names=lambda: {"a"}, whole={"a"}))
