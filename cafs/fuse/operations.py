@@ -245,6 +245,23 @@ class CafsOperations(ReadOnlyOperations):
                 if self.interests is not None and len(portion) == _PORTION:
                     await trio.sleep(_PORTION_S)
 
+    async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
+        """Have the kernel look names up again before it opens them: they mean something else now.
+
+        Args:
+            names: inodes of directories, and names in them.
+
+        Raises:
+            OSError: the mount has ended.
+
+        Cancellation: some may be forgotten.
+        """
+        for start in range(0, len(names), _PORTION):
+            portion = names[start:][:_PORTION]
+            await trio.to_thread.run_sync(_forget, portion, abandon_on_cancel=True)
+            if len(portion) == _PORTION:
+                await trio.sleep(_PORTION_S)
+
     async def _look_anew(self, inode: int) -> None:
         """Let the kernel ask for an inode's attributes before its name is opened again.
 
@@ -296,6 +313,13 @@ def _drop(inodes: range) -> None:
         # What the kernel does not know it has nothing of.
         with suppress(FileNotFoundError):
             pyfuse3.invalidate_inode(InodeT(inode))
+
+
+def _forget(names: Sequence[tuple[int, bytes]]) -> None:
+    for parent, name in names:
+        # What the kernel does not know it has nothing to forget of.
+        with suppress(FileNotFoundError):
+            pyfuse3.invalidate_entry(InodeT(parent), FileNameT(name))
 
 
 def _directory(inode: int) -> EntryAttributes:

@@ -63,6 +63,7 @@ class KeptWorker:
         self.pid = pid
         self.log = log
         self.lease: int | None = None
+        self.notices: list[bytes] = []
         self._requests = requests
         self._channel = channel
         self._word = word
@@ -83,10 +84,16 @@ class KeptWorker:
             AssertionError: there is none, or another one.
         """
         request = self.send(opcode, node, body)
-        reply = self._reply()
-        while not reply.unique:  # a notification: nothing is cached here that it could be about
-            reply = self._reply()
+        reply = self._answer()
         assert reply.unique == request.unique, reply  # noqa: S101 - the test kit's own claim
+        return reply
+
+    def _answer(self) -> Reply:
+        """The next reply; notifications before it are kept: nothing is cached here for them."""
+        reply = self._reply()
+        while not reply.unique:
+            self.notices.append(reply.body)
+            reply = self._reply()
         return reply
 
     def _reply(self) -> Reply:
@@ -104,7 +111,7 @@ class KeptWorker:
         self._unique += 2
         request = Request(Opcode.STATFS, self._unique | _HEARTBEAT, 1, pid=0)
         self._requests.send(request.encode())
-        assert self._reply().unique == request.unique  # noqa: S101 - the test kit's own claim
+        assert self._answer().unique == request.unique  # noqa: S101 - the test kit's own claim
 
     def begin(self) -> Said:
         """Let it serve, after INIT and a heartbeat, and return its word."""

@@ -7,7 +7,7 @@
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -340,6 +340,11 @@ class FileSystem:
     def showing(self, key: StreamKey) -> Sequence[range]:
         """The inodes that may have shown bytes of a stream before these were checked."""
         return self._retracting.showing(key)
+
+    def names(self, refs: Collection[str]) -> Sequence[tuple[int, bytes]]:
+        """Where a kernel may have the names of refs: directories' inodes, and names in them."""
+        parent = self._places.refs()
+        return [] if parent is None else [(parent, os.fsencode(name)) for name in sorted(refs)]
 
     def is_control(self, inode: int) -> bool:
         """Whether an inode is that of ``.cafs`` or of a file in it."""

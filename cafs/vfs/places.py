@@ -190,6 +190,13 @@ class Places:
         """
         return await self._single(self.spelled(path))
 
+    def refs(self) -> int | None:
+        """The number of the directory of the named refs; None when nobody can have looked there."""
+        if self._view.path == _NAMED:
+            return ROOT_INODE
+        at = None if self._view.path else self._attachments.at(self._mount, text_of(_NAMED))
+        return None if at is None else at.first
+
     async def unsized(self, path: Path) -> int:
         """The number of a file in listings that do not know its size.
 

@@ -80,6 +80,22 @@ def test_a_worker_whose_word_is_waited_for_reads_the_files_and_its_successors_ha
         assert read(worker, node_of(find(worker, "ref/data/a"))).body == b"other"
 
 
+def test_names_that_mean_something_else_are_forgotten_before_the_worker_serves(
+    world: World, lease: list[int]
+) -> None:
+    same = world.origin.put("/same.tar", tar_bytes({"a": (0o644, b"same")}))
+    world.project(f'[ref.data]\nfrom = "{world.url}"\n[ref.same]\nfrom = "{same}"\n')
+    with world.keeper.worker() as worker:
+        serve_and_crash(worker, lease, b"alpha")
+    world.project(f'[ref.data]\nfrom = "{same}"\n[ref.same]\nfrom = "{same}"\n')
+    with world.keeper.worker() as worker:
+        worker.resume()
+        told = list(worker.notices)  # what came before the reply that makes it serve
+        assert [notice[16:] for notice in told[:1]] == [b"data\0"]
+        assert int.from_bytes(told[0][:8], "little") == node_of(find(worker, "ref"))
+        assert all(notice == told[0] for notice in worker.notices)
+
+
 def test_what_is_not_content_is_inherited_too(world: World, lease: list[int]) -> None:
     world.project(f'[ref.data]\nfrom = "{world.url}"\n', mount='budget = "1B"\n')
     with world.keeper.worker() as worker:

@@ -51,7 +51,8 @@ def settings_before(store: Store, key: str, mount_point: Path) -> Settings:
 class Adoption:
     """Makes the settings of a worker the mount's.
 
-    ``trial`` is for the worker's operations; None when it is on none.
+    ``trial`` is for the worker's operations; None when it is on none. ``renamed`` is the names of
+    refs that show something else than under the worker before.
 
     Concurrency: one task.
     """
@@ -69,6 +70,7 @@ class Adoption:
         known = store.mounts.settings(mount)
         wanted = None if fresh is None else pack(fresh)
         self._wanted = None if wanted == known else wanted
+        self.renamed = frozenset() if fresh is None or known is None else _renamed(fresh, known)
         self.trial = None if self._wanted is None or known is None else Trial()
 
     async def begin(self) -> None:
@@ -99,3 +101,13 @@ class Adoption:
     async def _adopt(self) -> None:
         if self._wanted is not None:
             await self._store.mounts.set_settings(self._mount, self._wanted)
+
+
+def _renamed(fresh: Settings, known: bytes) -> frozenset[str]:
+    """The refs of which these settings say something else than those that are known; or all."""
+    now = {spec.name: spec.key for spec in fresh.refs}
+    try:
+        before = {spec.name: spec.key for spec in unpack(known).refs}
+    except MalformedError:
+        return frozenset(now)
+    return frozenset(name for name in now | before if now.get(name) != before.get(name))

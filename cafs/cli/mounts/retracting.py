@@ -1,7 +1,7 @@
 """What a worker does about content that was handed out before it was checked.
 
 It goes on checking what the worker before it has left unchecked, and has the kernel forget the
-pages of what turned out to be wrong.
+pages of what turned out to be wrong, and the names of what means something else now.
 """
 
 import logging
@@ -12,6 +12,8 @@ from cafs.fetch.content.provisional import ProvisionalContent
 from cafs.fetch.interfaces import Patience, Priority
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cafs.assemble import System
     from cafs.fuse.operations import CafsOperations
     from cafs.model.spec import RefSpec
@@ -32,6 +34,17 @@ async def retract(system: "System", operations: "CafsOperations") -> None:
             _LOG.warning("serving.pages.kept error=%s: %s", error, exposure.name)
         else:
             _LOG.info("serving.pages.dropped count=%d: %s", sum(map(len, inodes)), exposure.name)
+
+
+async def forget(operations: "CafsOperations", names: "Sequence[tuple[int, bytes]]") -> None:
+    """Have the kernel look names up again that have another meaning than under the worker before.
+
+    Cancellation: the kernel believes for a second what it has.
+    """
+    try:
+        await operations.forget_names(names)
+    except OSError as error:
+        _LOG.warning("serving.names.kept error=%s", error)
 
 
 async def follow_up(system: "System") -> None:

@@ -22,7 +22,7 @@ from cafs.cli.failing import expected
 from cafs.cli.mounts.heralding import Herald
 from cafs.cli.mounts.inheriting import Adoption, settings_before
 from cafs.cli.mounts.reaching import heard
-from cafs.cli.mounts.retracting import follow_up, retract
+from cafs.cli.mounts.retracting import follow_up, forget, retract
 from cafs.errors import CafsError, MountError, StorageError
 from cafs.fuse.channel import CHANNEL_FD, REQUESTS_FD, Channel, open_channel
 from cafs.fuse.interests import Interests
@@ -167,12 +167,17 @@ async def _serve_requests(
 
     async def begun() -> None:
         await adoption.accepted()
+        names = system.filesystem.names(adoption.renamed)
+        # The keeper has this before the reply that makes us serve, so before a reload has ended.
+        await forget(operations, names)
         if not herald.proclaim():
             # The kernel has been answered already: the mount is there, whoever wanted it.
             _LOG.warning("who asked for the mount has gone")
         if asked:
             await system.fetcher.exposures.pardon()
         adoption.complete()
+        # The worker before may have been asked for one of them meanwhile.
+        await forget(operations, names)
         await _tidy(system)
 
     async with open_kept_session(REQUESTS_FD, operations) as session:
