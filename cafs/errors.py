@@ -169,8 +169,9 @@ class ContentError(CafsError):
 
 
 _OTHER_CONTENT: Final = (
-    "the source serves other content than was pinned or locked; "
-    "if that is meant, pin it anew (cafs lock --upgrade)"
+    "the source serves other content than it should; if that is meant: cafs lock --upgrade where "
+    "cafs.lock says what it should be, another integrity where cafs.toml does; else it is damaged "
+    "there: an image has to be pushed again"
 )
 
 

@@ -199,6 +199,24 @@ def test_a_ref_that_is_removed_beside_a_lock_does_not_come_back(
     locked.cafs.run("lock", "--check")
 
 
+def test_of_other_content_than_the_settings_say_it_is_said_that_they_must_change(
+    project: Project, origin: Origin
+) -> None:
+    url, pin = origin.put("/tool", b"tool"), digest_of(b"other")
+    project.cafs.project(f'[ref.tool]\nfrom="{url}"\nintegrity="{pin}"\n')
+    done = project.cafs.run("lock", check=False)
+    assert done.returncode == 4
+    assert "hint: ref.tool.integrity says so in cafs.toml: change it there" in done.stderr
+    assert "--upgrade" not in done.stderr
+
+
+def test_run_does_not_ask_for_a_mount_point_that_it_does_not_take(cafs: Cafs) -> None:
+    cafs.project("")
+    done = cafs.run("run", "--", "true", check=False)
+    assert done.returncode == 2
+    assert "hint: set CAFS_MOUNT_POINT, or set path" in done.stderr
+
+
 def test_where_room_ends_what_was_read_before_is_locked(project: Project, origin: Origin) -> None:
     small, large = origin.put("/small", b"small"), origin.put("/large", bytes(2 << 20))
     refs = {"a": small, "b": large, "c": small}

@@ -1,6 +1,6 @@
 """The error family: one line a failure, with its causes and the hint."""
 
-from cafs.errors import CafsError, DeadlineError, UnreachableError
+from cafs.errors import CafsError, DeadlineError, DigestMismatchError, UnreachableError
 
 
 def subclasses(of: type[CafsError]) -> list[type[CafsError]]:
@@ -24,6 +24,12 @@ def test_a_name_that_a_cause_begins_with_too_is_said_once() -> None:
 
 def test_a_line_is_one_line() -> None:
     assert "\n" not in CafsError("two\nlines", hint="").line
+
+
+def test_what_to_do_about_other_content_holds_whoever_said_what_it_must_be() -> None:
+    error = DigestMismatchError("gcc", expected="sha256:1", actual="sha256:2")
+    for each in ("cafs lock --upgrade where cafs.lock says", "integrity where cafs.toml", "pushed"):
+        assert each in error.hint
 
 
 def test_codes_are_unique() -> None:

@@ -18,7 +18,7 @@ from cafs.cli.locks.lock_files import (
     refuse_unwritable,
     replace_entries,
 )
-from cafs.cli.locks.lock_telling import tell, tell_gone, warn
+from cafs.cli.locks.lock_telling import hinted, tell, tell_gone, warn
 from cafs.cli.telling import Board, Report, board, draws
 from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
 from cafs.model.ref import DockerRef
@@ -85,7 +85,7 @@ class _Run(msgspec.Struct):
 
     def fail(self, error: CafsError, wish: Wish) -> None:
         """Say why there is no entry; the first failure is the run's."""
-        code = report(error)
+        code = report(hinted(error, wish.spec))
         self.code = self.code or code
         self.failed.add(wish.spec.name)
 

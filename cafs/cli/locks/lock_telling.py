@@ -4,8 +4,11 @@ from typing import TYPE_CHECKING
 
 from cafs.cli.saying import aside, say
 from cafs.cli.sizes import size
+from cafs.errors import DigestMismatchError
 
 if TYPE_CHECKING:
+    from cafs.errors import CafsError
+    from cafs.model.spec import RefSpec
     from cafs.settings.lockfile import LockEntry
 
 _DIGITS = 12
@@ -35,6 +38,17 @@ def tell_gone(entry: "LockEntry", as_json: bool, quiet: bool) -> None:
         _facts(entry, "removed", str(entry.digest))
     elif not quiet:
         say(f"{title(entry)}: no longer locked")
+
+
+def hinted(error: "CafsError", spec: "RefSpec") -> "CafsError":
+    """A failure to lock a ref, with what to do where the settings themselves say what it must be.
+
+    Asking again gives the same then.
+    """
+    if isinstance(error, DigestMismatchError) and error.expected == spec.integrity:
+        error.hint = f"ref.{spec.name}.integrity says so in cafs.toml: change it there, if other "
+        error.hint += "content is meant"
+    return error
 
 
 def warn(line: str) -> None:

@@ -23,6 +23,9 @@ def place_of_mount(loaded: "Settings") -> Path:
     place, troubles = _of_project(loaded)
     if place is None and troubles:
         raise troubles[0]
+    if place is None and loaded.project_file is not None:
+        what = f"{loaded.project_file} names no mount point, and nothing of this project is mounted"
+        raise UsageError(what, hint="name the mount that is meant; cafs status lists them")
     return place or target(loaded)
 
 

@@ -85,8 +85,12 @@ def _serve(loaded: "Settings", launch: "Launch", word: int | None) -> int:
         live.remove(mounted)
 
 
-def target(loaded: "Settings") -> Path:
+def target(loaded: "Settings", *, takes_one: bool = True) -> Path:
     """Where to mount.
+
+    Args:
+        loaded: the settings.
+        takes_one: whether the verb's command line can say it.
 
     Raises:
         UsageError: neither the command line nor cafs.toml says.
@@ -97,6 +101,7 @@ def target(loaded: "Settings") -> Path:
         file = loaded.project_file
         raise UsageError(
             f"no mount point: {f'{file} names none' if file else 'there is no cafs.toml'}",
-            hint='give one, or set path = "cafs" under [mount] in cafs.toml',
+            hint=f"{'give one' if takes_one else 'set CAFS_MOUNT_POINT'}, or set "
+            'path = "cafs" under [mount] in cafs.toml',
         )
     return loaded.mount_point

@@ -42,7 +42,7 @@ def command(
     from cafs.cli.mounts import background, claiming, launching, unmounting
     from cafs.cli.verbs.mount import target
 
-    place = target(loaded)
+    place = target(loaded, takes_one=False)
     flags = options.as_arguments(context)
     launch = launching.plan(loaded, place, flags, with_keeper=not no_keeper)
     with _Relay() as relay:

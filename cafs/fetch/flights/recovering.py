@@ -30,6 +30,10 @@ from cafs.model.address import shown
 from cafs.model.span import Span
 from cafs.transport.retrying import RetryPolicy
 
+_ELSEWHERE: Final = (
+    "say who else has it: for a URL mirrors, for an image [map] in your own settings; "
+    "or push it again"
+)
 _ALONE: Final = 2
 """How often one that is asked alone may fail before another takes its place."""
 _LOG = logging.getLogger(__name__)
@@ -140,7 +144,7 @@ class Recovery:
         terms = self._terms
         better: CafsError | None = None
         if isinstance(error, NotFoundError):
-            hint = "name mirrors that have it" if terms.pinned else "a new mount asks what is there"
+            hint = _ELSEWHERE if terms.pinned else "a new mount asks what is there"
             better = RefusedError(
                 f"{terms.name}: it is known to exist, but {error.what}", hint=hint
             )

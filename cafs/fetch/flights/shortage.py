@@ -122,8 +122,9 @@ class Shortage:
     def stopped(self, name: str, asked: int) -> StorageFullError:
         """What a prefetch is told; ``asked`` is what of the content is not in the store."""
         return StorageFullError(
-            f"{name}: {-(-asked // _MIB)} MiB are missing, and {self._left()}: prefetching stops",
-            hint="make room with `cafs gc`, or by a lower store.quota, or use another store",
+            f"{name}: {-(-asked // _MIB)} MiB of it are missing, and {self._left()}",
+            hint="`cafs gc --older-than 0s` frees what nobody uses, also what was begun and is not "
+            "whole; else lower store.quota, or use a store with more room",
         )
 
     def _left(self) -> str:

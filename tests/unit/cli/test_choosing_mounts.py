@@ -54,7 +54,7 @@ def test_the_only_mount_of_a_project_is_meant_where_the_settings_name_none(
     loaded: Settings, there: set[Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "cafs.toml"
-    with pytest.raises(UsageError, match="names none"):
+    with pytest.raises(UsageError, match="nothing of this project is mounted"):
         place_of_mount(loaded)
     assert place_of_project(loaded) is None
     mount(there, "foreign", tmp_path / "other/cafs.toml")

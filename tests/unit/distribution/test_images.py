@@ -495,8 +495,10 @@ async def test_b6_a_digest_that_a_registry_has_not_is_not_found_and_a_layer_is_w
     with pytest.raises(NotFoundError):
         await world.tree(world.spec(f"{served.ref}@{digest_of(b'?')}"))
     origin.fault(f"/v2/app/blobs/{served.manifest()['layers'][0]['digest']}", Status(404))
-    with pytest.raises(RefusedError, match=r"layer 1 of 1: it is known to exist.*404"):
+    with pytest.raises(RefusedError, match=r"layer 1 of 1: it is known to exist.*404") as caught:
         await world.tree(world.spec(served.ref))
+    assert "for an image [map]" in caught.value.hint
+    assert "push it again" in caught.value.hint
 
 
 async def test_schema_1_is_refused_by_its_name(world: World, serve: Serve) -> None:
