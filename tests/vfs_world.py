@@ -247,6 +247,11 @@ class PlantedDigests(Digests):
         return self.contents[digest]
 
     @override
+    async def check(self, digest: Digest, patience: Patience) -> None:
+        if digest not in self.contents and digest not in self.trees:
+            raise NotFoundError(f"{digest}: nothing here knows it")
+
+    @override
     async def blob_tree(self, digest: Digest, patience: Patience) -> OpenTree:
         if digest not in self.trees:
             raise NotFoundError(f"{digest}: nothing here knows it")

@@ -82,11 +82,23 @@ class Digests:
             # What has a digest for a name is checked before it is read, whatever the ref says.
             return await self._resolver.part(replace(spec, verify="block"), number, patience)
         if member is None:
-            raise NotFoundError(
-                f"{digest}: not in the store, and no ref of this mount names it",
-                hint="a ref with this integrity makes it known",
-            )
+            raise _unknown(digest)
         return member
+
+    async def check(self, digest: Digest, patience: Patience) -> None:
+        """Make sure that there is somebody to have the bytes with that digest from; fetches none.
+
+        Raises:
+            NotFoundError: as ``blob_content``.
+            CafsError: another store cannot be asked.
+
+        Cancellation: as ``blob_content``.
+        """
+        if await self._fetcher.find(digest, patience) is not None:
+            return
+        named = not digest.weak and self._search(digest) is not None
+        if not named and self._fetcher.member(digest, self._reopen) is None:
+            raise _unknown(digest)
 
     async def blob_tree(self, digest: Digest, patience: Patience) -> OpenTree:
         """The bytes with that digest, opened as an archive.
@@ -152,8 +164,16 @@ class Digests:
             # The integrity of an image is that of its manifest, which is no part.
             if spec.integrity == digest and not isinstance(spec.ref, DockerRef):
                 return spec, 0
-            resolved = self._resolver.peek(spec)
+            # What a lock says of a ref is known before anybody has read it.
+            resolved = self._resolver.peek(spec) or spec.locked
             for number, part in enumerate(resolved.parts if resolved is not None else ()):
                 if part.digest == digest:
                     return spec, number
         return None
+
+
+def _unknown(digest: Digest) -> NotFoundError:
+    return NotFoundError(
+        f"{digest}: not in the store, and no ref of this mount names it",
+        hint="a ref with this integrity makes it known",
+    )

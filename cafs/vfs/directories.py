@@ -43,6 +43,7 @@ from cafs.vfs.namespace import (
     RefRoot,
     Root,
     TreeAlgorithm,
+    TreeBlob,
     TreeRoot,
 )
 from cafs.vfs.opening import Opening, Shown
@@ -110,6 +111,9 @@ class Directories:
             # here too, so it never goes back to 0 under a reader.
             found = self._appearance.file(await self._places.inode(path), 0)
             return replace(found, attributes_ttl_s=0.0)
+        if isinstance(node, TreeBlob):
+            # As of a file by its digest: no listing can say that there is no such name.
+            await self._opening.check(node)
         # The size comes first: a name that cannot be answered for gets no number.
         size = await self._size(node)
         return await self._attributes(await self._places.inode(path), path, node, size)

@@ -75,6 +75,17 @@ class Digests(Protocol):
         """
 
     @abstractmethod
+    async def check(self, digest: Digest, patience: Patience) -> None:
+        """Make sure that there is somebody to have the bytes with that digest from; fetches none.
+
+        Raises:
+            NotFoundError: nothing here knows such content.
+            CafsError: another store cannot be asked.
+
+        Cancellation: as ``blob_content``.
+        """
+
+    @abstractmethod
     async def blob_tree(self, digest: Digest, patience: Patience) -> OpenTree:
         """The bytes with that digest, opened as an archive.
 

@@ -152,6 +152,18 @@ class Opening:
             case _:
                 assert_never(node)
 
+    async def check(self, node: TreeBlob) -> None:
+        """Make sure that there is somebody to have from what a digest names; fetches none of it.
+
+        Raises:
+            NotFoundError: nothing here knows such content.
+            CafsError: as ``Digests.check``.
+
+        Cancellation: as ``Digests.check``.
+        """
+        with self.request(node) as patience:
+            await self._digests.check(node.digest, patience)
+
     async def doubt(self, node: Node) -> None:
         """What came of a ref is not what it must be; see ``Refs.doubt``."""
         spec = self.spec(node)

@@ -1,12 +1,14 @@
 """Content by digest: only what is checked against it is ever opened."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cafs.errors import DigestMismatchError, NotFoundError, UnsupportedError
 from cafs.model.digest import digest_of
+from cafs.model.resolved import Part, Resolved, Shape
 from cafs.testing import archives
 from cafs.testing.origin import Origin
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
@@ -43,6 +45,32 @@ async def test_wrong_bytes_of_a_ref_never_come_under_the_digest(
         await world.read(content)
     with pytest.raises(NotFoundError):
         await world.digests.blob_content(digest_of(DATA), USUAL)
+
+
+async def test_what_a_lock_names_is_known_before_anybody_has_read_the_ref(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    digest, url = digest_of(TAR), origin.put("/x.tar.gz", TAR)
+    part = Part(media_type="", size=len(TAR), digest=digest, urls=(url,))
+    for opened in ("blob", "tree"):
+        async with mounted() as world:
+            spec = world.spec(url)
+            locked = Resolved(
+                ref=spec.ref.canonical,
+                shape=Shape.TREE,
+                digest=digest,
+                parts=(part,),
+                resolved_ns=1,
+            )
+            world.specs[:] = [replace(spec, locked=locked)]
+            await world.digests.check(digest, USUAL)
+            with pytest.raises(NotFoundError, match="no ref of this mount names it"):
+                await world.digests.check(digest_of(DATA), USUAL)
+            if opened == "blob":
+                assert await world.read(await world.digests.blob_content(digest, USUAL)) == TAR
+            else:
+                tree = await world.digests.blob_tree(digest, USUAL)
+                assert await world.paths(tree) == {"a": "/", "a/b": "content"}
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1"])
