@@ -96,7 +96,7 @@ class UrlParts:
         known = await self._fetcher.find(pin)
         if known is not None:
             return Part(media_type=known.media_type, size=known.size, digest=pin, urls=tuple(urls))
-        if previous is not None and previous.digest == pin and previous.size is not None:
+        if previous is not None and previous.digest == pin and _believed(previous.size, pin):
             # Its order of URLs tells which one answered; the settings may name others by now.
             others = (url for url in urls if url not in previous.urls)
             return replace(previous, urls=(*previous.urls, *others))
@@ -115,7 +115,7 @@ class UrlParts:
 
         places = [(url, target) for url in urls for target in self._route(url)]
         (url, target), response = await first_answer(places, probe)
-        size = response.head.total
+        size = response.head.total if _believed(response.head.total, pin) else None
         try:
             rest = places[places.index((url, target)) + 1 :]
             if size is not None and rest:
@@ -241,3 +241,8 @@ class UrlParts:
             validator=part.validator if told else None,
             unsaved=unsaved,
         )
+
+
+def _believed(size: int | None, pin: Digest) -> bool:
+    """Whether a size may be that of what has the digest; whoever says 0 says what the bytes are."""
+    return size is not None and (size > 0 or pin.of_nothing)

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import trio
 from cachetools import LRUCache
 
-from cafs.errors import CafsError, SizeMismatchError
+from cafs.errors import CafsError, DigestMismatchError, SizeMismatchError
 from cafs.fetch.content.blob import BlobContent
 from cafs.fetch.content.exposing import Exposures
 from cafs.fetch.content.gated import GatedContent
@@ -28,6 +28,7 @@ from cafs.fetch.flights.sealing import Learned, Seal
 from cafs.fetch.flights.work import Works
 from cafs.fetch.interfaces import Feed, Source
 from cafs.fetch.sources.failures import Failures
+from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, located_stream
 from cafs.model.item import Item
 from cafs.model.resolved import Part
@@ -110,6 +111,7 @@ class Contents:
 
         Raises:
             SizeMismatchError: the store has the digest, and it is not of the promised size.
+            DigestMismatchError: no bytes are promised, and the digest is of some.
         """
         key = located_stream(part)
         content, lane = self._contents.get(key), self._lanes.get(key)
@@ -155,6 +157,9 @@ class Contents:
         known = None if pin is None else blobs.stat(pin)
         if known is not None and part.size not in {None, known.size}:
             raise SizeMismatchError(name, expected=part.size or 0, actual=known.size)
+        if pin is not None and part.size == 0 and not pin.of_nothing:
+            # Of no bytes none is ever asked for: nobody would come to the gate.
+            raise DigestMismatchError(name, expected=pin, actual=digest_of(b"", pin.algorithm))
         if known is not None and not sources:
             self._store.uses.touch(Item.blob(known.digest), precious=True)
             return BlobContent(blobs, known, key, name, self._means.metrics), None

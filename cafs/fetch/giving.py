@@ -54,6 +54,7 @@ class Giving:
 
         Raises:
             SizeMismatchError: the store has the digest, and it is not of the promised size.
+            DigestMismatchError: no bytes are promised, and the digest is of some.
             CafsError: as ``Content.ensure``, when the size had to be found out.
 
         Cancellation: no effect, but ``first`` is closed.
@@ -94,6 +95,7 @@ class Giving:
 
         Raises:
             SizeMismatchError: the store has the digest, and it is not of the promised size.
+            DigestMismatchError: no bytes are promised, and the digest is of some.
 
         Cancellation: the response is closed.
         """

@@ -100,6 +100,11 @@ class Digest(msgspec.Struct, frozen=True):
         return self.raw.hex()
 
     @property
+    def of_nothing(self) -> bool:
+        """Whether it is what no bytes have."""
+        return self == digest_of(b"", self.algorithm)
+
+    @property
     def integrity(self) -> str:
         """The SRI form, ``sha512-<base64>``."""
         return f"{self.algorithm}-{base64.b64encode(self.raw).decode()}"

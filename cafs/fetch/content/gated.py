@@ -258,6 +258,9 @@ class GatedContent(Feed):
 
     async def _note_wrong(self, error: DigestMismatchError) -> None:
         self._blame.wrong(error, self.size)
+        if not self.size and self._lane.downloader.unsure:
+            # A source has said so, and of nothing nothing is missing: nobody else would be asked.
+            self._deposit.unlearn()
         if self.refused is not None:
             await self.refused(error)
 

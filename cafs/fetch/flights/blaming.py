@@ -128,7 +128,8 @@ class Blame:
         if not pieces and self._tried:
             return  # somebody has said so already
         self.attempts += 1
-        senders = {piece.number for piece in pieces if piece.span.length}
+        # Who sent nothing, and that was all, has sent the whole.
+        senders = {piece.number for piece in pieces if piece.span.length or not size}
         if len(senders) == 1 and _union(pieces).covers(Span(0, size)):
             self._condemn(senders.pop(), error)
         else:

@@ -233,6 +233,10 @@ class Deposit:
             self.stream = None
         await self._open(lambda: Priority.DEMAND)
 
+    def unlearn(self) -> None:
+        """Know nothing of it any more; what was there has been put aside."""
+        self.size = self.stream = None
+
     async def _open(self, urgency: Urgency) -> None:
         """Get a stream. A reader can do without, on a full disk.
 

@@ -115,6 +115,28 @@ async def test_wrong_bytes_for_a_pin_are_refused_and_told(world: World, origin: 
         await world.read(content)
 
 
+@pytest.mark.parametrize("path", ["blob", "archive"])
+async def test_a_source_that_says_0_bytes_is_not_believed_where_a_pin_is_of_some(
+    world: World, origin: Origin, path: str
+) -> None:
+    """Nothing would ever be missing of it: neither is it empty, nor is it waited for."""
+    url = origin.put("/none", b"")
+    spec = world.spec(f"{path}+{url}", integrity=str(digest_of(DATA)))
+    with trio.fail_after(5):
+        for _ in range(2):
+            with pytest.raises(DigestMismatchError):
+                await (world.file(spec) if path == "blob" else world.tree(spec))
+
+
+@pytest.mark.expects_log("fetch.mirror.wrong")
+async def test_a_mirror_has_what_the_first_source_says_to_be_empty(
+    world: World, origin: Origin
+) -> None:
+    urls = origin.put("/none", b""), origin.put("/data.bin", DATA)
+    spec = world.spec(urls[0], integrity=str(digest_of(DATA)), mirrors=urls[1:])
+    assert await world.file(spec) == DATA
+
+
 async def test_r5_a_pinned_blob_leaves_no_cache_document(world: World, origin: Origin) -> None:
     url = origin.put("/data.bin", DATA)
     await world.file(world.spec(url, integrity=str(digest_of(DATA))))
