@@ -190,7 +190,11 @@ def check(spec: RefSpec, entry: LockEntry, file: Path) -> None:
     own = spec.ref.digest if isinstance(spec.ref, DockerRef | DigestRef) else None
     said = entry.named if image else entry.digest
     for pin in (own, spec.integrity):
-        if pin is not None and pin.canonical and pin != said:
+        if pin is None:
+            continue
+        # Of other algorithms only this is known before the bytes are.
+        hollow = said is not None and pin.of_nothing != said.of_nothing
+        if hollow or (pin.canonical and pin != said):
             key = f"{entry.key}.{'named' if image else 'digest'}"
             what = f"{said} is not what {spec.name} must be, {pin}"
             raise SettingsError(str(file), key, what, hint=f"cafs lock {spec.name}")

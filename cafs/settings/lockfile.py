@@ -15,6 +15,7 @@ import msgspec
 
 from cafs.errors import CafsError, SettingsError
 from cafs.model.digest import Digest
+from cafs.model.limits import INDEX_LIMIT, Limits
 from cafs.model.resolved import Contents
 from cafs.settings import units
 from cafs.settings.document import Table, tables
@@ -26,6 +27,8 @@ MOST: Final = 16 << 20
 LARGE: Final = 4 << 20
 """Bytes of an index that lies beside the lock, at most: larger ones do not belong among sources."""
 _LAYERS: Final = 4096
+_LARGEST: Final = Limits().size
+"""Bytes of a blob at most."""
 _TOP: Final = ("version", "ref")
 _PART: Final = ("digest", "size", "media-type", "index", "index-size", "contents", "urls")
 _ENTRY: Final = ("ref", "query", "integrity", "named", *_PART, "layer")
@@ -206,17 +209,20 @@ def _layers(table: Table) -> tuple[LockedPart, ...]:
 
 
 def _part(table: Table) -> LockedPart:
-    size = table.count("size")
+    digest = _digest(table, "digest")
+    size = table.count("size", most=_LARGEST)
     if size is None:
         raise table.wrong("size", "is missing")
+    if (size == 0) != digest.of_nothing:
+        raise table.wrong("size", f"{size} is not how many bytes have the digest {digest}")
     if table.has("index") != table.has("index-size"):
         raise table.wrong("index-size", "stands with index, and never alone")
     return LockedPart(
-        digest=_digest(table, "digest"),
+        digest=digest,
         size=size,
         media_type=_needed(table, "media-type"),
         index=_digest(table, "index") if table.has("index") else None,
-        index_size=table.count("index-size"),
+        index_size=table.count("index-size", most=INDEX_LIMIT),
         contents=_contents(table) if table.has("contents") else None,
         urls=table.texts("urls"),
     )

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from cafs.errors import DeadlineError, SettingsError
-from cafs.model.digest import digest_of
+from cafs.model.digest import EMPTY, digest_of
 from cafs.model.ref import parse_ref
 from cafs.model.resolved import Contents, Shape
 from cafs.model.spec import Platform, RefSpec
@@ -156,6 +156,12 @@ GOOD_IMAGE = lock_text(Lock((BASE,)))
         (GOOD.replace(f'index = "{INDEX}"', "index = 1"), "ref.tool.index", "must be a string"),
         (GOOD.replace("size = 4", "size = -4"), "ref.tool.size", "0 or more"),
         (GOOD.replace("size = 4\n", ""), "ref.tool.size", "is missing"),
+        (GOOD.replace("size = 4", "size = 0"), "ref.tool.size", "0 is not how many bytes have"),
+        (GOOD.replace(str(BLOB), str(EMPTY)), "ref.tool.size", "4 is not how many bytes have"),
+        (GOOD.replace("size = 4", f"size = {(1 << 40) + 1}"), "ref.tool.size", "is the most"),
+        (GOOD.replace("size = 9", f"size = {2**63 - 1}"), "ref.tool.index-size", "is the most"),
+        (GOOD_IMAGE.replace("size = 700", "size = 0"), "linux/amd64.size", "0 is not how many"),
+        (GOOD_IMAGE.replace("size = 4", "size = 0"), "layer[0].size", "0 is not how many"),
         (GOOD.replace(f'ref = "{REF}"\n', ""), "ref.tool.ref", "is missing"),
         (GOOD.replace("urls = [", "urls = [1, "), "ref.tool.urls", "plain string"),
         (GOOD.replace("index-size = 9\n", ""), "ref.tool.index-size", "stands with index"),
@@ -343,6 +349,18 @@ def test_a_digest_that_contradicts_the_settings_is_an_error(world: World) -> Non
     assert (refused.value.path, refused.value.key) == (str(world.file), "ref.tool.digest")
     assert str(pin) in refused.value.line
     assert str(BLOB) in refused.value.line
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha512"])
+def test_a_lock_does_not_say_that_nothing_is_what_has_a_pin(world: World, algorithm: str) -> None:
+    part = replace(PART, digest=EMPTY, size=0, index=None, index_size=None)
+    entry = replace(TOOL, digest=EMPTY, size=0, parts=(part,))
+    pins = [str(digest_of(data, algorithm)) for data in (b"blob", b"")]
+    world.write(toml(f'integrity = "{pins[0]}"'), replace(entry, integrity=pins[0]))
+    with pytest.raises(SettingsError, match="is not what tool must be"):
+        world.load()
+    world.write(toml(f'integrity = "{pins[1]}"'), replace(entry, integrity=pins[1]))
+    assert world.load().refs[0].locked is not None
 
 
 @pytest.mark.parametrize("entry", [BASE, replace(BASE, platform="")])
