@@ -1,5 +1,6 @@
 """Schemes: what a ref's text may begin with, and what to say of one that nothing answers for."""
 
+import re
 from collections.abc import Collection
 from typing import Final
 
@@ -12,6 +13,8 @@ FORCING: Final = ("archive", "blob")
 """What may stand before a URL, with a ``+``, and says how it is read."""
 _OWN: Final = ("cimd", "docker", "appc", *SIZES)
 """What begins refs that are no URLs."""
+_HOST_AND_PORT: Final = re.compile(r"[A-Za-z0-9.-]+:[0-9]{1,5}/")
+"""How a URL begins whose scheme was left out."""
 
 
 def unknown_scheme(text: str, scheme: str, schemes: Collection[str]) -> InvalidReferenceError:
@@ -27,6 +30,11 @@ def unknown_scheme(text: str, scheme: str, schemes: Collection[str]) -> InvalidR
         hints = _for_url(forced, plain, schemes)
     else:
         plain = scheme.rpartition("+")[2]
+        if _HOST_AND_PORT.match(text):
+            return InvalidReferenceError(
+                f"{quoted(text)} has no scheme",
+                hint=f"{quoted(f'https://{text}')}, or {quoted(f'http://{text}')}",
+            )
         forms = [f"{each}+https" for each in FORCING]
         hints = [nearest_hint(scheme, [*_OWN, *SCHEMES, *schemes, *forms])]
     if SCHEME.fullmatch(plain) and plain not in (*_OWN, *SCHEMES):

@@ -289,6 +289,15 @@ def test_r16_what_the_grammar_does_not_allow_is_refused(text: str, says: str) ->
         parse_ref(text)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:8871", "localhost:80", "files.example.com:8443"])
+def test_a_url_without_its_scheme_is_told_what_it_lacks(host: str) -> None:
+    with pytest.raises(InvalidReferenceError, match="has no scheme") as caught:
+        parse_ref(f"{host}/model.bin?token=s3cret")
+    assert f"'https://{host}/model.bin" in caught.value.hint
+    assert f"'http://{host}/model.bin" in caught.value.hint
+    assert "s3cret" not in caught.value.line
+
+
 def test_an_unknown_type_or_scheme_names_the_nearest_one() -> None:
     with pytest.raises(InvalidReferenceError) as caught:
         parse_ref("cimd:dokcer:v=0:busybox")
