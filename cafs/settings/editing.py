@@ -150,6 +150,10 @@ def _cut(text: str, names: Collection[str], *, uncommented: bool) -> str:
         elif uncommented:
             kept += comments
         comments = []
+    ends = dropping and not comments and text.splitlines()[-1].strip()
+    if ends and kept and not kept[-1].strip():
+        # What stood between the last table and the one before it stands between nothing now.
+        del kept[-1]
     return "".join([*kept, *comments])
 
 

@@ -43,6 +43,7 @@ def test_the_first_ref_makes_the_files(cafs: Cafs, origin: Origin) -> None:
     url = origin.put("/t.tgz", TREE)
     told = cafs.run("add", "tree", url, "--strip", "1").stdout
     assert told.startswith(f"tree: locked {str(digest_of(TREE))[:19]}")
+    assert told.endswith(f"tree: in {cafs.directory / 'cafs.toml'}, which is new\n")
     assert toml(cafs) == {"ref": {"tree": {"from": url, "strip": 1}}}
     assert lock(cafs) == {"tree": str(digest_of(TREE))}
     (index,) = index_directory(cafs.directory / "cafs.lock").glob("*.idx")
@@ -56,7 +57,8 @@ def test_everything_that_was_there_stays_as_it_was(cafs: Cafs, origin: Origin) -
     tool = origin.put("/tool", b"tool")
     pin = str(digest_of(b"tool", "sha512"))
     mirror = origin.put("/mirror", b"tool")
-    cafs.run("add", "tool", tool, "--integrity", pin, "--mirror", mirror)
+    told = cafs.run("add", "tool", tool, "--integrity", pin, "--mirror", mirror).stdout
+    assert len(told.splitlines()) == 1  # the file is where everybody looks
     text = file.read_text()
     assert text.startswith(before)
     assert text[len(before) :] == (
@@ -150,7 +152,10 @@ def test_a_file_is_named_from_where_one_is(cafs: Cafs) -> None:
     cafs.directory = project / "sub"
     cafs.directory.mkdir()
     (cafs.directory / "t.tgz").write_bytes(TREE)
-    cafs.run("add", "tree", "file:t.tgz")
+    told = cafs.run("add", "tree", "file:t.tgz").stdout
+    assert told.endswith(f"tree: in {file}\n")
+    assert cafs.run("add", "--quiet", "again", "file:t.tgz").stdout == ""
+    cafs.run("remove", "again")
     assert tomllib.loads(file.read_text()) == {"ref": {"tree": {"from": "file:sub/t.tgz"}}}
     text = (project / "cafs.lock").read_text()
     assert 'ref = "archive+file:sub/t.tgz"' in text

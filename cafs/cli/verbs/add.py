@@ -83,7 +83,19 @@ def command(
     finally:
         if not locked:
             _take_back(file, name, facts, before, after)
+    if locked and not quiet and not as_json:
+        _tell_where(file, name, new=before is None)
     return code
+
+
+def _tell_where(file: Path, name: str, *, new: bool) -> None:
+    """Say which file has the ref now, where it is not the one that is before everybody's eyes."""
+    from cafs.cli.saying import say
+
+    if new:
+        say(f"{name}: in {file}, which is new")
+    elif file.parent != options.working_directory():
+        say(f"{name}: in {file}")
 
 
 def _project_file(flags: options.Flags) -> Path:

@@ -119,6 +119,16 @@ def test_what_was_added_is_taken_out_and_what_came_beside_it_stays(before: str, 
     assert text.strip() == before.strip()
 
 
+@pytest.mark.parametrize("text", ["", TEXT, TEXT + "\n\n", "[mount]\n", "# only this\n"])
+def test_what_was_added_and_is_removed_leaves_the_file_as_it_was(text: str) -> None:
+    added = with_ref(text, "new", ADDED, file=FILE)
+    assert without_refs(added, ["new"], file=FILE) == text
+    # Of two, the gap of the one that goes is the one that goes.
+    both = with_ref(added, "other", ADDED, file=FILE)
+    assert without_refs(both, ["other"], file=FILE) == added
+    assert without_refs(both, ["new", "other"], file=FILE) == text
+
+
 def test_what_was_added_and_changed_since_is_somebody_elses() -> None:
     text = with_ref("", "one", ADDED, file=FILE)
     for other in (text.replace("strip = 1", "strip = 2"), "", "ref = 1"):
