@@ -84,6 +84,20 @@ def named(found: Sequence[Wish], names: Iterable[str]) -> list[Wish]:
     return [each for each in found if each.spec.name in wanted or not wanted]
 
 
+def unheard(found: Iterable[Wish], platforms: Iterable[Platform]) -> list[tuple[str, str]]:
+    """Refs, and platforms that they are not wished for although somebody named those.
+
+    Their settings name others. What is the same everywhere is wished for all.
+    """
+    own: dict[str, set[str]] = {}
+    for wish in found:
+        if wish.platform:
+            known = str(normalised(units.platform(wish.platform)))
+            own.setdefault(wish.spec.name, set()).add(known)
+    asked = list(dict.fromkeys(str(normalised(each)) for each in platforms))
+    return [(name, each) for name, there in own.items() for each in asked if each not in there]
+
+
 def project_of(loaded: Settings) -> Path:
     """The project's file.
 

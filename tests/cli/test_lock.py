@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from cafs.distribution.manifests import OCI_MANIFEST
+from cafs.distribution.platforms import own_platform
 from cafs.model.digest import SIZES, digest_of
 from cafs.settings.lockfile import Lock, LockEntry, index_directory, read_lock
 from cafs.store.store import open_store
@@ -155,6 +156,13 @@ def test_every_failure_is_told_and_the_first_one_is_the_exit_code(
     assert done.returncode == 3
     assert "/gone" in done.stderr
     assert "/private" in done.stderr
+
+
+def test_a_platform_that_is_asked_for_in_vain_is_told(project: Project, origin: Origin) -> None:
+    url = origin.put("/tool", b"tool")
+    project.cafs.project(f'[ref.tool.by-platform."{own_platform()}"]\nfrom="{url}"\n')
+    done = project.cafs.run("lock", "--platform", "linux/s390x", "tool")
+    assert "warning: tool: is not locked for linux/s390x: " in done.stderr
 
 
 def test_a_lock_that_cannot_be_written_is_told_before_anything_is_read(

@@ -24,7 +24,7 @@ from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
 from cafs.model.ref import DockerRef
 from cafs.settings.heeding import check, entry_of
 from cafs.settings.lockfile import LARGE, Lock, LockEntry, lock_file, read_lock
-from cafs.settings.wishing import Wish, named, project_of, wishes
+from cafs.settings.wishing import Wish, named, project_of, unheard, wishes
 
 if TYPE_CHECKING:
     from cafs.assemble import System
@@ -111,6 +111,8 @@ def make(flags: "Flags", order: Order) -> int:
     old = read_lock(file) or Lock()
     every = wishes(project, old, order.platforms)
     wanted = named(every, order.names)
+    for name, platform in unheard(wanted, order.platforms):
+        warn(f"{name}: is not locked for {platform}: {project_of(loaded)} names other platforms")
     run = _Run(order, loaded, file, old)
     run_async(_make, run, wanted, flags)
     return run.code
