@@ -67,7 +67,9 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
 
     ``present`` is bytes of it that are here, ``ranges`` whether its source gives byte ranges, None
     where nobody could be asked. ``why`` is why nothing of it can be read before all of it has come,
-    empty where that is not so. ``index`` is None where nothing says what lies where.
+    empty where that is not so. ``index`` is None where nothing says what lies where. ``elsewhere``
+    is why a store without the index that a pass made in this one must have all of it; empty where
+    an empty store needs no more than this one.
     """
 
     part: Part
@@ -75,6 +77,7 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     ranges: bool | None
     why: str
     index: Index | None
+    elsewhere: str = ""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,12 +190,14 @@ class Inspector:
         facts = laziness.facts_of(part, raw, ranges)
         if told is not None:
             facts = replace(facts, ranges=told)
-        index = None
+        index, elsewhere = None, ""
         if resolved.shape is Shape.FILE:
             facts = replace(facts, kind=None)
         record = await self._record(spec, part, raw, facts, patience)
         if record is not None:
             index = await trio.to_thread.run_sync(partial(self._index, record, part))
+            if index.source == "pass" and part.index is None and part.contents is None:
+                elsewhere = laziness.reason(facts)
             facts = laziness.facts_with(facts, record, index.segments)
             if facts.kind is None:
                 # Where it lies as it is, it has all the same been cut.
@@ -203,6 +208,7 @@ class Inspector:
             ranges=told,
             why=laziness.reason(facts),
             index=index,
+            elsewhere=elsewhere,
         )
         return _Known(looked, raw, record)
 
@@ -301,4 +307,5 @@ class Inspector:
             by_range = by_range or raw.digest() is not None
         else:
             by_range = by_range and not raw.checked()
-        return Laid(what, (segmented[0], segmented[1]), raw, by_range)
+        own = bool(known[what.part].looked.elsewhere)
+        return Laid(what, (segmented[0], segmented[1]), raw, by_range, own)

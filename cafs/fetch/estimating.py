@@ -53,12 +53,14 @@ class Laid(msgspec.Struct, frozen=True):
 
     ``segmented`` is the tree that has its segments, and the number of the stream there. ``raw`` is
     what it is decoded from, and ``by_range`` whether that can be read before all of it was checked.
+    ``own`` says that this store alone knows where its bytes are: an empty one reads all of ``raw``.
     """
 
     what: TreeStream
     segmented: tuple[TreeRecord, int]
     raw: Content
     by_range: bool
+    own: bool = False
 
 
 def estimate(store: Store, laid: Laid, wanted: SpanSet) -> Estimate:
@@ -80,6 +82,8 @@ def estimate(store: Store, laid: Laid, wanted: SpanSet) -> Estimate:
     if not laid.by_range:
         inputs = [Span(0, laid.raw.size)]
         needed = inputs if lacking else []
+    if laid.own:
+        inputs = [Span(0, laid.raw.size)]
     return Estimate(
         _cost(laid, inputs, _NOTHING),
         _kept(store, laid, needed),
@@ -91,7 +95,8 @@ def estimate(store: Store, laid: Laid, wanted: SpanSet) -> Estimate:
 def _raw(store: Store, laid: Laid, wanted: SpanSet) -> Estimate:
     """Of bytes that lie in the raw content as they are."""
     spans: Iterable[Span] = wanted if laid.by_range else [Span(0, laid.raw.size)]
-    return Estimate(_cost(laid, spans, _NOTHING), _kept(store, laid, spans))
+    empty = [Span(0, laid.raw.size)] if laid.own else spans
+    return Estimate(_cost(laid, empty, _NOTHING), _kept(store, laid, spans))
 
 
 def _touched(store: Store, laid: Laid, wanted: SpanSet) -> Sequence[Segment]:

@@ -108,6 +108,26 @@ def test_what_is_locked_says_what_reading_costs_and_that_is_what_it_costs(
     assert again["here"] == {"bytes": 0, "requests": 0}
 
 
+def test_what_only_this_store_knows_is_not_told_of_an_empty_one(cafs: Cafs, origin: Origin) -> None:
+    project(cafs, origin.put("/a.tar.gz", TGZ))
+    cafs.run("prefetch", "a")
+    found = inspected(cafs, "a", "top/03")
+    [part] = found["parts"]
+    assert (part["index"]["source"], part["lazy"]) == ("pass", True)
+    assert part["elsewhere"].startswith("gzip without an index: lock it")
+    assert found["reading"]["empty"]["bytes"] == len(TGZ)
+    assert found["reading"]["here"] == {"bytes": 0, "requests": 0}
+    said = cafs.run("inspect", "a", "top/03").stdout
+    assert "lazy in this store, which has an index of its own: only" in said
+    assert "not lazy for an empty store: gzip without an index: lock it" in said
+    assert "cafs lock gives the index of this store to others" in said
+    cafs.run("lock")
+    found = inspected(cafs, "a", "top/03")
+    assert found["parts"][0]["elsewhere"] is None
+    assert found["reading"]["empty"]["bytes"] < len(TGZ) / 2
+    assert "not lazy" not in cafs.run("inspect", "a").stdout
+
+
 def test_paths_are_files_directories_and_symlinks_and_a_list_may_name_more(
     cafs: Cafs, origin: Origin, tmp_path: Path
 ) -> None:

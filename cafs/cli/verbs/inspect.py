@@ -125,6 +125,7 @@ def _part_facts(looked: "Looked") -> dict[str, object]:
         "ranges": looked.ranges,
         "lazy": not looked.why,
         "why": looked.why or None,
+        "elsewhere": looked.elsewhere or None,
         "index": None
         if index is None
         else {
@@ -179,9 +180,19 @@ def _part_lines(looked: "Looked", title: str) -> Iterator[str]:
     yield f"  {title}{total}, {part.media_type}, {size(looked.present)} of it here"
     told = {True: "gives byte ranges", False: "gives no byte ranges", None: "was not asked"}
     yield f"    its source {told[looked.ranges]}"
-    yield f"    {'not lazy: ' + looked.why if looked.why else 'lazy: only what is read is fetched'}"
+    yield f"    {_lazy_line(looked)}"
+    if looked.elsewhere and not looked.why:
+        yield f"    not lazy for an empty store: {looked.elsewhere}"
+        yield "    cafs lock gives the index of this store to others"
     if looked.index is not None:
         yield f"    {_index_line(looked.index)}"
+
+
+def _lazy_line(looked: "Looked") -> str:
+    if looked.why:
+        return f"not lazy: {looked.why}"
+    here = " in this store, which has an index of its own" if looked.elsewhere else ""
+    return f"lazy{here}: only what is read is fetched"
 
 
 def _index_line(index: "Index") -> str:
