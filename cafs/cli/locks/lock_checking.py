@@ -177,12 +177,17 @@ def _differences(
 ) -> list[Problem]:
     """How what was read differs from what is locked. Blocks: indexes are read."""
     whats: list[str] = []
-    if (entry.digest, len(entry.parts)) != (fresh.digest, len(fresh.parts)):
+    image = entry.named is not None
+    if entry.digest != fresh.digest:
         whats.append(f"is {fresh.digest}, and not {entry.digest}")
+    elif len(entry.parts) != len(fresh.parts):
+        whats.append(f"has {len(fresh.parts)} layers, and not {len(entry.parts)}")
+    elif image and entry.size != fresh.size:
+        whats.append(f"its manifest has {fresh.size} bytes, and not {entry.size}")
     else:
         pairs = zip(entry.parts, fresh.parts, strict=True)
         for number, (old, new) in enumerate(pairs, 1):
-            part = f"layer {number}" if entry.named is not None else "content"
+            part = f"layer {number}" if image else "content"
             what = _difference(file, old, new, indexes)
             whats += [f"{part}{what}"] if what else []
     return [Problem(entry.name, entry.platform, what, _WRONG) for what in whats]
@@ -199,6 +204,8 @@ def _difference(file: Path, old: LockedPart, new: LockedPart, indexes: "dict[Dig
         return " is locked without its index: cafs lock --upgrade makes it"
     if old.index != new.index and not _same(file, old, new.index, indexes):
         return f": its index is {new.index}, and not {old.index}"
+    if old.index == new.index and old.index_size != new.index_size:
+        return f": its index has {new.index_size} bytes, and not {old.index_size}"
     return ""
 
 

@@ -1,17 +1,18 @@
 """lock --check: how much of what lies beside a lock is read for it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from cafs.cli.locks import lock_files
-from cafs.cli.locks.lock_checking import _difference, check
+from cafs.cli.locks.lock_checking import _difference, _differences, check
 from cafs.cli.options import Flags
 from cafs.model.digest import digest_of
 from cafs.model.ref import parse_ref
 from cafs.settings.lock_writing import lock_text
-from cafs.settings.lockfile import Lock, LockedPart, LockEntry, index_file
+from cafs.settings.lockfile import LARGE, Lock, LockedPart, LockEntry, index_file
 from cafs.store.disk.plain_files import what_is_wrong
 
 INDEX = b"index"
@@ -57,3 +58,43 @@ def test_a_file_that_an_older_version_has_locked_says_how_it_gets_its_index(tmp_
     new = replace(old, index=digest_of(INDEX), index_size=len(INDEX))
     assert "cafs lock --upgrade" in _difference(tmp_path, old, new, {})
     assert not _difference(tmp_path, old, old, {})
+
+
+def test_an_index_of_another_size_is_found_whatever_lies_beside_the_lock(tmp_path: Path) -> None:
+    """What is told to be large need not lie there, and mounts would not take it."""
+    new = LockedPart(
+        digest=digest_of(b"t"), size=1, media_type="x/y", index=digest_of(INDEX), index_size=5
+    )
+    old = replace(new, index_size=LARGE + 1)
+    assert _difference(tmp_path, old, new, {}) == f": its index has 5 bytes, and not {LARGE + 1}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"size": 583}, "its manifest has 582 bytes, and not 583"),
+        ({"parts": 1}, "has 2 layers, and not 1"),
+        ({"parts": 0}, "has 2 layers, and not 0"),
+        ({"digest": digest_of(b"other")}, f"is {digest_of(b'm')}, and not {digest_of(b'other')}"),
+        ({}, None),
+    ],
+)
+def test_how_an_image_differs_from_its_entry_is_told(
+    tmp_path: Path, changed: dict[str, Any], told: str | None
+) -> None:
+    layers = tuple(
+        LockedPart(digest=digest_of(each), size=1, media_type="x/y") for each in (b"1", b"2")
+    )
+    fresh = LockEntry(
+        name="img",
+        ref="docker://127.0.0.1/i",
+        named=digest_of(b"named"),
+        digest=digest_of(b"m"),
+        size=582,
+        media_type="x/y",
+        parts=layers,
+    )
+    if "parts" in changed:
+        changed = {"parts": layers[: changed["parts"]]}
+    found = _differences(tmp_path / "cafs.lock", replace(fresh, **changed), fresh, {})
+    assert [(each.what, each.code) for each in found] == ([(told, 4)] if told else [])
