@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from cafs.errors import StorageFullError
+from cafs.errors import StorageError, StorageFullError
 from cafs.fetch.flights.composing import read_both
 from cafs.fetch.flights.judging import Terms
 from cafs.fetch.flights.overflow import Overflow
@@ -21,6 +21,7 @@ from cafs.fetch.interfaces import Priority
 from cafs.model.span import Span, SpanSet
 from cafs.store.blobs.intake import LARGEST
 from cafs.store.disk.locking import SpanLock
+from cafs.store.streams.stream import Stream
 from cafs.store.streams.streams import Streams
 
 _PIECE: Final = 1 << 20
@@ -41,16 +42,26 @@ class Deposit:
         self, terms: Terms, streams: Streams, overflow: Overflow, shortage: Shortage
     ) -> None:
         self.size = terms.size
-        self.stream = streams.find(terms.key)
+        self._streams = streams
+        self._key = terms.key
+        self.stream = self._found()
         self.take: Callable[[bytes], Awaitable[bool]] | None = None
         """Makes content that is whole a blob, and says whether it could."""
         self.overflow = overflow
         self.shortage = shortage
-        self._key = terms.key
         self._name = terms.name
         self._whole = terms.pinned or not terms.ranges
         self._by_range = 0
-        self._streams = streams
+
+    def _found(self) -> Stream | None:
+        """What the store has; not one of another size, in whose place one is made when it opens.
+
+        Who promised that size was wrong, or whoever promised ours.
+        """
+        stream = self._streams.find(self._key)
+        if stream is None or self.size is None or stream.digest() is not None:
+            return stream
+        return stream if stream.size in {None, self.size} else None
 
     def present(self, around: Span | None = None) -> SpanSet:
         """What can be read now: what is in the store or in memory; as ``Stream.present``."""
@@ -118,7 +129,7 @@ class Deposit:
         if self.stream is None:
             lock = self._streams.try_lock_new(self._key)
             # Who had it before may have made it a blob, or begun a stream.
-            self.stream = self._streams.find(self._key)
+            self.stream = self._found()
             if lock is None or self.stream is None:
                 return lock
             lock.release()
@@ -152,9 +163,10 @@ class Deposit:
 
     async def _store(self, offset: int, data: bytes) -> bool:
         """Write bytes into the stream; False when the disk is full."""
+        stream = self.stream or await self._opened()
+        if stream is None:
+            return False
         try:
-            stream = self.stream or await self._streams.open(self._key, self.size)
-            self.stream = stream
             await stream.write(offset, data)
         except StorageFullError:
             return False
@@ -191,7 +203,7 @@ class Deposit:
             StorageError: as ``write``.
         """
         if self.take is not None and len(data) == self.size and await self.take(data):
-            self.stream = self._streams.find(self._key)
+            self.stream = self._found()
         if self.stream is None:
             await self.write(offset, data, urgency)
 
@@ -251,10 +263,13 @@ class Deposit:
             self.shortage.fruitless()
         self._check_wanted(urgency())
 
-    async def _opened(self) -> bool:
-        """Get a stream; False when the disk is full."""
+    async def _opened(self) -> Stream | None:
+        """Get a stream; None when the disk is full."""
         try:
             self.stream = await self._streams.open(self._key, self.size)
         except StorageFullError:
-            return False
-        return True
+            return None
+        except StorageError as error:
+            # A stream's own name tells people nothing.
+            raise StorageError(f"{self._name}: {error.what}", hint=error.hint) from error
+        return self.stream
