@@ -26,7 +26,7 @@ from cafs.errors import (
     StorageError,
     UnsupportedError,
 )
-from cafs.fetch.content.watched import WatchedContent
+from cafs.fetch.content.watched import LOOK_S, WatchedContent
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Content, Patience, Priority
@@ -37,6 +37,7 @@ from cafs.model.identity import TreeIdentity
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
 from cafs.model.resolved import Part
+from cafs.model.span import Span
 from cafs.store.store import Store
 from cafs.store.tables.records import Incarnation
 
@@ -105,7 +106,10 @@ class Promoting:
                 run = partial(self._run, _Vouched(shown, number, source, making), one)
                 self._fetcher.behind(("promote", what.key), run)
 
-        watched = WatchedContent(content, source.raw, self._fetcher.exposures, begin)
+        def later(one: WatchedContent) -> None:
+            self._fetcher.behind(("look", what.key), partial(_look_again, one))
+
+        watched = WatchedContent(content, source.raw, self._fetcher.exposures, begin, later)
         watched.look()
         return watched
 
@@ -117,8 +121,10 @@ class Promoting:
             if planted is None:
                 return
             vouched = planted
-        digest = raw.digest()
-        if digest is None or what.key in self._done:
+        if what.key in self._done:
+            return
+        digest = await _checked(raw, work.patience())
+        if digest is None:
             return
         async with self._turn:
             self._done.add(what.key)
@@ -236,6 +242,23 @@ def _verified(what: TreeStream, digest: Digest, record: TreeRecord) -> TreeRecor
     )
     base = len(streams) == 1 and not streams[0].planted
     return replace(record, streams=streams, digest=digest if base else record.digest)
+
+
+async def _look_again(content: WatchedContent, work: Work[None]) -> None:
+    """Look once more, since nobody may come to read again."""
+    del work  # nothing is fetched
+    await trio.sleep(LOOK_S)
+    content.look_again()
+
+
+async def _checked(raw: Content, patience: Patience) -> Digest | None:
+    """The digest of what is all here, once it has passed its gate; None where that fails."""
+    if raw.digest() is None and raw.present() >= raw.size:
+        try:
+            await raw.ensure(Span(0, raw.size), replace(patience, priority=Priority.PREFETCH))
+        except CafsError as error:
+            _LOG.info("promote.unchecked: %s", error.line)
+    return raw.digest()
 
 
 def _some(left: Iterator[Chunk]) -> list[Chunk]:

@@ -11,8 +11,8 @@ from cafs.fetch.content.wrapping import WrappedContent
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.span import Span
 
-_LOOK_S: Final = 1.0
-"""Between two looks at whether all of the raw content has been checked."""
+LOOK_S: Final = 1.0
+"""Between two looks at whether all of the raw content is here."""
 
 
 class WatchedContent(WrappedContent):
@@ -22,8 +22,8 @@ class WatchedContent(WrappedContent):
         decoded: that content.
         raw: what it is decoded from.
         exposures: says whether the one that vouched for it was wrong.
-        checked: called once all of ``raw`` is here and was checked, as long as it has not been
-            held against that.
+        checked: called once all of ``raw`` is here, as long as it has not been held against that.
+        later: called where a look came too early: it shall ``look_again`` after ``LOOK_S``.
 
     Concurrency: as ``Content``.
     """
@@ -34,12 +34,14 @@ class WatchedContent(WrappedContent):
         raw: Content,
         exposures: Exposures,
         checked: "Callable[[WatchedContent], None]",
+        later: "Callable[[WatchedContent], None]",
     ) -> None:
         super().__init__(decoded)
         self._raw = raw
         self._exposures = exposures
         self._checked: Callable[[WatchedContent], None] | None = checked
-        self._looked = -_LOOK_S
+        self._later = later
+        self._looked = -LOOK_S
 
     def confirm(self, decoded: Content) -> None:
         """It was right: from now on it is what is decoded from what was checked."""
@@ -66,9 +68,21 @@ class WatchedContent(WrappedContent):
             exposure.check()
 
     def look(self) -> None:
-        """See whether the raw content has been checked; not more than once a second."""
-        now = trio.current_time()
-        if self._checked is not None and now >= self._looked + _LOOK_S:
-            self._looked = now
-            if self._raw.digest() is not None:
-                self._checked(self)
+        """See whether the raw content is here; not more than once a second.
+
+        The last read is looked after too: what it has read is in the caches of a kernel by then,
+        and nobody may come to read again.
+        """
+        if self._checked is None:
+            return
+        if trio.current_time() >= self._looked + LOOK_S:
+            self.look_again()
+        else:
+            self._later(self)
+
+    def look_again(self) -> None:
+        """See whether the raw content is here."""
+        self._looked = trio.current_time()
+        raw = self._raw
+        if self._checked is not None and (raw.digest() or raw.present() >= raw.size):
+            self._checked(self)

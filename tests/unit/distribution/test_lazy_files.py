@@ -244,6 +244,21 @@ async def test_once_all_of_it_is_here_a_file_is_verified_and_lies_there_once(
         assert world.store.streams.find(pieces) is None
 
 
+async def test_a_file_that_was_read_once_to_its_end_lies_there_once(
+    mounted: OpenWorld, origin: Origin, tmp_path: Path, index: bytes
+) -> None:
+    """Nobody comes to read again: the kernel has its pages."""
+    async with mounted(indexes=Indexes(tmp_path / "index", index)) as world:
+        spec = locked(world, origin, index)
+        content = await world.resolver.file(spec, USUAL)
+        assert await world.read(content) == DATA
+        raw = await world.resolver.part(spec, 0, USUAL)
+        pieces = indexed_stream(raw.key, digest_of(index))
+        assert world.store.streams.find(pieces) is not None
+        await until(lambda: world.store.streams.find(pieces) is None)
+        assert content.digest() == DIGEST
+
+
 async def test_a_file_that_went_in_between_is_read_by_its_pieces_again(
     mounted: OpenWorld, origin: Origin, tmp_path: Path, index: bytes
 ) -> None:
