@@ -20,7 +20,7 @@ from cafs.distribution.manifests import OCI_MANIFEST
 from cafs.distribution.naming import title
 from cafs.distribution.recording import LAYER
 from cafs.distribution.resolver import Resolver
-from cafs.errors import MalformedError, NotFoundError, StorageError
+from cafs.errors import MalformedError, NotFoundError, StorageError, UnsupportedError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.passes.cutting import SLICE
@@ -96,6 +96,7 @@ class Locker:
             patience: bounds the time without progress.
 
         Raises:
+            UnsupportedError: it is larger than what a lock may say.
             CafsError: as ``Resolver.resolve``, ``Fetcher.prefetch`` and ``Fetcher.plant``.
 
         Cancellation: what has been fetched stays; a pass goes on for a while.
@@ -106,6 +107,7 @@ class Locker:
         bare = tuple(replace(part, index=None, contents=None) for part in resolved.parts)
         bare_resolved = replace(resolved, parts=bare)
         contents = await self._open(asked, bare_resolved, patience)
+        self._refuse_too_large(contents, title(spec))
         await self._fetcher.prefetch(contents, Progress(reports.fetched, REPORT_S), patience)
         wholes = [
             self._whole(part, content, title(spec))
@@ -130,6 +132,13 @@ class Locker:
             wholes[number] = replace(archive.part, index=index, index_size=path.stat().st_size)
         return self._located(spec, replace(resolved, parts=tuple(wholes)), indexes)
 
+    def _refuse_too_large(self, contents: Sequence[Content], name: str) -> None:
+        """Nothing is fetched that a lock could not say."""
+        largest = max((content.size for content in contents), default=0)
+        if largest > self._limits.size:
+            what = f"{name}: {largest} bytes; {self._limits.size} are the most that can be locked"
+            raise UnsupportedError(what)
+
     def _making(self, spec: RefSpec, shape: Shape, parts: Sequence[Part]) -> Making | None:
         """What a pass makes of each part; None where there is nothing to be made.
 
@@ -137,7 +146,7 @@ class Locker:
         """
         if shape is not Shape.FILE:
             return LAYER if isinstance(spec.ref, DockerRef) else ARCHIVE
-        return FILE if SLICE < (parts[0].size or 0) <= self._limits.size else None
+        return FILE if (parts[0].size or 0) > SLICE else None
 
     async def _open(self, spec: RefSpec, resolved: Resolved, patience: Patience) -> list[Content]:
         """The contents of all parts."""

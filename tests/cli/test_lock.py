@@ -400,6 +400,33 @@ def test_check_full_finds_a_lock_whose_index_is_of_something_else(
     assert f"tree: content: its index is {true}, and not {index}" in done.stdout
 
 
+@pytest.mark.parametrize("size", [0, 1 << 63])
+def test_a_size_that_cannot_be_is_an_error_of_the_lock_and_never_nothing_read(
+    locked: Project, size: int
+) -> None:
+    """Of what has no bytes none would be asked for, and so none be checked."""
+    text = locked.file.read_text()
+    assert text.count("\nsize = 4\n") == 1
+    locked.file.write_text(text.replace("\nsize = 4\n", f"\nsize = {size}\n"))
+    for words in (["cat", "ref/tool"], ["prefetch", "tool"], ["lock", "--check"]):
+        done = locked.cafs.run(*words, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "ref.tool.size" in done.stderr
+
+
+def test_a_wrong_size_in_a_lock_is_found_also_where_somebody_has_read_by_it(
+    locked: Project, other: Cafs
+) -> None:
+    text = locked.file.read_text()
+    locked.file.write_text(text.replace("\nsize = 4\n", "\nsize = 5\n"))
+    shutil.copytree(locked.cafs.directory, other.directory, dirs_exist_ok=True)
+    assert other.run("cat", "ref/tool", check=False).returncode == 4
+    done = other.run("lock", "--check", "--full", check=False)
+    assert done.returncode == 4
+    pin = digest_of(b"tool")
+    assert done.stdout == f"tool: content is {pin} (4 bytes), and not {pin} (5)\n"
+
+
 def test_check_full_finds_that_the_source_has_other_bytes(
     locked: Project, other: Cafs, origin: Origin
 ) -> None:

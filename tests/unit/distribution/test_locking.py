@@ -120,3 +120,13 @@ async def test_of_layers_that_are_read_at_once_the_sum_is_told(
     await lock(world, serve(origin, *layers), tmp_path / "now", Reports(read=read))
     total = sum(len(layer.data) for layer in layers)
     assert (read.told[0], read.told[-1]) == ((0, total), (total, total))
+
+
+async def test_what_is_larger_than_a_lock_may_say_is_refused_before_it_is_fetched(
+    world: World, origin: Origin, tmp_path: Path
+) -> None:
+    url = origin.put("/large", b"x" * 3_000_000)
+    locker = Locker(world.store, world.resolver, world.fetcher, Limits(size=2_999_999))
+    with pytest.raises(UnsupportedError, match="3000000 bytes; 2999999 are the most"):
+        await locker.locate(world.spec(f"blob+{url}"), tmp_path, UNHEARD, USUAL)
+    assert origin.bytes_sent("/large") < 1_000_000
