@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,24 @@ def test_gc_finds_nothing_where_all_is_of_use(filled: Cafs) -> None:
     assert filled.run("gc").stdout == "0 B freed\n"
     [told] = lines(filled.run("gc", "--json").stdout)
     assert told == {"removed": 0, "found": 0, "bytes": 0, "failed": 0}
+
+
+def test_gc_takes_the_slices_of_a_file_that_is_here_as_a_whole(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/model.bin", Generated(3 * MIB, seed=7))
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    cafs.run("lock")
+    shutil.rmtree(cafs.store)
+    cafs.run("cat", "ref/model")  # it ends at once, and nobody lets go of the slices
+    dry = lines(cafs.run("gc", "--json", "--dry-run").stdout)
+    told = lines(cafs.run("gc", "--json").stdout)
+    for each in (dry[0], told[0]):
+        assert (each["kind"], each["bytes"]) == ("stream", 3 * MIB)
+        assert each["reason"] == "pieces of a file that is here as a whole"
+    assert (len(told), told[0]["removed"], told[1]["bytes"]) == (2, True, 3 * MIB)
+    origin.forget()
+    cafs.run("cat", "ref/model")
+    assert origin.bytes_sent() == 0
+    assert cafs.run("gc").stdout == "0 B freed\n"
 
 
 def test_gc_older_than_removes_what_it_lists_and_says_how_much(filled: Cafs) -> None:

@@ -7,6 +7,7 @@ In this order, each step after the one before has been carried out:
 * files that no record names, and what has been in quarantine for long: ``strays``;
 * what refs meant, where nothing of that is here any more;
 * trees that nobody means and no live mount shows (B-25), and what only they were decoded to;
+* pieces of a file that is here as a whole too, which no live mount shows;
 * documents of what is gone.
 
 What is held, pinned, or attached in a live mount stays. All of this goes on beside whoever reads,
@@ -71,6 +72,7 @@ class Collector:
         yield self._references()
         yield self._trees()
         yield self._decoded()
+        yield self._doubled()
         yield self._documents()
 
     def _references(self) -> Iterator[Finding]:
@@ -158,6 +160,23 @@ class Collector:
             old = key in self._orphaned or use.last_ns < self._terms.grace_ns
             if old and not self.aging.is_told(item):
                 yield key, use.last_ns
+
+    def _doubled(self) -> Iterator[Finding]:
+        """Pieces of files that are here as they are, where no mount lived to let go of them."""
+        parts = self._parts
+        for tree in parts.trees.all():
+            stream = tree.streams[0] if len(tree.streams) == 1 else None
+            # What has a root and nothing else is a file, or an archive of which nothing is read.
+            if stream is None or tree.count != 1 or not stream.rules or stream.key in self._shown:
+                continue
+            item = Item.stream(stream.key)
+            use, size = parts.uses.last(item), parts.ledger.present(stream.key).total
+            raw = list(parts.belongings.of_stream(stream.raw))
+            here = any(each.digest is not None and not self.aging.is_gone(each) for each in raw)
+            spare = here and size and not self.aging.protected(item)
+            if spare and use is not None and not self.aging.is_told(item):
+                reason = "pieces of a file that is here as a whole"
+                yield Finding(Kind.STREAM, str(item), size, reason, item, use.last_ns)
 
     def _documents(self) -> Iterator[Finding]:
         parts = self._parts
