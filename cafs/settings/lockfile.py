@@ -145,7 +145,8 @@ def read_lock(file: Path) -> Lock | None:
         entries = [entry for name in refs for entry in _entries(name, refs)]
     except SettingsError as error:
         # Nobody has written it by hand: which word was meant, or how one is written, helps nobody.
-        raise SettingsError(error.path, error.key, error.what, hint=_MADE) from error
+        error.hint = _MADE
+        raise
     return Lock(tuple(sorted(entries, key=lambda each: (each.name, each.platform))))
 
 
