@@ -6,6 +6,7 @@ import logging
 import random
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,19 @@ async def test_a_source_that_says_0_bytes_is_not_believed_where_a_pin_is_of_some
         for _ in range(2):
             with pytest.raises(DigestMismatchError):
                 await (world.file(spec) if path == "blob" else world.tree(spec))
+
+
+async def test_a_size_of_0_that_is_on_record_is_asked_for_again(
+    mounted: OpenWorld, origin: Origin
+) -> None:
+    url, claim = origin.put("/data.bin", DATA), str(digest_of(DATA))
+    async with mounted() as world:
+        spec = world.spec(url, integrity=claim)
+        resolved = await world.resolver.resolve(spec, USUAL)
+        parts = (replace(resolved.parts[0], size=0),)
+        await world.store.references.record(spec.source, replace(resolved, parts=parts))
+    async with mounted() as world:
+        assert await world.file(world.spec(url, integrity=claim)) == DATA
 
 
 @pytest.mark.expects_log("fetch.mirror.wrong")
