@@ -50,6 +50,17 @@ def mute() -> None:
     os.close(nowhere)
 
 
+def hush() -> None:
+    """Keep what is logged of fetching off standard error, where nobody has set up a log.
+
+    For verbs that a person reads by: what concerns him is their error, and that they print.
+    """
+    import logging
+
+    for name in ("cafs.fetch", "cafs.distribution"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+
+
 def say(line: str | bytes) -> None:
     """Write one line.
 

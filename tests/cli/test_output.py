@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,27 @@ def test_wrong_words_have_the_form_of_every_failure(cafs: Cafs) -> None:
         assert second.startswith("hint: ")
         for word in words:
             assert word in done.stderr
+
+
+def test_what_is_logged_of_fetching_is_not_told_beside_the_error(
+    cafs: Cafs, origin: Origin
+) -> None:
+    data = Generated(3 * MIB, seed=5).read(0, 3 * MIB)
+    url = origin.put("/model.bin", data)
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    cafs.run("lock")
+    shutil.rmtree(cafs.store)
+    origin.put("/model.bin", data[:-1] + bytes([data[-1] ^ 1]))
+    done = cafs.run("cat", "ref/model", check=False)
+    assert done.returncode == 4
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"error: model: bytes {2 * MIB}-{3 * MIB - 1} of the file are sha256:")
+    assert second.startswith("hint: ")
+    # Nor is it that nobody has the index: then it is read whole, and that is all.
+    shutil.rmtree(cafs.directory / "cafs.lock.d")
+    shutil.rmtree(cafs.store)
+    origin.put("/model.bin", data)
+    assert cafs.run("cat", "ref/model").stderr == ""
 
 
 @pytest.mark.parametrize("verb", [("ls", "tree"), ("cat", "tree/file"), ("status",), ("resolve",)])

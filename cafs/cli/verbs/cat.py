@@ -6,7 +6,7 @@ import click
 
 from cafs.cli import options
 from cafs.cli.interruptible import run_async
-from cafs.cli.saying import write
+from cafs.cli.saying import hush, write
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -28,6 +28,7 @@ def command(*, loaded: "Settings", path: str) -> int:
     from cafs.cli.completing import complete
 
     (path,) = complete(loaded, [path])
+    hush()
     run_async(_print, to_look_at(loaded, path), path)
     return 0
 

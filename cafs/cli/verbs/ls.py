@@ -9,7 +9,7 @@ import click
 
 from cafs.cli import options
 from cafs.cli.interruptible import run_async
-from cafs.cli.saying import readable, say
+from cafs.cli.saying import hush, readable, say
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -44,6 +44,7 @@ def command(
     from cafs.cli.completing import complete
 
     (path,) = complete(loaded, [path])
+    hush()
     run_async(_list, to_look_at(loaded, path), path, long, as_json)
     return 0
 

@@ -30,7 +30,7 @@ from cafs.fetch.content.following import Following
 from cafs.fetch.content.segment_jobs import Checks, Job
 from cafs.fetch.content.shared_input import sharing, spanning
 from cafs.fetch.content.together import together
-from cafs.fetch.content.vouching import AN_INDEX, Voucher, hint, said
+from cafs.fetch.content.vouching import AN_INDEX, FILE, Voucher, hint, said
 from cafs.fetch.flights.means import Means
 from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Content, Patience, Ranges
@@ -53,7 +53,8 @@ class SegmentMismatchError(DigestMismatchError):
     ) -> None:
         """``noun`` is what it is a part of, ``voucher`` who says what it must be."""
         super().__init__(name, expected=expected, actual=actual)
-        self.what = f"{name} decode to {actual} {said(voucher)} {expected}"
+        become = "are" if noun == FILE else "decode to"
+        self.what = f"{name} {become} {actual} {said(noun, voucher)} {expected}"
         self.hint = hint(noun, voucher)
         self.args = (self.what,)
 

@@ -24,9 +24,15 @@ AN_INDEX: Final = Voucher("the index")
 """One of which no more is known than that."""
 
 
-def said(voucher: Voucher | None) -> str:
+FILE: Final = "file"
+"""What pieces are of that are not decoded, in words."""
+
+
+def said(noun: str, voucher: Voucher | None) -> str:
     """Where it is written what a piece must be; None is what was decoded here before."""
-    return "where it was decoded before to" if voucher is None else f"where {voucher.name} says"
+    if voucher is not None:
+        return f"where {voucher.name} says"
+    return "where it was before" if noun == FILE else "where it was decoded before to"
 
 
 def hint(noun: str, voucher: Voucher | None) -> str:
