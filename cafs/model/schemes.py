@@ -13,8 +13,8 @@ FORCING: Final = ("archive", "blob")
 """What may stand before a URL, with a ``+``, and says how it is read."""
 _OWN: Final = ("cimd", "docker", "appc", *SIZES)
 """What begins refs that are no URLs."""
-_HOST_AND_PORT: Final = re.compile(r"[A-Za-z0-9.-]+:[0-9]{1,5}/")
-"""How a URL begins whose scheme was left out."""
+_HOST_AND_PORT: Final = re.compile(r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+):[0-9]{1,5}/")
+"""How a URL begins whose scheme was left out. A word alone may well be a plugin's scheme."""
 
 
 def unknown_scheme(text: str, scheme: str, schemes: Collection[str]) -> InvalidReferenceError:

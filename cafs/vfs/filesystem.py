@@ -8,15 +8,12 @@
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
-import msgspec
 import trio
 
-from cafs.errors import NotFoundError, SourceChangedError, StorageError, UsageError
+from cafs.errors import NotFoundError, SourceChangedError, UsageError
 from cafs.fetch.content.exposing import Exposures
 from cafs.model.identity import StreamKey
 from cafs.model.member import Kind
@@ -36,26 +33,10 @@ from cafs.vfs.places import ROOT_INODE, Named, Places, Planted, Snapshot, Unsize
 from cafs.vfs.planted import PlantedTrees
 from cafs.vfs.retracting import Retracting
 from cafs.vfs.showing import Showing
+from cafs.vfs.space import Space, space_at
 from cafs.vfs.xattrs import Xattrs
 
 _CONTROL_NAME: Final = os.fsencode(CONTROL)
-
-
-class Space(msgspec.Struct, frozen=True):
-    """The room of the file system that the store is on. Bytes; ``available`` is for this user."""
-
-    size: int
-    free: int
-    available: int
-
-
-def _disk_of(path: Path) -> os.statvfs_result:
-    """What the system tells of the disk that a path is on, or would be."""
-    for place in path.parents:
-        with suppress(FileNotFoundError):
-            return os.statvfs(path)
-        path = place
-    return os.statvfs(path)
 
 
 class FileSystem:
@@ -328,14 +309,7 @@ class FileSystem:
         Cancellation: no effect.
         """
         # In a thread that nothing else takes: whoever asks may take no answer for a hang.
-        try:
-            room = await trio.to_thread.run_sync(
-                _disk_of, self._store.path, abandon_on_cancel=True, limiter=self._looking
-            )
-        except OSError as error:
-            raise StorageError(f"{self._store.path}: {error.strerror}") from error
-        unit = room.f_frsize
-        return Space(room.f_blocks * unit, room.f_bfree * unit, room.f_bavail * unit)
+        return await space_at(self._store.path, self._looking)
 
     def showing(self, key: StreamKey) -> Sequence[range]:
         """The inodes that may have shown bytes of a stream before these were checked."""

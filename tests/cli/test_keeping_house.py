@@ -82,6 +82,7 @@ def test_gc_takes_the_slices_of_a_file_that_is_here_as_a_whole(cafs: Cafs, origi
     cafs.run("lock")
     shutil.rmtree(cafs.store)
     cafs.run("cat", "ref/model")  # it ends at once, and nobody lets go of the slices
+    cafs.run("prefetch", "model")  # nor does who wants the file as a whole
     dry = lines(cafs.run("gc", "--json", "--dry-run").stdout)
     told = lines(cafs.run("gc", "--json").stdout)
     for each in (dry[0], told[0]):
