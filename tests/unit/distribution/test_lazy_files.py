@@ -274,6 +274,11 @@ async def test_a_file_that_went_in_between_is_read_by_its_pieces_again(
             while (now := record(world, index)) is None or now.streams[0].vouched:
                 await content.read(0, 1, USUAL)
                 await trio.sleep(0.01)
+        pieces = now.streams[0].key
+        # They are let go of after that is on record.
+        await until(
+            lambda: (it := world.store.streams.find(pieces)) is None or not it.present().total
+        )
         await world.store.blobs.delete(DIGEST)
         origin.forget()
         assert await content.read(5 * MIB, 16, USUAL) == DATA[5 * MIB : 5 * MIB + 16]
