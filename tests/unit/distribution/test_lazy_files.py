@@ -269,16 +269,12 @@ async def test_a_file_that_went_in_between_is_read_by_its_pieces_again(
         content = await world.resolver.file(spec, USUAL)
         assert await world.read(content) == DATA
         raw = await world.resolver.part(spec, 0, USUAL)
-        await until(lambda: raw.digest() is not None)
-        with trio.fail_after(10):
-            while (now := record(world, index)) is None or now.streams[0].vouched:
-                await content.read(0, 1, USUAL)
-                await trio.sleep(0.01)
-        pieces = now.streams[0].key
-        # They are let go of after that is on record.
-        await until(
-            lambda: (it := world.store.streams.find(pieces)) is None or not it.present().total
-        )
+        # They go when it is on record that they were verified.
+        pieces = indexed_stream(raw.key, digest_of(index))
+        await until(lambda: world.store.streams.find(pieces) is None)
+        now = record(world, index)
+        assert now is not None
+        assert not now.streams[0].vouched
         await world.store.blobs.delete(DIGEST)
         origin.forget()
         assert await content.read(5 * MIB, 16, USUAL) == DATA[5 * MIB : 5 * MIB + 16]
