@@ -173,6 +173,10 @@ bool notices_push(const void *message, size_t length)
     return !notices_full;
 }
 
+void notices_settle(void)
+{
+}
+
 /* The kernel's reply to INIT: nothing in it may be more than it offered. */
 static void check_init(const char *message, size_t length)
 {

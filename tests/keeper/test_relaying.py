@@ -10,10 +10,12 @@ import pytest
 from cafs.testing.fuse_wire import (
     IN_HEADER,
     READ_MAX,
+    Notice,
     Opcode,
     Request,
     getxattr_body,
     handle_of,
+    inval_inode_body,
     name_body,
     read_body,
     rename_body,
@@ -347,3 +349,17 @@ def test_late_replies_of_a_worker_that_was_replaced_are_swallowed(
     for request in asked:
         assert keeper.kernel.reply_to(request).body == b"new"
     assert keeper.kernel.is_quiet()
+
+
+def test_attributes_are_taken_away_before_the_reply_behind_that(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    for inode in range(500):
+        request = keeper.kernel.send(Opcode.GETATTR)
+        assert worker.receive() == request
+        worker.notify(Notice.INVAL_INODE, inval_inode_body(inode, offset=-1))
+        worker.reply(request, error=errno.ESTALE)
+        assert keeper.kernel.reply_to(request).error == errno.ESTALE
+        # Who reads the reply may open the path again at once.
+        assert [notice.body for notice in keeper.kernel.notices] == [inval_inode_body(inode, -1)]
+        keeper.kernel.notices.clear()

@@ -1,6 +1,6 @@
 /*
  * The keeper holds one mount: it relays requests between the kernel and a worker, and outlives the
- * worker. Nothing here blocks but the thread of notices.c; docs/processes.md tells the whole story.
+ * worker. Nothing here blocks for long but the thread of notices.c; docs/processes.md tells the whole story.
  * The files, from the top: main.c, ending.c and device.c; relay.c with init.c, requests.c and
  * readers.c; worker.c with wire.c and spawn.c; then those that can be read each for itself.
  */
@@ -75,7 +75,7 @@ void device_close(void);
 
 /* ---- relay.c: every message between the kernel and a worker. It needs nothing but a buffer; what
  * it does to the outside are device_write, worker_send, workers_given_up, readers_look_at,
- * notices_push and log_line ---- */
+ * notices_push, notices_settle and log_line ---- */
 
 enum {
     DATA_MAX = 256 << 10,         /* bytes of content in one message (ADR 0009) */
@@ -373,6 +373,9 @@ int notices_start(int device);
 
 /* Queues a notification of at most NOTICE_MAX bytes. False when the queue is full: it is dropped. */
 bool notices_push(const void *message, size_t length);
+
+/* Waits until the kernel has what is queued; not for long, since it may wait for a reply first. */
+void notices_settle(void);
 
 /* ---- log.c: one line each on stderr; a line that would block is lost ---- */
 

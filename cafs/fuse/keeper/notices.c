@@ -10,7 +10,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+/* How long a reply waits for what was said before it. The kernel takes microseconds. */
+#define SETTLE_NS (50 * NS_PER_MS)
 
 struct notice {
     size_t length;
@@ -20,15 +24,22 @@ struct notice {
 /* Pages of the queue that were never needed are never touched, and cost no memory. */
 static struct notice queue[NOTICES_MAX];
 static size_t first, count;
+static bool writing; /* the thread has one that is no longer in the queue */
+static bool held_up; /* the kernel keeps that one for longer than SETTLE_NS */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t arrived = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t settled;
 
-/* Waits for a notification and takes it off the queue. */
+/* Waits for a notification and takes it off the queue; the one before it has been written. */
 static void take(struct notice *into)
 {
     pthread_mutex_lock(&lock);
+    writing = held_up = false;
+    if (count == 0)
+        pthread_cond_signal(&settled);
     while (count == 0)
         pthread_cond_wait(&arrived, &lock);
+    writing = true;
     into->length = queue[first].length;
     memcpy(into->bytes, queue[first].bytes, into->length);
     count--;
@@ -69,9 +80,13 @@ static void *write_all(void *argument)
 int notices_start(int device)
 {
     pthread_t thread;
+    pthread_condattr_t clock;
     sigset_t all, before;
     int error;
 
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&settled, &clock);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     error = pthread_create(&thread, NULL, write_all, (void *)(intptr_t)device);
@@ -100,4 +115,18 @@ bool notices_push(const void *message, size_t length)
     }
     pthread_mutex_unlock(&lock);
     return fits;
+}
+
+void notices_settle(void)
+{
+    uint64_t limit_ns = now_ns() + SETTLE_NS;
+    struct timespec limit;
+
+    limit.tv_sec = (time_t)(limit_ns / NS_PER_S);
+    limit.tv_nsec = (long)(limit_ns % NS_PER_S);
+    pthread_mutex_lock(&lock);
+    while ((count > 0 || writing) && !held_up)
+        if (pthread_cond_timedwait(&settled, &lock, &limit) == ETIMEDOUT)
+            held_up = true;
+    pthread_mutex_unlock(&lock);
 }

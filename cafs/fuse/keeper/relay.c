@@ -182,6 +182,20 @@ void relay_blame(void)
 
 /* ---- from a worker ---- */
 
+/*
+ * Whether a notification takes away the attributes of an inode, and not its pages, which a READ may
+ * have locked. A worker does that so that whoever gets its next reply looks the path up anew.
+ */
+static bool is_of_attributes(const char *message, size_t length, int code)
+{
+    struct fuse_notify_inval_inode_out told;
+
+    if (code != FUSE_NOTIFY_INVAL_INODE || length < sizeof(struct fuse_out_header) + sizeof told)
+        return false;
+    memcpy(&told, message + sizeof(struct fuse_out_header), sizeof told);
+    return told.off < 0;
+}
+
 /* Handles a notification: the thread of notices.c writes it, if the kernel may have it. */
 static void notify(const char *message, size_t length, int code)
 {
@@ -191,6 +205,8 @@ static void notify(const char *message, size_t length, int code)
 
     if (init_answered() && fits && notices_push(message, length)) {
         counters.notices++;
+        if (is_of_attributes(message, length, code))
+            notices_settle();
         return;
     }
     counters.notices_dropped++;
