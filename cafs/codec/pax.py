@@ -25,7 +25,8 @@ _XATTR_SIZE: Final = 64 << 10
 """What Linux takes (XATTR_NAME_MAX, XATTR_SIZE_MAX); larger ones nobody could read."""
 
 _SPARSE: Final = b"GNU.sparse."
-_LENGTH_DIGITS: Final = 20
+_DIGITS: Final = 32
+"""Of a number at most: what 64 bits need, and some zeros before it."""
 _LINE_FEED: Final = 0x0A
 _LATEST: Final = Decimal(((1 << 63) - 1) // 1_000_000_000)
 """Seconds: what fits 64 bits of ns."""
@@ -109,7 +110,7 @@ def records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """
     at = 0
     while at < len(data):
-        space = data.find(b" ", at, at + _LENGTH_DIGITS)
+        space = data.find(b" ", at, at + _DIGITS)
         if space < 0 or not data[at:space].isdigit():
             raise ValueError("an extended header has a record without a length")
         stop = at + int(data[at:space])
@@ -134,9 +135,9 @@ def _override(base: Extension, key: bytes, value: bytes) -> Extension:
         case b"mtime":
             base = replace(base, mtime_ns=_time_ns(value) if value else None)
         case b"uid":
-            base = replace(base, uid=owner(int(value)) if value else None)
+            base = replace(base, uid=_owner(value) if value else None)
         case b"gid":
-            base = replace(base, gid=owner(int(value)) if value else None)
+            base = replace(base, gid=_owner(value) if value else None)
         case _:
             pass
     return base
@@ -149,9 +150,20 @@ def _text(value: bytes) -> bytes | None:
 
 
 def _natural(value: bytes) -> int:
-    if not value.isdigit():
+    if not _is_number(value):
         raise ValueError(f"an extended header has a size {value[:40]!r}")
     return int(value)
+
+
+def _owner(value: bytes) -> int:
+    if not _is_number(value.removeprefix(b"-")):
+        raise ValueError(f"an extended header has an owner {value[:40]!r}")
+    return owner(int(value))
+
+
+def _is_number(value: bytes) -> bool:
+    """Whether it is all digits, and not more of them than a number of 64 bits may have."""
+    return value.isdigit() and len(value) <= _DIGITS
 
 
 def _time_ns(value: bytes) -> int:

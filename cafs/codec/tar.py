@@ -17,19 +17,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from cafs.codec import pax
+from cafs.codec import pax, tar_sparse
 from cafs.codec.naming import label
-from cafs.codec.tar_header import (
-    BLOCK,
-    KINDS,
-    Header,
-    HeaderParser,
-    sparse_extension,
-    sparse_header,
-)
+from cafs.codec.tar_header import BLOCK, KINDS, Header, HeaderParser
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.model.limits import Limits
-from cafs.model.member import Kind, Member, Piece
+from cafs.model.member import Kind, Member
 
 _PIECE: Final = 1 << 20
 _LINKS: Final = frozenset((Kind.SYMLINK, Kind.HARD_LINK))
@@ -40,8 +33,6 @@ _OLD_SPARSE: Final = b"S"
 _VOLUME: Final = b"V"
 _SPLIT: Final = frozenset((b"M", b"N"))
 _DUMP_DIRECTORY: Final = b"D"
-_SPARSE_DIGITS: Final = 20
-"""Digits of a number in a sparse map: what 64 bits need."""
 
 
 def members(
@@ -250,17 +241,17 @@ class _Archive:
         start = self._input.at
         try:
             if notes is None:
-                pieces, size = self._old_map()
+                pieces, size = tar_sparse.old_map(self._block, self._input.take, self._limits)
                 stored += self._input.at - start
             else:
                 size = notes.size
                 pieces = notes.pieces or ()
                 if notes.in_content:
-                    pieces = self._map_in_content(stored)
+                    pieces = tar_sparse.map_in_content(self._input.take, stored, self._limits)
                 if notes.name is not None:
                     member = replace(member, path=notes.name)
             begin = self._input.at
-            self._check_pieces(pieces, size, stored - (begin - start))
+            tar_sparse.check(pieces, size, stored - (begin - start), self._limits)
         except ValueError as error:
             raise self._malformed(member.path, f"its sparse map is damaged: {error}") from error
         return replace(
@@ -269,56 +260,6 @@ class _Archive:
             offset=begin,
             sparse=tuple(piece for piece in pieces if piece.length),
         )
-
-    def _check_pieces(self, pieces: tuple[Piece, ...], size: int, data: int) -> None:
-        """Refuse pieces out of order, beyond the size, or of other data than there is."""
-        end = 0
-        for piece in pieces:
-            if piece.offset < end or piece.length < 0:
-                raise ValueError("its pieces are out of order")
-            end = piece.offset + piece.length
-        if not end <= size <= self._limits.size:
-            raise ValueError(f"pieces up to byte {end} of a file of {size} bytes")
-        if sum(piece.length for piece in pieces) != data:
-            raise ValueError(f"pieces of other lengths than the {data} bytes of data")
-
-    def _old_map(self) -> tuple[tuple[Piece, ...], int]:
-        """The map of an old GNU header, and of the blocks that continue it."""
-        pieces, more, size = sparse_header(self._block)
-        parts = [pieces]
-        count = 0
-        while more:
-            count += BLOCK
-            block = self._input.take(BLOCK)
-            if len(block) < BLOCK or count > self._limits.header_bytes:
-                raise ValueError("it has no end")
-            pieces, more = sparse_extension(block)
-            parts.append(pieces)
-        return tuple(piece for part in parts for piece in part), size
-
-    def _map_in_content(self, stored: int) -> tuple[Piece, ...]:
-        """The map of version 1.0, which fills blocks at the beginning of the content.
-
-        It is lines of decimal numbers: how many pieces, then offset and length of each.
-        """
-        numbers: list[int] = []
-        wanted = 1
-        rest = b""
-        room = min(stored, self._limits.header_bytes)
-        while len(numbers) < wanted:
-            room -= BLOCK
-            block = self._input.take(BLOCK) if room >= 0 else b""
-            if len(block) < BLOCK:
-                raise ValueError("it has no end")
-            *lines, rest = (rest + block).split(b"\n")
-            for line in lines:
-                if not line.isdigit() or len(line) > _SPARSE_DIGITS:
-                    raise ValueError(f"{line[:40]!r} is no number")
-                numbers.append(int(line))
-                wanted = 1 + 2 * numbers[0]
-                if len(numbers) == wanted:
-                    break
-        return tuple(map(Piece, numbers[1::2], numbers[2::2]))
 
     def _malformed(self, path: bytes, what: str) -> MalformedError:
         return MalformedError(f"{label(self._name, path)}: {what}")

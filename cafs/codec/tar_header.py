@@ -1,8 +1,8 @@
 """One tar header: 512 bytes of text fields.
 
 Source:
-    POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format" (old GNU
-    variant, base-256 numbers, sparse fields).
+    POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format" (base-256
+    numbers).
 """
 
 import os
@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from cafs.errors import MalformedError
-from cafs.model.member import Kind, Piece
+from cafs.model.member import Kind
 
 BLOCK: Final = 512
 """Bytes of a header, and what content is padded to."""
@@ -166,37 +166,3 @@ class HeaderParser:
         if prefix[0] and magic[:6] == _POSIX:
             return header._replace(path=prefix.partition(b"\0")[0] + b"/" + path)
         return header
-
-
-_SPARSE_FIRST: Final = slice(386, 482)
-_SPARSE_MORE: Final = slice(0, 504)
-_PAIR: Final = 24
-_NUMBER: Final = 12
-
-
-def sparse_header(block: bytes) -> tuple[tuple[Piece, ...], bool, int]:
-    """The sparse fields of an old GNU header: pieces, whether a block of more follows, real size.
-
-    Raises:
-        ValueError: a field is no number.
-    """
-    return _pairs(block[_SPARSE_FIRST]), block[482] != 0, number(block[483:495])
-
-
-def sparse_extension(block: bytes) -> tuple[tuple[Piece, ...], bool]:
-    """The pieces of an extension block, and whether another follows.
-
-    Raises:
-        ValueError: a field is no number.
-    """
-    return _pairs(block[_SPARSE_MORE]), block[504] != 0
-
-
-def _pairs(fields: bytes) -> tuple[Piece, ...]:
-    pieces = []
-    for at in range(0, len(fields), _PAIR):
-        if not fields[at]:
-            break
-        middle = at + _NUMBER
-        pieces.append(Piece(number(fields[at:middle]), number(fields[middle : at + _PAIR])))
-    return tuple(pieces)

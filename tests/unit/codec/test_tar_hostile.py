@@ -116,7 +116,10 @@ def test_a_cut_names_the_member_whose_content_is_missing() -> None:
         (pax(record(b"size", b"99999999999999999999")) + block() + END, "size"),
         (pax(record(b"mtime", b"later")) + block() + END, "time"),
         (pax(record(b"mtime", b"NaN")) + block() + END, "time"),
-        (pax(record(b"uid", b"root")) + block() + END, "invalid literal"),
+        (pax(record(b"uid", b"root")) + block() + END, "an owner b'root'"),
+        (pax(record(b"gid", b"1_0")) + block() + END, "an owner b'1_0'"),
+        (pax(record(b"uid", b"9" * 5000)) + block() + END, "an owner b'9{40}'$"),
+        (pax(record(b"size", b"9" * 4300)) + block() + END, "a size b'9{40}'$"),
         (pax(record(b"path", b"p" * 5000)) + block() + END, "more than 4096 bytes"),
     ],
 )
@@ -167,6 +170,16 @@ def test_sparse_maps_in_content_that_lie_are_refused(content: bytes) -> None:
         parsed(data + END)
 
 
+def test_a_line_of_a_sparse_map_without_end_is_refused_before_it_is_gathered() -> None:
+    content = b"1" * (1 << 20)
+    source = io.BytesIO(
+        pax(SPARSE["in content"]) + block(size=b"%011o\0" % len(content)) + content + END
+    )
+    with pytest.raises(MalformedError, match=r"sparse map is damaged: b'1{40}' is no number"):
+        list(tar.members(source.read, name="evil.tar"))
+    assert source.tell() == 4 * 512
+
+
 def test_an_old_sparse_map_without_end_is_refused() -> None:
     first = bytearray(block(flag=b"S", rest=b"ustar  \0".ljust(225, b"\0") + b"\1"))
     first[148:156] = b" " * 8
@@ -194,6 +207,12 @@ def test_what_gnu_tar_shrugs_at_is_taken() -> None:
     assert [m.path for m in parsed(block(b"a") + block(b"b"))] == [b"a", b"b"]
     assert [m.kind for m in parsed(block(b"old/", flag=b"\0") + END)] == [Kind.DIRECTORY]
     assert [m.kind for m in parsed(block(b"new", flag=b"Q") + END)] == [Kind.FILE]
+
+
+def test_an_owner_that_nobody_can_be_is_nobody() -> None:
+    for said in (b"-1", b"4294967295", b"9" * 32):
+        (member,) = parsed(pax(record(b"uid", said)) + block() + END)
+        assert member.uid == 65534
 
 
 def test_numbers_of_all_spellings_are_read() -> None:
