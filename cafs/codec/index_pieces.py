@@ -22,6 +22,9 @@ from cafs.model.digest import Digest, Hasher
 from cafs.model.limits import Limits
 
 _READ: Final = 256 << 10
+_FRAME: Final = 1 << 10
+"""Bytes that a page's columns may have beyond those that they unpack to: what a frame of zstd takes
+for itself, and 1/256 of them."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -84,6 +87,8 @@ class Pieces:
         self._unpacked += unpacked
         if unpacked > UNPACKED or self._limits.inflated(decoded=self._unpacked, given=self._size):
             raise self.malformed(f"{packed} bytes that would be {unpacked}")
+        if packed > unpacked + (unpacked >> 8) + _FRAME:
+            raise self.malformed(f"{packed} bytes that would be no more than {unpacked}")
         raw = self._take(packed, "a page's columns")
         try:
             # What the frame says of itself is what libzstd would allocate.

@@ -25,6 +25,7 @@ from cafs.codec.index_file import (
     Header,
 )
 from cafs.codec.index_pieces import what_it_says
+from cafs.codec.index_reading import IndexReader
 from cafs.errors import MalformedError, UnsupportedError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.limits import Limits
@@ -479,6 +480,24 @@ def test_pages_that_unpack_to_something_else_are_refused(page: bytes) -> None:
     header = replace(HEADER, entries=1, segments=0).pack()
     with pytest.raises(MalformedError, match=r"^index: "):
         listed(header + page)
+
+
+def test_a_page_is_not_taken_into_memory_that_is_larger_than_what_is_in_it() -> None:
+    """An index may have 512 MiB, and so might one page of it."""
+    page = PIECE.pack(1, 0, 64 << 20, 100) + bytes(64 << 20)
+    data = replace(HEADER, entries=1, segments=0).pack() + page
+    source = BytesIO(data)
+    index = IndexReader(source.read, len(data), name="index")
+    with pytest.raises(MalformedError, match="67108864 bytes that would be no more than 100"):
+        list(index.entries())
+    assert source.tell() < 1 << 20
+
+
+@pytest.mark.parametrize("size", [1, 100, 4096, 1 << 17, (1 << 20) + 1, UNPACKED])
+def test_columns_that_do_not_shrink_fit_their_page(size: int) -> None:
+    page = piece(1, os.urandom(size), b"")
+    with pytest.raises(MalformedError, match="entries that cannot be read"):
+        listed(replace(HEADER, entries=1, segments=0).pack() + page)
 
 
 def test_an_index_that_unpacks_to_too_much_is_refused() -> None:
