@@ -5,7 +5,7 @@ Read are OCI image indexes and manifests, Docker manifest lists and schema 2 man
 Source: OCI image-spec (image-index.md, manifest.md, layer.md); distribution-spec's legacy types.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -73,6 +73,10 @@ class ImageManifest(msgspec.Struct, frozen=True):
     layers: tuple[Layer, ...]
 
 
+_Bytes = Annotated[int, msgspec.Meta(le=(1 << 63) - 1)]
+"""A size that can be written down: what is beyond it no content has."""
+
+
 class _PlatformJson(msgspec.Struct):
     architecture: str = ""
     os: str = ""
@@ -82,8 +86,8 @@ class _PlatformJson(msgspec.Struct):
 class _DescriptorJson(msgspec.Struct, rename="camel"):
     media_type: str
     digest: str
-    size: int | None = None
-    length: int | None = None  # what size was called before there was OCI (B-1)
+    size: _Bytes | None = None
+    length: _Bytes | None = None  # what size was called before there was OCI (B-1)
     urls: list[str] | None = None
     annotations: dict[str, str] | None = None
     platform: _PlatformJson | None = None

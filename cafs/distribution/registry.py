@@ -184,12 +184,16 @@ async def _body(response: Response, name: str) -> bytes:
 
 
 def _said_digest(head: Head) -> Digest | None:
-    """What the registry says; a header that is no digest says nothing."""
+    """What the registry says; a header that is no digest says nothing, nor does a weak one.
+
+    By a weak one nothing could be found again, neither here nor there.
+    """
     text = head.headers.get(_DIGEST_HEADER, "")
     try:
-        return Digest.parse(text) if text else None
+        said = Digest.parse(text) if text else None
     except InvalidReferenceError:
         return None
+    return None if said is None or said.weak else said
 
 
 def _checked(head: Head, data: bytes, expected: Digest | None, name: str) -> Document:

@@ -19,9 +19,9 @@ from cafs.errors import InvalidReferenceError
 
 CANONICAL: Final = "sha256"
 SIZES: Final = {"sha256": 32, "sha512": 64, "sha384": 48, "sha1": 20, "md5": 16}
+"""Accepted algorithms, strongest use first, with the length of the raw hash in bytes."""
 _LONGEST: Final = 200
 """Characters of a text that may be a digest: sha512 has 135."""
-"""Accepted algorithms, strongest use first, with the length of the raw hash in bytes."""
 _WEAK: Final = frozenset({"sha1", "md5"})
 _HEX: Final = re.compile(r"[0-9a-f]*")
 

@@ -279,6 +279,7 @@ class Served:
         self.layout = write_layout(tmp_path / "served", [image, *others])
         self.spoilt: dict[str, bytes] = {}
         self.headers = True
+        self.called = ""
         self.kind = ""
         for blob in (self.layout.path / "blobs" / "sha256").iterdir():
             for kind in ("manifests", "blobs"):
@@ -304,7 +305,7 @@ class Served:
         if "/manifests/" in ask.path:
             kind = json.loads(self.blob(digest)).get("mediaType", kind)
         kind = self.kind or kind
-        said = (("Docker-Content-Digest", digest),) if self.headers else ()
+        said = (("Docker-Content-Digest", self.called or digest),) if self.headers else ()
         headers = (("Content-Type", kind), ("Content-Length", str(len(data))), *said)
         return Answer(200, headers, Literal(data), Span(0, len(data)))
 
@@ -346,6 +347,19 @@ async def test_a_registry_that_says_no_digest_is_asked_for_the_whole(
             assert "bin/tool" in await world.tree(world.spec(served.ref))
     methods = [one.method for one in origin.requests_for("/v2/app/manifests/latest")]
     assert methods == ["GET", "HEAD", "GET"]
+
+
+async def test_a_registry_that_says_a_weak_digest_has_said_none(
+    mounted: OpenWorld, serve: Serve
+) -> None:
+    served = serve(Image((BASE,)))
+    served.called = str(digest_of(served.blob(served.layout.digest), "sha1"))
+    for _ in range(2):
+        async with mounted() as world:
+            spec = world.spec(served.ref)
+            assert "bin/tool" in await world.tree(spec)
+            resolved = await world.resolver.resolve(spec, USUAL)
+            assert str(resolved.named) == served.layout.digest
 
 
 async def test_a_registry_that_knows_no_head_is_asked_for_the_whole(
