@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -161,3 +162,21 @@ def test_prefetch_into_another_store_is_no_matter_of_a_live_mount(
         assert "1.0 MiB of 1.0 MiB" in done.stdout
     known = json.loads(cafs.run("status", "--json", "--store", other).stdout)
     assert known["refs"][0]["present"] == MIB
+
+
+@pytest.mark.parametrize("trouble", ["open", "damaged", "no place"])
+def test_a_prefetch_needs_no_directory_of_mounts(cafs: Cafs, origin: Origin, trouble: str) -> None:
+    url = origin.put("/model.bin", b"model")
+    cafs.project(f'[mount]\npath="cafs"\n[ref.model]\nfrom="{url}"\n')
+    runtime = Path(cafs.environment["XDG_RUNTIME_DIR"]) / "cafs"
+    if trouble == "no place":
+        cafs.environment["XDG_RUNTIME_DIR"] = "/proc/nope"
+    else:
+        runtime.mkdir(mode=0o700, parents=True)
+        place = hashlib.sha256(bytes(cafs.directory / "cafs")).hexdigest()[:16]
+        (runtime / f"{place}-12345678.json").write_text("{")
+        runtime.chmod(0o755 if trouble == "open" else 0o700)
+    done = cafs.run("prefetch")
+    assert done.stdout == "model: 5 B of 5 B local\n"
+    told = [line.split()[:2] for line in done.stderr.splitlines()]
+    assert told == ([] if trouble == "damaged" else [["warning:", "control.fetches.unheard"]])

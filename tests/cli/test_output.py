@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cafs.model.digest import digest_of
 from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import Rate
@@ -59,6 +60,58 @@ def test_what_is_logged_of_fetching_is_not_told_beside_the_error(
     shutil.rmtree(cafs.store)
     origin.put("/model.bin", data)
     assert cafs.run("cat", "ref/model").stderr == ""
+
+
+def test_of_a_ref_that_fails_nothing_else_is_told(cafs: Cafs, origin: Origin) -> None:
+    data = Generated(3 * MIB, seed=5).read(0, 3 * MIB)
+    wrong = data[:-1] + bytes([data[-1] ^ 1])
+    url = origin.put("/model.bin", data)
+    refs = f'verify="provisional"\nintegrity="{digest_of(data)}"\n'
+    cafs.project(f'[ref.model]\nfrom="{url}"\n{refs}')
+    cafs.run("lock")
+    shutil.rmtree(cafs.store)
+    origin.put("/model.bin", wrong)
+    for verb in (["prefetch"], ["lock", "--upgrade"], ["lock", "--check", "--full"]):
+        done = cafs.run(*verb, check=False)
+        assert done.returncode == 4, verb
+        first, *others = done.stderr.splitlines()
+        assert first.startswith("error: model: "), verb
+        assert [each for each in others if not each.startswith("hint: ")] == [], verb
+
+
+def test_what_is_logged_is_told_once_and_at_the_end(cafs: Cafs, origin: Origin) -> None:
+    data, wrong = (Generated(MIB, seed=each).read(0, MIB) for each in (5, 6))
+    good, bad = origin.put("/model.bin", data), origin.put("/wrong.bin", wrong)
+    refs = f'integrity="{digest_of(data)}"\nfrom="{bad}"\nmirrors=["{good}"]\n'
+    cafs.project(f"[ref.model]\n{refs}")
+    done = cafs.run("prefetch")
+    assert done.stdout == "model: 1.0 MiB of 1.0 MiB local\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("warning: fetch.mirror.wrong host=")
+    shutil.rmtree(cafs.store)
+    assert cafs.run("prefetch", "--quiet").stderr == ""
+
+
+def test_inspect_tells_what_is_wrong_with_an_index_after_what_it_has_found(
+    cafs: Cafs, origin: Origin
+) -> None:
+    url = origin.put("/model.bin", Generated(3 * MIB, seed=5))
+    cafs.project(f'[ref.model]\nfrom="{url}"\n')
+    cafs.run("lock")
+    shutil.rmtree(cafs.store)
+    for index in (cafs.directory / "cafs.lock.d").glob("*.idx"):
+        index.write_bytes(b"no index")
+    done = cafs.run("inspect", "model")
+    assert "not lazy: " in done.stdout
+    told = done.stderr.splitlines()
+    assert told[0].startswith("warning: model: index sha256:")
+    assert "cafs lock model makes it anew" in told[0]
+    assert len(set(told)) == len(told)
+    origin.stop()
+    (cafs.directory / "cafs.lock").unlink()
+    done = cafs.run("inspect", "model", "--deadline", "1s", check=False)
+    assert done.returncode == 5
+    assert all(line.startswith(("error: ", "hint: ")) for line in done.stderr.splitlines())
 
 
 @pytest.mark.parametrize("verb", [("ls", "tree"), ("cat", "tree/file"), ("status",), ("resolve",)])

@@ -15,6 +15,7 @@ from cafs.cli.locks.lock_files import wrong_index
 from cafs.cli.locks.lock_making import bars, locate, new_entry, pinned, scratch_of
 from cafs.cli.saying import say
 from cafs.cli.telling import board, draws
+from cafs.cli.withholding import withheld
 from cafs.errors import CafsError, SettingsError
 from cafs.settings.heeding import check as check_entry
 from cafs.settings.lockfile import (
@@ -83,7 +84,10 @@ def check(
     if full:
         drawn = draws() and not quiet and not as_json
         reading = partial(_against_bytes, loaded, file, lock, wanted, drawn=drawn)
-        problems += run_async(reading)
+        with withheld(quiet=quiet) as names_told:
+            found_wrong = run_async(reading)
+            names_told.update(each.name for each in found_wrong)
+        problems += found_wrong
     _tell(lock, file, wanted, problems, as_json)
     if not problems and not quiet and not as_json:
         say(f"{file.name} matches {project_of(loaded).name}: {len(wanted)} entries")

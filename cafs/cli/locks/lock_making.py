@@ -20,6 +20,7 @@ from cafs.cli.locks.lock_files import (
 )
 from cafs.cli.locks.lock_telling import hinted, tell, tell_gone, warn
 from cafs.cli.telling import Board, Report, board, draws
+from cafs.cli.withholding import withheld
 from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
 from cafs.model.ref import DockerRef
 from cafs.settings.heeding import check, entry_of
@@ -114,7 +115,9 @@ def make(flags: "Flags", order: Order) -> int:
     for name, platform in unheard(wanted, order.platforms):
         warn(f"{name}: is not locked for {platform}: {project_of(loaded)} names other platforms")
     run = _Run(order, loaded, file, old)
-    run_async(_make, run, wanted, flags)
+    with withheld(quiet=order.quiet) as told:
+        run_async(_make, run, wanted, flags)
+        told.update(run.failed)
     return run.code
 
 

@@ -51,9 +51,11 @@ def command(
     """
     from cafs.cli.completing import complete
     from cafs.cli.interruptible import run_async
+    from cafs.cli.withholding import withheld
 
     (word,) = complete(loaded, [ref])
-    return run_async(_inspect, loaded, word, paths, _read(listed), as_json)
+    with withheld(quiet=False):
+        return run_async(_inspect, loaded, word, paths, _read(listed), as_json)
 
 
 def _read(listed: Path | None) -> tuple[str, ...]:

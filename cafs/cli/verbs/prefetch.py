@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import trio
 
     from cafs.assemble import System
+    from cafs.cli.mounts.live import LiveMount
     from cafs.fetch.prefetching import Haul
     from cafs.model.spec import RefSpec
     from cafs.settings.values import Settings
@@ -52,27 +53,31 @@ def command(
     several refs are mixed.
     """
     from cafs.cli.completing import complete
+    from cafs.cli.withholding import withheld
 
-    return run_async(_prefetch, loaded, complete(loaded, refs), quiet, as_json)
+    words = complete(loaded, refs)
+    with withheld(quiet=quiet) as failed:
+        return run_async(_prefetch, loaded, words, quiet, as_json, failed)
 
 
-async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_json: bool) -> int:
+async def _prefetch(
+    loaded: "Settings", words: tuple[str, ...], quiet: bool, as_json: bool, failed: set[str]
+) -> int:
     """Fetch the refs, several at once; a failed one does not keep the others from coming.
 
     Returns:
-        The exit code of the first failure, in the order of the refs, 0 without one.
+        The exit code of the first failure, in the order of the refs, 0 without one. The names of
+        those that failed are put into ``failed``.
     """
     from cafs.assemble import open_system
     from cafs.cli.choosing import chosen
-    from cafs.cli.mounts.live import find
     from cafs.cli.mounts.reaching import PREFETCH, heard
     from cafs.store.tenancy import visiting
 
     specs = chosen(loaded, words)
-    live = find(loaded.mount_point) if loaded.mount_point is not None else None
-    shared = live is not None and live.alive and Path(live.store) == loaded.store
+    live = _live(loaded)
     tenancy = None
-    if live is not None and shared:
+    if live is not None:
         tenancy = partial(visiting, description="prefetch", key=live.key)
     async with (
         open_system(loaded, description="prefetch", tenancy=tenancy, eager=True) as system,
@@ -80,7 +85,25 @@ async def _prefetch(loaded: "Settings", words: tuple[str, ...], quiet: bool, as_
     ):
         with board(len(specs), quiet=quiet, as_json=as_json) as reports:
             codes = await _fetch_all(system, specs, reports)
+    failed.update(_name(specs[number]) for number in codes)
     return codes[min(codes)] if codes else 0
+
+
+def _live(loaded: "Settings") -> "LiveMount | None":
+    """The live mount of this store, whose refs mean what they mean there.
+
+    Where it cannot be told whether there is one, there is none: a prefetch needs no mount.
+    """
+    from cafs.cli.mounts.live import all_mounts
+
+    mounts = [] if loaded.mount_point is None else all_mounts(loaded.mount_point).mounts
+    last = next(reversed(mounts), None)
+    return last if last and last.alive and Path(last.store) == loaded.store else None
+
+
+def _name(spec: "RefSpec") -> str:
+    """What people call a ref."""
+    return spec.name or spec.ref.shown
 
 
 async def _fetch_all(
@@ -105,7 +128,7 @@ async def _fetch_all(
     async def work() -> None:
         for number, spec in left:
             try:
-                with reports(spec.name or spec.ref.shown) as progress:
+                with reports(_name(spec)) as progress:
                     await _fetch(system, spec, progress, passes, haul)
             except (StorageError, BudgetError):
                 raise
@@ -147,4 +170,4 @@ async def _fetch(
     if resolved.shape is Shape.TREE:
         async with passes:
             tree = await resolver.tree(spec, patience)
-        await haul.keep(tree.contents, of=contents, name=spec.name or spec.ref.shown)
+        await haul.keep(tree.contents, of=contents, name=_name(spec))
