@@ -93,8 +93,13 @@ class Evictor:
         self.exhausted = False
         """Whether there is too much, and nothing more may go."""
 
-    async def make_room(self, count: int) -> int:
+    async def make_room(self, count: int, floor: int | None = None) -> int:
         """Let go of items until so many bytes are free, or nothing more may go.
+
+        Args:
+            count: bytes.
+            floor: bytes that the store is to have afterwards: what others let go of meanwhile is a
+                part of ``count``. None where they are wanted for something, as others want theirs.
 
         Returns:
             Bytes that were freed; fewer than ``count`` when all else is held or pinned.
@@ -104,7 +109,7 @@ class Evictor:
 
         Cancellation: between two batches, or while they are chosen.
         """
-        return await self._free(count, b"")
+        return count - await self._lacking(count, floor, b"")
 
     def note(self) -> None:
         """Say that there is more than before; in a worker thread."""
@@ -138,7 +143,7 @@ class Evictor:
             if lacking <= 0:
                 return
             hopeless = lacking > usage.total  # then nothing need go for that
-            if not hopeless and await self._free(lacking, b"") >= lacking:
+            if not hopeless and await self._lacking(lacking, None, b"") <= 0:
                 return
             if hopeless or trio.current_time() >= limit:
                 raise StorageFullError(
@@ -208,8 +213,9 @@ class Evictor:
         self._round = trio.Event()
         self._rebound = trio.Event()
         try:
-            excess = (await trio.to_thread.run_sync(self._room.reckon)).excess
-            self.exhausted = excess > 0 and await self._free(excess, place) < excess
+            usage = await trio.to_thread.run_sync(self._room.reckon)
+            excess, floor = usage.excess, usage.total - usage.excess
+            self.exhausted = excess > 0 and await self._lacking(excess, floor, place) > 0
             if self.exhausted:
                 self._say(logging.INFO, "store.evict.exhausted")
         except StorageError as error:
@@ -226,31 +232,39 @@ class Evictor:
             self._said = what
             _LOG.log(level, "%s", what)
 
-    async def _free(self, count: int, place: bytes) -> int:
-        return await trio.to_thread.run_sync(self._make_room, count, place, limiter=self._limiter)
+    async def _lacking(self, count: int, floor: int | None, place: bytes) -> int:
+        """``make_room`` of what lies behind a place; how many bytes are not free afterwards."""
+        return await trio.to_thread.run_sync(
+            self._make_room, count, floor, place, limiter=self._limiter
+        )
 
-    def _make_room(self, count: int, place: bytes) -> int:
-        freed, began, spared = self._shed(count), place, Spared()
+    def _make_room(self, count: int, floor: int | None, place: bytes) -> int:
+        began, spared = place, Spared()
         newest, ended = self._uses.table.place(Rank.USUAL, time.time_ns()), False
         self._uses.flush()
         try:
-            while freed < count:
-                choice, place = self._chooser.choose(place, count - freed, spared)
+            left = self._still_lacking(count, floor)
+            left -= self._shed(left) if left > 0 else 0
+            while left > 0 and not ended:
+                choice, behind = self._chooser.choose(place, left, spared)
                 if choice.items or choice.ranges:
                     with self._alone():
-                        freed += self._let_go(self._chooser.still(choice))
-                if not place:
-                    ended = True
-                    break
+                        if (now := self._still_lacking(left, floor)) < left:
+                            left = now  # others have let go of some, perhaps of the same
+                            continue
+                        left -= self._let_go(self._chooser.still(choice))
+                place, ended = behind, not behind
         except OSError as error:
             raise storage_error(error, f"{self._layout.root}: making room") from error
         if began:
             self._spared_new = spared
         elif ended:
             self._spared, self._newest, self._spared_new = spared, newest, Spared()
-        if freed:
-            _LOG.info("store.evicted bytes=%d wanted=%d", freed, count)
-        return freed
+        return left
+
+    def _still_lacking(self, count: int, floor: int | None) -> int:
+        """What is still to go of so many bytes, but for what others have let go of."""
+        return count if floor is None else min(count, self._room.usage().total - floor)
 
     def _shed(self, count: int) -> int:
         """What was put aside because it was wrong goes before anything that is right."""
@@ -285,4 +299,7 @@ class Evictor:
 
     def _let_go(self, choice: Choice) -> int:
         freed = self._remover.remove(choice.items) if choice.items else 0
-        return freed + sum(self._remover.cut(key, spans) for key, spans in choice.ranges)
+        freed += sum(self._remover.cut(key, spans) for key, spans in choice.ranges)
+        if freed:
+            _LOG.info("store.evicted bytes=%d", freed)
+        return freed

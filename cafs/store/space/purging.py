@@ -127,13 +127,14 @@ class Housekeeping:
                 outcomes = [Outcome(each, removed=False) for each in some]
                 await self._in_thread(partial(tell, outcomes))
             return
-        freed = 1
+        floor, freed = usage.total - left, 1
         while left > 0 and freed:
             chosen = self._chosen(left, lambda _: True)
             some = await self._in_thread(partial(_some, chosen))
             wanted = min(left, sum(each.size for each in some))
-            freed = await self._parts.evictor.make_room(wanted) if wanted else 0
-            left -= freed
+            left -= wanted
+            freed = await self._parts.evictor.make_room(wanted, floor + left) if wanted else 0
+            left += wanted - freed
             await self._in_thread(partial(self._tell_evicted, some, tell))
 
     def _chosen(self, count: int, wanted: Callable[[Item], bool]) -> Iterator[Finding]:

@@ -1,11 +1,16 @@
 """Evicting: what goes when there is too much, what stays, and that nobody reads a hole."""
 
 import os
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from cafs.errors import NotFoundError, StorageFullError
 from cafs.model.bounds import Bounds
@@ -16,9 +21,13 @@ from cafs.model.span import Span, SpanSet
 from cafs.store.db.environment import Environment
 from cafs.store.db.transactions import Snapshot
 from cafs.store.disk.files import punch
+from cafs.store.disk.locking import flock_alone
 from cafs.store.holds.holds import GRAIN
 from cafs.store.space import choosing
 from cafs.store.space.choosing import RANGE
+from cafs.store.space.evicting import Evictor
+from cafs.store.space.findings import Terms
+from cafs.store.space.purging import Housekeeping, Outcome
 from cafs.store.store import Store, open_store
 from cafs.store.tables.counters import charge
 from cafs.store.tables.uses import Rank
@@ -362,3 +371,72 @@ async def test_what_goes_between_the_two_looks_of_a_read_is_absent_and_no_damage
     assert present(store) == SpanSet([Span(PIECE, 2 * PIECE)])
     await stream.write(0, content(0, PIECE))
     assert await stream.read(0, 2 * PIECE) == content(0, 2 * PIECE)
+
+
+@pytest.fixture
+def both(store: Store, monkeypatch: pytest.MonkeyPatch) -> Evictor:
+    """A second evictor, as of another process; both have chosen before either removes anything."""
+    chosen, calls = threading.Barrier(2, timeout=10), count()
+
+    def together(descriptor: int) -> None:
+        if next(calls) < chosen.parties:
+            chosen.wait()
+        flock_alone(descriptor)
+
+    monkeypatch.setattr("cafs.store.space.evicting.flock_alone", together)
+    parts = store.housekeeping._parts
+    return Evictor(
+        parts.layout,
+        store.remover._index,
+        ledger=parts.ledger,
+        records=parts.records,
+        room=parts.room,
+        uses=parts.uses,
+        holds=parts.holds,
+        remover=parts.remover,
+        pinned=parts.pins.pinned,
+    )
+
+
+async def test_two_that_find_too_much_at_once_remove_it_once(store: Store, both: Evictor) -> None:
+    digests = [await blob(store) for _ in range(11)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(both.run)
+        for evictor in (store.evictor, both):
+            evictor.keep_within(Bounds(QUOTA))
+        await within(store)
+        for evictor in (store.evictor, both):
+            await evictor.settled()
+        nursery.cancel_scope.cancel()
+    assert here(store, digests) == [False] * 2 + [True] * 9
+    assert not store.evictor.exhausted
+    assert not both.exhausted
+
+
+async def test_gc_beside_one_that_makes_room_removes_no_more_than_is_too_much(
+    store: Store, both: Evictor
+) -> None:
+    digests = [await blob(store) for _ in range(11)]
+    other = Housekeeping(replace(store.housekeeping._parts, evictor=both))
+    terms, told = Terms(now_ns=time.time_ns()), list[Outcome]()
+    async with trio.open_nursery() as nursery:
+        for keeping in (store.housekeeping, other):
+            room = partial(keeping.make_room, terms, Bounds(QUOTA), told.extend, told=0)
+            nursery.start_soon(room)
+    assert here(store, digests) == [False] * 2 + [True] * 9
+
+
+async def test_who_wants_room_for_something_gets_it_beside_others_who_do(
+    store: Store, both: Evictor
+) -> None:
+    digests = [await blob(store) for _ in range(6)]
+    freed: list[int] = []
+
+    async def want(evictor: Evictor) -> None:
+        freed.append(await evictor.make_room(2 * CHARGE))
+
+    async with trio.open_nursery() as nursery:
+        for evictor in (store.evictor, both):
+            nursery.start_soon(want, evictor)
+    assert freed == [2 * CHARGE] * 2
+    assert here(store, digests) == [False] * 4 + [True] * 2
