@@ -62,23 +62,6 @@ def test_what_is_logged_of_fetching_is_not_told_beside_the_error(
     assert cafs.run("cat", "ref/model").stderr == ""
 
 
-def test_of_a_ref_that_fails_nothing_else_is_told(cafs: Cafs, origin: Origin) -> None:
-    data = Generated(3 * MIB, seed=5).read(0, 3 * MIB)
-    wrong = data[:-1] + bytes([data[-1] ^ 1])
-    url = origin.put("/model.bin", data)
-    refs = f'verify="provisional"\nintegrity="{digest_of(data)}"\n'
-    cafs.project(f'[ref.model]\nfrom="{url}"\n{refs}')
-    cafs.run("lock")
-    shutil.rmtree(cafs.store)
-    origin.put("/model.bin", wrong)
-    for verb in (["prefetch"], ["lock", "--upgrade"], ["lock", "--check", "--full"]):
-        done = cafs.run(*verb, check=False)
-        assert done.returncode == 4, verb
-        first, *others = done.stderr.splitlines()
-        assert first.startswith("error: model: "), verb
-        assert [each for each in others if not each.startswith("hint: ")] == [], verb
-
-
 def test_what_is_logged_is_told_once_and_at_the_end(cafs: Cafs, origin: Origin) -> None:
     data, wrong = (Generated(MIB, seed=each).read(0, MIB) for each in (5, 6))
     good, bad = origin.put("/model.bin", data), origin.put("/wrong.bin", wrong)
