@@ -42,6 +42,7 @@ class LayerPlanter(Planter):
         super().__init__(writer, name="image", limits=limits)
         self._first = 0
         self._spared = bytearray()
+        self._cleared: set[int] = set()
         self._linked: dict[bytes, int] = {}
 
     def begin(self, stream: int, *, name: str) -> None:
@@ -53,6 +54,7 @@ class LayerPlanter(Planter):
         self._stream = stream
         self._first = self._writer.count
         self._spared = bytearray(self._first)
+        self._cleared.clear()
         self._linked.clear()
 
     @override
@@ -125,10 +127,17 @@ class LayerPlanter(Planter):
             self._remove(parent, name, number)
 
     def _clear(self, directory: int) -> None:
-        """Remove what lower layers brought into a directory, at any depth."""
+        """Remove what lower layers brought into a directory, at any depth.
+
+        Once is enough for a layer: nothing lower comes into a directory any more. A layer that asks
+        for it a million times, of a directory of a million, would keep us for years.
+        """
         pending = [directory]
         while pending:
             at = pending.pop()
+            if at in self._cleared:
+                continue
+            self._cleared.add(at)
             lower = [each for each in self._writer.children(at) if each[1] < self._first]
             for name, number in lower:
                 if self._spared[number]:

@@ -4,7 +4,7 @@ Every case goes the whole way: members are recorded, replayed, applied, publishe
 """
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from cafs.model.limits import Limits
 from cafs.model.member import ROOT, Entry, Kind, Member
 from cafs.model.record import TreeRecord
 from cafs.store.store import Store, open_store
+from cafs.store.trees.tree_writing import TreeWriter
 from cafs.store.trees.trees import Trees
 
 Layer = Sequence[Member]
+Children = Callable[[TreeWriter, int], Iterator[tuple[bytes, int]]]
 
 
 def file(path: str, version: int = 0) -> Member:
@@ -395,6 +397,25 @@ async def test_hostile_members_are_malformed_and_named(
     with pytest.raises(MalformedError, match=r"layer [01]"):
         await merged(store, *layers)
     assert store.trees.find(TreeIdentity("0" * 64)) is None
+
+
+async def test_a_directory_that_is_emptied_again_and_again_is_listed_once_a_layer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is spared would be looked at anew each time: a product of two large numbers."""
+    below = [directory(f"d/{number}") for number in range(50)]
+    again = [opaque("d"), whiteout("d"), opaque("d/7")] * 50
+    listed: list[int] = []
+
+    def listing(
+        self: TreeWriter, parent: int, children: Children = TreeWriter.children
+    ) -> Iterator[tuple[bytes, int]]:
+        listed.append(parent)
+        return children(self, parent)
+
+    monkeypatch.setattr(TreeWriter, "children", listing)
+    assert len(await merged(store, below, [*below, *again], [*below, *again])) == 51
+    assert len(listed) == 2 * 51
 
 
 async def test_no_more_entries_than_the_limit(store: Store) -> None:
