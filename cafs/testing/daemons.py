@@ -7,23 +7,27 @@ with their context.
 import http.client
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cafs.testing.images import Layout
 
-_START_S: Final = 20.0
+_START_S: Final = 60.0
 _POLL_S: Final = 0.02
 _WITH_US: Final = ("setpriv", "--pdeathsig", "TERM")
 """A server ends when the thread that started it does: a test run that is killed leaves none."""
+_LOWEST_PORT: Final = 10_000
+_EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""The ports that the kernel gives to whoever asks for any, and to connections."""
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 _NGINX: Final = """
 daemon off;
@@ -76,10 +80,18 @@ def find_program(name: str) -> str | None:
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nothing listens on now, and that the kernel gives to nobody.
+
+    A server needs a while until it listens, and some connection would get the port meanwhile.
+    """
+    count = int(_EPHEMERAL.read_text().split()[0]) - _LOWEST_PORT
+    while True:
+        with closing(socket.socket()) as probe:
+            # Where all ports are the kernel's to give, it gives one.
+            port = _LOWEST_PORT + secrets.randbelow(count) if count > 0 else 0
+            with suppress(OSError):  # it is in use
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
 
 
 class Daemon:
@@ -98,7 +110,7 @@ class Daemon:
         """Start it, and wait until it accepts connections.
 
         Raises:
-            RuntimeError: it ended, or does not listen after 20 s; with what it wrote.
+            RuntimeError: it ended, or does not listen after a minute; with what it wrote.
         """
         with (self.root / "output").open("ab") as output:
             self._process = subprocess.Popen(
@@ -178,6 +190,7 @@ class Registry(Daemon):
     def __init__(self, root: Path, program: str, port: int) -> None:
         super().__init__(root, [program, "serve", str(root / "config.yml")], port)
         (root / "config.yml").write_text(_REGISTRY.format(root=root, port=port))
+        self._marks = 0
 
     @property
     def host(self) -> str:
@@ -202,9 +215,25 @@ class Registry(Daemon):
         return reference
 
     def requests(self) -> tuple[Logged, ...]:
-        """Every request that the registry has logged so far."""
-        found = map(_REGISTRY_LINE.match, self.output().splitlines())
-        return tuple(_logged(match) for match in found if match is not None)
+        """Every request that ended so far.
+
+        A request of our own marks the end of what counts: an answer is logged when it has been
+        sent, which is a moment after it has come.
+        """
+        self._marks += 1
+        mark = f"/v2/mark/tags/{self._marks}"
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
+            connection.request("HEAD", mark)
+            connection.getresponse().read()
+        limit = time.monotonic() + _START_S
+        while time.monotonic() < limit:
+            lines = self.output().splitlines()
+            if any(f" {mark} " in line for line in lines):
+                found = map(_REGISTRY_LINE.match, lines)
+                logged = (_logged(match) for match in found if match is not None)
+                return tuple(one for one in logged if not one.path.startswith("/v2/mark/"))
+            time.sleep(_POLL_S)
+        raise TimeoutError(f"the registry does not log {mark}")
 
 
 def _logged(match: re.Match[str]) -> Logged:

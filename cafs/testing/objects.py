@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_START_S: Final = 30.0
+from cafs.testing.daemons import free_port
+
+_START_S: Final = 120.0
 _POLL_S: Final = 0.02
 
 
@@ -46,9 +48,7 @@ def running_object_store() -> Iterator[ObjectStore]:
     Raises:
         TimeoutError: it did not start.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     program = str(Path(sys.executable).with_name("moto_server"))
     command = [program, "-H", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as moto:

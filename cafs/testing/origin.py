@@ -18,6 +18,7 @@ As a program it serves a directory: ``python -m cafs.testing.origin DIR [--port 
 
 import argparse
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -39,8 +40,8 @@ from cafs.testing.serving import Exchange, Ledger, serve
 AUTO: Final = "auto"
 """The ETag that is made from the content."""
 _EPOCH: Final = 1_700_000_000
-_LISTEN_S: Final = 10.0
-_SETTLE_S: Final = 10.0
+_LISTEN_S: Final = 60.0
+_SETTLE_S: Final = 60.0
 
 
 class _Armed:
@@ -84,6 +85,7 @@ class Origin:
         self._thread: threading.Thread | None = None
         self._halt: Callable[[], None] | None = None
         self._failure: BaseException | None = None
+        self._place: socket.socket | None = None
         self.port = 0
 
     # -- what it serves
@@ -198,7 +200,7 @@ class Origin:
         """Wait until no request is under way, stalled and hanging ones left out; blocks the thread.
 
         Raises:
-            TimeoutError: one still is, after 10 s.
+            TimeoutError: one still is, after a minute.
         """
         if not self._ledger.settle(_SETTLE_S):
             raise TimeoutError(f"still under way: {[x for x in self.requests if not x.ended]}")
@@ -207,7 +209,7 @@ class Origin:
         """Wait until the log is as ``holds`` wants it; blocks the thread.
 
         Raises:
-            TimeoutError: it is not, after 10 s.
+            TimeoutError: it is not, after a minute.
         """
         if not self._ledger.wait_until(holds, _SETTLE_S):
             raise TimeoutError(f"not seen in {self.requests}")
@@ -216,6 +218,7 @@ class Origin:
 
     def start(self) -> None:
         """Listen; on the same port again when it did before."""
+        self._take_place()
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="origin", daemon=True)
         self._thread.start()
@@ -234,6 +237,27 @@ class Origin:
         self._halt = None
         self._raise()
 
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
+    def _take_place(self) -> None:
+        """Have the port while nobody listens, too: no other server or connection may get it."""
+        if self._place is not None:
+            return
+        place = socket.socket()
+        try:
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the listener has it too
+            place.bind(("127.0.0.1", self.port))
+        except OSError:
+            place.close()
+            raise
+        self._place = place
+        self.port = place.getsockname()[1]
+
     def _raise(self) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -249,7 +273,6 @@ class Origin:
 
     async def _listen(self, ready: threading.Event) -> None:
         listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
-        self.port = listeners[0].socket.getsockname()[1]
         token = trio.lowlevel.current_trio_token()
         with trio.CancelScope() as scope:
             self._halt = partial(token.run_sync_soon, scope.cancel)
@@ -295,11 +318,11 @@ def running_origin(*, report: Callable[[Exchange], None] | None = None) -> Itera
     ``report`` is called on the origin's thread with each request that ended.
     """
     origin = Origin(report=report)
-    origin.start()
     try:
+        origin.start()
         yield origin
     finally:
-        origin.stop()
+        origin.close()
 
 
 def _line(exchange: Exchange) -> None:
@@ -328,7 +351,7 @@ def main() -> None:
     sys.stdout.write(f"serving {given.directory} at {origin.url('/')}\n")
     sys.stdout.flush()
     signal.sigwait(ends)
-    origin.stop()
+    origin.close()
 
 
 if __name__ == "__main__":
