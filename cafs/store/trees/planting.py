@@ -96,7 +96,14 @@ class Planter:
             path = stripped
         head, _, name = path.rpartition(b"/")
         parent = self._directories.get(head)
-        if parent is None or name in _ODD or len(name) > _NAME_BYTES or b"\0" in name:
+        if (
+            parent is None
+            or name in _ODD
+            or len(name) > _NAME_BYTES
+            or b"\0" in name
+            or len(path) > self._limits.path_bytes
+            or path.count(b"/") >= self._limits.depth
+        ):
             parts = self._parts(path, member)
             if not parts:
                 return self._plant_root(member)

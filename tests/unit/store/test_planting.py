@@ -70,6 +70,18 @@ def test_members_that_would_do_harm_are_refused_by_name(
     assert caught.value.what.startswith("test: member ")
 
 
+@pytest.mark.parametrize("limits", [Limits(depth=3), Limits(path_bytes=6)])
+def test_a_path_stays_within_its_limits_though_each_directory_on_it_is_known(
+    limits: Limits, tmp_path: Path
+) -> None:
+    with tree_writer(tmp_path) as writer:
+        planter = Planted(writer, limits=limits).planter
+        for path in (b"d", b"d/d", b"d/d/d", b"d/d/e"):
+            planter.plant(directory(path))
+        with pytest.raises(MalformedError, match="a path of 7 bytes, 4 components"):
+            planter.plant(directory(b"d/d/d/d"))
+
+
 def test_nothing_leaves_the_root(tmp_path: Path) -> None:
     with tree_writer(tmp_path) as writer:
         nodes = Planted(writer).plant(
