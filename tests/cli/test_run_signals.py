@@ -66,6 +66,23 @@ def test_an_interrupt_is_the_commands_to_answer(cafs: Cafs) -> None:
     assert not is_mounted(cafs)
 
 
+def test_when_it_is_killed_the_mount_ends_once_its_command_uses_it_no_more(cafs: Cafs) -> None:
+    cafs.project(PROJECT)
+    running, done = cafs.directory / "running", cafs.directory / "done"
+    script = f"cd cafs; touch {running}; until test -e {done}; do sleep 0.02; done"
+    process = cafs.popen("run", "--", "sh", "-c", script)
+    until(running.exists)
+    process.kill()
+    process.wait()
+    log = next((cafs.directory.parent / "state").rglob("cafs-*.log"))
+    until(lambda: "is in use: it is unmounted once it is not" in log.read_text())
+    assert is_mounted(cafs)
+    done.touch()
+    assert ended(process) == -signal.SIGKILL
+    until(lambda: not has_worker(cafs))
+    assert not is_mounted(cafs)
+
+
 @pytest.mark.parametrize("verb", [("run", "--", "true"), ("mount",)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_signal_while_it_mounts_leaves_nothing(

@@ -272,16 +272,21 @@ def test_run_mounts_and_unmounts(cafs: Cafs, origin: Origin, keeping: tuple[str,
     assert mounts_on(cafs.directory / "cafs") == 0
 
 
-def test_run_names_what_its_command_left_in_the_mount(cafs: Cafs) -> None:
+def test_what_a_command_has_left_in_the_mount_is_named_and_served_on(cafs: Cafs) -> None:
     cafs.project(EMPTY)
-    script = "exec 3<cafs/.cafs/README; sleep 300 >/dev/null 2>&1 & echo $!"
+    script = "exec 3<cafs/.cafs/README; sleep 300 >/dev/null 2>&1 & echo $!; exit 7"
     done = cafs.run("run", "--", "sh", "-c", script, check=False)
     left = int(done.stdout)
-    assert done.returncode == 8
-    assert f"{left} (" in done.stderr
-    kill(left)
-    cafs.run("unmount")
-    assert mounts_on(cafs.directory / "cafs") == 0
+    try:
+        assert done.returncode == 7
+        assert f"{left} (" in done.stderr
+        assert mounts_on(cafs.directory / "cafs") == 0
+        assert cafs.run("run", "--", "test", "-e", "cafs/.cafs/README").returncode == 0
+        assert "cafs" in Path(f"/proc/{left}/fd/3").read_text()
+    finally:
+        kill(left)
+    runtime = Path(cafs.environment["XDG_RUNTIME_DIR"], "cafs")
+    until(lambda: not list(runtime.glob("*.[js]*")))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses who serves")

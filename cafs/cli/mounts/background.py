@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -33,6 +33,8 @@ _LOG_NAME: Final = 120
 """Bytes of a mount point's name in that of its log."""
 _LOG_TAIL: Final = 2_000
 """Bytes of a dead process's log that are shown."""
+_PR_SET_PDEATHSIG: Final = 1
+"""Source: linux/prctl.h."""
 _END_S: Final = 5.0
 """How long a keeper may take to end at a signal when nobody uses its mount yet."""
 _REASON: Final = re.compile(r"ERROR cafs\.keeper: (.+)")
@@ -78,8 +80,13 @@ def become(launch: Launch, claim: int) -> NoReturn:
         raise MountError(f"cannot run {command[0]}: {error.strerror}") from error
 
 
-def start(launch: Launch) -> LiveMount:
+def start(launch: Launch, *, bound: bool = False) -> LiveMount:
     """Start what holds a mount, and wait until the mount answers.
+
+    Args:
+        launch: what to mount.
+        bound: whether it is told to end when this process has ended, however that was: a keeper
+            unmounts then, once nobody uses the mount.
 
     Raises:
         MountError: it died without a word, or what tells of it cannot be written.
@@ -93,7 +100,7 @@ def start(launch: Launch) -> LiveMount:
     _forget_drafts(log)
     listen, speak = os.pipe()
     with open(listen, "rb") as pipe, _interruptible():  # noqa: PTH123 - a descriptor, not a path
-        holder = _run(launch, speak, draft, log)
+        holder = _run(launch, speak, draft, log, bound=bound)
         mounted = launch.mounted(holder.pid, str(log))
         try:
             # Before the mount is ready: if this process is killed, others can find it and end it.
@@ -136,7 +143,9 @@ def heed(line: bytes) -> None:
         raise click.exceptions.Exit(failure.exit)
 
 
-def _run(launch: Launch, speak: int, draft: Path, log: Path) -> "subprocess.Popen[bytes]":
+def _run(
+    launch: Launch, speak: int, draft: Path, log: Path, *, bound: bool
+) -> "subprocess.Popen[bytes]":
     try:
         with _written(draft) as out:
             return subprocess.Popen(
@@ -147,12 +156,31 @@ def _run(launch: Launch, speak: int, draft: Path, log: Path) -> "subprocess.Pope
                 pass_fds=(speak,),
                 start_new_session=True,
                 env={**os.environ, "CAFS_LOG_FILE": str(log)},
+                preexec_fn=_bond() if bound else None,  # noqa: PLW1509 - there are no threads
             )
     except OSError as error:
         draft.unlink()
         raise MountError(f"cannot run {error.filename}: {error.strerror}") from error
     finally:
         os.close(speak)
+
+
+def _bond() -> Callable[[], None]:
+    """What a child calls before it becomes another program, to be told when we have ended.
+
+    Source: prctl(2), PR_SET_PDEATHSIG; it outlives execve.
+    """
+    import ctypes
+
+    ask = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def be_told() -> None:
+        ask(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # we have ended meanwhile: nobody wants it any more
+            os._exit(1)
+
+    return be_told
 
 
 def _written(draft: Path) -> "IO[bytes]":

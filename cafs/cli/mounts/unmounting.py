@@ -20,6 +20,14 @@ _ANSWER_S: Final = 5.0
 _DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
 
+class BusyError(MountError):
+    """A mount that somebody uses, and that stays; ``users`` tells who, empty where nobody sees."""
+
+    def __init__(self, what: str, users: str, *, hint: str) -> None:
+        super().__init__(what, hint=hint)
+        self.users = users
+
+
 def unmount(mount_point: Path, *, lazy: bool = False) -> bool:
     """Unmount, and wait until the mount's processes have ended.
 
@@ -31,8 +39,9 @@ def unmount(mount_point: Path, *, lazy: bool = False) -> bool:
         Whether it was a dead mount, which had nobody to wait for.
 
     Raises:
-        MountError: nothing of cafs is mounted there, it is another user's, it is busy, or its
-            processes do not end.
+        BusyError: it is in use.
+        MountError: nothing of cafs is mounted there, it is another user's, or its processes do not
+            end.
     """
     kind = live.mounted_type(mount_point)
     known = live.find(mount_point)
@@ -141,10 +150,10 @@ def _detach(mount_point: Path, *, lazy: bool) -> None:
         raise MountError(f"cannot unmount {mount_point}: {said}")
     found = busy.who_keeps(mount_point)
     if not found and busy.stands_in(mount_point):
-        raise MountError(f"the working directory is in {mount_point}", hint="cd out of it")
+        what = f"the working directory is in {mount_point}"
+        raise BusyError(what, "this process", hint="cd out of it")
     lazily = f"detach it now: cafs unmount --lazy {mount_point}"
     if not found:
-        raise MountError(
-            f"{mount_point} is busy, though nobody is seen in it: it may not answer", hint=lazily
-        )
-    raise MountError(f"{mount_point} is busy: {found}", hint=f"end those, or {lazily}")
+        what = f"{mount_point} is busy, though nobody is seen in it: it may not answer"
+        raise BusyError(what, "", hint=lazily)
+    raise BusyError(f"{mount_point} is busy: {found}", found, hint=f"end those, or {lazily}")

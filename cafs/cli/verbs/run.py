@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -11,6 +12,7 @@ import click
 
 from cafs.cli import options
 from cafs.cli.failing import lament
+from cafs.cli.saying import aside
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -32,14 +34,14 @@ def command(
 ) -> int:
     """Run CMD with the mount of cafs.toml in place, and exit with its exit code.
 
-    The mount is ended whatever the command does, unless something that it has left running still
-    uses it: that is named, and the exit code is 8. CMD sees CAFS_MOUNT, the mount point.
+    The mount is ended whatever the command does. What it has left running and still uses the mount
+    is named, and served on where nobody else sees it. CMD sees CAFS_MOUNT, the mount point.
 
     \b
     Example:
         cafs run -- make -j8
     """
-    from cafs.cli.mounts import background, claiming, launching, unmounting
+    from cafs.cli.mounts import background, claiming, launching
     from cafs.cli.verbs.mount import target
 
     place = target(loaded, takes_one=False)
@@ -48,13 +50,31 @@ def command(
     with _Relay() as relay:
         with claiming.claimed(place):
             claiming.prepare(place, launch.store)
-            live = background.start(launch)
+            live = background.start(launch, bound=not no_keeper)
         try:
             code = _attend(arguments, live.mount_point, relay)
         finally:
             relay.deaf = True
-            unmounting.unmount(place)
+            _end(place)
     return code
+
+
+def _end(place: Path) -> None:
+    """End the mount. Where something uses it, the place is free all the same.
+
+    So the command's exit code stays what it is, and the next run finds nothing in its way.
+
+    Raises:
+        MountError: it cannot be ended.
+    """
+    from cafs.cli.mounts import unmounting
+
+    try:
+        unmounting.unmount(place)
+    except unmounting.BusyError as error:
+        unmounting.unmount(place, lazy=True)
+        who = error.users or "somebody whom this user does not see"
+        aside(f"warning: the mount on {place} is detached, and ends when who uses it does: {who}")
 
 
 class _Relay:
