@@ -173,8 +173,18 @@ bool notices_push(const void *message, size_t length)
     return !notices_full;
 }
 
+bool notices_settled(void)
+{
+    return !notices_full;
+}
+
 void notices_settle(void)
 {
+}
+
+bool pages_forget(uint64_t inode)
+{
+    return !notices_full || inode % 2 == 0;
 }
 
 /* The kernel's reply to INIT: nothing in it may be more than it offered. */

@@ -23,7 +23,7 @@ from cafs.testing.hand_worker import HandWorker
 from cafs.testing.keeping import RunningKeeper
 
 GOOD_NOTICES = {
-    Notice.INVAL_INODE: inval_inode_body(7, 0, -1),
+    Notice.INVAL_INODE: inval_inode_body(7, 0, 0),
     Notice.INVAL_ENTRY: inval_entry_body(1, "name"),
     Notice.DELETE: delete_body(1, 7, "name"),
 }
@@ -190,7 +190,7 @@ def test_notifications_that_the_kernel_does_not_take_stop_nothing_else(
     taken = 3000
     # Nobody reads them: the pipe to the kernel fills up, then the queue of 1,024.
     for inode in range(taken):
-        worker.notify(Notice.INVAL_INODE, inval_inode_body(inode))
+        worker.notify(Notice.INVAL_ENTRY, inval_entry_body(inode, "name"))
     request = keeper.kernel.send(Opcode.GETATTR)
     assert worker.receive() == request
     status = keeper.status()
@@ -198,10 +198,48 @@ def test_notifications_that_the_kernel_does_not_take_stop_nothing_else(
     assert status.notices >= 1024
     assert status.notices + status.notices_dropped == taken
     seen = [keeper.kernel.notice().body for _ in range(status.notices)]
-    in_order = [inval_inode_body(inode) for inode in range(taken)]
+    in_order = [inval_entry_body(inode, "name") for inode in range(taken)]
     assert seen[:1024] == in_order[:1024]
     worker.reply(request)
     assert keeper.kernel.reply_to(request).error == 0
+
+
+def test_pages_of_a_whole_tree_are_to_go_however_slowly_the_kernel_takes_that(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    trees = (range(100_000, 104_000), range(7, 10), range(1 << 40, (1 << 40) + 4000))
+    # Nobody reads them: the pipe to the kernel fills up, and whole trees wait behind it.
+    for tree in trees:
+        for inode in tree:
+            worker.notify(Notice.INVAL_INODE, inval_inode_body(inode))
+    still_works(keeper, worker)
+    total = sum(map(len, trees))
+    status = keeper.wait_until(lambda status: status.notices == total)
+    assert status.notices_dropped == 0
+    seen = [keeper.kernel.notice().body for _ in range(total)]
+    assert seen == [inval_inode_body(inode) for tree in trees for inode in tree]
+
+
+def test_pages_that_were_forgotten_and_read_again_are_forgotten_again(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    for inode in (7, 8, 7, 7, 0, (1 << 64) - 1, 0):
+        worker.notify(Notice.INVAL_INODE, inval_inode_body(inode))
+        assert keeper.kernel.notice().body == inval_inode_body(inode)
+
+
+def test_pages_of_too_many_places_are_dropped_and_counted(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    keeper.expect_log("notification")
+    taken = 6000
+    for inode in range(0, 2 * taken, 2):
+        worker.notify(Notice.INVAL_INODE, inval_inode_body(inode))
+    status = keeper.wait_until(lambda status: status.notices + status.notices_dropped == taken)
+    assert status.notices_dropped > 0
+    seen = [keeper.kernel.notice().body for _ in range(status.notices)]
+    assert seen[:1024] == [inval_inode_body(inode) for inode in range(0, 2048, 2)]
+    still_works(keeper, worker)
 
 
 @pytest.mark.parametrize("message", [b"X", b"E", b"G", b"l", bytes(4096)], ids=len)

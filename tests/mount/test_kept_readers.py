@@ -129,3 +129,25 @@ def test_invalidations_freeze_nothing_while_requests_stall(kept: Kept, readers: 
     assert kept.status().notices == 5
     assert kept.status().notices_dropped == 0
     assert kept.status().workers == 1
+
+
+def test_attributes_do_not_wait_for_pages_that_are_being_read(kept: Kept, readers: Readers) -> None:
+    stalled = os.stat(readers.stalled).st_ino
+    waiting = readers.read()
+    stall(kept, 1)
+    with (kept.gcc / "big").open("rb") as big:
+
+        def asked() -> int:
+            """How often the worker was asked, by somebody who asks for attributes now."""
+            os.fstat(big.fileno())
+            return kept.counters()["fuse.getattr"]
+
+        before = asked()
+        assert asked() == before
+        assert kept.levers.tell("invalidate-inode", str(stalled)) == "done"
+        inode = str(os.fstat(big.fileno()).st_ino)
+        assert kept.levers.tell("invalidate-inode", inode, "attributes") == "done"
+        wait_for(lambda: asked() > before, GONE_S)
+    assert waiting.poll() is None
+    kept.levers.go_on()
+    assert waiting.wait() == 0

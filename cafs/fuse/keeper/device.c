@@ -74,7 +74,7 @@ void device_close(void)
 {
     int none = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-    /* The number stays taken: the thread of notices.c may be about to write to it. */
+    /* The number stays taken: a thread of notices.c or pages.c may be about to write to it. */
     if (none < 0)
         return;
     dup3(none, device, O_CLOEXEC);

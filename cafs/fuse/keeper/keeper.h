@@ -1,6 +1,7 @@
 /*
  * The keeper holds one mount: it relays requests between the kernel and a worker, and outlives the
- * worker. Nothing here blocks for long but the thread of notices.c; docs/processes.md tells the whole story.
+ * worker. Nothing here blocks for long but two threads (notices.c, pages.c); docs/processes.md tells
+ * the whole story.
  * The files, from the top: main.c, ending.c and device.c; relay.c with init.c, requests.c and
  * readers.c; worker.c with wire.c and spawn.c; then those that can be read each for itself.
  */
@@ -75,7 +76,7 @@ void device_close(void);
 
 /* ---- relay.c: every message between the kernel and a worker. It needs nothing but a buffer; what
  * it does to the outside are device_write, worker_send, workers_given_up, readers_look_at,
- * notices_push, notices_settle and log_line ---- */
+ * notices_push, notices_settle, pages_forget and log_line ---- */
 
 enum {
     DATA_MAX = 256 << 10,         /* bytes of content in one message (ADR 0009) */
@@ -363,8 +364,8 @@ void control_serve(const struct pollfd fds[CONTROL_FDS]);
 /* Answers a client with one datagram and hangs up; a client that has gone is no error. */
 void control_reply(int client, const char *text);
 
-/* ---- notices.c: notifications, written by a thread of their own, since the kernel may hold them
- * until a request is answered whose answer is queued behind them ---- */
+/* ---- notices.c: notifications of names and attributes, written by a thread of their own, since the
+ * kernel may hold them until a request is answered whose answer is queued behind them ---- */
 
 enum { NOTICE_MAX = 512, NOTICES_MAX = 1024 };
 
@@ -374,8 +375,29 @@ int notices_start(int device);
 /* Queues a notification of at most NOTICE_MAX bytes. False when the queue is full: it is dropped. */
 bool notices_push(const void *message, size_t length);
 
-/* Waits until the kernel has what is queued; not for long, since it may wait for a reply first. */
+/* Whether the kernel has what was queued. */
+bool notices_settled(void);
+
+/* Waits until it has; not for long, since it may wait for a reply first. */
 void notices_settle(void);
+
+/* Starts a thread of `run`, which is given `device` and gets no signals. 0, or -1 when logged. */
+int writer_start(void *(*run)(void *), int device);
+
+/* Writes a notification, for as long as the kernel takes; what it does not take is logged. */
+void notice_write(int device, const void *message, size_t length);
+
+/* ---- pages.c: notifications of pages, by another thread: the kernel may hold them for as long as
+ * a source is silent ---- */
+
+/* Starts the thread that writes to `device`. Returns 0, or -1 when it was logged. */
+int pages_start(int device);
+
+/*
+ * Has the kernel forget all pages of an inode. False: there are too many that do not follow each
+ * other, and it is dropped.
+ */
+bool pages_forget(uint64_t inode);
 
 /* ---- log.c: one line each on stderr; a line that would block is lost ---- */
 

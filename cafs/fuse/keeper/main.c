@@ -1,6 +1,6 @@
 /*
- * The program: its options, its loop, and its end. One thread does all of it and never blocks; a
- * second one (notices.c) writes notifications.
+ * The program: its options, its loop, and its end. One thread does all of it and never blocks for
+ * long; two others (notices.c, pages.c) write notifications.
  */
 #include "keeper.h"
 
@@ -229,7 +229,7 @@ int main(int count, char **arguments)
     if (spawn_prepare(settings.command, settings.user) == 0 && signals_open() == 0 &&
         (settings.control == NULL || control_open(settings.control) == 0) &&
         (device = device_open()) >= 0) {
-        if (notices_start(device) == 0)
+        if (notices_start(device) == 0 && pages_start(device) == 0)
             workers_start(settings.word);
         else
             keeper_end(EXIT_MOUNT);

@@ -1,7 +1,7 @@
 /*
- * Notifications to the kernel (invalidate this inode, forget that name), written by a thread of
- * their own: the kernel takes locks for them that a LOOKUP or a READ may hold until its reply
- * comes, and that reply is the other thread's to write. O_NONBLOCK does not help there.
+ * Notifications to the kernel (attributes do not hold, forget that name), written by a thread of
+ * their own: the kernel takes locks for them that a LOOKUP may hold until its reply comes, and that
+ * reply is the main thread's to write. O_NONBLOCK does not help there. Those of pages are pages.c's.
  *
  * The thread shares with the others only the queue. It has no end but the process's.
  */
@@ -47,6 +47,12 @@ static void take(struct notice *into)
     pthread_mutex_unlock(&lock);
 }
 
+/* Whether the kernel has all that was queued; `lock` is held. */
+static bool all_written(void)
+{
+    return count == 0 && !writing;
+}
+
 /*
  * True for answers that say nothing about us: the kernel does not know the inode or the name (most
  * notifications are about what nobody has looked at), it is in use, or the mount has ended.
@@ -57,46 +63,59 @@ static bool is_normal(int error)
            error == ENODEV || error == EPIPE;
 }
 
-/* The thread: writes what is queued, in order. Failures are logged, each time they have doubled. */
+/* Writes, and logs failures each time they have doubled. */
+void notice_write(int device, const void *message, size_t length)
+{
+    static _Atomic uint64_t failures;
+    uint64_t so_far;
+
+    if (write(device, message, length) >= 0 || is_normal(errno))
+        return;
+    so_far = ++failures;
+    if ((so_far & (so_far - 1)) == 0)
+        log_line(LEVEL_WARNING, "the kernel refused a notification: %s (%llu so far)",
+                 strerror(errno), (unsigned long long)so_far);
+}
+
+/* The thread: writes what is queued, in order. */
 static void *write_all(void *argument)
 {
-    int device = (int)(intptr_t)argument;
-    uint64_t failures = 0;
-
     for (;;) {
         struct notice notice;
 
         take(&notice);
-        if (write(device, notice.bytes, notice.length) >= 0 || is_normal(errno))
-            continue;
-        failures++;
-        if ((failures & (failures - 1)) == 0)
-            log_line(LEVEL_WARNING, "the kernel refused a notification: %s (%llu so far)",
-                     strerror(errno), (unsigned long long)failures);
+        notice_write((int)(intptr_t)argument, notice.bytes, notice.length);
     }
     return NULL;
 }
 
-int notices_start(int device)
+int writer_start(void *(*run)(void *), int device)
 {
     pthread_t thread;
-    pthread_condattr_t clock;
     sigset_t all, before;
     int error;
 
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&settled, &clock);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, NULL, write_all, (void *)(intptr_t)device);
+    error = pthread_create(&thread, NULL, run, (void *)(intptr_t)device);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
-        log_line(LEVEL_ERROR, "cannot start the thread for notifications: %s", strerror(error));
+        log_line(LEVEL_ERROR, "cannot start a thread for notifications: %s", strerror(error));
         return -1;
     }
     pthread_detach(thread);
     return 0;
+}
+
+int notices_start(int device)
+{
+    pthread_condattr_t clock;
+
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&settled, &clock);
+    pthread_condattr_destroy(&clock);
+    return writer_start(write_all, device);
 }
 
 bool notices_push(const void *message, size_t length)
@@ -117,6 +136,16 @@ bool notices_push(const void *message, size_t length)
     return fits;
 }
 
+bool notices_settled(void)
+{
+    bool all;
+
+    pthread_mutex_lock(&lock);
+    all = all_written();
+    pthread_mutex_unlock(&lock);
+    return all;
+}
+
 void notices_settle(void)
 {
     uint64_t limit_ns = now_ns() + SETTLE_NS;
@@ -125,8 +154,8 @@ void notices_settle(void)
     limit.tv_sec = (time_t)(limit_ns / NS_PER_S);
     limit.tv_nsec = (long)(limit_ns % NS_PER_S);
     pthread_mutex_lock(&lock);
-    while ((count > 0 || writing) && !held_up)
+    while (!all_written() && !held_up)
         if (pthread_cond_timedwait(&settled, &lock, &limit) == ETIMEDOUT)
-            held_up = true;
+            held_up = !all_written();
     pthread_mutex_unlock(&lock);
 }

@@ -182,30 +182,24 @@ void relay_blame(void)
 
 /* ---- from a worker ---- */
 
-/*
- * Whether a notification takes away the attributes of an inode, and not its pages, which a READ may
- * have locked. A worker does that so that whoever gets its next reply looks the path up anew.
- */
-static bool is_of_attributes(const char *message, size_t length, int code)
-{
-    struct fuse_notify_inval_inode_out told;
-
-    if (code != FUSE_NOTIFY_INVAL_INODE || length < sizeof(struct fuse_out_header) + sizeof told)
-        return false;
-    memcpy(&told, message + sizeof(struct fuse_out_header), sizeof told);
-    return told.off < 0;
-}
-
-/* Handles a notification: the thread of notices.c writes it, if the kernel may have it. */
+/* Handles a notification: a thread of notices.c or pages.c writes it, if the kernel may have it. */
 static void notify(const char *message, size_t length, int code)
 {
+    struct fuse_notify_inval_inode_out told = {.off = 0};
+    bool of_inode = code == FUSE_NOTIFY_INVAL_INODE &&
+                    length >= sizeof(struct fuse_out_header) + sizeof told;
     bool fits = length <= NOTICE_MAX &&
-                (code == FUSE_NOTIFY_INVAL_INODE || code == FUSE_NOTIFY_INVAL_ENTRY ||
-                 code == FUSE_NOTIFY_DELETE);
+                (of_inode || code == FUSE_NOTIFY_INVAL_ENTRY || code == FUSE_NOTIFY_DELETE);
+    bool of_pages;
 
-    if (init_answered() && fits && notices_push(message, length)) {
+    if (of_inode)
+        memcpy(&told, message + sizeof(struct fuse_out_header), sizeof told);
+    of_pages = of_inode && told.off >= 0;
+    if (init_answered() && fits &&
+        (of_pages ? pages_forget(told.ino) : notices_push(message, length))) {
         counters.notices++;
-        if (is_of_attributes(message, length, code))
+        /* A worker takes attributes away so that whoever gets its next reply looks anew. */
+        if (of_inode && !of_pages)
             notices_settle();
         return;
     }
