@@ -6,6 +6,7 @@ End of file without a line means that it died; then the log tells why. A worker 
 there to tell ends, and the mount with it: who wanted it has been killed.
 """
 
+import errno
 import glob
 import hashlib
 import os
@@ -108,7 +109,7 @@ def start(launch: Launch, *, bound: bool = False) -> LiveMount:
             line = pipe.readline()
             if not line:
                 _fail(launch, holder, draft)
-            heed(line)
+            heed(line, user=launch.user)
             _publish(draft, log)
         except BaseException:
             _end(mounted, holder)
@@ -131,15 +132,22 @@ def _forget_drafts(log: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
-def heed(line: bytes) -> None:
+def heed(line: bytes, *, user: str | None = None) -> None:
     """Take the word of a worker: nothing happens when it is ready.
+
+    Args:
+        line: the word.
+        user: whom the worker runs as, None for who we are or where that is not known.
 
     Raises:
         click.exceptions.Exit: it said why it cannot serve; the message has been printed.
     """
     failure = msgspec.json.decode(line, type=Word).failure
     if failure is not None:
-        lament(failure.what, failure.hint)
+        # What we may, another user need not: it is said who that is.
+        denied = user is not None and os.strerror(errno.EACCES) in failure.what
+        whose = f"the user {user!r} is to serve this mount, and may not" if denied else ""
+        lament(failure.what, "; ".join(filter(None, (failure.hint, whose))))
         raise click.exceptions.Exit(failure.exit)
 
 

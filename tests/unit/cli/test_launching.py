@@ -4,10 +4,13 @@ import os
 import pwd
 from pathlib import Path
 
+import click
+import msgspec
 import pytest
 from msgspec.structs import replace
 
-from cafs.cli.mounts import launching
+from cafs.cli.mounts import background, launching
+from cafs.cli.mounts.heralding import Failure, Word
 from cafs.cli.mounts.launching import Launch
 from cafs.errors import MountError, UsageError
 from cafs.settings.loading import load_settings
@@ -139,3 +142,24 @@ def test_a_path_that_is_no_utf_8_is_refused(loaded: Settings, tmp_path: Path) ->
         launching.plan(loaded, odd, [])
     with pytest.raises(UsageError, match="not in UTF-8"):
         launching.plan(replace(loaded, store=odd), tmp_path / "m", [])
+
+
+@pytest.mark.parametrize(
+    ("what", "hint", "user", "said"),
+    [
+        ("/a: Permission denied", "chmod it", "ann", "hint: chmod it; the user 'ann' is to serve"),
+        ("/a: Permission denied", "", "ann", "hint: the user 'ann' is to serve this mount"),
+        ("/a: Permission denied", "chmod it", None, "hint: chmod it\n"),
+        ("/a: no TOML", "mend it", "ann", "hint: mend it\n"),
+    ],
+)
+def test_what_another_user_may_not_is_told_with_who_that_is(
+    capsys: pytest.CaptureFixture[str], what: str, hint: str, user: str | None, said: str
+) -> None:
+    word = Word(failure=Failure(what=what, hint=hint, exit=7))
+    with pytest.raises(click.exceptions.Exit) as ended:
+        background.heed(msgspec.json.encode(word) + b"\n", user=user)
+    assert ended.value.exit_code == 7
+    first, second = capsys.readouterr().err.splitlines(keepends=True)
+    assert first == f"error: {what}\n"
+    assert second.startswith(said)
