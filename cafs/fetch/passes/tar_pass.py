@@ -25,6 +25,10 @@ from cafs.store.streams.stream import Stream
 from cafs.store.trees.tree_writing import TreeWriter
 
 _BATCH: Final = 1 << 20
+_LOOK: Final = 256
+"""Reads after which it is looked whether the pass is still wanted: some milliseconds. Of a few raw
+bytes there may be millions of members, and until the next raw bytes are asked for it is not seen
+that it was cancelled."""
 Keep = Callable[[int, bytes | bytearray], None]
 """Keeps decoded bytes that lie at an offset."""
 
@@ -41,17 +45,23 @@ class PlantSlices(Protocol):
 class Tee:
     """Hands on decoded bytes, and has them kept as they pass, many at once.
 
-    Concurrency: one worker thread.
+    A cancelled pass ends here: ``read`` raises ``trio.Cancelled`` then.
+
+    Concurrency: one thread, started by ``trio.to_thread``.
     """
 
     def __init__(self, read: Callable[[int], bytes], keep: Keep) -> None:
         self._read = read
         self._keep = keep
         self._batch = bytearray()
+        self._reads = 0
         self.written = 0
 
     def read(self, size: int) -> bytes:
         """The next bytes: at most ``size``, none only at the end."""
+        self._reads += 1
+        if not self._reads % _LOOK:
+            trio.from_thread.check_cancelled()
         data = self._read(size)
         if len(data) >= _BATCH and not self._batch:
             self._hand_on(data)

@@ -1,22 +1,29 @@
 """A fetch that a person ends: everybody who waits for it is told, whatever their patience."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import trio
 from typing_extensions import override
 
 from cafs.errors import CafsError, CancelledError
+from cafs.fetch.content.bridging import PIECE, Intake
 from cafs.fetch.flights.flight import Flight
 from cafs.fetch.flights.hold import Hold
 from cafs.fetch.interfaces import Content, Patience, Priority
+from cafs.fetch.passes.tar_pass import plant_plain
 from cafs.fetch.progress import Progress
 from cafs.model.digest import Digest
+from cafs.model.limits import Limits
+from cafs.model.member import Member
 from cafs.model.span import Span
+from cafs.store.trees.planting import Planter
 from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import HangBeforeHead, IgnoreRange, NoValidators, Stall
 from cafs.testing.origin import Origin
+from tests.planted import tree_writer
 from tests.unit.fetch.conftest import USUAL, Rig, until
 from tests.unit.fetch.test_waiting import Nowhere
 
@@ -123,6 +130,35 @@ async def test_a_first_pass_that_waits_ends(rig: Rig, origin: Origin) -> None:
         await until(lambda: len(heard) == 1)
     assert isinstance(heard[0], CancelledError)
     await until(lambda: not rig.fetcher.inflight())
+
+
+async def test_a_first_pass_ends_among_members_of_which_all_bytes_are_here(
+    tmp_path: Path,
+) -> None:
+    """A piece of raw bytes may decode to millions of members: nothing is asked for until then."""
+    archive = tar_bytes({f"f{number}": (0o644, b"") for number in range(1500)})
+    scope, planted = trio.CancelScope(), 0
+
+    class Planting(Planter):
+        @override
+        def plant(self, member: Member, sha256: bytes = b"") -> int | None:
+            nonlocal planted
+            planted += 1
+            trio.from_thread.run_sync(scope.cancel)
+            return super().plant(member, sha256)
+
+    async def pull(offset: int, length: int) -> bytes:
+        return archive[offset : offset + length]
+
+    def run() -> None:
+        with tree_writer(tmp_path) as writer:
+            plant_plain(Intake(pull, None), Planting, writer, name="x", limits=Limits())
+
+    assert len(archive) < PIECE
+    with scope:
+        await trio.to_thread.run_sync(run)
+    assert scope.cancelled_caught
+    assert planted < 300
 
 
 async def test_a_prefetch_goes_on_with_the_next(rig: Rig, origin: Origin) -> None:
