@@ -116,29 +116,43 @@ class Blobs(BlobStore):
         if not length:
             await trio.lowlevel.checkpoint_if_cancelled()
             return b""
-        path = self._layout.blob(found.digest)
         pieces = self._records.pieces(found.digest, Span(offset, offset + length))
         wider = sums.around(Span(offset, offset + length), pieces)
-        try:
-            if not _has_size(path, found.size):
-                raise NotFoundError(f"{digest}: its file is not in the store any more")
-            data = await self._files.read(path, wider.start, wider.length)
-        except FileNotFoundError as error:
-            raise NotFoundError(f"{digest}: not in the store any more") from error
-        except OSError as error:
-            if error.errno not in CLOSED:
-                raise storage_error(error, f"reading {digest}") from error
-            await self._give_up(found, error)
-            raise NotFoundError(f"{digest}: its file cannot be read") from error
+        data, bad = await self._read(found, wider, pieces)
+        if len(data) < wider.length or bad is not None:
+            # Others may have removed it, and brought it anew: then it was the former that was open.
+            self._files.forget(self._layout.blob(found.digest))
+            data, bad = await self._read(found, wider, pieces)
         if len(data) < wider.length:
-            self._files.forget(path)
             raise NotFoundError(f"{digest}: its file was cut short")
         self._uses.touch(Item.blob(found.digest))
-        bad = sums.damaged(wider.start, data, pieces)
         if bad is not None:
             await self._lose(found.digest, bad, key)
             raise NotFoundError(f"{digest}: the disk has changed its bytes {bad.span}")
         return data[offset - wider.start :][:length]
+
+    async def _read(
+        self, found: Descriptor, span: Span, pieces: Sequence[Piece]
+    ) -> tuple[bytes, Piece | None]:
+        """What the file has of a span, and the first of its pieces that is not what it was.
+
+        Raises:
+            NotFoundError: there is no file, or it may not be read.
+            StorageError: the disk failed.
+        """
+        path = self._layout.blob(found.digest)
+        try:
+            if not _has_size(path, found.size):
+                raise NotFoundError(f"{found.digest}: its file is not in the store any more")
+            data = await self._files.read(path, span.start, span.length)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{found.digest}: not in the store any more") from error
+        except OSError as error:
+            if error.errno not in CLOSED:
+                raise storage_error(error, f"reading {found.digest}") from error
+            await self._give_up(found, error)
+            raise NotFoundError(f"{found.digest}: its file cannot be read") from error
+        return data, sums.damaged(span.start, data, pieces)
 
     async def _lose(self, digest: Digest, bad: Piece, key: StreamKey | None) -> None:
         try:

@@ -73,27 +73,35 @@ class Mishaps:
         """The disk has changed bytes, or what says what they were: they are absent from now on.
 
         A read sees two environments, one after the other: what was let go of in between seemed to
-        be there, and reads as zeros. So it is looked at again where nothing is let go of.
+        be there, and reads as zeros. So it is looked at again where nothing is let go of. A blob is
+        too: its file may be another than the one that was open.
         """
-        shelf, ledger = self._shelf, self._shelf.ledger
-        if record.digest is not None:
-            _LOG.warning("store.stream.damaged stream=%s span=%s", self._key, bad)
-            shelf.demotion.demote(record.digest, [bad], self._key)
-            return
+        ledger, blob = self._shelf.ledger, record.digest is not None
+        path = ledger.path(self._key, record)
+        self._shelf.files.forget(path)
         try:
-            descriptor = open_file(ledger.path(self._key, record), os.O_RDWR)
+            descriptor = open_file(path, os.O_RDONLY if blob else os.O_RDWR)
         except FileNotFoundError:
             self._shelf.discard(self._key, record)
             return
         try:
-            locking.hold_gate(descriptor)
+            if not blob:
+                locking.hold_gate(descriptor)
             if self._is_damaged(descriptor, record, bad):
-                known = partial(self._pieces, record)
-                lost = SpanSet(shelf.suspicion.follow(self._key, descriptor, bad, known))
-                _LOG.warning("store.stream.damaged stream=%s lost=%s", self._key, lost)
-                ledger.take_out(self._key, record, lost)
+                self._take_out(descriptor, record, bad)
         finally:
             os.close(descriptor)
+
+    def _take_out(self, descriptor: int, record: StreamRecord, bad: Span) -> None:
+        """Make what is wrong absent; a blob is a stream from now on."""
+        if record.digest is not None:
+            _LOG.warning("store.stream.damaged stream=%s span=%s", self._key, bad)
+            self._shelf.demotion.demote(record.digest, [bad], self._key)
+            return
+        known = partial(self._pieces, record)
+        lost = SpanSet(self._shelf.suspicion.follow(self._key, descriptor, bad, known))
+        _LOG.warning("store.stream.damaged stream=%s lost=%s", self._key, lost)
+        self._shelf.ledger.take_out(self._key, record, lost)
 
     def _give_up(self, record: StreamRecord, failure: OSError) -> None:
         """The file may not be opened: it is of no use."""

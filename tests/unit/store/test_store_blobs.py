@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from cafs.model.digest import EMPTY, Digest, Hasher, digest_of
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.span import Span, SpanSet
 from cafs.store.blobs.admission import NotWholeError
+from cafs.store.disk.files import erase
 from cafs.store.store import Store, open_store
 from cafs.store.streams.stream import Stream
 from cafs.store.streams.witness import Seen
@@ -256,6 +259,32 @@ async def test_a_vanished_blob_is_absent_everywhere(store: Store) -> None:
     await store.blobs.admit(KEY, media_type="", claims=[DIGEST], name="x")
     assert await store.blobs.read(DIGEST, 0, 5) == DATA[:5]
     assert await stream.read(0, 5) == DATA[:5]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_what_others_have_removed_and_brought_anew_is_read_though_the_former_was_open(
+    store: Store, damaged: bool
+) -> None:
+    """Another process made room, or found that a disk had changed a byte, and fetched it again."""
+    data = DATA * 10
+    digest = digest_of(data)
+    stream = await filled(store, KEY, data)
+    await store.blobs.admit(KEY, media_type="", name="x")
+    path = blob_path(store, digest)
+    reads: list[Callable[[int, int], Awaitable[bytes | None]]]
+    reads = [partial(store.blobs.read, digest), stream.read]
+    for read in reads:
+        assert await read(5, 10) == data[5:15]  # its file is open from now on
+        if damaged:
+            path.chmod(0o600)
+            path.write_bytes(bytes(len(data)))
+            path.rename(store.path / "quarantine" / path.name)
+        else:
+            erase(path)
+        path.write_bytes(data)
+        assert await read(5, 10) == data[5:15]
+        assert stream.digest() == digest
+    assert store.blobs.stat(digest) is not None
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 0), (len(DATA), 5), (len(DATA) + 9, 5)])
