@@ -180,6 +180,7 @@ class Stream:
         Raises:
             StorageFullError: the disk is full; what could be written is recorded.
             StorageError: the disk failed.
+            SizeMismatchError: somebody has just said that the stream has fewer bytes.
             ValueError: beyond the stream's size.
 
         Cancellation: all or nothing; once begun it is carried through.

@@ -38,9 +38,16 @@ class StreamWriter:
         self._share = share
 
     def fill(self, span: Span, data: memoryview) -> bool:
-        """Fill what is missing of the span; False when the record changed meanwhile."""
+        """Fill what is missing of the span; False when the record changed meanwhile.
+
+        Raises:
+            SizeMismatchError: it lies beyond the stream's size.
+        """
         ledger = self._shelf.ledger
         record = ledger.record(self._key) or ledger.create(self._key, self._size, self._source)
+        if record.size is not None and span.stop > record.size:
+            what = f"stream {self._key}"
+            raise SizeMismatchError(what, expected=record.size, actual=span.stop)
         if record.digest is not None:
             if ledger.intact(self._key, record):
                 return True
@@ -104,11 +111,19 @@ class StreamWriter:
         return record.size == size or self._resize(record, size)
 
     def _resize(self, record: StreamRecord, size: int) -> bool:
+        """Cut the file to its size, or make it as long; False when anything changed meanwhile."""
         ledger = self._shelf.ledger
         try:
-            os.truncate(ledger.path(self._key, record), size)
+            descriptor = open_file(ledger.path(self._key, record), os.O_RDWR)
         except FileNotFoundError:
             self._shelf.discard(self._key, record)
             return False
-        sized = replace(record, size=size)
-        return ledger.update(self._key, record, sized)
+        try:
+            locking.hold_gate(descriptor)
+            now, written = ledger.record(self._key), ledger.present(self._key)
+            if now != record or max(written.bounds, default=0) > size:
+                return False
+            os.ftruncate(descriptor, size)
+            return ledger.update(self._key, record, replace(record, size=size))
+        finally:
+            os.close(descriptor)

@@ -152,8 +152,8 @@ class Ledger:
     def intact(self, key: StreamKey, record: StreamRecord, stop: int = 0) -> bool:
         """Whether the stream's file is there and as long as the record says.
 
-        A blob is on record itself and has exactly its size, a stream at least that; ``stop`` is
-        what it has at least while its size is unknown.
+        A blob is on record itself and has exactly its size, a stream at least that, and at least
+        the bytes before ``stop``.
 
         Raises:
             StorageError: that cannot be found out.
@@ -167,7 +167,7 @@ class Ledger:
         if record.digest is not None:
             known = self._index.get(self._blobs, record.digest.raw) is not None
             return known and actual == record.size
-        return actual >= (stop if record.size is None else record.size)
+        return actual >= max(record.size or 0, stop)
 
     def whole(self, key: StreamKey, record: StreamRecord) -> bool:
         """Whether all bytes of the stream are recorded as present."""

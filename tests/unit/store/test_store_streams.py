@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from typing_extensions import Buffer
 from cafs.errors import SizeMismatchError, StorageError, StorageFullError
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
+from cafs.store.disk import locking
 from cafs.store.disk.files import Files
 from cafs.store.disk.locking import LOCK_LENGTH
 from cafs.store.store import Store, open_store
@@ -65,6 +67,61 @@ async def test_neighbouring_writes_join(store: Store) -> None:
     for offset in (20, 0, 10, 40):
         await stream.write(offset, b"x" * 10)
     assert stream.present() == SpanSet([Span(0, 30), Span(40, 50)])
+
+
+async def test_what_lies_beyond_a_size_that_another_process_found_is_read_by_nobody(
+    store: Store,
+) -> None:
+    """Two that believe different sizes: the one writes while the other says his."""
+    stream = await store.streams.open(KEY, None)
+    await stream.write(0, bytes(range(256)) * 512)
+    record = stream._shelf.ledger.record(KEY)
+    assert record is not None
+    assert stream._shelf.ledger.update(KEY, record, replace(record, size=100_000))
+    os.truncate(stream_file(store), 100_000)
+    with trio.fail_after(5):
+        assert await stream.read(70_000, 10) is None
+    assert await stream.read(0, 10) is None  # all of it begins anew
+    await (await store.streams.open(KEY, 100_000)).write(70_000, b"ten bytes!")
+    assert await stream.read(70_000, 10) == b"ten bytes!"
+
+
+async def test_nobody_writes_beyond_a_size_that_becomes_known_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = await store.streams.open(KEY, None)
+    await stream.write(0, b"0123456789")
+    hold, said = locking.hold_gate, [12]
+
+    def sized_by_another(descriptor: int) -> None:
+        if said:
+            Stream(stream._shelf, KEY, None).set_size_sync(said.pop())
+        hold(descriptor)
+
+    monkeypatch.setattr(locking, "hold_gate", sized_by_another)
+    with pytest.raises(SizeMismatchError):
+        await stream.write(10, b"abc")
+    assert stream.present() == SpanSet([Span(0, 10)])
+    assert stream_file(store).stat().st_size == 12
+
+
+async def test_a_size_is_not_set_below_what_is_written_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = await store.streams.open(KEY, None)
+    await stream.write(0, b"0123456789")
+    hold, more = locking.hold_gate, [b"abc"]
+
+    def written_by_another(descriptor: int) -> None:
+        if more:
+            Stream(stream._shelf, KEY, None).write_sync(10, more.pop())
+        hold(descriptor)
+
+    monkeypatch.setattr(locking, "hold_gate", written_by_another)
+    with pytest.raises(SizeMismatchError):
+        await stream.set_size(10)
+    assert await stream.read(0, 13) == b"0123456789abc"
+    await stream.set_size(13)
 
 
 async def test_present_bytes_are_not_overwritten(store: Store) -> None:
