@@ -133,6 +133,9 @@ class Checkpointer:
                 descriptor = open_file(self._ledger.path(key, record), os.O_RDWR)
             except FileNotFoundError:
                 continue
+            except OSError as error:  # the others are synced all the same
+                failure = storage_error(error, f"stream {key}: cannot be synced")
+                continue
             try:
                 os.fdatasync(descriptor)
                 synced[key, record] = each

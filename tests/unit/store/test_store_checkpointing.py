@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from cafs.errors import StorageError
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
+from cafs.store.disk.door import open_file
 from cafs.store.store import Store, open_store
 from cafs.store.tables.ledger import Ledger
 from cafs.store.tables.records import StreamRecord
@@ -240,6 +241,29 @@ async def test_a_failed_sync_in_the_background_is_logged_and_goes_on(
         await stream.write(0, b"abc")
         with trio.fail_after(10):
             await syncs.wait()
+
+
+async def test_a_file_that_cannot_be_opened_keeps_no_other_from_its_checkpoint(
+    store: Store, frozen: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await store.streams.open(StreamKey("01" * 32), 1000)  # the first of the two
+    await other.write(0, b"abc")
+    await write(store, 0, b"abc")
+
+    def closed(path: Path, flags: int = os.O_RDONLY) -> int:
+        if path.name.startswith("01"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return open_file(path, flags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cafs.store.streams.checkpointing.open_file", closed)
+        with pytest.raises(StorageError, match="0101"):
+            await store.checkpoint()
+        assert await present_after_power_cut(frozen(store)) == SpanSet([Span(0, 3)])
+    assert await other.read(0, 3) == b"abc"
+    await store.checkpoint()
+    async with open_store(frozen(store), boot_id="next") as opened:
+        assert opened.streams.find(StreamKey("01" * 32)) is not None
 
 
 async def test_a_stream_that_has_gone_is_no_obstacle(store: Store) -> None:
