@@ -69,14 +69,21 @@ class BlobWriter(Writer):
         Cancellation: the writer is useless.
         """
         stream = self._upload.stream
+        bounds = stream.present().remove(Span(0, self._front())).bounds
+        if bounds:
+            await stream.reject(Span(min(bounds), max(bounds)))
         self._of = await stream.settled()
-        first = next(iter(stream.present()), Span(0, 0))
-        size = first.stop if first.start == 0 else 0
+        size = self._front()
         while self.size < size:
             data = await stream.read(self.size, min(_CHUNK, size - self.size))
             if not data:
                 raise NotFoundError(f"{self._life.name}: its bytes have vanished")
             await trio.to_thread.run_sync(self._hasher.update, data)
+
+    def _front(self) -> int:
+        """How many bytes there are before the first gap."""
+        first = next(iter(self._upload.stream.present()), Span(0, 0))
+        return first.stop if first.start == 0 else 0
 
     @override
     async def write(self, data: bytes) -> None:

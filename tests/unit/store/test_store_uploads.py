@@ -20,6 +20,7 @@ from cafs.model.digest import digest_of
 from cafs.model.item import Item
 from cafs.store.blobs.uploads import Upload
 from cafs.store.store import Store, open_store
+from cafs.store.tables.sums import PIECE
 
 DATA = b"some bytes that are written in pieces"
 DIGEST = digest_of(DATA)
@@ -172,6 +173,26 @@ async def test_b15_a_killed_upload_goes_on_behind_what_is_left_of_it(
         await resumed.write(DATA[resumed.size :])
         assert (await resumed.commit(DIGEST, len(DATA))).digest == DIGEST
         assert await copy.blobs.get(DIGEST) == DATA
+
+
+@pytest.mark.expects_log("store.stream.damaged")
+async def test_b15_what_lies_behind_a_gap_of_an_upload_is_written_anew(store: Store) -> None:
+    """What a disk has lost in the middle is a gap; what came behind it is not asked for again."""
+    writer = await store.blobs.create()
+    await writer.write(bytes(200_000))
+    await writer.close()
+    [path] = store.path.glob("streams/*/*")
+    with path.open("r+b") as file:
+        file.seek(70_000)
+        file.write(b"changed")
+    with pytest.raises(NotFoundError, match="have vanished"):
+        await store.blobs.resume(writer.id)
+    again = await store.blobs.resume(writer.id)
+    assert again.size == PIECE
+    await again.write(b"x" * 150_000)
+    data = bytes(PIECE) + b"x" * 150_000
+    found = await again.commit(digest_of(data), len(data))
+    assert await store.blobs.read(found.digest, 0, len(data)) == data
 
 
 async def test_an_upload_whose_file_has_gone_begins_anew(store: Store) -> None:
