@@ -27,6 +27,7 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.store.disk import locking
+from cafs.store.disk.door import open_file
 from cafs.store.disk.files import punch, storage_error, write_whole
 from cafs.store.streams.shelf import Shelf
 from cafs.store.tables import sums
@@ -162,7 +163,7 @@ class Draft:
             return
         ledger, record = self._shelf.ledger, self._record
         try:
-            descriptor = os.open(ledger.path(self._key, record), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = open_file(ledger.path(self._key, record), os.O_RDWR)
         except FileNotFoundError:
             self._void = True
             yield None
