@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+TOLD_IN_TIME = pytest.mark.expects_log("store.checkpoint.failed|store.uses.unwritten")
+"""What is due every few seconds finds the disk full too, if a test takes that long."""
+
 
 @contextmanager
 def disk_of(path: Path, mib: int) -> Iterator[Path]:

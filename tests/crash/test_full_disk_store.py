@@ -16,7 +16,9 @@ from cafs.store.disk import ballast
 from cafs.store.disk.files import erase
 from cafs.store.store import Store, open_store
 from cafs.store.trees.mounts import new_key
-from tests.small_disk import disk_of, fill, free
+from tests.small_disk import TOLD_IN_TIME, disk_of, fill, free
+
+pytestmark = TOLD_IN_TIME
 
 MIB = 1 << 20
 KEY = StreamKey("a" * 64)

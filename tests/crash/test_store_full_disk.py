@@ -14,6 +14,9 @@ from cafs.model.resolved import Resolved, Shape
 from cafs.store.store import Store, open_store
 from cafs.store.streams.stream import Stream
 from cafs.store.trees.mounts import new_key
+from tests.small_disk import TOLD_IN_TIME
+
+pytestmark = TOLD_IN_TIME
 
 MIB = 1 << 20
 

@@ -37,7 +37,7 @@ from cafs.model.span import Span
 from cafs.store.store import Store
 from cafs.testing.faults import Corrupt, Latency, Stall
 from cafs.testing.origin import Origin, running_origin
-from tests.small_disk import disk_of, fill
+from tests.small_disk import TOLD_IN_TIME, disk_of, fill
 from tests.unit.fetch.conftest import USUAL, Rig, open_rig, read_all, until
 
 MIB = 1 << 20
@@ -310,6 +310,7 @@ async def test_a_source_without_ranges_is_fetched_whole_and_read_all_the_same(
     assert origin.bytes_sent() < len(ARCHIVE.data) + MIB
 
 
+@TOLD_IN_TIME
 async def test_on_a_full_disk_what_is_read_comes_through_memory(
     origin: Origin, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ from cafs.model.span import Span, SpanSet
 from cafs.store.streams.drafting import Draft
 from cafs.testing.faults import Corrupt
 from cafs.testing.origin import Origin
-from tests.small_disk import disk_of, fill
+from tests.small_disk import TOLD_IN_TIME, disk_of, fill
 from tests.unit.fetch.conftest import USUAL, Rig, open_rig, read_all
 from tests.unit.fetch.test_segmented import COUNT, INDEX, Archive, planted
 
@@ -216,6 +216,7 @@ async def test_a_long_chunk_that_is_removed_meanwhile_is_decoded_again(
     assert decodes.count == 2
 
 
+@TOLD_IN_TIME
 async def test_on_a_full_disk_chunks_come_through_memory(origin: Origin, tmp_path: Path) -> None:
     archive = shared(members=6, each=16, size=60_000)
     with disk_of(tmp_path / "disk", 24) as disk:
@@ -227,6 +228,7 @@ async def test_on_a_full_disk_chunks_come_through_memory(origin: Origin, tmp_pat
                 assert data == archive.content[number * 60_000 + 100 :][:59_000]
 
 
+@TOLD_IN_TIME
 async def test_on_a_full_disk_a_member_is_decoded_once_for_all_its_chunks(
     origin: Origin, tmp_path: Path, decodes: Decodes
 ) -> None:
@@ -248,6 +250,7 @@ async def test_on_a_full_disk_a_member_is_decoded_once_for_all_its_chunks(
             assert rig.metrics["fetch.verified"] - before >= members * 16 * size
 
 
+@TOLD_IN_TIME
 @pytest.mark.expects_log("fetch.mirror.doubted")
 async def test_on_a_full_disk_only_what_is_right_comes_by(origin: Origin, tmp_path: Path) -> None:
     archive = shared(members=1, each=16, size=60_000)

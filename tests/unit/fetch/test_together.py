@@ -18,7 +18,7 @@ from cafs.model.record import Segment
 from cafs.model.span import Span, SpanSet
 from cafs.testing.faults import Corrupt
 from cafs.testing.origin import Origin
-from tests.small_disk import disk_of, fill
+from tests.small_disk import TOLD_IN_TIME, disk_of, fill
 from tests.unit.fetch.conftest import USUAL, Rig, open_rig, read_all
 from tests.unit.fetch.test_segmented import INDEX, Archive, archive, planted
 
@@ -142,6 +142,7 @@ async def test_a_neighbour_that_came_damaged_is_fetched_again_when_it_is_wanted(
     assert await content.read(damaged.start, SIZE, USUAL) == piece(9)
 
 
+@TOLD_IN_TIME
 async def test_on_a_full_disk_every_segment_can_be_read(tmp_path: Path, origin: Origin) -> None:
     with disk_of(tmp_path / "disk", 24) as disk:
         async with open_rig(origin, disk / "store") as small:
