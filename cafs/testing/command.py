@@ -22,7 +22,7 @@ from cafs.control import keeper
 
 _COMMAND: Final = (sys.executable, "-P", "-m", "cafs")
 _RUN_S: Final = 120.0
-_END_S: Final = 20.0
+_END_S: Final = 60.0
 """A keeper gives its worker 15 s to end."""
 _POLL_S: Final = 0.02
 _ALARM: Final = re.compile(

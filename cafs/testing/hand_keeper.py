@@ -26,8 +26,8 @@ _ABOVE: Final = 100
 """Descriptors from here on are in nobody's way."""
 _HEARTBEAT: Final = 1 << 63
 """What the numbers of a keeper's own requests have."""
-_START_S: Final = 30.0
-_END_S: Final = 15.0
+_START_S: Final = 60.0
+_END_S: Final = 60.0
 
 
 class Said(msgspec.Struct, frozen=True):

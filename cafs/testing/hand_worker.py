@@ -208,8 +208,9 @@ class HandWorker:
         return request
 
     def take_over(self, answer: InitOut | None = None) -> None:
-        """Answer INIT and the heartbeat that a later worker is tried by."""
+        """Answer INIT, the heartbeat that a later worker is tried by, and that of its service."""
         self.begin(answer)
+        self.reply_beat(self.beat())
         self.reply_beat(self.beat())
 
     def ignore_term(self) -> None:

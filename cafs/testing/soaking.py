@@ -24,7 +24,7 @@ from cafs.testing.loading import Expected, Figures, Load, compiled, write_expect
 from cafs.testing.origin import Origin
 
 _POLL_S: Final = 0.02
-_SERVING_S: Final = 40.0
+_SERVING_S: Final = 120.0
 _PIECE: Final = 1 << 20
 KEEPER_LINES: Final = r"(?:WARNING|ERROR) cafs\.keeper: "
 """What a keeper logs of workers that ended or did not answer."""

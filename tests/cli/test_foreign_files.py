@@ -65,7 +65,7 @@ def test_a_read_has_it_again(
     held: Cafs, bodies: dict[str, Generated], spoil: Callable[[Path], None]
 ) -> None:
     spoil(blob(held, bodies["b"]))
-    assert held.run("cat", "b", timeout_s=20).stdout
+    assert held.run("cat", "b", timeout_s=60).stdout
     assert held.run("verify").stdout.endswith("nothing is wrong\n")
     assert blob(held, bodies["b"]).stat().st_size == SIZES["b"]
 
@@ -78,9 +78,9 @@ def test_verify_repairs_it_and_checks_the_rest(
         spoil(blob(held, bodies[name]))
     (held.store / "blobs" / "sha256" / "00").mkdir(exist_ok=True)
     (held.store / "blobs" / "sha256" / "00" / "theirs").mkdir()
-    done = held.run("verify", "--repair", timeout_s=30)
+    done = held.run("verify", "--repair", timeout_s=60)
     assert "2 wrong, 2 healed" in done.stdout
     assert "theirs: lies among the blobs, and is no file: left alone" in done.stdout
     assert "in 3 items" in done.stdout
-    assert held.run("prefetch", "-q", timeout_s=20).returncode == 0
+    assert held.run("prefetch", "-q", timeout_s=60).returncode == 0
     assert "nothing is wrong" in held.run("verify").stdout

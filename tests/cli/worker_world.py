@@ -102,7 +102,7 @@ def read(worker: KeptWorker, node: int, offset: int = 0, size: int = 4096) -> Re
 
 
 def until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     while not true():
         assert time.monotonic() < limit
         time.sleep(0.01)

@@ -299,7 +299,7 @@ def test_killed_at_any_step_of_planting_the_tree_is_the_old_one_or_the_new(
             word = names[0][:3]
             assert names == [word + b"%d" % number for number in range(3)]
             seen.add(word)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while store.trees.unpublished():  # noqa: ASYNC110 - gone in the background
                     await trio.sleep(0.001)
             index = store.trees._index

@@ -19,7 +19,7 @@ from cafs.errors import MountError
 from tests.mount.fuse_world import Levers
 
 _ROOT: Final = Path(__file__).parents[2]
-_WAIT_S: Final = 20.0
+_WAIT_S: Final = 60.0
 _POLL_S: Final = 0.01
 
 

@@ -95,7 +95,7 @@ def test_an_origin_that_is_down_is_an_error_in_time_and_fine_when_it_returns(
         assert wait_for(file.read_bytes) == origin.expected("/data.bin")
 
 
-def wait_for(read: "object", limit_s: float = 10) -> bytes:
+def wait_for(read: "object", limit_s: float = 60) -> bytes:
     """Read until it works: a failure is remembered for a second."""
     assert callable(read)
     until = time.monotonic() + limit_s

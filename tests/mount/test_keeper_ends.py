@@ -19,7 +19,7 @@ from cafs.testing.soaking import KEEPER_LINES, Keeper
 pytestmark = pytest.mark.fuse
 
 MIB = 1 << 20
-END_S = 20.0
+END_S = 60.0
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -54,7 +54,7 @@ def test_readers_are_told_at_once_and_the_worker_ends(
         with Reader(compiled("reader", tmp_path), "read", mount.ref("hang"), 32 * MIB) as blocked:
             origin.wait_until(lambda log: len(log) >= 2)
             worker = kill_keeper(cafs, mount)
-            _, said = blocked.process.communicate(timeout=5)
+            _, said = blocked.process.communicate(timeout=20)
             assert blocked.process.returncode == 1
             assert b"pread" in said
         with pytest.raises(OSError) as caught:

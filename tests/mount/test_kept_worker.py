@@ -33,7 +33,7 @@ from tests.mount.fuse_world import BIG, SLOW, STALLED, Levers
 
 ROOT: Final = Path(__file__).parents[2]
 HEARTBEAT: Final = 1 << 63
-_WAIT_S: Final = 20.0
+_WAIT_S: Final = 60.0
 
 
 @dataclass

@@ -54,7 +54,7 @@ def read_through(path: Path, step: int = 128 << 10) -> bytes:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < limit
         time.sleep(0.02)

@@ -156,7 +156,7 @@ def test_r3_what_a_plugin_wants_to_be_told_is_told_in_the_next_mount(cafs: Cafs)
             assert mounted.ref("data").read_bytes() == b"abc"
             assert fetched(mounted) == expected
             # What content it was is noted when it has been checked, which no reader waits for.
-            until = time.monotonic() + 20
+            until = time.monotonic() + 60
             document = remembered(cafs.store, "x:cached")
             while document is None or document.digest is None:
                 assert time.monotonic() < until

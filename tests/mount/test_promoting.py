@@ -21,7 +21,7 @@ from tests.unit.distribution.test_tables import FILLER, ITEMS, TREE, serve
 pytestmark = pytest.mark.fuse
 
 
-def until(holds: Callable[[], bool], limit_s: float = 20.0) -> None:
+def until(holds: Callable[[], bool], limit_s: float = 60.0) -> None:
     limit = time.monotonic() + limit_s
     while not holds():
         assert time.monotonic() < limit

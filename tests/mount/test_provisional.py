@@ -32,7 +32,7 @@ PIECE = 64 << 10
 WARNINGS = "fetch.disowned|fetch.provisional|fetch.mirror"
 
 
-def until(holds: Callable[[], bool], limit_s: float = 20.0) -> None:
+def until(holds: Callable[[], bool], limit_s: float = 60.0) -> None:
     limit = time.monotonic() + limit_s
     while not holds():
         assert time.monotonic() < limit

@@ -33,7 +33,7 @@ def records(cafs: Cafs) -> int:
 
 
 def until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not true():
         assert time.monotonic() < limit
         time.sleep(0.02)

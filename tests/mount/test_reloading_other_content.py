@@ -15,7 +15,7 @@ pytestmark = pytest.mark.fuse
 TOP = '[mount]\npath="cafs"\n'
 SIZE = 300_000
 FILE = (0o644, b"text")
-SOON_S = 3.0
+SOON_S = 30.0
 
 
 def settings(tree: str, model: str) -> str:

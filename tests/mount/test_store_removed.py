@@ -63,7 +63,7 @@ from = "{later}"
         assert (mounted.ref("tree") / "f3").read_bytes() == items["f3"][1]
         assert mounted.ref("big").read_bytes() == pinned.read(0, 2 * MIB)
         shutil.rmtree(cafs.store)
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 120
         while not all_right():
             assert time.monotonic() < limit
         cafs.run("prefetch", "-q")

@@ -63,7 +63,7 @@ def answering(path: Path, answer: bytes) -> Iterator[Asked]:
         try:
             yield asked
         finally:
-            thread.join(10)
+            thread.join(60)
             for descriptor in asked.descriptors:
                 os.close(descriptor)
 

@@ -48,7 +48,7 @@ from cafs.transport.retrying import Retrying, RetryPolicy
 from cafs.transport.revalidating import Locator
 
 QUICK = RetryPolicy(retries=2, initial_s=0.01, cap_s=0.05, jitter=False)
-USUAL = Patience(10.0)
+USUAL = Patience(60.0)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from cafs.testing.origin import Origin
 from tests.unit.distribution.conftest import USUAL, World
 from tests.unit.distribution.test_images import BASE, TOP, Served
 
-SOON_S = 5.0
+SOON_S = 30.0
 """Usually a few milliseconds; the machine may be busy. Who asks is patient for longer."""
 DATA = bytes(range(256)) * 4096
 
@@ -84,7 +84,7 @@ def waiting(origin: Origin, path: str) -> int:
     return sum(not one.ended for one in origin.requests_for(path))
 
 
-async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     with trio.fail_after(seconds):
         while not holds():  # noqa: ASYNC110 - the origin's thread cannot set a trio event
             await trio.sleep(0.003)

@@ -233,7 +233,7 @@ async def test_once_all_of_it_is_here_a_file_is_verified_and_lies_there_once(
         assert before.streams[0].vouched
         raw = await world.resolver.part(spec, 0, USUAL)
         await raw.ensure(Span(0, SIZE), USUAL)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while (now := record(world, index)) is None or now.streams[0].vouched:
                 assert await content.read(MIB, 16, USUAL) == DATA[MIB : MIB + 16]
                 await trio.sleep(0.01)
@@ -305,7 +305,7 @@ async def test_an_index_that_is_not_of_the_files_bytes_is_found_out(
                 await trio.sleep(0.01)
 
         says = f"the index {digest_of(forged)}"
-        with trio.fail_after(10), pytest.raises(DisownedError, match=says):
+        with trio.fail_after(60), pytest.raises(DisownedError, match=says):
             await go_on()
         await until(lambda: record(world, forged) is None)
     async with mounted(indexes=Indexes(tmp_path / "index", forged)) as world:
@@ -347,7 +347,7 @@ async def test_a_pin_of_another_algorithm_counts_as_soon_as_all_is_here(
                 await trio.sleep(0.01)
             await content.read(0, 16, USUAL)
 
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             if same:
                 await settled()
                 known = world.store.blobs.stat(pin)

@@ -24,7 +24,7 @@ from cafs.transport.retrying import RetryPolicy
 
 INDEX = b"index" * 1000
 DIGEST = digest_of(INDEX)
-USUAL = Patience(5.0)
+USUAL = Patience(60.0)
 WARNED = "tree: index sha256"
 Make = Callable[..., LockIndexes]
 
@@ -101,7 +101,7 @@ async def test_what_is_no_index_file_is_neither_waited_for_nor_read(
     else:
         place.symlink_to("/dev/zero" if kind == "device" else outside)
     source = make()
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         assert await source.get(DIGEST, USUAL) is None
     assert str(place) in source.notes()[0]
 

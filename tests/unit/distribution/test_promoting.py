@@ -61,7 +61,7 @@ async def settled(world: World, opened: OpenTree) -> TreeRecord | None:
         wrong = world.fetcher.exposures.find(key)
         return wrong is not None or now is None or not now.streams[0].vouched
 
-    with trio.fail_after(10), suppress(DisownedError):
+    with trio.fail_after(60), suppress(DisownedError):
         while not known():
             # A reader notices that all is here.
             await opened.contents[0].read(0, 1, USUAL)
@@ -315,7 +315,7 @@ async def test_what_has_no_room_is_not_promoted(
         spec = targz(world, origin, index)
         opened = await world.resolver.tree(spec, USUAL)
         await whole(world, spec)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while "promote.skipped" not in caplog.text:
                 await opened.contents[0].read(0, 1, USUAL)
                 await trio.sleep(0.01)

@@ -27,7 +27,7 @@ from cafs.transport.retrying import RetryPolicy
 from cafs.transport.revalidating import Locator
 
 QUICK = RetryPolicy(retries=4, initial_s=0.01, cap_s=0.05, jitter=False)
-USUAL = Patience(10.0)
+USUAL = Patience(60.0)
 
 
 @dataclass
@@ -94,7 +94,7 @@ async def open_rig(
 ) -> AsyncIterator[Rig]:
     """A rig over the store at a path; ``mount`` is the key of the one that it is a worker of."""
     metrics = Metrics()
-    limits = HttpLimits(connect_s=2.0, head_s=stall_s, stall_s=stall_s)
+    limits = HttpLimits(connect_s=20.0, head_s=stall_s, stall_s=stall_s)
     transport = Metering(HttpTransport(limits=limits), metrics)
     try:
         async with (
@@ -132,7 +132,7 @@ async def rig(origin: Origin, tmp_path: Path) -> AsyncIterator[Rig]:
         yield one
 
 
-async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for what another thread or task brings about."""
     with trio.fail_after(seconds):
         while not holds():  # noqa: ASYNC110 - the origin's thread cannot set a trio event

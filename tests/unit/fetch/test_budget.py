@@ -36,7 +36,7 @@ async def kept(limit: int | None, account: Account) -> AsyncIterator[Budget]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not true():  # noqa: ASYNC110 - what another thread writes has no event
             await trio.sleep(0.005)
 

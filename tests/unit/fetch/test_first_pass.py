@@ -208,7 +208,7 @@ async def test_passes_that_wait_for_bytes_leave_threads_for_everybody_else(
         for raw in begun:
             nursery.start_soon(rig.plant, raw)
         await until(lambda: passes_in_threads() >= usual.total_tokens)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             assert await trio.to_thread.run_sync(len, b"free") == 4
         nursery.cancel_scope.cancel()
 

@@ -370,7 +370,7 @@ async def test_a_server_that_never_gets_to_the_end_is_given_up(rig: Rig, origin:
     url = origin.put("/short-breath", Generated(size, seed=8), ranges=False)
     origin.fault("/short-breath", Drop(after_bytes=2 * MIB))
     content = await rig.pinned(digest_at(origin, "/short-breath"), size, url)
-    with trio.fail_after(5.0), pytest.raises(CafsError, match="/short-breath"):
+    with trio.fail_after(60), pytest.raises(CafsError, match="/short-breath"):
         await content.read(0, 1, Patience(0.5))
 
 

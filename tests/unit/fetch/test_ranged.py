@@ -213,7 +213,7 @@ async def test_a_stall_is_an_error_at_the_deadline(rig: Rig, origin: Origin) -> 
     url = origin.put("/stalls", Generated(4 * MIB, seed=12))
     content = await rig.located(url)
     origin.fault("/stalls", Stall(after_bytes=1000))
-    with trio.fail_after(3.0), pytest.raises(DeadlineError, match=r"0\.3 s"):
+    with trio.fail_after(15), pytest.raises(DeadlineError, match=r"0\.3 s"):
         await content.read(0, 256 << 10, Patience(0.3))
     origin.release()
 
@@ -256,7 +256,7 @@ async def test_a_dead_origin_is_unreachable_at_the_deadline(rig: Rig, origin: Or
     url = origin.put("/dead", Generated(MIB, seed=12))
     content = await rig.located(url)
     origin.stop()
-    with trio.fail_after(3.0), pytest.raises(UnreachableError) as caught:
+    with trio.fail_after(15), pytest.raises(UnreachableError) as caught:
         await content.read(0, 4096, Patience(0.3))
     assert caught.value.__cause__ is not None
     assert str(caught.value.__cause__) in caught.value.line
@@ -291,7 +291,7 @@ async def test_retries_end_when_the_deadline_is_far(rig: Rig, origin: Origin) ->
     url = origin.put("/down", Generated(MIB, seed=13))
     content = await rig.located(url)
     origin.fault("/down", Status(503))
-    with trio.fail_after(5.0), pytest.raises(UnreachableError, match="503"):
+    with trio.fail_after(60), pytest.raises(UnreachableError, match="503"):
         await content.read(0, 4096, Patience(1000.0))
 
 

@@ -382,6 +382,6 @@ async def test_decoders_leave_the_threads_that_all_share_to_others(
             nursery.start_soon(content.read, number * 100_000, 10, USUAL)
         await trio.testing.wait_all_tasks_blocked(0.5)
         assert pulling
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await trio.to_thread.run_sync(int)
         go.set()

@@ -480,11 +480,11 @@ def slow_neighbour(tmp_path: Path) -> Iterator[None]:
     def write() -> None:
         with alone(tmp_path / "cafs.lock"):
             inside.set()
-            assert leave.wait(10)
+            assert leave.wait(60)
 
     thread = threading.Thread(target=write)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     yield
     leave.set()
     thread.join()

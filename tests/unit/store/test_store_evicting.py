@@ -82,7 +82,7 @@ def blocks(store: Store) -> int:
 
 
 async def within(store: Store) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while store.room.usage().excess:  # noqa: ASYNC110 - gone in the background
             await trio.sleep(0.01)
 
@@ -124,7 +124,7 @@ async def test_a_disk_is_left_to_others(store: Store, monkeypatch: pytest.Monkey
         return freed
 
     monkeypatch.setattr(store.remover, "remove", remove)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while all(here(store, digests)):  # noqa: ASYNC110 - gone in the background
             await trio.sleep(0.01)
     await within(store)
@@ -376,7 +376,7 @@ async def test_what_goes_between_the_two_looks_of_a_read_is_absent_and_no_damage
 @pytest.fixture
 def both(store: Store, monkeypatch: pytest.MonkeyPatch) -> Evictor:
     """A second evictor, as of another process; both have chosen before either removes anything."""
-    chosen, calls = threading.Barrier(2, timeout=10), count()
+    chosen, calls = threading.Barrier(2, timeout=60), count()
 
     def together(descriptor: int) -> None:
         if next(calls) < chosen.parties:

@@ -43,13 +43,13 @@ async def pinned(store: Store, count: int) -> list[Digest]:
 
 async def exhausted(store: Store) -> None:
     """Wait until it is known that nothing may go."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not store.evictor.exhausted:  # noqa: ASYNC110 - found out in the background
             await trio.sleep(0.01)
 
 
 async def gone(store: Store, digest: Digest) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while store.blobs.stat(digest) is not None:  # noqa: ASYNC110 - gone in the background
             await trio.sleep(0.01)
 

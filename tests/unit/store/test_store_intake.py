@@ -122,7 +122,7 @@ async def test_once_begun_it_is_carried_through(
 
     def slow(descriptor: int) -> None:
         token.run_sync_soon(begun.set)
-        assert goes_on.wait(10)
+        assert goes_on.wait(60)
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", slow)

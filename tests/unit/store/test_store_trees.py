@@ -259,7 +259,7 @@ async def test_what_no_tree_needs_goes_when_the_store_is_opened_alone(tmp_path: 
                 tree = writer.publish((), None).number
         store.trees.writer(TREE).__enter__()
     async with open_store(tmp_path) as store:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while drafts(store):  # noqa: ASYNC110 - in the background, without an event
                 await trio.sleep(0.01)
         assert store.trees.entry(tree, 1).name == b"new"
@@ -277,7 +277,7 @@ async def test_a_replaced_tree_stays_while_a_mount_may_show_it(tmp_path: Path) -
         mount = await store.mounts.open(new_key(), "test")
         await store.attachments.attach(mount, "ref/a/", count=2, tree=numbers[0])
     async with open_store(tmp_path) as store:  # the mount's next worker, alone with the store
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while drafts(store) != [numbers[0]]:  # noqa: ASYNC110 - there is no event
                 await trio.sleep(0.01)
         assert store.trees.entry(numbers[0], 1).name == b"shown"

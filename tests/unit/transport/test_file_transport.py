@@ -1,6 +1,7 @@
 """Files as sources."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,19 @@ import trio
 
 from cafs.errors import (
     CafsError,
+    DeadlineError,
     InvalidReferenceError,
     NotFoundError,
     RefusedError,
     SourceChangedError,
 )
+from cafs.model.pacing import Pacing
 from cafs.model.span import Span
 from cafs.model.validator import Validator
 from cafs.transport.file import FileTransport
 from cafs.transport.interfaces import Request, Response
+from tests.silent_disk import silent
+from tests.unit.transport.test_credentials_running import until
 
 BODY = bytes(range(256)) * 10_000
 MTIME_NS = 1_700_000_000_123_456_789
@@ -194,3 +199,71 @@ async def receive_or_closed(response: Response) -> None:
         await response.receive()
     except trio.ClosedResourceError:
         return
+
+
+HASTY = Pacing(connections=3, first_byte_s=0.3, stall_s=0.3)
+
+
+async def test_a_disk_that_does_not_answer_is_given_up_and_holds_up_nobody_else(
+    fuse: None, tmp_path: Path
+) -> None:
+    transport, url = FileTransport(HASTY), (tmp_path / "disk" / "file").as_uri()
+    told: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(DeadlineError, match="did not answer within 0.3 s") as caught:
+            await transport.open(Request(url))
+        assert caught.value.transient
+        told.append(caught.value.line)
+
+    threads = threading.active_count()
+    with silent(tmp_path / "disk"), trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+            await trio.to_thread.run_sync(lambda: None)  # the threads of others are free
+            assert not told
+        with trio.move_on_after(0.05) as given_up:
+            await transport.open(Request(url))
+        assert given_up.cancelled_caught
+        assert threading.active_count() <= threads + HASTY.connections + 1
+    await until(lambda: threading.active_count() <= threads + HASTY.connections + 1)
+
+
+@pytest.mark.parametrize("given_up", [True, False], ids=["by its reader", "by us"])
+async def test_a_read_that_does_not_end_is_given_up_and_closes_the_file_when_it_does(
+    file: Path, monkeypatch: pytest.MonkeyPatch, given_up: bool
+) -> None:
+    transport, goes_on, pread = FileTransport(HASTY), threading.Event(), os.pread
+    async with await transport.open(Request(file.as_uri())):
+        pass  # the first use of a thread may open descriptors of its own
+    before = descriptors()
+
+    def slow(fd: int, length: int, start: int) -> bytes:
+        goes_on.wait(10)
+        return pread(fd, length, start)
+
+    monkeypatch.setattr(os, "pread", slow)
+    response = await transport.open(Request(file.as_uri()))
+    with trio.fail_after(5):
+        if given_up:
+            with trio.move_on_after(0.05):
+                await response.receive()
+        else:
+            with pytest.raises(DeadlineError):
+                await response.receive()
+        await response.aclose()
+    assert descriptors() == before + 1, "a thread reads from it still"
+    goes_on.set()
+    await until(lambda: descriptors() == before)
+
+
+async def test_a_file_that_was_read_to_its_end_is_closed_then(file: Path) -> None:
+    transport = FileTransport()
+    async with await transport.open(Request(file.as_uri())):
+        pass  # the first use of a thread may open descriptors of its own
+    before = descriptors()
+    async with await transport.open(Request(file.as_uri(), Span(5, 9))) as response:
+        assert descriptors() == before + 1
+        assert await body_of(response) == BODY[5:9]
+        assert descriptors() == before

@@ -271,7 +271,7 @@ async def prepare(path: Path, url: str, state: str) -> None:
         size = HEAD if state == "partial" else len(BODY)
         assert await content.read(0, size, HURRY) == BODY[:size]
         if state != "partial":
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 await bench.seen_whole.wait()
 
 

@@ -369,7 +369,7 @@ async def test_a_head_is_waited_for_from_when_it_was_asked_for(origin: Origin) -
             async with await transport.open(Request(url, method="HEAD")):
                 pass
             origin.fault("/a", HangBeforeHead())
-            with trio.fail_after(5), pytest.raises(DeadlineError, match=r"within 0\.2 s"):
+            with trio.fail_after(30), pytest.raises(DeadlineError, match=r"within 0\.2 s"):
                 await transport.open(Request(url))
             origin.heal()
 
@@ -398,7 +398,7 @@ async def test_a_host_that_never_made_anybody_wait_is_given_up_sooner(origin: Or
                 await body_of(response)
         origin.fault("/a", Stall(after_bytes=5))
         async with await transport.open(Request(url, Span(0, 10))) as response:
-            with trio.fail_after(10), pytest.raises(DeadlineError, match="no bytes"):
+            with trio.fail_after(60), pytest.raises(DeadlineError, match="no bytes"):
                 await body_of(response)
 
 

@@ -70,7 +70,7 @@ async def logged(caplog: pytest.LogCaptureFixture, word: str) -> None:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20.0
+    limit = time.monotonic() + 60.0
     while not true():
         assert time.monotonic() < limit
         await trio.to_thread.run_sync(time.sleep, 0.005)

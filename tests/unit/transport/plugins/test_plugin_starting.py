@@ -1,11 +1,8 @@
 """Starting a plugin is in nobody's way: a disk that does not answer, a reader that is gone."""
 
-import ctypes
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,26 +12,9 @@ from cafs.errors import UnreachableError
 from cafs.model.plugging import PluginSpec
 from cafs.transport.plugins.running import start
 from cafs.transport.plugins.starting import Start
+from tests.silent_disk import silent
 from tests.unit.transport.plugins.plugin_world import open_plugin, read
 from tests.unit.transport.test_credentials_running import until, until_gone
-
-LIBC = ctypes.CDLL(None, use_errno=True)
-DETACH = 2
-
-
-@contextmanager
-def silent(point: Path) -> Iterator[None]:
-    """A file system of which nobody answers any question, until the end of the block."""
-    point.mkdir()
-    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    data = f"fd={device},rootmode=40000,user_id=0,group_id=0"
-    try:
-        if LIBC.mount(b"test", bytes(point), b"fuse.test", 0, data.encode()):
-            pytest.skip(f"mounting: {os.strerror(ctypes.get_errno())}")
-        yield
-    finally:
-        os.close(device)  # now everybody is told that nobody will answer
-        LIBC.umount2(bytes(point), DETACH)
 
 
 def starting() -> list[threading.Thread]:
@@ -61,7 +41,7 @@ async def test_a_program_on_a_disk_that_does_not_answer_holds_up_nobody_else(
 
     with silent(tmp_path / "disk"):
         async with open_plugin(spec) as plugin:
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 async with trio.open_nursery() as nursery:
                     for _ in range(5):
                         nursery.start_soon(ask)
@@ -85,7 +65,7 @@ async def test_a_start_that_was_given_up_leaves_no_process_once_it_ends(
 
     class Slow(subprocess.Popen[bytes]):
         def __init__(self, *arguments: object, **options: object) -> None:
-            gate.wait(10)
+            gate.wait(60)
             super().__init__(*arguments, **options)  # type: ignore[call-overload]
             made.append(self.pid)
 
