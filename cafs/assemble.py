@@ -128,7 +128,7 @@ async def open_transport(
         )
 
     web = Later(load_web)
-    files = Metering(FileTransport(), metrics)
+    files = Metering(FileTransport(settings.pacing), metrics)
     objects = Metering(S3Transport(os.environ, settings.pacing), metrics)
     async with _plugins(settings) as plugins:
         others = {scheme: Metering(plugin, metrics) for scheme, plugin in plugins.items()}

@@ -3,7 +3,10 @@
 import errno
 import os
 import stat
-from typing import Final
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import trio
@@ -12,6 +15,7 @@ from typing_extensions import override
 from cafs.errors import (
     AccessError,
     CafsError,
+    DeadlineError,
     InvalidReferenceError,
     NotFoundError,
     RefusedError,
@@ -19,12 +23,16 @@ from cafs.errors import (
     UnreachableError,
 )
 from cafs.model.address import shown
+from cafs.model.pacing import USUAL, Pacing
 from cafs.model.span import Span
 from cafs.model.validator import Validator
 from cafs.transport.interfaces import Head, Request, Response, Transport
 from cafs.transport.urls import split
 
+T = TypeVar("T")
 _PIECE: Final = 1 << 20
+_CLOSE_S: Final = 1.0
+"""How long the end of a file that nobody reads any more is waited for."""
 _FAMILIES: Final[dict[int, type[CafsError]]] = {
     errno.ENOENT: NotFoundError,
     errno.ENOTDIR: NotFoundError,
@@ -46,8 +54,18 @@ class FileTransport(Transport):
     A version is size and modification time (R-10). A file that changes while it is read fails with
     SourceChangedError, at the piece during which it changed.
 
-    Concurrency: any number of tasks. The disk is touched in threads only.
+    A file may lie on a disk whose server does not answer. So threads of its own number touch it,
+    and nobody waits for one for longer than for any other source.
+
+    Args:
+        pacing: how long to wait for what, and how many threads there are.
+
+    Concurrency: any number of tasks; those above the number of threads wait.
     """
+
+    def __init__(self, pacing: Pacing = USUAL) -> None:
+        self._pacing = pacing
+        self._threads = trio.CapacityLimiter(pacing.connections)
 
     @override
     async def open(self, request: Request) -> Response:
@@ -58,32 +76,126 @@ class FileTransport(Transport):
             AccessError: it may not be read.
             RefusedError: it is no regular file, or the span lies behind its end (``total`` tells).
             UnreachableError: the disk or its server failed.
+            DeadlineError: nothing came of it in time.
 
-        Cancellation: no effect; waits for the disk first.
+        Cancellation: no effect; a thread that waits for the disk closes what it gets.
         """
         if request.span is not None and not request.span.length:
             raise ValueError(f"an empty span cannot be asked for: {request.span}")
-        path = _path(request.url)
-        fd, version = await trio.to_thread.run_sync(_open, request.url, path)
+        opening = _Opening(request, _path(request.url))
         try:
-            head = _head(request, version)
+            head = await self.run(opening.open, request.url, self._pacing.first_byte_s)
         except BaseException:
-            os.close(fd)
+            await _closed(opening.leave())
             raise
-        return _FileResponse(head, fd, version)
+        return _FileResponse(head, opening, self)
+
+    async def run(self, work: Callable[[], T], url: str, limit_s: float | None = None) -> T:
+        """Do something with a file in a thread, which goes on alone when it takes too long.
+
+        Args:
+            work: what to do.
+            url: whose the file is.
+            limit_s: how long it may take; None for as long as a body may be silent.
+
+        Raises:
+            DeadlineError: it took longer.
+        """
+        limit_s = self._pacing.stall_s if limit_s is None else limit_s
+        try:
+            with trio.fail_after(limit_s):
+                return await trio.to_thread.run_sync(
+                    work, limiter=self._threads, abandon_on_cancel=True
+                )
+        except trio.TooSlowError as error:
+            what = f"{shown(url)}: its disk did not answer within {limit_s:g} s"
+            raise DeadlineError(what) from error
 
     @override
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
 
 
+class _Opening:
+    """A file that is open for as long as somebody reads it, or a thread is at it.
+
+    Concurrency: ``open`` and ``read`` in a thread, one at a time; ``leave`` anywhere.
+    """
+
+    def __init__(self, request: Request, path: bytes) -> None:
+        self._request = request
+        self._path = path
+        self._version = Validator()
+        self._lock = threading.Lock()
+        self._fd: int | None = None
+        self._used = False
+        self._left = False
+
+    def open(self) -> Head:
+        """Open it where there is something to be read, and say what there is. Blocks."""
+        fd, self._version = _open(self._request.url, self._path)
+        try:
+            head = _head(self._request, self._version)
+        except BaseException:
+            os.close(fd)
+            raise
+        with self._lock:
+            wanted = not self._left and head.span is not None and head.span.length > 0
+            if wanted:
+                self._fd = fd
+        if not wanted:
+            os.close(fd)
+        return head
+
+    def read(self, span: Span) -> bytes:
+        """The first bytes of a span, at most 1 MiB; with the last ones it is closed. Blocks.
+
+        Raises:
+            SourceChangedError: the file is not the one that was opened any more.
+            UnreachableError: the disk or its server failed.
+        """
+        url = self._request.url
+        with self._lock:
+            if self._fd is None:
+                raise trio.ClosedResourceError(f"{shown(url)}: closed")
+            fd, self._used = self._fd, True
+        ended = False
+        try:
+            piece = os.pread(fd, min(_PIECE, span.length), span.start)
+            version = _version(os.fstat(fd))
+            ended = len(piece) == span.length
+        except OSError as error:
+            raise _failure(url, error) from error
+        finally:
+            with self._lock:
+                self._used = False
+                over = ended or self._left
+                if over:
+                    self._fd = None
+            if over:
+                os.close(fd)
+        if not piece or version != self._version:
+            raise SourceChangedError(
+                f"{shown(url)}: changed while it was read", hint="a new mount reads it anew"
+            )
+        return piece
+
+    def leave(self) -> int | None:
+        """Nobody reads any more; what the caller has to close: a thread that is at it does so."""
+        with self._lock:
+            self._left = True
+            if self._used:
+                return None
+            fd, self._fd = self._fd, None
+            return fd
+
+
 class _FileResponse(Response):
-    def __init__(self, head: Head, fd: int, version: Validator) -> None:
+    def __init__(self, head: Head, opening: _Opening, transport: FileTransport) -> None:
         self._head = head
-        self._fd = fd
-        self._version = version
+        self._opening = opening
+        self._transport = transport
         self._at, self._stop = (head.span.start, head.span.stop) if head.span else (0, 0)
-        self._reading = False
         self._closed = False
 
     @property
@@ -98,44 +210,33 @@ class _FileResponse(Response):
         Raises:
             SourceChangedError: the file is not the one that was opened any more.
             UnreachableError: the disk or its server failed.
+            DeadlineError: nothing came in time.
         """
         if self._closed:
             raise trio.ClosedResourceError(f"{shown(self._head.url)}: closed")
         if self._at == self._stop:
             return b""
-        self._reading = True
-        try:
-            piece = await trio.to_thread.run_sync(self._read)
-        finally:
-            self._reading = False
-            self._let_go()
+        read = partial(self._opening.read, Span(self._at, self._stop))
+        piece = await self._transport.run(read, self._head.url)
         self._at += len(piece)
         return piece
 
     @override
     async def aclose(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._let_go()
+        if not self._closed:
+            self._closed = True
+            await _closed(self._opening.leave())
 
-    def _let_go(self) -> None:
-        # A thread that reads would read from whoever gets the number next; it ends first.
-        if self._closed and not self._reading:
-            os.close(self._fd)
 
-    def _read(self) -> bytes:
-        url = self._head.url
-        try:
-            piece = os.pread(self._fd, min(_PIECE, self._stop - self._at), self._at)
-            version = _version(os.fstat(self._fd))
-        except OSError as error:
-            raise _failure(url, error) from error
-        if not piece or version != self._version:
-            raise SourceChangedError(
-                f"{shown(url)}: changed while it was read", hint="a new mount reads it anew"
-            )
-        return piece
+async def _closed(fd: int | None) -> None:
+    """Close it. Its server may be asked for that too, so a thread does it, and is not waited for.
+
+    Cancellation: carried through.
+    """
+    if fd is not None:
+        with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_S):
+            own = trio.CapacityLimiter(1)  # there is always a thread for this
+            await trio.to_thread.run_sync(os.close, fd, limiter=own, abandon_on_cancel=True)
 
 
 def _path(url: str) -> bytes:

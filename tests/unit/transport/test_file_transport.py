@@ -211,7 +211,7 @@ async def test_a_disk_that_does_not_answer_is_given_up_and_holds_up_nobody_else(
     told: list[str] = []
 
     async def ask() -> None:
-        with pytest.raises(DeadlineError, match="did not answer within 0.3 s") as caught:
+        with pytest.raises(DeadlineError, match=r"did not answer within 0\.3 s") as caught:
             await transport.open(Request(url))
         assert caught.value.transient
         told.append(caught.value.line)
@@ -227,7 +227,6 @@ async def test_a_disk_that_does_not_answer_is_given_up_and_holds_up_nobody_else(
             await transport.open(Request(url))
         assert given_up.cancelled_caught
         assert threading.active_count() <= threads + HASTY.connections + 1
-    await until(lambda: threading.active_count() <= threads + HASTY.connections + 1)
 
 
 @pytest.mark.parametrize("given_up", [True, False], ids=["by its reader", "by us"])
