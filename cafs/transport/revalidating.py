@@ -1,24 +1,21 @@
 """Revalidating: finds out what a URL is now, and remembers it in cache documents.
 
-The one place that asks by these documents and keeps them (R-2); what they say, and what an answer
-makes of them, is in ``documenting``. They are keyed by the URL that was asked, before any redirect
-(R-14). One small request tells everything: the first byte, or as much as will
-be read anyway, by range. Its answer has the size, the version and whether ranges work, where a HEAD
-is often refused; and where ranges do not work, or the content is small, it is already the content.
+The one place that asks by these documents (R-2); what they say, and what an answer makes of them,
+is in ``documenting``, how they are kept in ``kept_documents``. One small request tells everything:
+the first byte, or as much as will be read anyway, by range. Its answer has the size, the version
+and whether ranges work, where a HEAD is often refused; and where ranges do not work, or the content
+is small, it is already the content.
 """
 
-import logging
 import math
 import time
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import trio
-from cachetools import LRUCache
 
 from cafs.errors import (
     AccessError,
@@ -26,13 +23,11 @@ from cafs.errors import (
     NotFoundError,
     OfflineError,
     RefusedError,
-    StorageFullError,
     UnsupportedError,
 )
 from cafs.metrics import Metrics
 from cafs.model.address import shown
 from cafs.model.descriptor import Descriptor
-from cafs.model.digest import Digest
 from cafs.model.document import CacheDocument
 from cafs.model.mapping import Route, straight
 from cafs.model.pacing import HASTE_S
@@ -42,31 +37,13 @@ from cafs.model.spec import Pull
 from cafs.model.validator import Validator
 from cafs.transport.documenting import documented, part_of, to_tell
 from cafs.transport.interfaces import Request, Response, Transport
+from cafs.transport.kept_documents import DocumentStore, KeptDocuments
 from cafs.transport.remembering import Remembering
 
 PROBE: Final = Span(0, 1)
 """What is asked for where nobody says that the content is wanted soon."""
 _WHOLE: Final = 200
 _PART: Final = 206
-_LOG: Final = logging.getLogger("cafs.transport")
-_FORMER: Final = 1024
-"""URLs of which it is remembered what they had before."""
-
-
-class DocumentStore(Protocol):
-    """Keeps cache documents by URL. A document that cannot be read is absent (R-8)."""
-
-    @abstractmethod
-    def load(self, url: str) -> CacheDocument | None:
-        """The document; without its digest when that blob is gone (R-2b)."""
-
-    @abstractmethod
-    async def save(self, url: str, document: CacheDocument) -> None:
-        """Keep it, instead of what was there. Cancellation: all or nothing."""
-
-    @abstractmethod
-    async def drop(self, url: str) -> None:
-        """Forget it. Cancellation: all or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +88,10 @@ class Locator:
     ) -> None:
         self._transport = transport
         self._probe = probe
-        self._documents = documents
+        self._documents = KeptDocuments(documents, clock)
         self._metrics = metrics
         self._route = route
         self._clock = clock
-        self._former: LRUCache[str, Digest] = LRUCache(_FORMER)
-        """What URLs had whose sources have another version now."""
 
     async def locate(
         self,
@@ -183,24 +158,16 @@ class Locator:
 
         Cancellation: all or nothing.
         """
-        document = self._documents.load(url)
-        if unsaved is not None and (document is None or document.fetched_s <= unsaved.fetched_s):
-            document = unsaved
-        if document is None or document.size not in {None, descriptor.size}:
-            return
-        if validator is not None and validator.text != document.validator.text:
-            return
-        known = replace(document, digest=descriptor.digest, size=descriptor.size)
-        former = self._former.pop(url, document.digest)
-        if former not in {None, descriptor.digest}:
-            _LOG.info(
-                "transport.content.changed url=%s: it was %s, and is %s now",
-                shown(url),
-                former,
-                descriptor.digest,
-            )
-        if known != document or unsaved is not None:
-            await self._save(url, known)
+        await self._documents.learned(url, descriptor, validator=validator, unsaved=unsaved)
+
+    async def keep(self, url: str, document: CacheDocument) -> None:
+        """Keep ``Located.unsaved`` after all: nobody reads the response.
+
+        What was found out since, by others or in another way, stays.
+
+        Cancellation: all or nothing.
+        """
+        await self._documents.keep(url, document)
 
     async def _first(
         self,
@@ -216,7 +183,7 @@ class Locator:
         while turns:
             number, hurried = turns.popleft()
             url, target = asked[number]
-            fresh = self._fresh(url)
+            fresh = self._documents.fresh(url, self._route)
             if fresh is not None:
                 self._metrics.add("transport.fresh")
                 return Located(part_of(urls, url, fresh, media_type))
@@ -238,13 +205,6 @@ class Locator:
                     raise
                 failures[number] = error
         raise _together([failures[number] for number in sorted(failures)])
-
-    def _fresh(self, url: str) -> CacheDocument | None:
-        """The URL's document, if it need not be asked about; one from elsewhere tells nothing."""
-        document = self._documents.load(url)
-        if document is None or not document.fresh(self._clock()):
-            return None
-        return document if (document.at or url) in self._route(url) else None
 
     async def _ask(
         self,
@@ -277,12 +237,13 @@ class Locator:
                 new = replace(new, plugin=response.document)
             new = replace(new, at="" if target == url else target)
             if known is not None and known.digest is not None and new.digest is None:
-                self._former[url] = known.digest
+                self._documents.replaced(url, known.digest)
             if self._comes_whole(response, new):
                 located = Located(part_of(urls, url, new, media_type))
                 return replace(located, head_response=response, unsaved=new)
-            await self._save(url, new)
-            response = Remembering(response, new.plugin, partial(self._remember, url))
+            await self._documents.save(url, new)
+            remember = partial(self._documents.remember, url)
+            response = Remembering(response, new.plugin, remember)
             located = Located(part_of(urls, url, new, media_type))
             status = response.head.status
             worth_keeping = status == _PART and self._probe.length > PROBE.length
@@ -302,33 +263,6 @@ class Locator:
         span, plain = response.head.span, not response.document and document.digest is None
         whole = span == Span(0, document.size or 0) and span.length > PROBE.length
         return plain and whole and bool(document.validator.text)
-
-    async def keep(self, url: str, document: CacheDocument) -> None:
-        """Keep ``Located.unsaved`` after all: nobody reads the response.
-
-        What was found out since, by others or in another way, stays.
-
-        Cancellation: all or nothing.
-        """
-        known = self._documents.load(url)
-        if known is not None and known.fetched_s > document.fetched_s:
-            return
-        if known is not None and known.validator == document.validator:
-            document = replace(document, digest=known.digest or document.digest)
-        await self._save(url, document)
-
-    async def _remember(self, url: str, told: str) -> None:
-        """Keep what the source wants to be told the next time."""
-        document = self._documents.load(url)
-        if document is not None:
-            await self._save(url, replace(document, plugin=told))
-
-    async def _save(self, url: str, document: CacheDocument) -> None:
-        """Keep a document; where the disk is full, it is asked again the next time."""
-        try:
-            await self._documents.save(url, document)
-        except StorageFullError as error:
-            _LOG.info("transport.document.unkept url=%s error=%s", shown(url), error.line)
 
 
 def _together(failures: list[CafsError]) -> CafsError:

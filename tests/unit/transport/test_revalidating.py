@@ -37,9 +37,10 @@ from cafs.testing.origin import Origin
 from cafs.transport.choosing import Choosing
 from cafs.transport.file import FileTransport
 from cafs.transport.http import HttpTransport
+from cafs.transport.kept_documents import DocumentStore
 from cafs.transport.redirecting import Redirecting, RedirectPolicy
 from cafs.transport.retrying import Retrying, RetryPolicy
-from cafs.transport.revalidating import DocumentStore, Located, Locator
+from cafs.transport.revalidating import Located, Locator
 from tests.unit.transport.scripted import Scripted
 
 BODY = b"the content" * 1000
