@@ -11,6 +11,7 @@ from cafs.model.identity import StreamKey
 from cafs.model.item import Item
 from cafs.store.space.findings import Finding, Kind, Terms, when
 from cafs.store.space.parts import Parts
+from cafs.store.tables.counters import charge
 from cafs.store.tables.uses import Rank, Use
 
 
@@ -58,7 +59,7 @@ class Aging:
         record = None if digest is None else self._parts.records.get(digest)
         if record is None or not self._terms.unused:
             return None
-        return self._finding(Kind.BLOB, use, record.size)
+        return self._finding(Kind.BLOB, use, charge(record.size))
 
     def _stream(self, use: Use, key: StreamKey) -> Finding | None:
         ledger = self._parts.ledger

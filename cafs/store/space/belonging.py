@@ -35,6 +35,7 @@ from cafs.model.resolved import Part, Resolved
 from cafs.store.disk.door import file_size, open_file
 from cafs.store.disk.layout import Layout
 from cafs.store.tables.blob_records import BlobRecords
+from cafs.store.tables.counters import charge
 from cafs.store.tables.ledger import Ledger
 from cafs.store.trees.trees import Trees
 
@@ -133,6 +134,11 @@ class Belongings:
             return 0
         actual = file_size(self._layout.blob(item.digest))
         return record.size if actual == record.size else 0
+
+    def taken(self, item: Item) -> int:
+        """Bytes that an item takes, as they count against the quota: of a blob, those of blocks."""
+        count = self.present(item)
+        return count if item.digest is None else charge(count)
 
     def _listed(self, digest: Digest, depth: int) -> set[Item]:
         """A blob, and those that it names as an image's manifest or index does."""

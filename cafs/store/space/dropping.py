@@ -22,7 +22,7 @@ _SECOND_NS: Final = 10**9
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """What dropping came to, in bytes.
+    """What dropping came to, in bytes as they count against the quota.
 
     ``freed`` have gone. ``shared`` stay, because other refs have them, ``pinned`` and ``busy``
     because somebody has pinned them, or uses them now.
@@ -61,7 +61,7 @@ class Dropper:
         meanings = [each for source in sources for each in self._meanings(source)]
         wanted = {*items}.union(*(parts.belongings.items(each) for each in meanings))
         wanted = wanted.union(*(self._insisted(owner) for owner in owners))
-        sizes = {item: parts.belongings.present(item) for item in wanted}
+        sizes = {item: parts.belongings.taken(item) for item in wanted}
         shared = set() if force else self._measurer.having(wanted, sources)
         pinned = (wanted - shared) & parts.pins.items()
         going = sorted(wanted - shared - pinned)

@@ -38,9 +38,10 @@ Handle: TypeAlias = Item | Path | bytes | str | int | TreeRecord
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something of no use any more: its name and why, for people; bytes of content that it has.
+    """Something of no use any more: its name and why, for people; bytes that it takes.
 
-    ``last_ns`` is, of an item, when it was used last.
+    ``size`` is, of what counts against the quota, how much of that; of files that no record names,
+    what the disk gives back. ``last_ns`` is, of an item, when it was used last.
     """
 
     kind: Kind

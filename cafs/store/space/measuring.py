@@ -14,7 +14,6 @@ from cafs.model.digest import Digest
 from cafs.model.item import Item
 from cafs.model.resolved import Resolved
 from cafs.store.space.parts import Parts
-from cafs.store.tables.counters import charge
 from cafs.store.tables.references import source_of
 
 
@@ -86,7 +85,7 @@ class Measurer:
         for owner in self.known():
             if owner.source not in listed:
                 counts.update(item for item in self._items(owner) if item in counts)
-        sizes = {item: self._size(item) for item in counts}
+        sizes = {item: self._parts.belongings.taken(item) for item in counts}
         refs = tuple(
             Measured(
                 owner,
@@ -118,7 +117,3 @@ class Measurer:
         if owner.resolved is None:
             return self._parts.belongings.named(owner.digests)
         return self._parts.belongings.items(owner.resolved, owner.digests)
-
-    def _size(self, item: Item) -> int:
-        count = self._parts.belongings.present(item)
-        return count if item.digest is None else charge(count)

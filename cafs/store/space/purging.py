@@ -27,7 +27,6 @@ from cafs.store.space.collecting import Collector
 from cafs.store.space.findings import Finding, Kind, Terms
 from cafs.store.space.parts import Parts
 from cafs.store.space.removing import BATCH
-from cafs.store.tables.counters import charge
 
 T = TypeVar("T")
 _ITEMS: Final = frozenset({Kind.PARTIAL, Kind.BLOB, Kind.STREAM})
@@ -142,15 +141,11 @@ class Housekeeping:
         for item, spans in self._parts.evictor.plan(count):
             if not wanted(item):
                 continue
-            size = self._taken(item)
+            size = self._parts.belongings.taken(item)
             if spans and item.stream_key is not None:
                 present = self._parts.ledger.present(item.stream_key)
                 size = sum(present.intersection(span).total for span in spans)
             yield Finding(Kind.EXCESS, str(item), size, "there is more than there may be", item)
-
-    def _taken(self, item: Item) -> int:
-        count = self._parts.belongings.present(item)
-        return count if item.digest is None else charge(count)
 
     def _tell_evicted(self, some: Sequence[Finding], tell: Tell) -> None:
         """Tell of those that went, whole or in part: others may have gone instead."""
@@ -159,7 +154,7 @@ class Housekeeping:
         tell([Outcome(each, removed=True) for each in gone])
 
     def _shrank(self, item: Item, size: int) -> bool:
-        return self._parts.uses.last(item) is None or self._taken(item) < size
+        return self._parts.uses.last(item) is None or self._parts.belongings.taken(item) < size
 
     async def _remove(
         self, found: Sequence[Finding], collector: Collector, terms: Terms

@@ -9,7 +9,9 @@ lies there is none of its business (B-24, non-uuid directories and other ones).
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +22,12 @@ from cafs.store.disk import scratch
 from cafs.store.space.findings import Finding, Kind, Terms, when
 from cafs.store.space.parts import Parts
 from cafs.store.streams.sweeping import sweep, unrecorded
+from cafs.store.tables.counters import charge
 
 _STREAM: Final = re.compile(r"([0-9a-f]{64})\.([0-9a-f]{16})(\.[0-9a-f]{16})?")
 _BLOB: Final = re.compile(r"[0-9a-f]{64}")
+_BLOCK: Final = 512
+"""Bytes of what ``stat`` counts as a block."""
 
 
 class Strays:
@@ -47,7 +52,7 @@ class Strays:
                 for path in map(below.joinpath, self._unrecorded(ours)):
                     if self._is_stray(path):
                         name = str(path.relative_to(root))
-                        yield Finding(Kind.FILE, name, _size(path), "no record names it", path)
+                        yield Finding(Kind.FILE, name, _blocks(path), "no record names it", path)
                     elif count := self._left(path):
                         name = str(path.relative_to(root))
                         reason = "left in it by a crash, no record names them"
@@ -58,7 +63,7 @@ class Strays:
         root = self._parts.layout.root
         for path in scratch.left(root):
             name = str(path.relative_to(root))
-            yield Finding(Kind.FILE, name, _size(path), "who made it has died", path)
+            yield Finding(Kind.FILE, name, _blocks(path), "who made it has died", path)
 
     def _unrecorded(self, names: list[str]) -> list[str]:
         """Names without those of blobs that are on record: nearly all files of a store are such."""
@@ -95,7 +100,7 @@ class Strays:
                 continue  # its note goes with it
             if 0 < touched < self._terms.cutoff_ns:
                 reason = f"there since {when(touched)}"
-                yield Finding(Kind.QUARANTINE, path.name, _size(path), reason, path)
+                yield Finding(Kind.QUARANTINE, path.name, _charged(path), reason, path)
 
     def remove(self, finding: Finding, path: Path) -> bool:
         """Remove a stray, if it still is one; whether it was.
@@ -143,11 +148,27 @@ def _touched_ns(path: Path) -> int:
     return max(info.st_mtime_ns, info.st_ctime_ns)
 
 
-def _size(path: Path) -> int:
-    """Bytes that a file and its note, or all files below a directory, take on the disk at most."""
-    note = path.with_name(f"{path.name}.json")
-    paths = [*path.rglob("*")] if _is_folder(path) else [path, note]
-    return sum(each.lstat().st_size for each in paths if each.is_file())
+def _charged(path: Path) -> int:
+    """Bytes for which a file and its note, or all files below a directory, count."""
+    return sum(charge(each.st_size) for each in _found(path, path.with_name(f"{path.name}.json")))
+
+
+def _blocks(path: Path) -> int:
+    """Bytes that the disk gives back for a file, or for all files below a directory.
+
+    Most of a stream's file may be a hole; and one may be another name of what stays.
+    """
+    return sum(each.st_blocks * _BLOCK for each in _found(path) if each.st_nlink == 1)
+
+
+def _found(*paths: Path) -> Iterator[os.stat_result]:
+    """What the system says of files, and of those below directories; of what has gone, nothing."""
+    for path in paths:
+        for each in path.rglob("*") if _is_folder(path) else (path,):
+            with suppress(FileNotFoundError):
+                info = each.lstat()
+                if stat.S_ISREG(info.st_mode):
+                    yield info
 
 
 def _unlink(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Collecting: what is of no use goes, and nothing else, whatever anybody does meanwhile."""
 
 import errno
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from cafs.store.disk.files import punch
 from cafs.store.space.findings import GRACE_NS, Kind, Terms
 from cafs.store.space.purging import Outcome
 from cafs.store.store import Store, open_store
+from cafs.store.tables.counters import BLOCK
 from cafs.store.tables.uses import Rank
 from cafs.store.trees.mounts import new_key
 from tests.unit.store.keeping_world import (
@@ -302,6 +304,31 @@ async def test_files_without_records_go_once_nobody_can_be_about_to_record_them(
     assert store.belongings.present(item)
 
 
+async def test_of_files_without_records_is_told_what_the_disk_gives_back(store: Store) -> None:
+    """Of a file that is mostly a hole, what it has; of another name of what stays, nothing."""
+    await stream(store, KEY, b"recorded", 100)
+    [recorded] = store.path.glob("streams/*/*")
+    hollow = stray(store, "streams/ab", "ef" * 32 + "." + "01" * 8)
+    os.truncate(hollow, 1 << 30)
+    named = recorded.with_name(f"{recorded.name}.{'02' * 8}")
+    named.hardlink_to(recorded)
+    told = await collect(store, terms(GRACE_NS + 60 * 10**9))
+    sizes = {each.finding.handle: each.finding.size for each in told if each.removed}
+    assert sizes == {hollow: 12 * KIB, named: 0}
+    assert recorded.exists()
+
+
+async def test_what_is_told_of_blobs_is_what_counts_against_the_quota(store: Store) -> None:
+    for number in range(3):
+        await file_ref(store, f"ref {number}", body(f"small {number}", 100))
+    await rest(store)
+    before = store.room.usage().total
+    for dry in (True, False):
+        told = await collect(store, terms(unused=True, dry=dry))
+        assert sum(each.finding.size for each in told) == before == 3 * BLOCK
+    assert store.room.usage().total == 0
+
+
 async def test_what_a_killed_draft_left_in_a_streams_file_goes_and_what_is_recorded_stays(
     store: Store,
 ) -> None:
@@ -366,9 +393,9 @@ async def test_quarantine_goes_with_its_notes_when_it_is_old(store: Store) -> No
     assert await collect(store, terms(WEEK_NS - HOUR_NS)) == []
     told = await collect(store, terms())
     assert {(each.finding.name, each.finding.size) for each in told} == {
-        ("index-1", 4),
-        ("wrong.0", 8),
-        ("alone.json", 4),
+        ("index-1", BLOCK),
+        ("wrong.0", 2 * BLOCK),
+        ("alone.json", BLOCK),
     }
     assert list(folder.iterdir()) == []
 
