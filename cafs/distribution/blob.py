@@ -8,9 +8,10 @@ from cafs.distribution.files import Files
 from cafs.distribution.interfaces import Handler, Note, OpenTree
 from cafs.distribution.naming import shape_of, title
 from cafs.distribution.parts import UrlParts
+from cafs.distribution.stronger import pin_of
 from cafs.errors import UnsupportedError
 from cafs.fetch.interfaces import Content, Patience
-from cafs.model.ref import ArchiveRef, BlobRef, DigestRef
+from cafs.model.ref import ArchiveRef, BlobRef
 from cafs.model.resolved import Part, Resolved, Shape
 from cafs.model.spec import RefSpec
 
@@ -38,7 +39,7 @@ class BlobHandler(Handler):
 
     async def _part(self, spec: RefSpec, previous: Resolved | None, note: Note) -> Part:
         ref = spec.ref
-        pin = ref.digest if isinstance(ref, DigestRef) else spec.integrity
+        pin = pin_of(spec)
         urls = (ref.url, *spec.mirrors) if isinstance(ref, BlobRef | ArchiveRef) else spec.mirrors
         if pin is None:
             return await self._parts.located(urls, name=title(spec), pull=spec.pull, note=note)

@@ -13,9 +13,10 @@ from cafs.distribution.naming import title
 from cafs.distribution.policy import HostPolicy
 from cafs.distribution.recording import LAYER
 from cafs.distribution.registry import Repository
+from cafs.distribution.stronger import pin_of
 from cafs.distribution.trees import Trees
 from cafs.distribution.trying import first_answer
-from cafs.errors import DigestMismatchError, OfflineError, UnsupportedError
+from cafs.errors import OfflineError, UnsupportedError
 from cafs.fetch.fetcher import Fetcher
 from cafs.fetch.interfaces import Content, Patience, Source
 from cafs.model.digest import Digest
@@ -64,7 +65,7 @@ class DockerHandler(Handler):
     async def resolve(self, spec: RefSpec, previous: Resolved | None, note: Note) -> Resolved:
         ref = _docker(spec)
         offline = spec.pull == "never"
-        pin = _pin(spec, ref)
+        pin = pin_of(spec)
         if pin is None and offline:
             if previous is None:
                 raise OfflineError(f"{title(spec)}: the tag {ref.tag} was never asked for here")
@@ -135,13 +136,6 @@ def _docker(spec: RefSpec) -> DockerRef:
     if not isinstance(spec.ref, DockerRef):
         raise TypeError(f"{spec.ref.canonical} is no image")
     return spec.ref
-
-
-def _pin(spec: RefSpec, ref: DockerRef) -> Digest | None:
-    """The digest of the index or manifest that the settings insist on."""
-    if ref.digest is not None and spec.integrity is not None and ref.digest != spec.integrity:
-        raise DigestMismatchError(title(spec), expected=spec.integrity, actual=ref.digest)
-    return ref.digest or spec.integrity
 
 
 def _repositories(spec: RefSpec, ref: DockerRef, note: Note) -> list[Repository]:

@@ -12,7 +12,7 @@ from cafs.distribution.interfaces import Handler, Note
 from cafs.distribution.lock_manifests import refuse_other_layers
 from cafs.distribution.naming import title
 from cafs.distribution.remembered import still_meant
-from cafs.distribution.stronger import refuse_another
+from cafs.distribution.stronger import pin_of, refuse_another
 from cafs.errors import DigestMismatchError, OfflineError, StorageFullError
 from cafs.model.identity import located_stream
 from cafs.model.ref import ArchiveRef, BlobRef, DigestRef, DockerRef
@@ -52,11 +52,14 @@ class Meanings:
 
         Raises:
             OfflineError: nobody may be asked, and the store does not know.
-            DigestMismatchError: a lock says what its pin, or its manifest, contradicts.
+            DigestMismatchError: a lock says what its pin, or its manifest, contradicts; or as
+                ``pin_of``.
+            UnsupportedError: as ``pin_of``.
             CafsError: as ``Handler.resolve``.
 
         Cancellation: it may have been recorded or not.
         """
+        pin_of(spec)  # a lock does not make two that contradict each other right
         previous = still_meant(spec, self._store.references.latest(spec.source))
         resolved = await self._ask(spec, previous, note)
         if previous is None or replace(resolved, resolved_ns=previous.resolved_ns) != previous:

@@ -1,22 +1,46 @@
-"""Pins by another algorithm than sha256: what the settings insist on, whatever a lock says.
+"""Pins: what the settings insist on, whatever a lock says.
 
-A lock names bytes by their sha256. It vouches for what is read of them in pieces; it does not undo
-what its reader has written down himself. So as soon as it is known here which bytes the settings'
-own pin means, the lock must mean the same; and until then nothing but what an index describes is
-handed out without that pin's consent.
+A ref may name its content by a digest, and have an integrity besides; what comes is held against
+one of them. A lock names bytes by their sha256. It vouches for what is read of them in pieces; it
+does not undo what its reader has written down himself. So as soon as it is known here which bytes
+the settings' own pin means, by whatever algorithm, the lock must mean the same; and until then
+nothing but what an index describes is handed out without that pin's consent.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from cafs.distribution.naming import title
-from cafs.errors import DigestMismatchError
+from cafs.errors import DigestMismatchError, UnsupportedError
 from cafs.model.digest import Digest
 from cafs.model.identity import raw_stream
 from cafs.model.ref import DigestRef, DockerRef
 from cafs.model.resolved import Part
 from cafs.model.spec import RefSpec
 from cafs.store.store import Store
+
+
+def pin_of(spec: RefSpec) -> Digest | None:
+    """The digest that the settings insist on; None where they name none.
+
+    Of two it is the one that proves something: one that is weak gives way.
+
+    Raises:
+        DigestMismatchError: they name two by one algorithm.
+        UnsupportedError: they name two, each of which would have to be compared with the content.
+    """
+    own = spec.ref.digest if isinstance(spec.ref, DockerRef | DigestRef) else None
+    given = spec.integrity
+    if own is None or given is None or own == given:
+        return own or given
+    if own.algorithm == given.algorithm:
+        raise DigestMismatchError(title(spec), expected=given, actual=own)
+    if own.weak != given.weak:
+        return given if own.weak else own
+    raise UnsupportedError(
+        f"{title(spec)}: named by {own}, with an integrity of {given}: only one can be compared",
+        hint="leave the integrity out, or give it by the algorithm of the ref",
+    )
 
 
 def stronger_pins(spec: RefSpec) -> tuple[Digest, ...]:

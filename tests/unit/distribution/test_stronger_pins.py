@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cafs.errors import DigestMismatchError, OfflineError
+from cafs.errors import DigestMismatchError, OfflineError, UnsupportedError
 from cafs.fetch.content.exposing import DisownedError
 from cafs.model.digest import Digest, digest_of
 from cafs.model.identity import archive_tree, indexed_tree, raw_stream
@@ -172,3 +172,43 @@ async def test_offline_an_image_whose_pin_nothing_here_knows_is_not_believed(
         )
         with pytest.raises(OfflineError):
             await world.resolver.resolve(replace(spec, locked=meaning), USUAL)
+
+
+MD5, SHA256, SHA512 = (digest_of(RIGHT, each) for each in ("md5", "sha256", "sha512"))
+OTHER = digest_of(EVIL)
+
+
+@pytest.mark.expects_log("fetch.mirror.wrong")
+@pytest.mark.parametrize(("own", "integrity"), [(MD5, SHA256), (MD5, SHA512), (SHA256, MD5)])
+async def test_of_two_pins_that_which_proves_something_counts(
+    world: World, origin: Origin, own: Digest, integrity: Digest
+) -> None:
+    mirrors = (origin.put("/evil", EVIL), origin.put("/right", RIGHT))
+    spec = world.spec(str(own), integrity=str(integrity), mirrors=mirrors)
+    assert await world.file(spec) == RIGHT
+    assert world.store.blobs.stat(SHA256) is not None
+
+
+async def test_an_integrity_counts_where_the_ref_has_a_weak_digest(
+    world: World, origin: Origin
+) -> None:
+    mirrors = (origin.put("/right", RIGHT),)
+    spec = world.spec(str(MD5), integrity=str(OTHER), mirrors=mirrors)
+    with pytest.raises(DigestMismatchError, match=f"expected {OTHER}"):
+        await world.file(spec)
+
+
+@pytest.mark.parametrize("lock", [False, True])
+async def test_two_pins_that_would_both_have_to_be_compared_are_refused_without_asking(
+    world: World, origin: Origin, lock: bool
+) -> None:
+    """One of them would count, and nobody would see that the other is of something else."""
+    mirrors = (origin.put("/right", RIGHT),)
+    for own, integrity in ((SHA512, OTHER), (OTHER, SHA512)):
+        spec = world.spec(str(own), name="a", integrity=str(integrity), mirrors=mirrors)
+        with pytest.raises(UnsupportedError, match=f"a: named by {own}, .* of {integrity}"):
+            await world.file(locked(spec, EVIL) if lock else spec)
+    spec = world.spec(str(SHA256), integrity=str(OTHER), mirrors=mirrors)
+    with pytest.raises(DigestMismatchError):
+        await world.file(locked(spec, RIGHT) if lock else spec)
+    assert origin.requests == ()
