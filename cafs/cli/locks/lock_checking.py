@@ -131,7 +131,7 @@ async def _against_bytes(
     loaded: "Settings", file: Path, lock: Lock, wanted: list[Wish], *, drawn: bool
 ) -> list[Problem]:
     """Read what is locked again, and compare; what could not be had is told at once."""
-    from cafs.assemble import open_system
+    from cafs.assemble.system import open_system
     from cafs.distribution.locking import Locker
     from cafs.model.limits import Limits
 

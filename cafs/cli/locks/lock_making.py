@@ -28,7 +28,7 @@ from cafs.settings.lockfile import LARGE, Lock, LockEntry, lock_file, read_lock
 from cafs.settings.wishing import Wish, named, project_of, unheard, wishes
 
 if TYPE_CHECKING:
-    from cafs.assemble import System
+    from cafs.assemble.system import System
     from cafs.cli.options import Flags
     from cafs.distribution.locking import Located, Locker, Reports
     from cafs.model.digest import Digest
@@ -139,7 +139,7 @@ async def _make(run: _Run, wanted: list[Wish], flags: "Flags") -> None:
     async with AsyncExitStack() as stack:
         system: System | None = None
         if unmade:
-            from cafs.assemble import open_system
+            from cafs.assemble.system import open_system
 
             await trio.to_thread.run_sync(refuse_unwritable, run.file)
             opening = open_system(run.loaded, description="lock", eager=True)

@@ -93,10 +93,19 @@ class Adoption:
             await self.trial.asked()
             await self._adopt()
 
-    def complete(self) -> None:
-        """Let the worker serve."""
+    async def complete(self) -> None:
+        """Let the worker serve, and wait until it does and the one before it does not.
+
+        Cancellation: it may serve or not.
+        """
         if self.trial is not None:
             self.trial.passed()
+            await self.trial.served()
+
+    def settle(self) -> None:
+        """Let who asked for the worker know that it serves."""
+        if self.trial is not None:
+            self.trial.settled()
 
     async def _adopt(self) -> None:
         if self._wanted is not None:

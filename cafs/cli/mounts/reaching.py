@@ -20,7 +20,7 @@ from cafs.control import fetches as control
 from cafs.errors import MountError
 
 if TYPE_CHECKING:
-    from cafs.assemble import System
+    from cafs.assemble.system import System
     from cafs.fetch.interfaces import Inflight
 
 _LOG: Final = logging.getLogger("cafs")

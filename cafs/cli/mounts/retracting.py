@@ -14,7 +14,7 @@ from cafs.fetch.interfaces import Patience, Priority
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cafs.assemble import System
+    from cafs.assemble.system import System
     from cafs.fuse.operations import CafsOperations
     from cafs.model.spec import RefSpec
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from cafs.assemble import System, open_system, open_system_in
+from cafs.assemble.system import System, open_system, open_system_in
 from cafs.cli.exits import exit_code
 from cafs.cli.failing import expected
 from cafs.cli.mounts.heralding import Herald
@@ -167,17 +167,16 @@ async def _serve_requests(
 
     async def begun() -> None:
         await adoption.accepted()
-        names = system.filesystem.names(adoption.renamed)
-        # The keeper has this before the reply that makes us serve, so before a reload has ended.
-        await forget(operations, names)
         if not herald.proclaim():
             # The kernel has been answered already: the mount is there, whoever wanted it.
             _LOG.warning("who asked for the mount has gone")
         if asked:
             await system.fetcher.exposures.pardon()
-        adoption.complete()
-        # The worker before may have been asked for one of them meanwhile.
-        await forget(operations, names)
+        await adoption.complete()
+        # Nobody answers for these as the worker before did any more; the keeper says that a reload
+        # has ended when the kernel has had this.
+        await forget(operations, system.filesystem.names(adoption.renamed))
+        adoption.settle()
         await _tidy(system)
 
     async with open_kept_session(REQUESTS_FD, operations) as session:

@@ -58,7 +58,7 @@ class _Trial(msgspec.Struct, frozen=True):
 
 
 async def _test(loaded: "Settings", word: str, as_json: bool) -> int:
-    from cafs.assemble import credentials_of, open_transport
+    from cafs.assemble.transports import credentials_of, open_transport
     from cafs.cli.choosing import chosen
     from cafs.errors import CafsError, NotFoundError, OfflineError
     from cafs.metrics import Metrics

@@ -36,7 +36,7 @@ def command(*, loaded: "Settings", path: str) -> int:
 async def _print(loaded: "Settings", path: str) -> None:
     import trio
 
-    from cafs.assemble import open_system
+    from cafs.assemble.system import open_system
     from cafs.cli.walking import follow, mount_path
     from cafs.errors import UsageError
     from cafs.model.member import Kind

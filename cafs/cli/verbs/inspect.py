@@ -75,7 +75,7 @@ def _read(listed: Path | None) -> tuple[str, ...]:
 async def _inspect(
     loaded: "Settings", word: str, paths: tuple[str, ...], listed: tuple[str, ...], as_json: bool
 ) -> int:
-    from cafs.assemble import open_system
+    from cafs.assemble.system import open_system
     from cafs.cli.choosing import chosen
     from cafs.errors import NotFoundError
     from cafs.fetch.interfaces import Patience

@@ -50,7 +50,7 @@ def command(
 
 
 async def _list(loaded: "Settings", path: str, long: bool, as_json: bool) -> None:
-    from cafs.assemble import open_system
+    from cafs.assemble.system import open_system
     from cafs.cli.walking import follow, mount_path
     from cafs.model.member import Kind
 

@@ -16,7 +16,7 @@ from cafs.errors import BudgetError, CafsError, StorageError
 if TYPE_CHECKING:
     import trio
 
-    from cafs.assemble import System
+    from cafs.assemble.system import System
     from cafs.cli.mounts.live import LiveMount
     from cafs.fetch.prefetching import Haul
     from cafs.model.spec import RefSpec
@@ -69,7 +69,7 @@ async def _prefetch(
         The exit code of the first failure, in the order of the refs, 0 without one. The names of
         those that failed are put into ``failed``.
     """
-    from cafs.assemble import open_system
+    from cafs.assemble.system import open_system
     from cafs.cli.choosing import chosen
     from cafs.cli.mounts.reaching import PREFETCH, heard
     from cafs.store.tenancy import visiting

@@ -37,7 +37,7 @@ def command(
 
 
 async def _resolve(loaded: "Settings", words: tuple[str, ...], as_json: bool) -> None:
-    from cafs.assemble import open_system
+    from cafs.assemble.system import open_system
     from cafs.cli.choosing import chosen
     from cafs.fetch.interfaces import Patience
 

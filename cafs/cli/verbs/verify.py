@@ -145,7 +145,7 @@ async def _open(
 
     if not repair:
         return await stack.enter_async_context(open_store(loaded.store)), None
-    from cafs.assemble import open_system
+    from cafs.assemble.system import open_system
     from cafs.distribution.repairing import Repairer
 
     system = await stack.enter_async_context(open_system(loaded, description="verify"))
