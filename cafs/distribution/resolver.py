@@ -26,7 +26,7 @@ from cafs.errors import (
     UnsupportedError,
 )
 from cafs.fetch.interfaces import Content, Inflight, Patience
-from cafs.model.ref import Ref
+from cafs.model.ref import DockerRef, Ref
 from cafs.model.resolved import Resolved, Shape
 from cafs.model.spec import RefSpec
 from cafs.store.store import Store
@@ -202,7 +202,11 @@ class Resolver:
 
         Cancellation: as ``resolve``.
         """
-        pinned = replace(spec, integrity=resolved.digest, pull="update", locked=None)
+        ref = spec.ref
+        if isinstance(ref, DockerRef):
+            # It may name the index by its digest, and of that nothing is missing.
+            ref = replace(ref, tag=None, digest=None)
+        pinned = replace(spec, ref=ref, integrity=resolved.digest, pull="update", locked=None)
         await self._handler(spec).resolve(pinned, resolved, lambda _: None)
 
     async def doubt(self, spec: RefSpec) -> None:

@@ -532,6 +532,23 @@ async def test_a_ref_and_an_integrity_that_differ_are_told_without_asking(
     assert origin.requests == ()
 
 
+@pytest.mark.parametrize("word", ["", "@digest"])
+async def test_a_manifest_that_was_lost_is_asked_for_again_also_where_the_ref_names_its_index(
+    world: World, serve: Serve, origin: Origin, word: str
+) -> None:
+    own = Image((BASE,), architecture=own_platform().architecture)
+    served = serve(own, Image((TOP,), architecture="s390x"))
+    spec = world.spec(served.ref + (word and f"@{served.layout.digest}"))
+    resolved = await world.resolver.resolve(spec, USUAL)
+    assert resolved.digest is not None
+    assert str(resolved.named) == served.layout.digest != str(resolved.digest)
+    await world.store.blobs.delete(resolved.digest)
+    origin.forget()
+    await world.resolver.ask_again(spec, resolved)
+    assert world.store.blobs.stat(resolved.digest) is not None
+    assert len(origin.requests) == 1
+
+
 async def test_an_image_is_no_file_beyond_its_layers(world: World, serve: Serve) -> None:
     spec = world.spec(serve(Image((BASE,))).ref)
     assert isinstance(spec.ref, DockerRef)
