@@ -222,6 +222,8 @@ class EntryPages:
             room -= weight
             if weight > self._limits.header_bytes or room < 0:
                 raise self._malformed(f"entry {first + at}: attributes of {weight} bytes or more")
+            if any(b"\0" in name for name, _ in attributes):
+                raise self._malformed(f"entry {first + at}: an impossible attribute")
             xattrs[at] = attributes
             if lengths is not None:
                 if kinds[at] != _FILE:

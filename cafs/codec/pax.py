@@ -87,7 +87,7 @@ def parse(data: bytes, base: Extension) -> Extension:
     for key, value in records(data):
         if key.startswith(_XATTR):
             name = key[len(_XATTR) :].replace(b"%3D", b"=").replace(b"%25", b"%")
-            if name.startswith(_KEPT) and len(name) <= _XATTR_NAME and len(value) <= _XATTR_SIZE:
+            if _is_attribute(name) and len(value) <= _XATTR_SIZE:
                 xattrs.append((name, value))
         elif key.startswith(_SPARSE):
             sparse.append((key[len(_SPARSE) :], value))
@@ -100,6 +100,11 @@ def parse(data: bytes, base: Extension) -> Extension:
             sparse=_sparse(sparse) if sparse else None,
         )
     return result
+
+
+def _is_attribute(name: bytes) -> bool:
+    """Whether a file can have an attribute of that name, which is kept. Lists end names by NUL."""
+    return name.startswith(_KEPT) and len(name) <= _XATTR_NAME and b"\0" not in name
 
 
 def records(data: bytes) -> Iterator[tuple[bytes, bytes]]:

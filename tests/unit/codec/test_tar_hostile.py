@@ -151,6 +151,7 @@ def test_attributes_that_no_file_can_have_are_left_out() -> None:
     records = record(b"SCHILY.xattr." + kept[0], kept[1])
     records += record(b"SCHILY.xattr.user.huge", bytes((64 << 10) + 1))
     records += record(b"SCHILY.xattr.user." + b"n" * 251, b"v")
+    records += record(b"SCHILY.xattr.user.a\0security.b", b"v")
     (member,) = parsed(pax(records) + block() + END)
     assert member.xattrs == (kept,)
 
