@@ -79,7 +79,7 @@ class CafsOperations(ReadOnlyOperations):
             ``fuse.bugs`` for each bug.
         interests: where a keeper finds the requests that nobody waits for any more; None without
             a keeper.
-        trial: what comes before the answer to a keeper's first heartbeat, if anything does.
+        trial: what comes before the answers to a keeper's first heartbeats, if anything does.
 
     Concurrency: any number of requests at once.
     """

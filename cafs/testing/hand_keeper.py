@@ -114,13 +114,14 @@ class KeptWorker:
         assert self._answer().unique == request.unique  # noqa: S101 - the test kit's own claim
 
     def begin(self) -> Said:
-        """Let it serve, after INIT and a heartbeat, and return its word."""
+        """Let it serve, as ``resume``, and return its word."""
         self.resume()
         return self.word()
 
     def resume(self) -> None:
-        """Let it serve, as one whose word nobody waits for."""
+        """Let it serve, after INIT and a heartbeat, and know it, by another one."""
         self.initialise()
+        self.beat()
         self.beat()
 
     def word(self) -> Said:

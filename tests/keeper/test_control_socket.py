@@ -7,15 +7,21 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 
 import msgspec
 import pytest
 
-from cafs.testing.fuse_wire import Opcode
-from cafs.testing.hand_worker import HandWorker
-from cafs.testing.keeping import RunningKeeper, Status
+from cafs.testing.fuse_wire import Notice, Opcode, inval_entry_body
+from cafs.testing.hand_worker import HandWorker, readable
+from cafs.testing.keeping import Command, RunningKeeper, Status
 
 CLIENTS = 4
+CONFIRM_S = 1.0
+SOON_S = 4.0
+"""Before an idle keeper's next heartbeat."""
+MANY = 1000
+"""Notifications that fill the pipe to the kernel, and are not too many for the queue before it."""
 
 
 def test_status_tells_who_serves_and_what_was_done(
@@ -97,6 +103,70 @@ def test_a_candidate_that_dies_leaves_the_old_worker_serving(
     assert keeper.status().worker == second.pid
 
 
+def reload_with_names(keeper: RunningKeeper, count: int) -> tuple[Command, HandWorker]:
+    """A reload whose worker has the kernel forget names before it serves."""
+    command = keeper.command("reload")
+    second = keeper.workers.next()
+    second.begin()
+    for number in range(count):
+        second.notify(Notice.INVAL_ENTRY, inval_entry_body(1, f"name{number}"))
+    second.reply_beat(second.beat())
+    return command, second
+
+
+def test_a_reload_is_confirmed_once_the_kernel_has_forgotten_names(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    began = time.monotonic()
+    # More than the pipe to the kernel takes, which reads none of them for now.
+    command, second = reload_with_names(keeper, MANY)
+    second.reply_beat(second.beat(SOON_S))
+    assert keeper.status().worker == second.pid
+    assert not readable(command.line, 0.0) or time.monotonic() - began >= CONFIRM_S
+    for _ in range(MANY):
+        keeper.kernel.notice()
+    assert command.reloaded().worker == second.pid
+
+
+def test_a_reload_is_confirmed_once_the_worker_has_answered_as_one_that_serves(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    began = time.monotonic()
+    command, second = reload_with_names(keeper, 0)
+    beat = second.beat(SOON_S)
+    assert keeper.status().worker == second.pid
+    assert not readable(command.line, 0.0) or time.monotonic() - began >= CONFIRM_S
+    # What it says before it answers is in the kernel before the reload is over.
+    second.notify(Notice.INVAL_ENTRY, inval_entry_body(1, "name"))
+    second.reply_beat(beat)
+    assert command.reloaded().worker == second.pid
+    assert readable(keeper.kernel.line, 0.0)
+    assert keeper.kernel.notice().body == inval_entry_body(1, "name")
+
+
+@pytest.mark.parametrize("count", [0, MANY], ids=["worker", "kernel"])
+def test_a_reload_is_confirmed_after_a_while_whatever_holds_it_up(
+    keeper: RunningKeeper, worker: HandWorker, count: int
+) -> None:
+    began = time.monotonic()
+    command, second = reload_with_names(keeper, count)
+    beat = second.beat(SOON_S)
+    if count:
+        second.reply_beat(beat)
+    assert command.reloaded().worker == second.pid
+    assert time.monotonic() - began >= CONFIRM_S
+
+
+def test_a_reload_is_confirmed_before_the_next_one(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    first, second = reload_with_names(keeper, 0)
+    other, third = reload_with_names(keeper, 0)
+    assert first.reloaded().worker == second.pid
+    third.reply_beat(third.beat())
+    assert other.reloaded().worker == third.pid
+
+
 def test_a_reload_during_a_reload_is_refused(keeper: RunningKeeper, worker: HandWorker) -> None:
     command = keeper.command("reload")
     second = keeper.workers.next()
@@ -115,6 +185,7 @@ def test_the_serving_worker_may_die_during_a_reload(
     second = keeper.workers.next()
     second.begin()
     worker.kill()
+    second.reply_beat(second.beat())
     second.reply_beat(second.beat())
     assert command.reloaded().ok
     assert second.receive() == request

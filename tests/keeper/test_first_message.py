@@ -129,6 +129,7 @@ def test_init_is_replayed_to_a_second_worker_whose_reply_the_kernel_does_not_get
         asked.body,
     )
     second.reply_beat(second.beat())
+    second.reply_beat(second.beat())
     assert command.reloaded().ok
     # Replies come in order: had the replayed one been passed on, it would stand before this.
     assert keeper.kernel.ask(Opcode.FLUSH).error == errno.ENOSYS

@@ -227,6 +227,8 @@ def test_a_new_worker_serves_only_once_it_has_answered_a_heartbeat(
     assert worker.receive() == request
     assert keeper.status().worker == worker.pid
     second.reply_beat(beat)
+    # By another one it knows that it serves; then comes what waits.
+    second.reply_beat(second.beat())
     assert command.reloaded().worker == second.pid
     assert second.receive() == request
     assert keeper.status().worker == second.pid

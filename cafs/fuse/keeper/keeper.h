@@ -222,7 +222,7 @@ struct worker {
     pid_t pid;
     bool buried;           /* its process is no more, and its pid may be another's by now */
     int requests, channel; /* -1: closed */
-    int client;            /* of control.c, who asked for it; -1: nobody did */
+    int client;            /* of control.c, who asked for it; -1: nobody, or he was answered */
     uint64_t served_ns;    /* since when it serves */
     uint64_t kill_ns;      /* when patience with it ends, 0: there is no such time */
     uint64_t heard_ns;     /* when it last sent anything, or began to owe something */

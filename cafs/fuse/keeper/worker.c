@@ -14,10 +14,12 @@
 enum {
     STARTS_MAX = 8,   /* that fail in a row */
     LAST_ROUNDS = 8,  /* of reading what a dead worker has said: its socket holds less */
+    CONFIRM_MS = 1,   /* between looks whether it is time to confirm a reload */
 };
 #define LEAVING_NS (15 * NS_PER_S)     /* for a worker to end after SIGTERM */
 #define CANDIDATE_NS (30 * NS_PER_S)   /* from INIT until it serves */
 #define CLOSED_NS (2 * NS_PER_S)       /* to exit, for one that closed its requests */
+#define CONFIRM_NS (1 * NS_PER_S)      /* for what it has the kernel forget once it serves */
 #define SILENCE_NS (10 * NS_PER_S)     /* while it owes something */
 #define SETTLED_NS (1 * NS_PER_S)      /* of service, after which its end is no failure to start */
 #define BEAT_BUSY_NS (1 * NS_PER_S)    /* between heartbeats while requests wait, */
@@ -153,15 +155,44 @@ static void dismiss(struct worker *worker)
         kill(worker->pid, SIGTERM);
 }
 
+/* Tells who asked for a worker, if anybody did, that it serves. */
+static void confirm(struct worker *worker)
+{
+    char text[64];
+
+    if (worker->client < 0)
+        return;
+    snprintf(text, sizeof text, "{\"ok\":true,\"worker\":%d}", worker->pid);
+    control_reply(worker->client, text);
+    worker->client = -1;
+}
+
+/*
+ * Confirms a reload, when a name shows what it means now: the new worker has answered since it knows
+ * that it serves, and the kernel has forgotten what it was told to. A reader may hold that up, but not
+ * for long. Returns whether somebody waits on.
+ */
+static bool confirm_when_forgotten(void)
+{
+    if (serving == NULL || serving->client < 0)
+        return false;
+    if ((serving->beat != 0 || !notices_settled()) && now_ns() - serving->served_ns < CONFIRM_NS)
+        return true;
+    confirm(serving);
+    return false;
+}
+
 /* Makes the candidate the one that serves: it gets everything that waits. */
 static void promote(void)
 {
     struct worker *worker = candidate;
-    char text[64];
+    bool tried = worker->beat_ns != 0;
     size_t again = requests_restart();
 
-    if (serving != NULL)
+    if (serving != NULL) {
+        confirm(serving);
         dismiss(serving);
+    }
     serving = worker;
     candidate = NULL;
     worker->state = SERVING;
@@ -174,12 +205,9 @@ static void promote(void)
     log_line(LEVEL_INFO, "worker %d serves (number %u; %zu requests are sent again)", worker->pid,
              started, again);
     counters.resent += again;
+    if (tried)
+        wire_beat(worker); /* by which it knows that it serves */
     relay_flush();
-    if (worker->client < 0)
-        return;
-    snprintf(text, sizeof text, "{\"ok\":true,\"worker\":%d}", worker->pid);
-    control_reply(worker->client, text);
-    worker->client = -1;
 }
 
 /*
@@ -349,6 +377,8 @@ int workers_tick(void)
         check_health(serving, paused);
     if (start_ns != 0 && now >= start_ns)
         start(-1, -1);
+    if (confirm_when_forgotten())
+        return CONFIRM_MS;
     if (requests_count() != 0 || candidate != NULL || start_ns != 0 || ending)
         return TICK_MS;
     return (int)((serving != NULL && serving->beat != 0 ? BEAT_BUSY_NS : BEAT_IDLE_NS) / NS_PER_MS);
