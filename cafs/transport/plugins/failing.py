@@ -1,13 +1,14 @@
 """What went wrong with a plugin, in our errors. Pure.
 
-A plugin's own words go into messages: shortened, on one line, and without the URL's query, which
-may be a secret.
+A plugin's own words go into messages: shortened, on one line, and without what the URL's query
+says, which may be a secret.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import unquote_plus
 
 from cafs.errors import (
     CafsError,
@@ -35,6 +36,8 @@ KINDS: Final[dict[str, type[CafsError]]] = {
 }
 """What a plugin may say went wrong; any other word is taken for "refused"."""
 _LONGEST: Final = 600
+_SECRET: Final = 5
+"""Letters of a value in a query that may be a secret."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -71,10 +74,22 @@ def translated(url: str, says: ErrorSays) -> CafsError:
 
 
 def redacted(text: str, urls: Sequence[str]) -> str:
-    """The text with each URL as it may be shown, and without its query alone."""
+    """The text with each URL as it may be shown, and without its query, or a value of that, alone.
+
+    A program may well unescape what it complains of. What is too short to be a secret stays: it
+    may be a part of any word.
+    """
     for url in urls:
         query = url.partition("?")[2].partition("#")[0]
         text = text.replace(url, shown(url))
-        if query:
-            text = text.replace(query, "…")
+        for secret in _secrets(query):
+            text = text.replace(secret, "…")
     return text
+
+
+def _secrets(query: str) -> list[str]:
+    """What of a query nobody may see, the longest first."""
+    values = {pair.partition("=")[2] or pair for pair in query.split("&")}
+    values |= {unquote_plus(value) for value in values}
+    values = {value for value in values if len(value) >= _SECRET}
+    return sorted({query, unquote_plus(query), *values} - {""}, key=len, reverse=True)

@@ -166,7 +166,8 @@ class Program:
     def failure(self, url: str) -> CafsError:
         """The error of a request for what became of the program."""
         fault = self.fault or Fault(UnreachableError, "ended")
-        what = f"GET {shown(url)}: the plugin {self._command[0]} {fault.what}{self.words(url)}"
+        said = redacted(fault.what, (url, *self._urls()))
+        what = f"GET {shown(url)}: the plugin {self._command[0]} {said}{self.words(url)}"
         return fault.family(what, hint=fault.hint)
 
     def words(self, url: str) -> str:

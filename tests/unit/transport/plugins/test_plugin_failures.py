@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from cafs.errors import CafsError, DeadlineError, RefusedError, UnreachableError
 from cafs.model.plugging import PluginSpec
 from cafs.transport.interfaces import Request
+from cafs.transport.plugins.failing import redacted
 from cafs.transport.plugins.transport import PluginTransport
 from tests.unit.transport.plugins.plugin_world import (
     answered,
@@ -223,6 +224,25 @@ async def test_the_secret_of_a_url_is_in_no_reason_and_no_log(
         assert "cannot go on with x:die?…" in error.what
         assert "hunter2" not in error.line + repr(plugin) + caplog.text
         assert "transport.plugin.said" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("no: x:a/b?sig=hunt%2Ber2&part=3", "no: x:a/b?…"),
+        ("no: sig=hunt%2Ber2&part=3!", "no: …!"),
+        ("unescaped: sig=hunt+er2&part=3", "unescaped: …"),
+        ("wrong signature hunt+er2, or 'hunt%2Ber2'", "wrong signature …, or '…'"),
+        ("part 3 of 33 is missing", "part 3 of 33 is missing"),
+    ],
+)
+def test_the_secret_of_a_url_is_left_out_alone_and_unescaped_too(said: str, shown: str) -> None:
+    assert redacted(said, ("x:c", "x:a/b?sig=hunt%2Ber2&part=3")) == shown
+
+
+def test_a_query_without_names_is_a_secret_as_a_whole() -> None:
+    assert redacted("no hunter2 here", ("x:a?hunter2#part",)) == "no … here"
+    assert redacted("no query here", ("x:a?", "x:b")) == "no query here"
 
 
 async def test_the_secret_of_a_url_is_in_no_log_after_its_answer_either(
