@@ -8,6 +8,7 @@ nobody removes the file of a blob that has just come again. A stream's file is r
 held, so that nothing is recorded of it afterwards.
 """
 
+import logging
 import os
 import struct
 import threading
@@ -28,7 +29,7 @@ from cafs.store.db.environment import Environment
 from cafs.store.db.transactions import Batch
 from cafs.store.disk import locking
 from cafs.store.disk.door import open_file, remove
-from cafs.store.disk.files import erase, punch, storage_error
+from cafs.store.disk.files import erase, punch
 from cafs.store.disk.layout import Layout
 from cafs.store.holds.holds import Holds
 from cafs.store.streams.shelf import Shelf
@@ -44,9 +45,10 @@ _RANGES: Final = 64
 """Ranges of a stream taken out with its gate held."""
 _ERASERS: Final = 4
 _FEW: Final = 16
-"""Files of blobs that are removed one after the other; more, by several threads."""
+"""Files that are removed one after the other; more, by several threads."""
 _SPAN: Final = struct.Struct(">QQ")
 _END: Final = b"\xff" * 64
+_LOG: Final = logging.getLogger("cafs.store")
 
 
 class _Stream(msgspec.Struct, frozen=True):
@@ -103,16 +105,16 @@ class Remover:
             for each in gone:
                 self._shelf.ledger.settle(each.key, each.record)
                 self._shelf.forget(each.key, each.record)
-                erase(self._shelf.ledger.path(each.key, each.record))
-            self._erase([self._layout.blob(digest) for digest in digests])
+            files = [self._shelf.ledger.path(each.key, each.record) for each in gone]
+            self._erase([*files, *map(self._layout.blob, digests)])
             self._settled += [b"b" + digest.raw for digest in digests]
         return freed
 
     def _erase(self, paths: Sequence[Path]) -> None:
-        """Remove the files of blobs. Of small ones that takes longest, and the file system's time.
+        """Remove files. Of small ones that takes longest, and the file system's time.
 
         Raises:
-            OSError: one of them cannot be removed.
+            OSError: one of them cannot be removed; the others are.
         """
         for path in paths:
             self._shelf.files.forget(path)
@@ -229,22 +231,28 @@ class Remover:
     def finish(self) -> None:
         """Do what crashes have left undone; only for who is alone with the store.
 
+        What the disk refuses is logged, and done the next time.
+
         Raises:
-            StorageError: the disk, or the records, failed.
+            StorageError: the records cannot be read or changed.
         """
         with self._index.read() as snapshot:
             notes = [key for key, _ in snapshot.scan(self._notes, b"", _END)]
-        try:
-            for key in notes:
-                if key[:1] == b"b":
-                    self._finish_blob(Item(key))
-                else:
-                    self._finish_stream(StreamKey(key[1:33].hex()), key[33:41], key[41:])
-        except OSError as error:
-            raise storage_error(error, f"{self._layout.root}: finishing a removal") from error
-        for start in range(0, len(notes), BATCH):
-            forget = partial(self._forget, notes=notes[start : start + BATCH])
+        done = [key for key in notes if self._finished(key)]
+        for start in range(0, len(done), BATCH):
+            forget = partial(self._forget, notes=done[start : start + BATCH])
             self._index.apply(forget, urgent=True)
+
+    def _finished(self, note: bytes) -> bool:
+        try:
+            if note[:1] == b"b":
+                self._finish_blob(Item(note))
+            else:
+                self._finish_stream(StreamKey(note[1:33].hex()), note[33:41], note[41:])
+        except OSError as error:
+            _LOG.warning("store.removal.unfinished path=%s error=%s", self._layout.root, error)
+            return False
+        return True
 
     def _finish_blob(self, item: Item) -> None:
         digest = item.digest
@@ -270,5 +278,11 @@ class Remover:
 
 
 def _erase_all(paths: Iterable[Path]) -> None:
+    failures: list[OSError] = []
     for path in paths:
-        erase(path)
+        try:
+            erase(path)
+        except OSError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]

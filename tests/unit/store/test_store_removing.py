@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,8 +16,9 @@ from cafs.model.item import Item
 from cafs.model.span import Span
 from cafs.store.db.environment import Environment
 from cafs.store.db.transactions import Batch
+from cafs.store.disk.files import erase
 from cafs.store.space import removing
-from cafs.store.store import Store
+from cafs.store.store import Store, open_store
 from cafs.store.streams.drafting import Draft
 from cafs.store.tables.ledger import Ledger
 from cafs.store.tables.records import StreamRecord
@@ -135,6 +137,56 @@ async def test_who_finishes_a_removal_counts_what_was_drafted_there_no_more(
     store.remover.finish()
     assert store.room.usage().streams == 0
     assert store.room.recount() == 0
+
+
+@pytest.mark.expects_log("store.removal.unfinished")
+async def test_a_file_that_cannot_be_looked_at_keeps_no_store_from_being_opened(
+    store: Store, frozen: Callable[[Store], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a crash has left there stays noted, and goes the next time; all else goes now."""
+    await drafted(store)
+    digest = await blob(store)
+
+    def killed(*_: object) -> bool:
+        raise OSError(errno.EIO, "as if killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removing, "punch", killed)
+        patch.setattr(removing, "erase", killed)
+        with pytest.raises(OSError, match="as if killed"):
+            store.remover.cut(KEY, [Span(0, 8 * MIB)])
+        with pytest.raises(OSError, match="as if killed"):
+            store.remover.remove([Item.blob(digest)])
+        copy = frozen(store)
+        async with open_store(copy, boot_id="first") as opened:
+            assert len(notes(opened)) == 1
+            assert not list(copy.glob("blobs/sha256/*/*"))
+    async with open_store(copy, boot_id="first") as opened:
+        assert notes(opened) == []
+        assert opened.room.usage().streams == 0
+
+
+async def test_of_files_that_go_together_one_that_cannot_keeps_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = [await blob(store) for _ in range(3)]
+    keys = [StreamKey(f"{number:02x}" * 32) for number in range(3)]
+    for key in keys:
+        await (await store.streams.open(key, 10)).write(0, b"0123456789")
+    failing = (digests[0].hex, keys[0])
+
+    def stuck(path: Path) -> None:
+        if path.name.startswith(failing):
+            raise OSError(errno.EPERM, "stuck")
+        erase(path)
+
+    monkeypatch.setattr(removing, "erase", stuck)
+    items = [*map(Item.blob, digests), *map(Item.stream, keys)]
+    with pytest.raises(OSError, match="stuck"):
+        store.remover.remove(items)
+    left = {path.name.partition(".")[0] for path in store.path.glob("[bs]*/**/*") if path.is_file()}
+    assert left == set(failing)
+    assert len(notes(store)) == 3
 
 
 async def test_what_was_drafted_where_a_write_has_no_room_counts_no_more(
