@@ -216,7 +216,7 @@ class Environment:
         """Run a change in a write transaction. Blocks; for code in worker threads.
 
         Args:
-            change: called once, or once more after room was made; short, without I/O of its own.
+            change: called once, or twice where room was made; short, without I/O of its own.
             urgent: removes things, or a mount cannot go on without it: it is worth the ballast when
                 the disk is full.
 
@@ -231,9 +231,10 @@ class Environment:
         try:
             return self._apply(change)
         except StorageFullError:
-            if urgent and self._make_room():
-                return self._apply(change)
-            raise
+            if not urgent:
+                raise
+        self._make_room()  # where that was nothing, another process may have done it since
+        return self._apply(change)
 
     def _apply(self, change: Callable[[Batch], T]) -> T:
         try:

@@ -7,18 +7,18 @@ SIGBUS. So all its blocks are there before it is mapped.
 Source: mdb.c, ``mdb_env_setup_locks`` and ``mdb_txn_renew0``; mmap(2), "SIGBUS".
 """
 
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from cafs.store.disk.files import FULL
 
 _SLOT: Final = 64
 """Bytes of a reader, one cache line; the header is about as long, and LMDB appends it."""
 _LEAST: Final = 128
 """Readers that there must be a place for."""
 _BLOCK: Final = 512
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def settle(path: Path, readers: int, make_room: Callable[[], bool]) -> None:
@@ -38,9 +38,10 @@ def settle(path: Path, readers: int, make_room: Callable[[], bool]) -> None:
     try:
         if os.fstat(descriptor).st_blocks * _BLOCK >= readers * _SLOT:
             return
-        if not _allocate(descriptor, readers) and not (
-            make_room() and _allocate(descriptor, readers)
-        ):
+        if _allocate(descriptor, readers):
+            return
+        make_room()  # where that is nothing, another process may have done it since
+        if not _allocate(descriptor, readers):
             os.posix_fallocate(descriptor, 0, _LEAST * _SLOT)
     finally:
         os.close(descriptor)
@@ -51,7 +52,7 @@ def _allocate(descriptor: int, readers: int) -> bool:
     try:
         os.posix_fallocate(descriptor, 0, readers * _SLOT)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             return False
         raise
     return True

@@ -28,7 +28,8 @@ READS: Final = 16
 """Disk reads at one time; more would only queue in the kernel."""
 _BUFFER: Final = 1 << 20
 """Bytes read at once from the page cache: the most that a kernel asks for."""
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says of a disk that has no room."""
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES})
 _PUNCH_HOLE: Final = 0x02 | 0x01
 """FALLOC_FL_PUNCH_HOLE, which needs FALLOC_FL_KEEP_SIZE."""
@@ -207,7 +208,7 @@ def storage_error(error: OSError, what: str) -> StorageError:
     text = f"{what}: {error.strerror or error}"
     if error.filename is not None and os.fspath(error.filename) not in what:
         text = f"{text} ({error.filename})"
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return StorageFullError(text, hint="free space on the store's disk")
     if error.errno in _READ_ONLY:
         hint = "a store must be writable, also to be read from; --store names another one"

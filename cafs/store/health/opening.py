@@ -150,8 +150,7 @@ def _open(layout: Layout, path: Path, tables: Mapping[str, int], *, synced: bool
     try:
         return opened()
     except StorageFullError:
-        if not layout.ballast.drop():
-            raise
+        layout.ballast.drop()  # where it is gone already, another process may have done that since
         return opened()
 
 

@@ -195,6 +195,20 @@ def test_r_s5_removing_from_a_full_disk_takes_the_ballast(tmp_path: Path) -> Non
     assert environment.apply(disk.change, urgent=True) == "done"
 
 
+def test_what_is_urgent_is_tried_again_though_another_process_took_the_ballast(
+    tmp_path: Path,
+) -> None:
+    """It went between our failure and our look: there is room, and nothing more to let go of."""
+    disk = FullDisk(ballast=True)
+
+    def too_late() -> bool:
+        disk.make_room()
+        return False
+
+    environment = Environment(tmp_path, {"t": 1}, synced=False, make_room=too_late)
+    assert environment.apply(disk.change, urgent=True) == "done"
+
+
 def test_a_full_disk_without_ballast_is_an_error(tmp_path: Path) -> None:
     disk = FullDisk(ballast=False)
     environment = Environment(tmp_path, {"t": 1}, synced=False, make_room=disk.make_room)
