@@ -8,7 +8,6 @@ which the next admission replaces. What does not match goes to ``quarantine/`` w
 """
 
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +31,7 @@ from cafs.model.span import Span, SpanSet
 from cafs.store.disk.door import file_size, make_way, open_file, remove
 from cafs.store.disk.files import storage_error, sync_directory
 from cafs.store.disk.layout import Layout
+from cafs.store.disk.noting import note_path, put_note
 from cafs.store.streams.shelf import Shelf
 from cafs.store.streams.stream import Stream
 from cafs.store.streams.witness import Seen
@@ -293,14 +293,13 @@ class Admission:
         for former in self._layout.quarantine.glob(f"{key}.*"):
             former.unlink(missing_ok=True)
         target = self._layout.quarantine / path.name
-        note = {"name": claim.name, "error": error.what, "time_ns": time.time_ns(), "v": 1}
-        target.with_name(f"{target.name}.json").write_bytes(msgspec.json.encode(note) + b"\n")
+        put_note(target, name=claim.name, error=error.what)
         ours = self._shelf.ledger.remove(key, record)
         if ours:
             self._shelf.forget(key, record)
             path.rename(target)
         else:  # something was taken out of it meanwhile: it is another stream by now
-            target.with_name(f"{target.name}.json").unlink()
+            note_path(target).unlink(missing_ok=True)
         return ours
 
 

@@ -8,18 +8,16 @@ One that cannot be read, or of which nothing says what is wrong, goes to quarant
 
 import logging
 import os
-import time
 from collections.abc import Iterable, Sequence
 from os.path import samestat
 from typing import Final
-
-import msgspec
 
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.model.span import Span
 from cafs.store.disk.files import Files
 from cafs.store.disk.layout import Layout
+from cafs.store.disk.noting import put_note
 from cafs.store.holds.holds import Holds
 from cafs.store.tables.blob_records import BlobRecords
 from cafs.store.tables.records import StreamRecord
@@ -118,12 +116,5 @@ class Demotion:
         Raises:
             OSError: the disk failed.
         """
-        note = {
-            "name": str(digest),
-            "error": what,
-            "lost": [(span.start, span.stop) for span in lost],
-            "time_ns": time.time_ns(),
-            "v": 1,
-        }
-        path = self._layout.quarantine / f"{digest.hex}.json"
-        path.write_bytes(msgspec.json.encode(note) + b"\n")
+        where = [(span.start, span.stop) for span in lost]
+        put_note(self._layout.quarantine / digest.hex, name=str(digest), error=what, lost=where)

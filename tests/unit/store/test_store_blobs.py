@@ -137,6 +137,24 @@ async def test_rule_3_a_wrong_digest_is_quarantined_with_a_note(store: Store) ->
     assert str(WRONG) in said["error"]
 
 
+async def test_wrong_bytes_are_told_and_put_aside_where_the_disk_has_no_room_for_a_note(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(store)
+
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(DigestMismatchError):
+            await store.blobs.admit(KEY, media_type="", claims=[WRONG], name="x")
+    assert store.streams.find(KEY) is None
+    [aside] = (store.path / "quarantine").iterdir()
+    assert aside.read_bytes() == DATA
+
+
 async def test_a_source_that_stays_wrong_fills_no_disk(store: Store) -> None:
     for data in (b"a" * 100, b"b" * 100, b"c" * 100):
         await filled(store, data=data)
