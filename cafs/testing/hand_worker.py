@@ -21,7 +21,7 @@ from typing import Final
 
 from cafs.testing.fuse_wire import MESSAGE_MAX, InitOut, Opcode, Reply, Request
 
-DEADLINE_S: Final = 10.0
+DEADLINE_S: Final = 30.0
 """How long something that has to happen may take, unless a test says otherwise."""
 _FDS: Final = 3
 _PEER: Final = struct.Struct("=3i")

@@ -279,6 +279,11 @@ class RunningKeeper:
         text = Path(f"/proc/{self.pid}/status").read_text()
         return int(text.partition("VmRSS:")[2].split()[0])
 
+    def own_memory_kb(self) -> int:
+        """Its memory that is nobody else's: pages of files come and go as the kernel likes."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        return int(text.partition("RssAnon:")[2].split()[0])
+
     def open_files(self) -> int:
         """How many descriptors it has open."""
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())

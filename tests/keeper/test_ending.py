@@ -74,7 +74,7 @@ def test_the_end_takes_a_candidate_with_it(keeper: RunningKeeper, worker: HandWo
 def test_the_death_of_the_keeper_ends_its_worker(keeper: RunningKeeper, worker: HandWorker) -> None:
     keeper.signal(signal.SIGKILL)
     assert worker.told() == b""
-    wait_readable(worker.requests, 5, "the end of requests")
+    wait_readable(worker.requests, 60, "the end of requests")
     with pytest.raises(EOFError):
         worker.receive()
     worker.wait()
@@ -102,7 +102,7 @@ def manager() -> Iterator[tuple[socket.socket, str]]:
 
 
 def heard(listener: socket.socket) -> bytes:
-    wait_readable(listener, 10, "the service manager")
+    wait_readable(listener, 60, "the service manager")
     return listener.recv(4096)
 
 
@@ -152,7 +152,7 @@ def test_a_service_manager_with_a_path_hears_too(program: Path, tmp_path: Path) 
 )
 def test_wrong_usage_says_so(program: Path, arguments: list[str]) -> None:
     done = subprocess.run(
-        [program, *arguments], capture_output=True, text=True, check=False, timeout=10
+        [program, *arguments], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 2
     assert done.stderr
@@ -160,7 +160,7 @@ def test_wrong_usage_says_so(program: Path, arguments: list[str]) -> None:
 
 def test_a_descriptor_that_is_not_open_is_a_bad_start(program: Path, tmp_path: Path) -> None:
     command = [str(program), "--fd", "77", str(tmp_path), "--", "true"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode in {2, 8}
     assert done.stderr
 

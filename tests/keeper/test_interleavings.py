@@ -248,7 +248,7 @@ class Run:
         poller = select.poll()
         poller.register(self.kernel.line, select.POLLIN)
         poller.register(self.serving().requests, select.POLLIN)
-        assert poller.poll(10_000), f"lost: {self.kernel.unanswered}"
+        assert poller.poll(60_000), f"lost: {self.kernel.unanswered}"
 
     def close(self) -> None:
         for reader in self.mortals:

