@@ -27,13 +27,11 @@ from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
 from cafs.model.item import Item
-from cafs.model.span import Span, SpanSet
+from cafs.store.blobs.aside import Aside
 from cafs.store.disk.door import file_size, make_way, open_file, remove
 from cafs.store.disk.files import storage_error, sync_directory
 from cafs.store.disk.layout import Layout
-from cafs.store.disk.noting import note_path, put_note
 from cafs.store.streams.shelf import Shelf
-from cafs.store.streams.stream import Stream
 from cafs.store.streams.witness import Seen
 from cafs.store.tables.blob_records import Admitted, BlobRecords
 from cafs.store.tables.records import StreamRecord
@@ -72,6 +70,7 @@ class Admission:
         self._layout = layout
         self._shelf = shelf
         self._records = records
+        self.aside = Aside(layout.quarantine, shelf)
 
     def admit(self, key: StreamKey, claim: Claim, hashed: Seen | None) -> Descriptor:
         """Verify a whole stream and make it a blob. Blocks; for worker threads made by trio.
@@ -103,37 +102,6 @@ class Admission:
                 self._shelf.grown()
                 return admitted
 
-    def salvage(self, key: StreamKey, spans: SpanSet, size: int | None) -> SpanSet:
-        """Write spans of the file that was quarantined last for a stream into the stream again.
-
-        Blocks; for worker threads made by trio. The spans that were there are returned.
-
-        Raises:
-            StorageError: the disk failed.
-
-        Cancellation: between two pieces.
-        """
-        folder = self._layout.quarantine
-        file = next((each for each in folder.glob(f"{key}.*") if each.suffix != ".json"), None)
-        if file is None:
-            return SpanSet()
-        taken: list[Span] = []
-        stream = Stream(self._shelf, key, size)
-        try:
-            with file.open("rb", buffering=0) as opened:
-                for span in spans:
-                    for start in range(span.start, span.stop, _CHUNK):
-                        trio.from_thread.check_cancelled()
-                        opened.seek(start)
-                        data = opened.read(min(_CHUNK, span.stop - start))
-                        stream.write_sync(start, data)
-                        taken.append(Span(start, start + len(data)))
-        except FileNotFoundError:
-            pass  # it went because room is short
-        except OSError as error:
-            raise storage_error(error, f"taking back stream {key}") from error
-        return SpanSet(taken)
-
     def _admit(
         self, key: StreamKey, record: StreamRecord, claim: Claim, hashed: Seen | None
     ) -> Descriptor | None:
@@ -144,7 +112,7 @@ class Admission:
         try:
             digest = self._check(path, claim, self._usable(record, claim, hashed))
         except ContentError as error:
-            if not self._quarantine(key, record, path, claim, error):
+            if not self.aside.put(key, record, path, claim.name, error):
                 return None  # something was taken out of it while it was hashed
             raise
         # Who removes such a blob at this moment would remove the file that gets its name.
@@ -279,28 +247,6 @@ class Admission:
         [former] = self._records.admit([admitted])
         self.retire(former or [])
         return descriptor
-
-    def _quarantine(
-        self, key: StreamKey, record: StreamRecord, path: Path, claim: Claim, error: ContentError
-    ) -> bool:
-        """Put a stream that failed aside, where nothing reads it, with a note that says why.
-
-        It replaces what failed under that key before: a source that stays wrong fills no disk.
-
-        Returns:
-            whether it was still the stream that failed.
-        """
-        for former in self._layout.quarantine.glob(f"{key}.*"):
-            former.unlink(missing_ok=True)
-        target = self._layout.quarantine / path.name
-        put_note(target, name=claim.name, error=error.what)
-        ours = self._shelf.ledger.remove(key, record)
-        if ours:
-            self._shelf.forget(key, record)
-            path.rename(target)
-        else:  # something was taken out of it meanwhile: it is another stream by now
-            note_path(target).unlink(missing_ok=True)
-        return ours
 
 
 def hash_file(

@@ -250,7 +250,7 @@ class Blobs(BlobStore):
         Cancellation: between two pieces; those that were taken are in the stream.
         """
         return await trio.to_thread.run_sync(
-            partial(self._admission.salvage, key, spans, size), limiter=self._limiter
+            partial(self._admission.aside.take_back, key, spans, size), limiter=self._limiter
         )
 
     def file(self, digest: Digest) -> Path | None:
