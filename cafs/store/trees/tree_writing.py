@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,11 +15,9 @@ from cafs.store.disk.files import storage_error
 from cafs.store.disk.locking import SpanLock
 from cafs.store.tables.records import pack_entry, pack_segment, unpack_entry
 from cafs.store.tables.tree_tables import (
-    LEAD,
     TreeTables,
     draft_key,
     entry_key,
-    member_key,
     name_in,
     name_key,
     number_key,
@@ -28,6 +25,7 @@ from cafs.store.tables.tree_tables import (
     segment_key,
     unpack_number,
 )
+from cafs.store.trees.member_rows import MemberRows
 
 _LOG: Final = logging.getLogger("cafs.store")
 BATCH: Final = 4096
@@ -36,11 +34,6 @@ WEIGHT: Final = 16 << 20
 """Bytes of what entries may have without end (attributes, sparse maps) that may wait for one."""
 PURGE: Final = 20_000
 """Records removed in one transaction: about 20 ms."""
-MEMBERS: Final = 8192
-"""Members written in one transaction: about 20 ms."""
-_BUCKETS: Final = 256
-"""By their first byte, members are sorted in pieces: 10⁶ of them take 12 MB until then."""
-_ROW: Final = LEAD + 4
 _PIECE: Final = 128
 """Bytes that a piece of a sparse map takes, its numbers included."""
 NAME_LENGTH: Final = 255
@@ -67,7 +60,7 @@ class TreeWriter:
         self._names: dict[int, dict[bytes, int | None]] = {}
         self._bindings = 0
         self._segments: list[tuple[int, Segment, bytes]] = []
-        self._members: list[bytearray] = [bytearray() for _ in range(_BUCKETS)]
+        self._members = MemberRows()
         self.count = 0
 
     def __enter__(self) -> Self:
@@ -157,7 +150,7 @@ class TreeWriter:
     def _wait(self, number: int, entry: Entry) -> None:
         self._entries[number] = entry
         if entry.sha256:
-            self._members[entry.sha256[0]] += entry.sha256[:LEAD] + pack_number(number)
+            self._members.add(entry.sha256, number)
         if entry.xattrs or entry.sparse:
             self._weight += _weight(entry)
         if len(self._entries) >= BATCH or self._weight >= WEIGHT:
@@ -266,20 +259,6 @@ class TreeWriter:
         ]
         batch.put_all(tables.windows, windows)
 
-    def _write_members(self) -> None:
-        """Write where members are by their digests: sorted, so that few pages are touched."""
-        rows: list[bytes] = []
-        for bucket in self._members:
-            rows += sorted(bytes(bucket[at : at + _ROW]) for at in range(0, len(bucket), _ROW))
-            if len(rows) >= MEMBERS:
-                self._tables.index.apply(partial(self._put_members, rows))
-                rows.clear()
-        self._tables.index.apply(partial(self._put_members, rows))
-
-    def _put_members(self, rows: list[bytes], batch: Batch) -> None:
-        for row in rows:
-            batch.put(self._tables.members, member_key(row, self._tree), row[LEAD:])
-
     def publish(
         self,
         streams: tuple[TreeStream, ...],
@@ -307,7 +286,7 @@ class TreeWriter:
         """
         self.flush()
         if members and digest is not None:
-            self._write_members()
+            self._members.write(self._tables, self._tree)
         tables = self._tables
         record = TreeRecord(
             number=self._tree,
