@@ -13,7 +13,7 @@ code  means
 7     disk full, budget spent, or the store cannot be used
 8     cannot mount or unmount
 9     known, but not supported
-130   interrupted
+130   interrupted; 143 and 129: told to end by SIGTERM, SIGHUP
 ====  ================================================================
 """
 

@@ -159,6 +159,29 @@ def test_a_file_of_the_store_that_may_not_be_read_is_named_and_no_bug(
     index.chmod(0o700)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_told_to_end_leaves_things_as_they_were(
+    cafs: Cafs, origin: Origin, number: int
+) -> None:
+    url = origin.put("/model.bin", Generated(MIB, seed=7))
+    origin.fault("/model.bin", Rate(bytes_per_s=20_000.0))
+    before = '# a project\n[mount]\npath = "cafs"\n'
+    cafs.project(before)
+    runtime = Path(cafs.environment["XDG_RUNTIME_DIR"]) / "cafs"
+    for verb in (("add", "model", url), ("prefetch", url)):
+        sent = origin.bytes_sent("/model.bin")
+        process = cafs.popen(*verb)
+        until = time.monotonic() + 20
+        while origin.bytes_sent("/model.bin") == sent:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err.strip()) == (128 + number, "", "")
+        assert (cafs.directory / "cafs.toml").read_text() == before
+        assert not list(runtime.glob("*.fetches"))
+
+
 def test_a_reader_that_goes_ends_it_as_it_ends_a_filter(cafs: Cafs, origin: Origin) -> None:
     names = {f"name-{number:05}": (0o644, b"") for number in range(20_000)}
     url = origin.put("/tree.tar", tar_bytes(names))

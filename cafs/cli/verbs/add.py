@@ -56,6 +56,7 @@ def command(
 
     With --json: what cafs lock prints for the ref.
     """
+    from cafs.cli.interruptible import in_order
     from cafs.cli.locks.lock_making import Order, make
 
     wanted = parsed_platforms(platforms)
@@ -67,7 +68,6 @@ def command(
     facts |= {} if subdir is None else {"subdir": subdir}
     facts |= {"mirrors": list(mirrors)} if mirrors else {}
     facts |= {} if alone is None else {"platform": str(alone)}
-    before, after = _write(flags, file, name, facts)
     order = Order(
         names=(name,),
         platforms=() if alone is not None else wanted,
@@ -76,13 +76,15 @@ def command(
         as_json=as_json,
         together=True,
     )
-    locked = no_lock
-    try:
-        code = 0 if no_lock else make(flags, order)
-        locked = code == 0
-    finally:
-        if not locked:
-            _take_back(file, name, facts, before, after)
+    with in_order():
+        before, after = _write(flags, file, name, facts)
+        locked = no_lock
+        try:
+            code = 0 if no_lock else make(flags, order)
+            locked = code == 0
+        finally:
+            if not locked:
+                _take_back(file, name, facts, before, after)
     if locked and not quiet and not as_json:
         _tell_where(file, name, new=before is None)
     return code
