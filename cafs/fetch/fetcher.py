@@ -113,7 +113,6 @@ class Fetcher:
         sources: Sequence[Source],
         *,
         name: str,
-        first: Response | None = None,
         learned: Learned | None = None,
         patience: Patience = USUAL,
         verify: Verify = "block",
@@ -129,13 +128,7 @@ class Fetcher:
         Cancellation: as there.
         """
         return await self._giving.content(
-            part,
-            sources,
-            name=name,
-            first=first,
-            learned=learned,
-            patience=patience,
-            verify=verify,
+            part, sources, name=name, learned=learned, patience=patience, verify=verify
         )
 
     async def lend(

@@ -34,7 +34,6 @@ class Giving:
         sources: Sequence[Source],
         *,
         name: str,
-        first: Response | None,
         learned: Learned | None,
         patience: Patience,
         verify: Verify,
@@ -45,8 +44,6 @@ class Giving:
             part: what is promised.
             sources: where it can be had, best first; content without a pin uses only the first.
             name: what people call it.
-            first: a response with the whole body, open already; used if the content wants it, and
-                closed in any case.
             learned: told which blob it is, once content without a pin has been seen whole.
             patience: for content of unknown size, which is fetched before this returns.
             verify: whether content with a pin may be read before it is checked. It is another
@@ -57,10 +54,8 @@ class Giving:
             DigestMismatchError: no bytes are promised, and the digest is of some.
             CafsError: as ``Content.ensure``, when the size had to be found out.
 
-        Cancellation: no effect, but ``first`` is closed.
+        Cancellation: no effect.
         """
-        if first is not None:
-            await self.lend(part, sources, first, name=name, learned=learned)
         content, lane = self._contents.get(part, sources, name, learned)
         if lane is not None and lane.downloader.unsure:
             # With a pin, the size that a source told at last may be that of an error page.
@@ -79,7 +74,7 @@ class Giving:
         *,
         name: str,
         learned: Learned | None,
-        unread: Unread | None = None,
+        unread: Unread | None,
     ) -> bool:
         """Let the content of a part, which will be read soon, use a response that is open already.
 

@@ -41,20 +41,17 @@ class Rig:
     transport: Metering
     locator: Locator
 
-    async def located(self, url: str) -> Content:
-        """The content at a URL, without a pin."""
-        found = await self.locator.locate(url, pull="update")
+    async def located(self, url: str, locator: Locator | None = None) -> Content:
+        """The content at a URL, without a pin; it uses what came with the answer."""
+        found = await (locator or self.locator).locate(url, pull="update")
+        part, sources, first = found.part, [Source(self.transport, url)], found.head_response
 
         async def learned(descriptor: Descriptor) -> None:
             await self.locator.learned(url, descriptor)
 
-        return await self.fetcher.content(
-            found.part,
-            [Source(self.transport, url)],
-            name=url,
-            first=found.head_response,
-            learned=learned,
-        )
+        if first is not None:
+            await self.fetcher.lend(part, sources, first, name=url, learned=learned)
+        return await self.fetcher.content(part, sources, name=url, learned=learned)
 
     async def pinned(
         self,

@@ -199,13 +199,8 @@ async def test_a_small_file_that_was_asked_for_eagerly_costs_one_request(
     rig: Rig, origin: Origin
 ) -> None:
     url = origin.put("/little", Generated(3000, seed=8))
-    found = await Locator(
-        rig.transport, rig.store.documents, rig.metrics, probe=Span(0, 65536)
-    ).locate(url, pull="update")
-    assert found.head_response is not None
-    content = await rig.fetcher.content(
-        found.part, [Source(rig.transport, url)], name=url, first=found.head_response
-    )
+    locator = Locator(rig.transport, rig.store.documents, rig.metrics, probe=Span(0, 65536))
+    content = await rig.located(url, locator)
     assert await content.read(0, 3000, Patience(10.0)) == origin.expected("/little")
     assert len(origin.requests) == 1
 
@@ -215,9 +210,6 @@ async def test_the_first_bytes_of_a_large_file_that_came_with_the_answer_are_kep
 ) -> None:
     url = origin.put("/large", Generated(3 * MIB, seed=9))
     locator = Locator(rig.transport, rig.store.documents, rig.metrics, probe=Span(0, 65536))
-    found = await locator.locate(url, pull="update")
-    content = await rig.fetcher.content(
-        found.part, [Source(rig.transport, url)], name=url, first=found.head_response
-    )
+    content = await rig.located(url, locator)
     assert await read_all(content, MIB) == origin.expected("/large")
     assert origin.bytes_sent() == 3 * MIB

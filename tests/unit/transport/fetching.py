@@ -49,10 +49,10 @@ class Bench:
             await self.locator.learned(url, descriptor)
             self.seen_whole.set()
 
-        sources = [Source(self.transport, url)]
-        return await self.fetcher.content(
-            part, sources, name=url, first=found.head_response, learned=learned, patience=HURRY
-        )
+        sources, first = [Source(self.transport, url)], found.head_response
+        if first is not None:
+            await self.fetcher.lend(part, sources, first, name=url, learned=learned)
+        return await self.fetcher.content(part, sources, name=url, learned=learned, patience=HURRY)
 
     async def pinned(self, body: bytes, *urls: str) -> Content:
         """The content with the digest of these bytes, and mirrors."""
