@@ -47,10 +47,16 @@ def _holds(error: BaseException, kind: type[BaseException] | UnionType) -> bool:
     return isinstance(error, kind)
 
 
-def report(error: CafsError) -> int:
-    """Print an expected failure for a person, and return its exit code."""
+def report(error: CafsError, *, of: str = "") -> int:
+    """Print an expected failure for a person, and return its exit code.
+
+    ``of`` is the name of a ref, or the ref itself, where there are several: what a source answers
+    does not always have it.
+    """
     hint, error.hint = error.hint, ""
-    lament(error.line, hint)
+    line = error.line
+    named = line.startswith(f"{of}: ") or (":" in of and of in line)
+    lament(line if named or not of else f"{of}: {line}", hint)
     error.hint = hint
     return exit_code(type(error))
 

@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from typing_extensions import override
 
+from cafs.cli.failing import expected
 from cafs.cli.saying import ReaderGoneError, drawing, say
-from cafs.errors import StorageError
+from cafs.errors import CafsError, StorageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -84,11 +85,18 @@ def _lines(name: str) -> Iterator[Report]:
             except (ReaderGoneError, StorageError):
                 heard = False  # the fetch goes on; the last line says it
 
-    def tell(*, done: bool) -> None:
+    def tell(*, done: bool, error: str | None = None) -> None:
         facts = {"ref": name, "downloaded": last[0], "total": last[1], "done": done}
-        say(msgspec.json.encode(facts))
+        say(msgspec.json.encode(facts | {"error": error}))
 
-    yield report
+    try:
+        yield report
+    except (CafsError, BaseExceptionGroup) as failure:
+        known = expected(failure)
+        if known is not None:
+            with suppress(ReaderGoneError, StorageError):  # why it failed is said elsewhere too
+                tell(done=False, error=known.line)
+        raise
     tell(done=True)
 
 

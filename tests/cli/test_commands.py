@@ -69,7 +69,8 @@ def test_prefetch_fetches_whole_and_says_so(cafs: Cafs, origin: Origin) -> None:
     cafs.project(f'[ref.model]\nfrom="{url}"\n[ref.tree]\nfrom="{tree}"\n')
     lines = [json.loads(line) for line in cafs.run("prefetch", "--json").stdout.splitlines()]
     model = [line for line in lines if line["ref"] == "model"]
-    assert model[-1] == {"ref": "model", "downloaded": 3 * MIB, "total": 3 * MIB, "done": True}
+    all_of_it = {"ref": "model", "downloaded": 3 * MIB, "total": 3 * MIB}
+    assert model[-1] == {**all_of_it, "done": True, "error": None}
     assert [line["downloaded"] for line in model] == sorted(line["downloaded"] for line in model)
     sent = origin.bytes_sent()
     assert sent <= 3 * MIB + 1 + 1 + len(origin.expected("/tree.tar.gz"))
@@ -77,6 +78,24 @@ def test_prefetch_fetches_whole_and_says_so(cafs: Cafs, origin: Origin) -> None:
     done = cafs.run("prefetch", "--offline")
     assert "3.0 MiB of 3.0 MiB" in done.stdout
     assert origin.bytes_sent() == sent
+
+
+def test_one_ref_that_fails_keeps_no_other_from_coming_and_programs_are_told_which_it_was(
+    cafs: Cafs, origin: Origin
+) -> None:
+    url = origin.put("/model.bin", b"model")
+    gone = origin.url("/gone.bin")
+    cafs.project(f'[ref.gone]\nfrom="{gone}"\n[ref.model]\nfrom="{url}"\n')
+    done = cafs.run("prefetch", "--json", check=False)
+    assert done.returncode == 3
+    last = {line["ref"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert (last["model"]["done"], last["model"]["error"]) == (True, None)
+    assert not last["gone"]["done"]
+    assert f"error: gone: {last['gone']['error']}" in done.stderr
+    done = cafs.run("resolve", "--json", check=False)
+    assert done.returncode == 3
+    assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == ["model"]
+    assert done.stderr.startswith("error: gone: ")
 
 
 def test_ls_and_cat_work_without_a_mount(cafs: Cafs, origin: Origin) -> None:

@@ -155,7 +155,12 @@ async def _against_bytes(
                     known = expected(error)
                     if known is None:
                         raise
-                    problem = Problem(*_place(wish, entry), known.line, report(known), told=True)
+                    problem = Problem(
+                        *_place(wish, entry),
+                        known.line,
+                        report(known, of=wish.spec.name),
+                        told=True,
+                    )
                     problems.append(problem)
     return problems
 

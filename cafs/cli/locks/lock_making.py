@@ -86,7 +86,7 @@ class _Run(msgspec.Struct):
 
     def fail(self, error: CafsError, wish: Wish) -> None:
         """Say why there is no entry; the first failure is the run's."""
-        code = report(hinted(error, wish.spec))
+        code = report(hinted(error, wish.spec), of=wish.spec.name)
         self.code = self.code or code
         self.failed.add(wish.spec.name)
 

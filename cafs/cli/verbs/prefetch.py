@@ -49,8 +49,8 @@ def command(
     fetched at once, over as many connections as help; --limit bounds the rate. A ref that fails
     does not keep the others from coming; the exit code is that of the first failure.
 
-    With --json: one object a line, {"ref", "downloaded", "total", "done"}, in bytes; lines of
-    several refs are mixed.
+    With --json: one object a line, {"ref", "downloaded", "total", "done", "error"}, in bytes; lines
+    of several refs are mixed.
     """
     from cafs.cli.completing import complete
     from cafs.cli.withholding import withheld
@@ -136,7 +136,7 @@ async def _fetch_all(
                 known = expected(error)
                 if known is None:
                     raise
-                codes[number] = report(known)
+                codes[number] = report(known, of=_name(spec))
 
     async with system.fetcher.haul() as haul, trio.open_nursery() as nursery:
         for _ in range(system.settings.pacing.prefetch_connections + _RESOLVING):

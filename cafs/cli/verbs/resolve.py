@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
+from cafs.cli.failing import report
 from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
+from cafs.errors import CafsError, StorageError
 
 if TYPE_CHECKING:
     from cafs.model.resolved import Resolved
@@ -28,24 +30,36 @@ def command(
 
     REFS are names from cafs.toml (all of them when none is given) or refs written out. Mutable ones
     are asked for again, unless they are locked (--pull update asks); a mount that is live keeps
-    what it has.
+    what it has. The exit code is that of the first that fails.
     """
     from cafs.cli.completing import complete
 
-    run_async(_resolve, loaded, complete(loaded, refs), as_json)
-    return 0
+    return run_async(_resolve, loaded, complete(loaded, refs), as_json)
 
 
-async def _resolve(loaded: "Settings", words: tuple[str, ...], as_json: bool) -> None:
+async def _resolve(loaded: "Settings", words: tuple[str, ...], as_json: bool) -> int:
+    """Ask for one after the other; one that fails does not keep the others from being told.
+
+    Returns:
+        The exit code of the first failure, 0 without one.
+    """
     from cafs.assemble.system import open_system
     from cafs.cli.choosing import chosen
     from cafs.fetch.interfaces import Patience
 
     specs = chosen(loaded, words)
+    codes: list[int] = []
     async with open_system(loaded, description="resolve") as system:
         for spec in specs:
-            resolved = await system.resolver.resolve(spec, Patience(spec.deadline_s))
-            _print(spec, resolved, as_json=as_json)
+            try:
+                resolved = await system.resolver.resolve(spec, Patience(spec.deadline_s))
+            except StorageError:
+                raise  # the next one would fail likewise
+            except CafsError as error:
+                codes.append(report(error, of=spec.name or spec.ref.shown))
+            else:
+                _print(spec, resolved, as_json=as_json)
+    return next(iter(codes), 0)
 
 
 def _print(spec: "RefSpec", resolved: "Resolved", *, as_json: bool) -> None:
