@@ -160,7 +160,7 @@ def segment_content(data: bytes, segment: Segment) -> bytes:
     local = data[segment.input_start :]
     start = zip_content.content_start(local)
     inflater = zip_content.inflate(segment.codec, length=segment.length)
-    out = inflater.decode(local[start : start + segment.input_length])
+    out = b"".join(inflater.pieces(local[start : start + segment.input_length]))
     inflater.finish()
     assert zlib.crc32(out) == segment.crc32
     return out

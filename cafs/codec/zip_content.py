@@ -37,14 +37,6 @@ class Inflater:
         self._length = length
         self._total = 0
 
-    def decode(self, data: bytes) -> bytes:
-        """Decode the next bytes of the input; all of their output at once, see ``pieces``.
-
-        Raises:
-            MalformedError: as ``pieces``.
-        """
-        return b"".join(self.pieces(data))
-
     def pieces(self, data: bytes) -> Iterator[bytes]:
         """Decode the next bytes of the input, as output pieces of at most 16 MiB, most 512 KiB.
 
