@@ -11,6 +11,8 @@ import fcntl
 import os
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -104,6 +106,24 @@ def try_lock(path: Path, span: Span, *, create: bool = False) -> SpanLock | None
             return None
         raise
     return SpanLock(descriptor, None if create else span)
+
+
+@contextmanager
+def gate(path: Path) -> Iterator[int]:
+    """Open a stream's file, and hold its gate as long as the block lasts; gives the descriptor.
+
+    Blocks for as long as one write into the file takes; for worker threads.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: the disk failed, or it may not be opened.
+    """
+    descriptor = open_file(path, os.O_RDWR)
+    try:
+        hold_gate(descriptor)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def hold_gate(descriptor: int) -> None:

@@ -9,7 +9,6 @@ held, so that nothing is recorded of it afterwards.
 """
 
 import logging
-import os
 import struct
 import threading
 from collections.abc import Iterable, Sequence
@@ -28,7 +27,7 @@ from cafs.model.span import Span
 from cafs.store.db.environment import Environment
 from cafs.store.db.transactions import Batch
 from cafs.store.disk import locking
-from cafs.store.disk.door import open_file, remove
+from cafs.store.disk.door import remove
 from cafs.store.disk.files import erase, punch
 from cafs.store.disk.layout import Layout
 from cafs.store.holds.holds import Holds
@@ -140,10 +139,7 @@ class Remover:
         if key is None or record is None or record.digest is not None:
             return None
         with suppress(FileNotFoundError):
-            path = self._shelf.ledger.path(key, record)
-            descriptor = open_file(path, os.O_RDWR)
-            gates.callback(os.close, descriptor)
-            locking.hold_gate(descriptor)
+            gates.enter_context(locking.gate(self._shelf.ledger.path(key, record)))
         return _Stream(key, record, self._shelf.ledger.present(key).total)
 
     def _strike(
@@ -194,14 +190,10 @@ class Remover:
             if not ours or record is None or record.digest is not None:
                 return 0
             try:
-                descriptor = open_file(ledger.path(key, record), os.O_RDWR)
+                with locking.gate(ledger.path(key, record)) as descriptor:
+                    return self._cut(key, record, ours, descriptor)
             except FileNotFoundError:
                 return 0
-            try:
-                locking.hold_gate(descriptor)
-                return self._cut(key, record, ours, descriptor)
-            finally:
-                os.close(descriptor)
 
     def _cut(
         self, key: StreamKey, record: StreamRecord, spans: Sequence[Span], descriptor: int
@@ -264,17 +256,10 @@ class Remover:
         record = ledger.record(key)
         if record is None or record.digest is not None or record.file != file:
             return
-        try:
-            descriptor = open_file(ledger.path(key, record), os.O_RDWR)
-        except FileNotFoundError:
-            return
-        try:
-            locking.hold_gate(descriptor)
+        with suppress(FileNotFoundError), locking.gate(ledger.path(key, record)) as descriptor:
             gaps = ledger.present(key).missing(Span(*_SPAN.unpack(raw_span)))
             if all(punch(descriptor, gap) for gap in gaps):
                 ledger.drafts.forget(key, record, gaps)
-        finally:
-            os.close(descriptor)
 
 
 def _erase_all(paths: Iterable[Path]) -> None:

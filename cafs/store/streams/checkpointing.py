@@ -17,7 +17,7 @@ from cafs.model.span import SpanSet
 from cafs.store.disk.door import open_file
 from cafs.store.disk.files import storage_error
 from cafs.store.disk.layout import Layout
-from cafs.store.disk.locking import flock, hold_gate
+from cafs.store.disk.locking import flock, gate, hold_gate
 from cafs.store.tables.ledger import Ledger
 from cafs.store.tables.pending import Pending
 from cafs.store.tables.records import StreamRecord
@@ -159,12 +159,8 @@ class Checkpointer:
         Raises:
             OSError: its file is not there, or cannot be opened.
         """
-        descriptor = open_file(self._ledger.path(key, former), os.O_RDWR)
-        try:
-            hold_gate(descriptor)
+        with gate(self._ledger.path(key, former)):
             now = self._ledger.record(key)
             if now is None or now.file != former.file:
                 return former, SpanSet()
             return now, self.pending.of(key, now)
-        finally:
-            os.close(descriptor)

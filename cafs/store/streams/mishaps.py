@@ -119,18 +119,14 @@ class Mishaps:
             if record.digest is not None:
                 return False
             try:
-                descriptor = open_file(ledger.path(self._key, record), os.O_RDWR)
+                with locking.gate(ledger.path(self._key, record)):
+                    if ledger.take_out(self._key, record, [span.align(sums.PIECE)]):
+                        return True
             except FileNotFoundError:
                 self._shelf.discard(self._key, record)
                 return True
             except OSError as error:
-                raise storage_error(error, f"opening stream {self._key}") from error
-            try:
-                locking.hold_gate(descriptor)
-                if ledger.take_out(self._key, record, [span.align(sums.PIECE)]):
-                    return True
-            finally:
-                os.close(descriptor)
+                raise storage_error(error, f"locking stream {self._key}") from error
         return True
 
     def _is_damaged(self, descriptor: int, record: StreamRecord, span: Span) -> bool:

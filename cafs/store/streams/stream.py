@@ -5,7 +5,6 @@ changed between, it starts over. Bytes that are present are never overwritten: a
 missing and leaves the rest, so what was verified stays what it was.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from cafs.model.item import Item
 from cafs.model.span import Span, SpanSet
 from cafs.model.trust import ANYTHING, Need
 from cafs.store.disk import locking
-from cafs.store.disk.door import CLOSED, open_file
+from cafs.store.disk.door import CLOSED
 from cafs.store.disk.files import storage_error
 from cafs.store.disk.locking import SpanLock
 from cafs.store.streams.drafting import Draft
@@ -100,18 +99,12 @@ class Stream:
         if record is None or record.digest is not None:
             return None if record is None else record.incarnation
         try:
-            descriptor = open_file(ledger.path(self.key, record), os.O_RDWR)
+            with locking.gate(ledger.path(self.key, record)):
+                now = ledger.record(self.key)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise storage_error(error, f"opening stream {self.key}") from error
-        try:
-            locking.hold_gate(descriptor)
-            now = ledger.record(self.key)
-        except OSError as error:
             raise storage_error(error, f"locking stream {self.key}") from error
-        finally:
-            os.close(descriptor)
         return now.incarnation if now is not None and now.file == record.file else None
 
     async def read(self, offset: int, length: int, need: Need = ANYTHING) -> bytes | None:
@@ -231,10 +224,6 @@ class Stream:
         mishaps = Mishaps(self._shelf, self.key)
         return await trio.to_thread.run_sync(mishaps.reject, span, limiter=self._shelf.limiter)
 
-    def _void(self, record: StreamRecord) -> None:
-        """The file is not as it should be: its records say nothing any more."""
-        self._shelf.discard(self.key, record)
-
     async def set_size(self, size: int) -> None:
         """Say how many bytes the stream has, once that is known.
 
@@ -272,19 +261,14 @@ class Stream:
         if record is None or record.digest is not None:
             return False
         try:
-            descriptor = open_file(ledger.path(self.key, record), os.O_RDWR)
+            # Nobody writes now, and who comes next sees the record.
+            with locking.gate(ledger.path(self.key, record)):
+                alone = self._share.is_all(record)
+                return alone and ledger.update(self.key, record, replace(record, source=source))
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise storage_error(error, f"opening stream {self.key}") from error
-        try:
-            locking.hold_gate(descriptor)  # nobody writes now, and who comes next sees the record
-            alone = self._share.is_all(record)
-            return alone and ledger.update(self.key, record, replace(record, source=source))
-        except OSError as error:
             raise storage_error(error, f"locking stream {self.key}") from error
-        finally:
-            os.close(descriptor)
 
     async def discard(self) -> None:
         """Forget all spans and remove the file. A blob that it has become stays.
@@ -298,7 +282,9 @@ class Stream:
         if record is None:
             return
         try:
-            await trio.to_thread.run_sync(self._void, record, limiter=self._shelf.limiter)
+            await trio.to_thread.run_sync(
+                self._shelf.discard, self.key, record, limiter=self._shelf.limiter
+            )
         except OSError as error:
             raise storage_error(error, f"discarding stream {self.key}") from error
 

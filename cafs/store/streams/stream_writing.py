@@ -9,7 +9,6 @@ from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
 from cafs.store.disk import locking
-from cafs.store.disk.door import open_file
 from cafs.store.disk.files import punch, write_whole
 from cafs.store.streams.shelf import Shelf
 from cafs.store.streams.witness import Share
@@ -54,23 +53,19 @@ class StreamWriter:
             self._shelf.discard(self._key, record)
             return False
         try:
-            descriptor = open_file(ledger.path(self._key, record), os.O_RDWR)
+            with locking.gate(ledger.path(self._key, record)) as descriptor:
+                if ledger.record(self._key) != record or self._mixes(record):
+                    return False
+                if record.size is not None and os.fstat(descriptor).st_size < record.size:
+                    self._shelf.discard(self._key, record)
+                    return False
+                for gap in ledger.missing(self._key, record, span):
+                    part = data[gap.start - span.start : gap.stop - span.start]
+                    self._put(descriptor, record, gap, part)
+                return True
         except FileNotFoundError:
             self._shelf.discard(self._key, record)
             return False
-        try:
-            locking.hold_gate(descriptor)
-            if ledger.record(self._key) != record or self._mixes(record):
-                return False
-            if record.size is not None and os.fstat(descriptor).st_size < record.size:
-                self._shelf.discard(self._key, record)
-                return False
-            for gap in ledger.missing(self._key, record, span):
-                part = data[gap.start - span.start : gap.stop - span.start]
-                self._put(descriptor, record, gap, part)
-            return True
-        finally:
-            os.close(descriptor)
 
     def _put(self, descriptor: int, record: StreamRecord, gap: Span, data: memoryview) -> None:
         """Write bytes and record them; what cannot be recorded takes no space. Holds the gate."""
@@ -114,16 +109,12 @@ class StreamWriter:
         """Cut the file to its size, or make it as long; False when anything changed meanwhile."""
         ledger = self._shelf.ledger
         try:
-            descriptor = open_file(ledger.path(self._key, record), os.O_RDWR)
+            with locking.gate(ledger.path(self._key, record)) as descriptor:
+                now, written = ledger.record(self._key), ledger.present(self._key)
+                if now != record or max(written.bounds, default=0) > size:
+                    return False
+                os.ftruncate(descriptor, size)
+                return ledger.update(self._key, record, replace(record, size=size))
         except FileNotFoundError:
             self._shelf.discard(self._key, record)
             return False
-        try:
-            locking.hold_gate(descriptor)
-            now, written = ledger.record(self._key), ledger.present(self._key)
-            if now != record or max(written.bounds, default=0) > size:
-                return False
-            os.ftruncate(descriptor, size)
-            return ledger.update(self._key, record, replace(record, size=size))
-        finally:
-            os.close(descriptor)

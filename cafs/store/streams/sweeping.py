@@ -53,9 +53,7 @@ def sweep(ledger: Ledger, key: StreamKey, path: Path) -> bool:
     Raises:
         OSError: the disk failed.
     """
-    descriptor = open_file(path, os.O_RDWR)
-    try:
-        locking.hold_gate(descriptor)
+    with locking.gate(path) as descriptor:
         record = _recorded(ledger, key, path)
         if record is None:
             return False
@@ -67,8 +65,6 @@ def sweep(ledger: Ledger, key: StreamKey, path: Path) -> bool:
             return bool(gone)
         ledger.drafts.forget(key, record)
         return True
-    finally:
-        os.close(descriptor)
 
 
 def _recorded(ledger: Ledger, key: StreamKey, path: Path) -> StreamRecord | None:
