@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from cafs.testing.bodies import Generated
+from cafs.testing.crowd import disk_usage
 from cafs.testing.faults import Drop, Rate
 from cafs.testing.origin import Origin
 from tests.conftest import Cafs
@@ -16,6 +17,8 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 MIB = 1 << 20
 SIZE = 96 * MIB
+UNBOOKED = 8 * MIB
+"""Bytes that may lie in the store at one moment and are not booked yet."""
 
 
 def sha256_of(path: os.PathLike[str]) -> str:
@@ -41,11 +44,14 @@ def test_kill_9_in_the_middle_then_mount_again_and_read_on(
         reader.join()
     origin.settle()
     origin.heal()
-    assert SIZE // 2 < origin.bytes_sent() < SIZE
+    sent, stored = origin.bytes_sent(), disk_usage(cafs.store)
+    assert SIZE // 2 < sent < SIZE
+    # The rest lay in sockets, or between a socket and the store.
+    assert stored > SIZE // 4
     with cafs.mount(toml) as mounted:
         assert sha256_of(mounted.path / "ref/model") == body.sha256()
     origin.settle()
-    assert origin.bytes_sent() <= 1.05 * SIZE
+    assert origin.bytes_sent() <= SIZE + (sent - stored) + UNBOOKED
 
 
 def read_until_broken(path: os.PathLike[str]) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cafs.testing.bodies import Generated
-from cafs.testing.faults import Corrupt, Latency
+from cafs.testing.faults import Corrupt, Latency, Rate
 from cafs.testing.origin import Origin, running_origin
 from tests.conftest import Cafs
 
@@ -93,6 +93,9 @@ def test_one_corrupt_byte_from_one_of_two_mirrors_reaches_nobody_and_names_the_m
 def test_both_of_two_good_mirrors_bring_the_bytes(
     cafs: Cafs, origin: Origin, other: Origin
 ) -> None:
+    # By the line that each has, and not by what the machine does meanwhile, neither is slow.
+    for each in (origin, other):
+        each.fault(PATH, Rate(16 * MIB, shared=True))
     with cafs.mount(project(origin, other)) as mounted:
         assert read_through(mounted.ref("data")) == BODY.read(0, BODY.size)
         told = msgspec.json.decode(cafs.run("status", "--json").stdout)
@@ -108,7 +111,7 @@ def test_a_mirror_that_is_down_holds_nobody_up(cafs: Cafs, origin: Origin, other
     with cafs.mount(toml) as mounted:
         began = time.monotonic()
         assert read_through(mounted.ref("data")) == BODY.read(0, BODY.size)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         line = next(
             line
             for line in cafs.run("status").stdout.splitlines()

@@ -63,7 +63,8 @@ def test_what_is_vouched_for_becomes_verified_once_all_of_it_is_here(
         assert attribute(first, "user.checksum.sha256") is None
         cafs.run("prefetch", "base")
         until(lambda: poke(filler) is None and "promote.verified" in mounted.log())
-        assert attribute(first, "user.cafs.trust") == b"verified"
+        # What another process wrote of it meanwhile is decoded anew when it is read.
+        until(lambda: poke(first) is None and attribute(first, "user.cafs.trust") == b"verified")
         assert filler.read_text() == FILLER
         assert attribute(filler, "user.cafs.trust") == b"verified"
         digest = hashlib.sha256(FILLER.encode()).hexdigest()

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,12 @@ def failure(mounted: Mount) -> str:
     return error or ""
 
 
-def spoiled(origin: Origin) -> None:
+@contextmanager
+def spoiled(origin: Origin) -> Iterator[None]:
+    """A wrong byte, behind which no more comes before the block has ended."""
+    origin.fault(PATH, Corrupt(at=WRONG), StallBeyond(at=FRONT))
+    yield
+    origin.heal(PATH)
     origin.fault(PATH, Corrupt(at=WRONG))
 
 
@@ -99,8 +105,8 @@ def test_bytes_come_before_the_whole_and_become_verified(cafs: Cafs, origin: Ori
 def test_what_wants_it_checked_reads_nothing_of_what_was_wrong(cafs: Cafs, origin: Origin) -> None:
     cafs.expect_log(WARNINGS)
     with cafs.mount(project(origin)) as mounted:
-        spoiled(origin)
-        assert read_at(mounted.ref("model"), MIB) != BODY.read(MIB, PIECE)
+        with spoiled(origin):
+            assert read_at(mounted.ref("model"), MIB) != BODY.read(MIB, PIECE)
         strict = mounted.ref("strict")
         assert error_of(strict.read_bytes) == errno.EBADMSG
         by_digest = mounted.path / "digest/sha256" / BODY.sha256()
@@ -177,9 +183,9 @@ def test_the_worker_that_takes_over_checks_what_the_one_before_handed_out(
 def test_a_reload_lets_it_be_read_again_once_it_is_right(cafs: Cafs, origin: Origin) -> None:
     cafs.expect_log(WARNINGS)
     with cafs.mount(project(origin)) as mounted:
-        spoiled(origin)
         model = mounted.ref("model")
-        read_at(model, MIB)
+        with spoiled(origin):
+            read_at(model, MIB)
         until(lambda: error_of(lambda: read_at(model, 0)) == errno.EBADMSG)
         # Wrong still: then nothing is read, not even for a moment.
         cafs.run("reload")

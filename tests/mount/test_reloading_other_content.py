@@ -10,6 +10,7 @@ import pytest
 from cafs.testing.archives import tar_bytes
 from cafs.testing.command import Cafs
 from cafs.testing.origin import Origin
+from tests.mount.kept_world import wait_for
 
 pytestmark = pytest.mark.fuse
 TOP = '[mount]\npath="cafs"\n'
@@ -55,5 +56,5 @@ def test_a_name_shows_what_the_new_settings_say_and_nothing_of_the_old(
             seen |= {bytes_of(tree / "cc"), bytes_of(model)}
             assert time.monotonic() < limit
         assert seen <= {b"", old, new}
-        assert set(os.listdir(tree)) == {"cc", "late"}
+        wait_for(lambda: set(os.listdir(tree)) == {"cc", "late"})
         assert not (tree / "only").exists()
