@@ -15,6 +15,7 @@ from cafs.testing.images import Image, Layer, write_layout
 from tests.conftest import Cafs
 
 pytestmark = pytest.mark.fuse
+Push = Callable[[Registry, Path, str], str]
 FILLER = random.Random(3).randbytes(6 << 20)
 ITEMS = (
     directory("bin"),
@@ -29,16 +30,23 @@ ITEMS = (
 )
 
 
-def push_estargz(registry: Registry, path: Path) -> str:
+def items(only: str) -> tuple[Item, ...]:
+    """The items of one image only: of a layer that a registry has, in whatever form, skopeo pushes
+    no other form.
+    """
+    return (*ITEMS, file("only", only))
+
+
+def push_estargz(registry: Registry, path: Path, only: str) -> str:
     """Push an image with an eStargz layer; its name."""
-    layer = tabled.estargz(ITEMS)
+    layer = tabled.estargz(items(only))
     registry.push(tabled.write_tabled(path, [layer]), "tables/estargz:1")
     return "tables/estargz"
 
 
-def push_chunked(registry: Registry, path: Path) -> str:
+def push_chunked(registry: Registry, path: Path, only: str) -> str:
     """Push an image whose layer skopeo converts to zstd:chunked; its name."""
-    layout = write_layout(path, [Image((Layer(ITEMS),))])
+    layout = write_layout(path, [Image((Layer(items(only)),))])
     command = ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false"]
     command += ["--dest-compress-format", "zstd:chunked", layout.reference]
     target = f"docker://{registry.host}/tables/chunked:1"
@@ -70,13 +78,13 @@ def facts(root: Path) -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.parametrize("push", [push_estargz, push_chunked])
 def test_one_file_costs_the_manifest_the_table_and_its_chunk(
-    cafs: Cafs, registry: Registry, tmp_path: Path, push: Callable[[Registry, Path], str]
+    cafs: Cafs, registry: Registry, tmp_path: Path, push: Push
 ) -> None:
-    name = push(registry, tmp_path / "layout")
+    name = push(registry, tmp_path / "layout", "few")
     before = len(registry.requests())
     with cafs.mount(f'[ref.image]\nfrom="docker://{registry.host}/{name}:1"\n') as mounted:
         image = mounted.ref("image")
-        assert sorted(os.listdir(image)) == ["bin", "etc", "filler", "holes"]
+        assert sorted(os.listdir(image)) == ["bin", "etc", "filler", "holes", "only"]
         listed = asked(registry, name, before)
         assert [one.status for one in listed if "manifests" in one.path] == [200]
         tables = [one for one in listed if "blobs" in one.path]
@@ -94,10 +102,11 @@ def test_one_file_costs_the_manifest_the_table_and_its_chunk(
 
 @pytest.mark.parametrize("push", [push_estargz, push_chunked])
 def test_every_file_is_what_the_plain_image_has(
-    cafs: Cafs, registry: Registry, tmp_path: Path, push: Callable[[Registry, Path], str]
+    cafs: Cafs, registry: Registry, tmp_path: Path, push: Push
 ) -> None:
-    name = push(registry, tmp_path / "layout")
-    plain = write_layout(tmp_path / "plain", [Image((Layer(ITEMS),))])
+    only = push.__name__
+    name = push(registry, tmp_path / "layout", only)
+    plain = write_layout(tmp_path / "plain", [Image((Layer(items(only)),))])
     registry.push(plain, "tables/plain:1")
     with cafs.mount(
         f'[ref.image]\nfrom="docker://{registry.host}/{name}:1"\n'
