@@ -14,3 +14,8 @@ def label(name: str, path: bytes) -> str:
 def quoted(text: str) -> str:
     """A text in quotes, printable and on one line; its beginning if it is long."""
     return repr(text if len(text) <= _LONGEST else text[:_LONGEST] + "…")
+
+
+def told(text: str) -> str:
+    """A text as it is, where that is one printable line and not a long one; else in quotes."""
+    return text if text.isprintable() and len(text) <= _LONGEST else quoted(text)

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from cafs.codec.naming import told
 from cafs.distribution.announcing import announced
 from cafs.errors import InvalidReferenceError, MalformedError, UnsupportedError
 from cafs.model.descriptor import Descriptor
@@ -144,7 +145,8 @@ def _kind_of(document: _DocumentJson, media_type: str, name: str) -> str:
         return OCI_INDEX
     if document.layers is not None:
         return OCI_MANIFEST
-    raise UnsupportedError(f"{name}: {media_type or 'an unknown type'} is no image manifest")
+    kind = told(media_type) or "an unknown type"
+    raise UnsupportedError(f"{name}: {kind} is no image manifest")
 
 
 def _index(document: _DocumentJson, name: str) -> ImageIndex:
@@ -181,17 +183,17 @@ def _layer(said: _DescriptorJson, name: str) -> Layer:
     base = next((each for each in _LAYERS if kind.startswith(each)), None)
     if base is None or kind.removeprefix(base) not in _COMPRESSIONS:
         raise UnsupportedError(
-            f"{name}: the layer {said.digest} is {said.media_type}, not a tar of files",
+            f"{name}: the layer {told(said.digest)} is {told(said.media_type)}, not a tar of files",
             hint="only images of file system layers can be mounted",
         )
-    contents = announced(said.annotations or {}, f"{name}: the layer {said.digest}")
+    contents = announced(said.annotations or {}, f"{name}: the layer {told(said.digest)}")
     return Layer(_descriptor(said, name), tuple(said.urls or ()), contents)
 
 
 def _descriptor(said: _DescriptorJson, name: str) -> Descriptor:
     size = said.length if said.size is None else said.size
     if size is None or said.length not in {None, size}:
-        raise MalformedError(f"{name}: the size of {said.digest} is missing, or is two")
+        raise MalformedError(f"{name}: the size of {told(said.digest)} is missing, or is two")
     try:
         return Descriptor(said.media_type, Digest.parse(said.digest), size)
     except InvalidReferenceError as error:

@@ -6,9 +6,11 @@ level.
 """
 
 import platform as machine
+import re
 from collections.abc import Sequence
 from typing import Final
 
+from cafs.codec.naming import told
 from cafs.errors import NotFoundError
 from cafs.model.spec import Platform
 
@@ -33,6 +35,9 @@ _ARCHITECTURES: Final = {
 """Other spellings of an architecture, and the variant that they say."""
 _DEFAULT_VARIANTS: Final = {"arm": "v7", "arm64": "v8", "amd64": "v1"}
 """What no variant means; written out for arm only, left away for the others."""
+_LEVEL: Final = re.compile(r"v([0-9]{1,9})")
+_TOLD: Final = 20
+"""Platforms that an error names at most: an index may have thousands."""
 
 
 def normalised(platform: Platform) -> Platform:
@@ -81,12 +86,16 @@ def choose(offered: Sequence[Platform | None], wanted: Platform, *, name: str) -
         if each is not None and _runs(candidate := normalised(each), goal)
     ]
     if not fitting:
-        listed = sorted({str(normalised(each)) for each in offered if each is not None})
-        raise NotFoundError(
-            f"{name}: there is no image for {goal}",
-            hint=f"there is {', '.join(listed)}" if listed else "the index is empty",
-        )
+        raise NotFoundError(f"{name}: there is no image for {goal}", hint=_there_is(offered))
     return -max(fitting)[1]
+
+
+def _there_is(offered: Sequence[Platform | None]) -> str:
+    listed = sorted({told(str(normalised(each))) for each in offered if each is not None})
+    if not listed:
+        return "the index is empty"
+    more = [f"{len(listed) - _TOLD} more"] if len(listed) > _TOLD else []
+    return f"there is {', '.join(listed[:_TOLD] + more)}"
 
 
 def _runs(candidate: Platform, goal: Platform) -> bool:
@@ -99,5 +108,5 @@ def _runs(candidate: Platform, goal: Platform) -> bool:
 def _level(platform: Platform) -> int:
     """The number in the variant, defaults filled in; 0 when it is not of that form."""
     variant = platform.variant or _DEFAULT_VARIANTS.get(platform.architecture, "")
-    digits = variant.removeprefix("v")
-    return int(digits) if variant.startswith("v") and digits.isdecimal() else 0
+    level = _LEVEL.fullmatch(variant)
+    return int(level[1]) if level is not None else 0

@@ -202,3 +202,23 @@ def test_an_image_without_layers_is_an_image() -> None:
     parsed = parse_manifest(image(layers=[]), OCI_MANIFEST, name="scratch")
     assert isinstance(parsed, ImageManifest)
     assert parsed.layers == ()
+
+
+ODD = "a\x1b]0;title\x07\n" + "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (image(layers=[layer(ODD)]), OCI_MANIFEST),
+        (image(layers=[layer(f"x{GZIP}", digest=ODD)]), OCI_MANIFEST),
+        (image(layers=[{"mediaType": GZIP, "digest": ODD}]), OCI_MANIFEST),
+        (image(layers=[layer(digest=ODD)]), OCI_MANIFEST),
+        (b"{}", ODD),
+    ],
+)
+def test_what_a_registry_says_is_told_on_one_short_line(data: bytes, kind: str) -> None:
+    with pytest.raises((MalformedError, UnsupportedError)) as caught:
+        parse_manifest(data, kind, name="app")
+    assert caught.value.line.isprintable()
+    assert len(caught.value.line) < 1000

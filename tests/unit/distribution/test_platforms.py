@@ -107,3 +107,18 @@ def test_one_of_several_that_says_nothing_is_not() -> None:
 def test_an_empty_index_is_refused() -> None:
     with pytest.raises(NotFoundError, match="no image for linux/amd64"):
         choose([], AMD, name="image")
+
+
+def test_a_variant_of_any_length_is_no_level_that_this_machine_has() -> None:
+    odd = [Platform("linux", "arm64", "v" + "9" * 5000), Platform("linux", "arm64", "v\u0669")]
+    with pytest.raises(NotFoundError, match="no image for linux/arm64"):
+        choose(odd, Platform("linux", "arm64"), name="x")
+
+
+def test_an_index_of_many_platforms_with_odd_names_is_told_on_a_short_line() -> None:
+    odd = [Platform("linux", f"a\x1b[2J\n{number:04}" + "x" * 5000) for number in range(500)]
+    with pytest.raises(NotFoundError) as caught:
+        choose(odd, Platform("linux", "amd64"), name="x")
+    assert caught.value.line.isprintable()
+    assert caught.value.line.endswith("480 more)")
+    assert len(caught.value.line) < 6000
