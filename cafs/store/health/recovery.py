@@ -33,8 +33,10 @@ _MANY: Final = 1024
 def sweep_streams(layout: Layout, ledger: Ledger) -> None:
     """Remove stream files that no record names: a crash came before or behind their record.
 
+    What the disk does not let go of is logged, and stays until the next time.
+
     Raises:
-        OSError: the disk failed.
+        OSError: the directories cannot be read.
     """
     for path in layout.root.glob("streams/*/*"):
         if path.is_dir():
@@ -45,8 +47,11 @@ def sweep_streams(layout: Layout, ledger: Ledger) -> None:
         except ValueError:
             record = None
         if record is None or record.digest is not None or record.file.hex() != rest:
-            path.unlink()
-            _LOG.info("store.stream.swept path=%s", path)
+            try:
+                path.unlink()
+                _LOG.info("store.stream.swept path=%s", path)
+            except OSError as error:
+                _LOG.warning("store.stream.unswept path=%s error=%s", path, error)
 
 
 def set_aside_index(layout: Layout) -> None:

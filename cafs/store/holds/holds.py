@@ -44,12 +44,12 @@ class Holds:
         """Open the file, made if need be. Blocks.
 
         Raises:
-            OSError: it cannot be made.
+            StorageError: it cannot be made.
         """
         self._path = path
+        self._closed = False
         # One descriptor: its locks are as one, so what overlaps among them is known only here.
         try:
-            self._closed = False
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise storage_error(error, f"{path}: cannot be opened") from error

@@ -1,5 +1,6 @@
 """What opening a store puts in order: leftovers of a crash, a broken index."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -42,6 +43,33 @@ async def test_stream_files_that_no_record_names_are_swept(tmp_path: Path) -> No
         found = store.streams.find(KEY)
         assert found is not None
         assert await found.read(0, 3) == b"abc"
+
+
+@pytest.mark.expects_log("store.stream.unswept")
+async def test_a_file_that_cannot_be_swept_keeps_no_store_from_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(tmp_path):
+        pass
+    folder = tmp_path / "streams" / "ab"
+    folder.mkdir()
+    stuck, other = (folder / f"{KEY}.{number * 8}" for number in ("00", "11"))
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == stuck:
+            raise PermissionError(errno.EPERM, "not permitted", os.fspath(path))
+        unlink(path, missing_ok=missing_ok)
+
+    for path in (stuck, other):
+        path.write_bytes(b"left over")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        async with open_store(tmp_path) as store:
+            assert store.streams.find(KEY) is None
+    assert (stuck.exists(), other.exists()) == (True, False)
+    async with open_store(tmp_path):
+        assert not stuck.exists()
 
 
 async def test_directories_that_are_not_the_stores_are_left(tmp_path: Path) -> None:
