@@ -176,7 +176,7 @@ class _Planting:
 
 async def _bring(ranges: Ranges, span: Span, patience: Patience) -> None:
     """Fetch a span; what has no room, all of it at once, is fetched as it is read."""
-    with suppress(StorageFullError):
+    with suppress(StorageFullError), ranges.ahead([span], patience, exact=True):
         await ranges.ensure(span, patience)
 
 

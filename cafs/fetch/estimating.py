@@ -131,7 +131,8 @@ def _kept(store: Store, laid: Laid, spans: Iterable[Span]) -> Cost:
 
 def _cost(laid: Laid, spans: Iterable[Span], present: SpanSet) -> Cost:
     size = laid.raw.size
-    granule = planning.FINE if laid.what.rules else planning.GRANULE
+    granules = {"": planning.GRANULE, "segments": planning.BESIDE}
+    granule = granules.get(laid.what.rules, planning.FINE)
     asked: list[Span] = []
     for span in planning.joined((each.clamp(size) for each in spans), 0):
         asked += planning.requests(span, present, asked, size, granule)

@@ -13,7 +13,7 @@ import trio
 from cafs.fetch.pulse import Pulse
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
-from cafs.model.span import Span
+from cafs.model.span import Span, SpanSet
 from cafs.store.streams.witness import Seen
 from cafs.store.tables.records import Incarnation
 from cafs.transport.interfaces import Transport
@@ -125,6 +125,10 @@ class Content(Protocol):
         """Whether no byte of it can be read before the whole has passed its gate."""
         return False
 
+    def lies(self, file: Span) -> None:
+        """Hear that a file lies there, of which something is about to be read."""
+        del file  # it does not matter here
+
     @abstractmethod
     async def ensure(self, span: Span, patience: Patience) -> None:
         """Make a span readable without fetching; what lies beyond the end is no part of it.
@@ -216,21 +220,29 @@ class Ranges(Protocol):
         Cancellation: as ``ensure``.
         """
 
-    def ahead(self, spans: Sequence[Span], patience: Patience) -> AbstractContextManager[None]:
+    def ahead(
+        self, spans: Sequence[Span], patience: Patience, *, exact: bool = False
+    ) -> AbstractContextManager[None]:
         """Let spans come that will be read next, in few requests, for as long as it is held.
 
-        It neither waits nor fails: who reads them does.
+        It neither waits nor fails: who reads them does. With ``exact`` what lies beside them does
+        not come, but for gaps that cost less than another request; and all of them come, also when
+        he who waits has what he wants before, as what is read ahead does.
         """
-        del spans, patience  # nothing is done ahead
+        del spans, patience, exact  # nothing is done ahead
         return nullcontext()
 
-    def follow(self, spans: Sequence[Span]) -> None:
+    def follow(self, spans: Sequence[Span], *, exact: bool = False) -> None:
         """Let spans come that a reader who goes forward will need, for as long as he does."""
-        del spans  # nothing is fetched ahead
+        del spans, exact  # nothing is fetched ahead
 
     @abstractmethod
+    def missing(self, span: Span) -> SpanSet:
+        """What of a span cannot be read without fetching it."""
+
     def here(self, span: Span) -> bool:
         """Whether a span can be read without fetching any of it."""
+        return not self.missing(span)
 
     @abstractmethod
     async def reject(self, span: Span) -> bool:

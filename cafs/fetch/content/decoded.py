@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from typing import Final
 
 import trio
@@ -20,7 +20,7 @@ from cafs.errors import CafsError, StorageError
 from cafs.fetch.content.placing import Decoder, Placing
 from cafs.fetch.content.reading import read_or_make
 from cafs.fetch.content.segment_jobs import Job
-from cafs.fetch.content.together import stretch
+from cafs.fetch.content.together import batched, stretch
 from cafs.fetch.flights.composing import read_both
 from cafs.fetch.flights.means import Means
 from cafs.fetch.flights.work import Work, Works
@@ -32,7 +32,7 @@ from cafs.model.span import Span, SpanSet
 from cafs.store.store import Store
 
 AT_ONCE: Final = 4
-"""Segments of one read that are decoded at once."""
+"""Segments of one read that are decoded at once; of those that come together, the first."""
 WINDOW: Final = 32 << 20
 """Decoded bytes of a long read that are made before the next are looked at."""
 
@@ -180,10 +180,11 @@ class DecodedContent(Content, Decoder):
             await self._make(segments[0], start, patience)
             return
         failures: dict[int, CafsError] = {}
-        todo = iter(segments)
+        batches = batched(segments)
+        todo = iter(batches)
 
         async def some() -> None:
-            for segment in todo:
+            for segment in chain.from_iterable(todo):
                 try:
                     await self._make(segment, max(start, segment.start), patience)
                 except CafsError as error:
@@ -191,7 +192,7 @@ class DecodedContent(Content, Decoder):
                     nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for _ in range(min(AT_ONCE, len(segments))):
+            for _ in range(min(AT_ONCE, len(batches))):
                 nursery.start_soon(some)
         if failures:
             raise failures[min(failures)]

@@ -7,6 +7,7 @@ import msgspec
 from cafs.errors import MalformedError
 from cafs.fetch.interfaces import Content, Patience
 from cafs.model.member import Piece
+from cafs.model.span import Span
 
 
 class Lying(msgspec.Struct, frozen=True):
@@ -18,6 +19,13 @@ class Lying(msgspec.Struct, frozen=True):
     offset: int
     size: int
     sparse: Sequence[Piece] | None = None
+
+    @property
+    def span(self) -> Span:
+        """The bytes of the content that the file is."""
+        pieces = self.sparse
+        stored = self.size if pieces is None else sum(each.length for each in pieces)
+        return Span(self.offset, self.offset + stored)
 
 
 async def extract(
@@ -41,6 +49,7 @@ async def extract(
     length = min(length, lying.size - offset)
     if length <= 0:
         return b""
+    content.lies(lying.span)
     if lying.sparse is None:
         return await exactly(content, lying.offset + offset, length, patience)
     runs = tuple(pieces_of(lying.sparse, offset, length))

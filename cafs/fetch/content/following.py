@@ -31,20 +31,25 @@ class Following:
     def __init__(self) -> None:
         self._runs = Runs()
 
-    def advise(self, span: Span, size: int, *, limit: int | None = None) -> Span | None:
+    def advise(
+        self, span: Span, size: int, *, file: Span | None = None, limit: int | None = None
+    ) -> Span | None:
         """What to make ahead now that ``span`` is read; None for nothing.
 
         Args:
             span: what is read.
             size: of the content.
+            file: what he reads a part of, where that is known: he is not followed beyond its end
+                unless he came from before its beginning.
             limit: bytes between the reader and the end of what is advised, at most; None for any.
         """
         run = self._runs.note(span)
         way = run.reached - run.start
+        stop = size if file is None or run.start < file.start else min(size, file.stop)
         if run.read < max(LEAST, _DENSE * way):
             return None
         farthest = min(FARTHEST, run.read, FARTHEST if limit is None else limit)
         # A new stretch is due when half of the last one has been read.
-        if 2 * (run.frontier - run.reached) >= farthest or run.frontier >= size:
+        if 2 * (run.frontier - run.reached) >= farthest or run.frontier >= stop:
             return None
-        return run.advise(min(size, run.reached + farthest, run.frontier + LARGEST))
+        return run.advise(min(stop, run.reached + farthest, run.frontier + LARGEST))

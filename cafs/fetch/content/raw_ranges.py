@@ -15,9 +15,9 @@ from typing_extensions import override
 
 from cafs.errors import CafsError, NotFoundError
 from cafs.fetch.flights.lane import Lane
-from cafs.fetch.flights.planning import FINE, joined
-from cafs.fetch.interfaces import Content, Patience, Ranges
-from cafs.model.span import Span
+from cafs.fetch.flights.planning import EXACT, FINE, joined
+from cafs.fetch.interfaces import Content, Patience, Priority, Ranges
+from cafs.model.span import Span, SpanSet
 from cafs.store.blobs.blobs import Blobs
 
 _AHEAD: Final = 32 << 20
@@ -47,8 +47,8 @@ class CheckedRanges(Ranges):
         return await self._content.read(offset, length, patience)
 
     @override
-    def here(self, span: Span) -> bool:
-        return self._content.digest() is not None
+    def missing(self, span: Span) -> SpanSet:
+        return SpanSet() if self._content.digest() is not None else SpanSet([span])
 
     @override
     async def reject(self, span: Span) -> bool:
@@ -118,16 +118,18 @@ class LaneRanges(Ranges):
             return None  # deleted since: it is fetched again
 
     @override
-    def follow(self, spans: Sequence[Span]) -> None:
+    def follow(self, spans: Sequence[Span], *, exact: bool = False) -> None:
         if self._content.digest() is None:
             for span in self._joined(spans):
-                self._lane.follow(span.clamp(self.size), FINE)
+                self._lane.follow(span.clamp(self.size), EXACT if exact else FINE)
 
     @override
     @contextmanager
-    def ahead(self, spans: Sequence[Span], patience: Patience) -> Iterator[None]:
-        lane = self._lane
-        with lane.hold(patience, FINE) as hold, lane.downloader.deposit.by_range():
+    def ahead(
+        self, spans: Sequence[Span], patience: Patience, *, exact: bool = False
+    ) -> Iterator[None]:
+        lane, granule = self._lane, EXACT if exact else FINE
+        with lane.hold(patience, granule) as hold, lane.downloader.deposit.by_range():
             left = _AHEAD
             for span in () if self._content.digest() is not None else self._joined(spans):
                 wanted = Span(span.start, min(span.stop, span.start + left)).clamp(lane.end)
@@ -135,6 +137,9 @@ class LaneRanges(Ranges):
                     break
                 hold.want(wanted)
                 left -= wanted.length
+                if exact and patience.priority is Priority.DEMAND:
+                    # What came beside it would be cut off with who waits, and its connection.
+                    lane.follow(wanted, granule)
             yield
 
     def _joined(self, spans: Sequence[Span]) -> list[Span]:
@@ -152,8 +157,8 @@ class LaneRanges(Ranges):
         return True
 
     @override
-    def here(self, span: Span) -> bool:
-        return self._content.digest() is not None or not self._lane.missing(span)
+    def missing(self, span: Span) -> SpanSet:
+        return SpanSet() if self._content.digest() is not None else self._lane.missing(span)
 
     @override
     async def reject(self, span: Span) -> bool:

@@ -9,7 +9,7 @@ them.
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 import trio
 from typing_extensions import override
@@ -24,6 +24,7 @@ from cafs.errors import (
     StorageError,
     StorageFullError,
 )
+from cafs.fetch.content.beside import Files, beside
 from cafs.fetch.content.bridging import PIECE, Buffered
 from cafs.fetch.content.decoded import AT_ONCE, DecodedContent
 from cafs.fetch.content.following import Following
@@ -69,6 +70,9 @@ class SegmentedContent(DecodedContent):
     Concurrency: as ``Content``.
     """
 
+    precise: ClassVar[bool] = True
+    """Whether the input of a segment lies exactly where it is said to lie."""
+
     def __init__(
         self,
         store: Store,
@@ -89,6 +93,11 @@ class SegmentedContent(DecodedContent):
         self._planted: tuple[TreeRecord, int] | None = None if planted else (record, number)
         self._ranges = ranges
         self._following = Following()
+        self._files = Files()
+
+    @override
+    def lies(self, file: Span) -> None:
+        self._files.note(file)
 
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:
@@ -102,12 +111,13 @@ class SegmentedContent(DecodedContent):
         It is decided by what he reads, not by where the input of that lies: there may be much in
         between that nobody reads.
         """
-        ahead = self._following.advise(span, self.size, limit=self._means.ahead())
+        file = self._files.around(span)
+        ahead = self._following.advise(span, self.size, file=file, limit=self._means.ahead())
         if ahead is None or self._means.shortage.lasting():
             return
         tree, number = self._tree()
         segments = self._store.trees.segments(tree.number, number, ahead)
-        self._ranges.follow([self.input(one) for one in segments])
+        self._ranges.follow([self.input(one) for one in segments], exact=self.precise)
         # The next read finds them done; more at once would only compete with it.
         for segment in segments[:AT_ONCE]:
             if self._ranges.here(self.input(segment)):
@@ -159,7 +169,14 @@ class SegmentedContent(DecodedContent):
     async def gathering(
         self, segments: Sequence[Segment], patience: Patience
     ) -> AsyncIterator[None]:
-        with self._ranges.ahead([self.input(one) for one in segments], patience):
+        spans: Sequence[Span] = [self.input(one) for one in segments]
+        if self.precise and not self._means.shortage.lasting():
+            place = Span(segments[0].start, segments[0].start + segments[0].length)
+            tree, number = self._tree()
+            find = partial(self._store.trees.segments, tree.number, number)
+            file, most = self._files.around(place), self._means.ahead()
+            spans = beside(segments, file, find, self._ranges.missing, most)
+        with self._ranges.ahead(spans, patience, exact=self.precise):
             yield
 
     def input(self, segment: Segment) -> Span:

@@ -9,10 +9,10 @@ Which those can be is a matter of where they lie: the stream has stretches, and 
 of one take turns, so that none is decoded twice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise, takewhile
+from itertools import groupby, pairwise, takewhile
 from typing import Final
 
 import trio
@@ -82,6 +82,15 @@ def together(
     before = [one for _, one in takewhile(wanted, pairwise(ahead))]
     run = (*_come(before, here)[::-1], segment, *_come(behind, here))
     return run if len(run) > 1 else ()
+
+
+def batched(segments: Sequence[Segment]) -> Sequence[Sequence[Segment]]:
+    """Segments by who makes them: with the first of a batch the others mostly come too."""
+
+    def batch(segment: Segment) -> Hashable:
+        return stretch(segment) if _fits(segment) else segment.input_start
+
+    return [[*some] for _, some in groupby(segments, batch)]
 
 
 def _fits(segment: Segment) -> bool:

@@ -5,6 +5,7 @@ from typing_extensions import override
 from cafs.fetch.interfaces import Content
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
+from cafs.model.span import Span
 
 
 class WrappedContent(Content):
@@ -34,6 +35,10 @@ class WrappedContent(Content):
     @override
     def present(self) -> int:
         return self._decoded.present()
+
+    @override
+    def lies(self, file: Span) -> None:
+        self._decoded.lies(file)
 
     @override
     def digest(self) -> Digest | None:

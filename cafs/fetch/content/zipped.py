@@ -8,7 +8,7 @@ are read from what has come of the zip.
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 import trio
 from typing_extensions import override
@@ -126,6 +126,8 @@ class VouchedZipContent(SegmentedContent):
 
     Concurrency: as ``Content``.
     """
+
+    precise: ClassVar[bool] = False
 
     @override
     def input(self, segment: Segment) -> Span:

@@ -12,6 +12,10 @@ program that is started reads its neighbourhood next."""
 FINE: Final = 64 << 10
 """The same for segments, of which it is known what is needed. What is beside small ones comes with
 them, since files are read by their directories; large ones cost hardly more than they are."""
+BESIDE: Final = 48 << 10
+"""The same where it is known too what lies beside them (``content/beside.py``)."""
+EXACT: Final = 1
+"""The same where nothing else shall come."""
 LONGEST: Final = 8 << 20
 """The most that one ranged request fetches, and that one lock covers."""
 AT_ONCE: Final = 4
