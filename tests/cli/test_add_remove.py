@@ -181,6 +181,7 @@ def test_programs_are_told_in_json(cafs: Cafs, origin: Origin) -> None:
         "was": None,
         "size": 4,
         "indexes": [],
+        "why": None,
     }
     (gone,) = map(json.loads, cafs.run("remove", "tool", "--json").stdout.splitlines())
     assert (gone["state"], gone["digest"], gone["was"]) == ("removed", None, told["digest"])

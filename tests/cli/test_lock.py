@@ -144,6 +144,11 @@ def test_one_that_fails_does_not_keep_the_others_out(project: Project, origin: O
     assert done.returncode == 3
     assert "/gone" in done.stderr
     assert [each.name for each in project.lock.entries] == ["b"]
+    done = project.cafs.run("lock", "--json", check=False)
+    told = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert (told["b"]["state"], told["b"]["why"]) == ("unchanged", None)
+    assert (told["a"]["state"], told["a"]["digest"], told["a"]["was"]) == ("failed", None, None)
+    assert done.stderr == f"error: a: {told['a']['why']}\n"
 
 
 def test_every_failure_is_told_and_the_first_one_is_the_exit_code(

@@ -12,7 +12,8 @@ from cafs.cli.exits import USAGE
 from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
 from cafs.cli.locks.lock_files import wrong_index
-from cafs.cli.locks.lock_making import bars, locate, new_entry, pinned, scratch_of
+from cafs.cli.locks.lock_making import bars, locate, new_entry, pinned
+from cafs.cli.locks.lock_scratch import scratch_of
 from cafs.cli.saying import say
 from cafs.cli.telling import board, draws
 from cafs.cli.withholding import withheld

@@ -1,11 +1,11 @@
 """Making a lock: what is not locked is read whole, and then everything is written at once."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,7 +18,8 @@ from cafs.cli.locks.lock_files import (
     refuse_unwritable,
     replace_entries,
 )
-from cafs.cli.locks.lock_telling import hinted, tell, tell_gone, warn
+from cafs.cli.locks.lock_scratch import put, scratch_of
+from cafs.cli.locks.lock_telling import hinted, tell, tell_failed, tell_gone, warn
 from cafs.cli.telling import Board, Report, board, draws
 from cafs.cli.withholding import withheld
 from cafs.errors import BudgetError, CafsError, SettingsError, StorageError
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from cafs.model.spec import Platform, RefSpec
     from cafs.settings.values import Settings
     from cafs.store.store import Store
-
-_MEDIA_TYPE: Final = "application/vnd.cafs.index"
-_PIECE: Final = 1 << 20
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,14 +79,22 @@ class _Run(msgspec.Struct):
 
     def tell(self, entry: LockEntry) -> None:
         """Say what has become of an entry."""
-        before = [each for each in self.old.of(entry.name) if each.platform == entry.platform]
-        tell(entry, before[0] if before else None, self.order.as_json, self.order.quiet)
+        before = self._before(entry.name, entry.platform)
+        tell(entry, before, self.order.as_json, self.order.quiet)
 
     def fail(self, error: CafsError, wish: Wish) -> None:
         """Say why there is no entry; the first failure is the run's."""
         code = report(hinted(error, wish.spec), of=wish.spec.name)
         self.code = self.code or code
         self.failed.add(wish.spec.name)
+        if self.order.as_json:
+            platform = "" if wish.anywhere else wish.platform
+            before = self._before(wish.spec.name, platform)
+            tell_failed(wish.spec.name, platform, before, error.line)
+
+    def _before(self, name: str, platform: str) -> LockEntry | None:
+        """What was locked."""
+        return next((each for each in self.old.of(name) if each.platform == platform), None)
 
     def leave(self, rest: list[Wish]) -> None:
         """Say what is not tried any more."""
@@ -171,26 +177,6 @@ def _write(run: _Run, flags: "Flags", touched: set[str]) -> None:
             run.tell(entry)
     for gone in every:
         tell_gone(gone, run.order.as_json, run.order.quiet)
-
-
-@asynccontextmanager
-async def scratch_of(system: "System") -> AsyncIterator[Path]:
-    """A directory of the store for the indexes that are made in the block.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    import trio
-
-    from cafs.store.disk.scratch import scratch
-
-    made = scratch(system.store.path)
-    folder = await trio.to_thread.run_sync(made.__enter__)
-    try:
-        yield folder
-    finally:
-        with trio.CancelScope(shield=True):  # as long as it takes to remove files
-            await trio.to_thread.run_sync(made.__exit__, None, None, None)
 
 
 async def _locate_all(run: _Run, system: "System", unmade: list[Wish], top: Path) -> None:
@@ -276,7 +262,7 @@ async def _keep(run: _Run, store: "Store", wish: Wish, located: "Located") -> No
         run.indexes[digest] = path
         if path.stat().st_size <= LARGE:
             continue
-        await _put(store, digest, path)
+        await put(store, digest, path)
         if run.order.large is not None:
             continue
         del run.indexes[digest]
@@ -287,19 +273,3 @@ async def _keep(run: _Run, store: "Store", wish: Wish, located: "Located") -> No
                 f"cafs lock --large DIR {wish.spec.name}, and say where it can be had as "
                 "lock.index-url; until then every store makes its own by reading all of it"
             )
-
-
-async def _put(store: "Store", digest: "Digest", path: Path) -> None:
-    """Put a file into the store, piece by piece."""
-    import trio
-
-    if store.blobs.stat(digest) is not None:
-        return
-    writer = await store.blobs.create(_MEDIA_TYPE)
-    try:
-        async with await trio.open_file(path, "rb") as file:
-            while data := await file.read(_PIECE):
-                await writer.write(data)
-        await writer.commit(digest, None)
-    finally:
-        await writer.cancel()

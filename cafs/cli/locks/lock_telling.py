@@ -40,6 +40,23 @@ def tell_gone(entry: "LockEntry", as_json: bool, quiet: bool) -> None:
         say(f"{title(entry)}: no longer locked")
 
 
+def tell_failed(name: str, platform: str, before: "LockEntry | None", why: str) -> None:
+    """Say to a program that there is no new entry; people are told why in another form."""
+    import msgspec
+
+    facts: dict[str, object] = {
+        "name": name,
+        "platform": platform or None,
+        "state": "failed",
+        "digest": None,
+        "was": None if before is None else str(before.digest),
+        "size": None,
+        "indexes": [],
+        "why": why,
+    }
+    say(msgspec.json.encode(facts))
+
+
 def hinted(error: "CafsError", spec: "RefSpec") -> "CafsError":
     """A failure to lock a ref, with what to do where the settings themselves say what it must be.
 
@@ -71,5 +88,6 @@ def _facts(entry: "LockEntry", state: str, was: str | None) -> None:
         "was": was,
         "size": sum(part.size for part in entry.parts),
         "indexes": [str(part.index) for part in entry.parts if part.index is not None],
+        "why": None,
     }
     say(msgspec.json.encode(facts))
