@@ -18,7 +18,7 @@ from cafs.codec.engines import Engine, bzip2_engine, decompress, gzip_engine, xz
 from cafs.codec.sniffing import Compression
 from cafs.codec.zstd import zstd_pieces
 from cafs.errors import MalformedError
-from cafs.model.limits import Limits
+from cafs.model.limits import BOMB, Limits
 
 Read = Callable[[int], bytes]
 """Returns the next bytes, at most as many as asked for, none only at the end."""
@@ -136,7 +136,7 @@ class Pulled(Decoder):
         if self._limits.inflated(decoded=self._total, given=self._source.total):
             raise MalformedError(
                 f"{self._name}: {self._source.total} bytes decode to more than {self._total} bytes",
-                hint="a decompression bomb, or raise the limits on ratio and size",
+                hint=BOMB,
             )
 
 

@@ -21,7 +21,7 @@ from cafs.codec import pax, tar_sparse
 from cafs.codec.naming import label
 from cafs.codec.tar_header import BLOCK, KINDS, Header, HeaderParser
 from cafs.errors import MalformedError, UnsupportedError
-from cafs.model.limits import Limits
+from cafs.model.limits import TOO_MUCH, Limits
 from cafs.model.member import Kind, Member
 
 _PIECE: Final = 1 << 20
@@ -116,7 +116,7 @@ class _Archive:
             if count > self._limits.members:
                 raise MalformedError(
                     f"{self._name}: more than {self._limits.members} members",
-                    hint="raise the limit on members",
+                    hint=TOO_MUCH,
                 )
             self._check(header)
             start = self._input.at

@@ -29,7 +29,7 @@ from cafs.codec.zip_fields import (
     widen,
 )
 from cafs.errors import MalformedError
-from cafs.model.limits import Limits
+from cafs.model.limits import BOMB, TOO_MUCH, Limits
 from cafs.model.member import Kind, Member
 from cafs.model.record import Segment
 
@@ -121,7 +121,7 @@ class _Members:
             if count > self._limits.members:
                 raise MalformedError(
                     f"{self._name}: more than {self._limits.members} members",
-                    hint="raise the limit on members",
+                    hint=TOO_MUCH,
                 )
             yield self._member(central)
         if self._directory.count not in (count, count & MASK16):
@@ -222,7 +222,7 @@ class _Members:
             raise self._malformed(
                 central.raw,
                 f"{size} bytes in {given} bytes",
-                hint="a decompression bomb, or raise the limits on ratio and size",
+                hint=BOMB,
             )
 
     def _malformed(self, path: bytes, what: str, *, hint: str = "") -> MalformedError:

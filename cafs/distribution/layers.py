@@ -18,7 +18,8 @@ from typing import Final
 
 from typing_extensions import override
 
-from cafs.model.limits import Limits
+from cafs.errors import MalformedError
+from cafs.model.limits import TOO_MUCH, Limits
 from cafs.model.member import ROOT, Kind, Member
 from cafs.store.trees.planting import Planter
 from cafs.store.trees.tree_writing import TreeWriter
@@ -44,6 +45,7 @@ class LayerPlanter(Planter):
         self._spared = bytearray()
         self._cleared: set[int] = set()
         self._linked: dict[bytes, int] = {}
+        self._applied = 0
 
     def begin(self, stream: int, *, name: str) -> None:
         """Start the next layer: its content lies in the tree's stream of that number.
@@ -65,9 +67,16 @@ class LayerPlanter(Planter):
             the number of its entry; None for a whiteout, and for what is not shown.
 
         Raises:
-            MalformedError: as for any archive, and for a whiteout of nothing. The tree is of no use
-                then.
+            MalformedError: as for any archive, for a whiteout of nothing, and for one of too many
+                that add no entry: a manifest may name one layer thousands of times. The tree is of
+                no use then.
         """
+        self._applied += 1
+        if self._applied > 2 * self._limits.members:
+            raise MalformedError(
+                f"{self._name}: more than {2 * self._limits.members} members with the layers below",
+                hint=TOO_MUCH,
+            )
         if _WHITEOUT not in member.path:
             return super().plant(member, sha256)
         *above, name = self._parts(member.path, member) or [b""]

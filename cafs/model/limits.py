@@ -8,6 +8,10 @@ _MIB = 1 << 20
 INDEX_LIMIT: Final = 512 << 20
 """Bytes of an index file at most: of ten million files."""
 
+TOO_MUCH: Final = "cafs opens no larger one; if you trust it, unpack it with the tool that made it"
+"""What to do about an archive that is beyond what one may hold: no setting allows more."""
+BOMB: Final = f"a decompression bomb, or honest: {TOO_MUCH}"
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much one archive may hold. Sizes are bytes; every bound is inclusive.

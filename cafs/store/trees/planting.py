@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from cafs.codec.naming import label
 from cafs.errors import MalformedError
-from cafs.model.limits import Limits
+from cafs.model.limits import TOO_MUCH, Limits
 from cafs.model.member import ROOT, Entry, Kind, Member
 from cafs.store.trees.tree_writing import TreeWriter
 
@@ -116,7 +116,7 @@ class Planter:
         if self._writer.count >= self._limits.members:
             raise MalformedError(
                 f"{self._name}: more than {self._limits.members} entries",
-                hint="raise the limit on members",
+                hint=TOO_MUCH,
             )
         return self._put(parent, name, path, member)
 

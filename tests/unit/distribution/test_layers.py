@@ -418,6 +418,14 @@ async def test_a_directory_that_is_emptied_again_and_again_is_listed_once_a_laye
     assert len(listed) == 2 * 51
 
 
+async def test_no_more_members_than_twice_the_limit_though_they_add_no_entry(store: Store) -> None:
+    limits = Limits(members=10)
+    layer = [directory("d"), whiteout("d/a"), opaque("d"), directory("d")]
+    assert len(await merged(store, *[layer] * 5, limits=limits)) == 1
+    with pytest.raises(MalformedError, match="layer 5: more than 20 members with the layers below"):
+        await merged(store, *[layer] * 6, limits=limits)
+
+
 async def test_no_more_entries_than_the_limit(store: Store) -> None:
     layers = [[file(f"{layer}-{number}") for number in range(4)] for layer in range(3)]
     assert len(await merged(store, *layers, limits=Limits(members=13))) == 12
