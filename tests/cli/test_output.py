@@ -19,6 +19,7 @@ from cafs.testing.archives import tar_bytes
 from cafs.testing.bodies import Generated
 from cafs.testing.faults import Rate
 from cafs.testing.origin import Origin
+from tests.cli.test_run_signals import has_worker, hold_workers_back, until
 from tests.conftest import Cafs
 
 MIB = 1 << 20
@@ -315,12 +316,16 @@ def test_a_worker_that_crashes_shows_its_last_lines_and_leaves_nothing(
 
 def test_what_a_killed_command_had_logged_is_removed_by_the_next(fuse: None, cafs: Cafs) -> None:
     cafs.project('[mount]\npath = "cafs"\n')
+    goes_on = hold_workers_back(cafs)
     killed = cafs.popen("mount")
     while not logs_of(cafs):
         assert killed.poll() is None
         time.sleep(0.01)
     killed.kill()
+    killed.wait()
+    goes_on.touch()
     killed.communicate()
+    until(lambda: not has_worker(cafs))
     with cafs.mount() as mount:
         assert logs_of(cafs) == [mount.log_file.name]
 

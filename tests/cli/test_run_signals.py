@@ -12,11 +12,18 @@ import pytest
 from tests.conftest import Cafs
 
 pytestmark = pytest.mark.fuse
+HELD = """\
+import os, sys, time
+if "worker" in sys.orig_argv:
+    until = time.monotonic() + 60
+    while not os.path.exists({path!r}) and time.monotonic() < until:
+        time.sleep(0.005)
+"""
 PROJECT = '[mount]\npath = "cafs"\n'
 
 
 def until(holds: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -38,8 +45,18 @@ def has_worker(cafs: Cafs) -> bool:
     return False
 
 
+def hold_workers_back(cafs: Cafs) -> Path:
+    """Let no worker come further than to its first line until a file is there; that file."""
+    top = cafs.directory.parent
+    goes_on, planted = top / "goes-on", top / "planted"
+    planted.mkdir()
+    (planted / "sitecustomize.py").write_text(HELD.format(path=str(goes_on)))
+    cafs.environment["PYTHONPATH"] = str(planted)
+    return goes_on
+
+
 def ended(process: "subprocess.Popen[str]") -> int:
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     return process.returncode
 
 
@@ -89,9 +106,12 @@ def test_a_signal_while_it_mounts_leaves_nothing(
     cafs: Cafs, verb: tuple[str, ...], number: int
 ) -> None:
     cafs.project(PROJECT)
+    goes_on = hold_workers_back(cafs)
     process = cafs.popen(*verb)
     until(lambda: has_worker(cafs))
     process.send_signal(number)
+    process.wait(60)
+    goes_on.touch()
     assert ended(process) in {128 + number, -number}
     until(lambda: not has_worker(cafs))
     assert not is_mounted(cafs)
