@@ -3,6 +3,7 @@
 import os
 import random
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,8 @@ def started(path: Path, work: Callable[[Store, random.Random], Awaitable[int]], 
     try:
         trio.run(_repeat, path, work, seed)
         code = 0
+    except BaseException:  # noqa: BLE001 - told, and it is the end of this process
+        traceback.print_exc()
     finally:
         os._exit(code)
 
