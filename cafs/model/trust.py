@@ -15,7 +15,7 @@ class Trust(enum.StrEnum):
     the digest that it must have. ``VOUCHED``: each piece was checked against an index that a lock
     file names, or against a table of contents that the image's manifest names; the blob has not
     been checked as a whole. ``WEAK``: it was, but all that it was checked against is md5 or sha1;
-    so it is with the ref, and for nobody else. ``PROVISIONAL``: nobody says what they must be, or
+    so it is for refs with that pin, and for nobody else. ``PROVISIONAL``: nobody says what they must be, or
     they have not been checked yet.
     """
 
