@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -29,19 +29,38 @@ def claimed(mount_point: Path) -> Iterator[int]:
     """
     lock = live.lock_path(mount_point)
     try:
-        claim = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        claim = _claim(lock)
+    except BlockingIOError as error:
+        raise MountError(
+            f"another cafs is about to mount on {mount_point}",
+            hint=f"see what it says, or: cafs status {mount_point}",
+        ) from error
     except OSError as error:
         raise MountError(f"{lock} cannot be opened: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise MountError(
-                f"another cafs is about to mount on {mount_point}",
-                hint=f"see what it says, or: cafs status {mount_point}",
-            ) from error
         yield claim
     finally:
+        with suppress(OSError):
+            lock.unlink()  # while it is ours: what is there later is somebody else's
+        os.close(claim)
+
+
+def _claim(lock: Path) -> int:
+    """Lock the file that is there; one that its owner has removed meanwhile claims nothing.
+
+    Raises:
+        BlockingIOError: somebody else has locked it.
+        OSError: it cannot be opened.
+    """
+    while True:
+        claim = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(claim).st_nlink:
+                return claim
+        except BaseException:
+            os.close(claim)
+            raise
         os.close(claim)
 
 
