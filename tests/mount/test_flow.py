@@ -47,16 +47,16 @@ def test_four_files_that_are_read_at_once_share_a_line_fairly(
 
 
 def test_a_reader_goes_before_a_prefetch_of_the_same_host(cafs: Cafs, origin: Origin) -> None:
-    big, small = Generated(160 * MIB, seed=5), Generated(24 * MIB, seed=6)
+    big, small = Generated(160 * MIB, seed=5), Generated(12 * MIB, seed=6)
     urls = {"big": origin.put("/big", big), "small": origin.put("/small", small)}
     for path in ("/big", "/small"):
-        origin.fault(path, Rate(30e6, shared=True))
+        origin.fault(path, Rate(10e6, shared=True))
     project = "".join(f'[ref.{name}]\nfrom = "{url}"\n' for name, url in urls.items())
     with cafs.mount(project) as mount:
         assert mount.ref("small").stat().st_size == small.size
         prefetching = cafs.popen("prefetch", "-q", "big")
         try:
-            origin.wait_until(lambda _: origin.bytes_sent("/big") > 8 * MIB)
+            origin.wait_until(lambda _: origin.bytes_sent("/big") > 4 * MIB)
             before = origin.bytes_sent("/big")
             digest, _ = read_whole(mount.ref("small"))
             meanwhile = origin.bytes_sent("/big") - before
@@ -79,7 +79,7 @@ def test_prefetch_keeps_to_its_limit(cafs: Cafs, origin: Origin) -> None:
 
 
 def test_many_small_refs_are_prefetched_side_by_side(cafs: Cafs, origin: Origin) -> None:
-    origin.fault("/small/*", Latency(0.15))
+    origin.fault("/small/*", Latency(0.3))
     project = ""
     for number in range(60):
         url = origin.put(f"/small/{number}", Generated(1000 + number, seed=number))
@@ -91,5 +91,5 @@ def test_many_small_refs_are_prefetched_side_by_side(cafs: Cafs, origin: Origin)
     lines = done.stdout.splitlines()
     assert sorted(line.split(":")[0] for line in lines) == sorted(f"f{at}" for at in range(60))
     # The waits alone, one after the other.
-    assert took_s < 60 * 0.15
+    assert took_s < 60 * 0.3
     assert len(origin.requests) == 60

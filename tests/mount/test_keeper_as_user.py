@@ -54,7 +54,7 @@ def as_nobody(directory: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("nobody_enters")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_an_ordinary_user_on_one_processor(open_directory: Path) -> None:
     if os.geteuid() != 0 and not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("/dev/fuse is closed to this user")

@@ -27,8 +27,10 @@ SIZE = 64 * MIB
 DEADLINE_S = 2.0
 SLOW = Rate(64.0 * MIB, shared=True)
 """So that a read has a middle."""
-SLACK_S = 0.2 + 1.0
-"""A tenth of the deadline, and what a busy machine needs to say so; scripts/soak measures."""
+SLACK_S = 1.8
+"""A tenth of the deadline, and what a busy machine needs to say so; scripts/soak measures. It is
+less than a second deadline.
+"""
 
 
 def fall_silent(origin: Origin, reader: Reading) -> None:
@@ -158,11 +160,11 @@ def test_a_first_pass_that_takes_longer_than_the_deadline_ends_well(
     archive = tar_bytes(items, compression=compression)
     url = origin.put(f"/tree.tar{compression and '.'}{compression}", archive)
     pin = f'integrity = "sha256:{hashlib.sha256(archive).hexdigest()}"\n' if pinned else ""
-    origin.fault("/tree*", Rate(2.5 * MIB, shared=True))
-    toml = f'[mount]\npath = "cafs"\n[ref.tree]\nfrom = "{url}"\ndeadline = "1s"\n{pin}'
+    origin.fault("/tree*", Rate(1.5 * MIB, shared=True))
+    toml = f'[mount]\npath = "cafs"\n[ref.tree]\nfrom = "{url}"\ndeadline = "2s"\n{pin}'
     with cafs.mount(toml) as mounted:
         began = time.monotonic()
         assert sorted(os.listdir(mounted.ref("tree"))) == sorted(items)
-        assert time.monotonic() - began > 2.0
+        assert time.monotonic() - began > 3.0
         origin.heal()
         assert (mounted.ref("tree") / "f5").read_bytes() == items["f5"][1]
