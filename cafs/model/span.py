@@ -79,6 +79,11 @@ class SpanSet:
         at = bisect_right(self._starts, span.start) - 1
         return at >= 0 and self._stops[at] >= span.stop
 
+    def overlaps(self, span: Span) -> bool:
+        """Whether any byte of the span is in the set."""
+        at = bisect_right(self._stops, span.start)
+        return at < len(self._starts) and self._starts[at] < span.stop and span.start < span.stop
+
     def intersection(self, span: Span) -> "SpanSet":
         """The bytes of the set inside the span."""
         low = bisect_right(self._stops, span.start)

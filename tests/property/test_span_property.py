@@ -48,6 +48,7 @@ def test_operations_with_a_span(of: list[Span], span: Span) -> None:
     assert content(built.add(span)) == model(of) | ints(span)
     assert content(built.remove(span)) == model(of) - ints(span)
     assert content(built.intersection(span)) == model(of) & ints(span)
+    assert built.overlaps(span) == bool(model(of) & ints(span))
     assert content(built.missing(span)) == ints(span) - model(of)
     assert built.covers(span) == (ints(span) <= model(of))
 

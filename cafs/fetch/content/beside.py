@@ -73,10 +73,10 @@ def beside(
         spans of raw bytes, ascending; of segments that follow each other, with what lies between.
     """
     absent = missing(_reach(wanted))
-    lacking = [each for each, one in enumerate(wanted) if absent.intersection(_input(one))]
-    if not lacking:
+    gaps = [each for each, one in enumerate(wanted) if absent.overlaps(_input(one))]
+    if not gaps:
         return ()
-    wanted = wanted[lacking[0] : lacking[-1] + 1]
+    wanted = wanted[gaps[0] : gaps[-1] + 1]
     stretch = Span(wanted[0].start, _place(wanted[-1]).stop)
     blocks = [one for one in _blocks(stretch, file) if limit is None or one[0].length <= limit]
     start = min((one.start for one, _ in blocks), default=stretch.start)
@@ -85,18 +85,19 @@ def beside(
     after = find(Span(stretch.stop, max(stop, stretch.stop)), _MOST)
     around = [*before, *wanted, *after]
     absent = missing(_reach(around))
-    here = [_place(one) for one in around if not absent.intersection(_input(one))]
+    lacking = {one.start for one in around if absent.overlaps(_input(one))}
+    here = [_place(one) for one in around if one.start not in lacking]
     block = _full(blocks, SpanSet([*here, *map(_place, wanted)]))
     near = _reach(wanted).align(BESIDE)
 
     def comes(one: Segment) -> bool:
         """Whether a segment comes too, when all between it and what is wanted does."""
         close = _holds(near, _input(one)) or _holds(block, _place(one))
-        return close and one.input_length <= _SHORT and bool(absent.intersection(_input(one)))
+        return close and one.input_length <= _SHORT and one.start in lacking
 
     ahead = [*takewhile(comes, reversed(before))][::-1]
     run = [*ahead, *wanted, *takewhile(comes, after)]
-    parts = groupby(run, lambda one: bool(absent.intersection(_input(one))))
+    parts = groupby(run, lambda one: one.start in lacking)
     return [_reach([*part]) for lacks, part in parts if lacks]
 
 

@@ -9,10 +9,10 @@ Which those can be is a matter of where they lie: the stream has stretches, and 
 of one take turns, so that none is decoded twice.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import groupby, pairwise, takewhile
+from itertools import pairwise, takewhile
 from typing import Final
 
 import trio
@@ -86,11 +86,18 @@ def together(
 
 def batched(segments: Sequence[Segment]) -> Sequence[Sequence[Segment]]:
     """Segments by who makes them: with the first of a batch the others mostly come too."""
+    batches: list[list[Segment]] = []
+    for segment in segments:
+        if batches and _made_with(batches[-1][-1], segment):
+            batches[-1].append(segment)
+        else:
+            batches.append([segment])
+    return batches
 
-    def batch(segment: Segment) -> Hashable:
-        return stretch(segment) if _fits(segment) else segment.input_start
 
-    return [[*some] for _, some in groupby(segments, batch)]
+def _made_with(one: Segment, other: Segment) -> bool:
+    small = _fits(one) and _fits(other) and stretch(one) == stretch(other)
+    return small or one.input_start == other.input_start
 
 
 def _fits(segment: Segment) -> bool:

@@ -64,6 +64,7 @@ class Layout:
         self.checkpoint_lock = self.leases / "checkpoint"
         self.arrivals = self.leases / "arrivals"
         self._blobs = str(root / "blobs")
+        self._streams = str(root / "streams")
 
     def blob(self, digest: Digest) -> Path:
         """Where the blob of a canonical digest lies, if it is there (B-12)."""
@@ -74,7 +75,7 @@ class Layout:
     def stream(self, key: bytes, file: bytes) -> Path:
         """Where one incarnation of a stream lies; the random ``file`` is never used again."""
         name = key.hex()
-        return self.root / "streams" / name[:2] / f"{name}.{file.hex()}"
+        return Path(f"{self._streams}/{name[:2]}/{name}.{file.hex()}")  # as for a blob
 
     def free_bytes(self) -> int:
         """Bytes that this user may still write on the store's disk.

@@ -75,3 +75,24 @@ def test_who_reads_the_same_again_and_again_has_come_no_further() -> None:
     following = Following()
     for _ in range(64):
         assert following.advise(Span(0, PIECE), SIZE) is None
+
+
+def test_nobody_is_followed_beyond_a_file_that_he_began_in() -> None:
+    following, file = Following(), Span(100 * MIB, 108 * MIB)
+    told = [
+        following.advise(Span(offset, offset + PIECE), SIZE, file=file)
+        for offset in range(file.start, file.stop, PIECE)
+    ]
+    stops = [ahead.stop for ahead in told if ahead is not None]
+    assert max(stops) == file.stop
+
+
+def test_who_came_from_another_file_is_followed_into_the_next() -> None:
+    following = Following()
+    files = [Span(at, at + 2 * MIB) for at in range(0, 16 * MIB, 2 * MIB)]
+    beyond = 0
+    for file in files:
+        for offset in range(file.start, file.stop, PIECE):
+            ahead = following.advise(Span(offset, offset + PIECE), SIZE, file=file)
+            beyond += ahead is not None and ahead.stop > file.stop
+    assert beyond > 3

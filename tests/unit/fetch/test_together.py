@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cafs.codec.segments import Input, decode
 from cafs.errors import DigestMismatchError
 from cafs.fetch.content import segmented
-from cafs.fetch.content.together import STRETCH, stretch, together
+from cafs.fetch.content.together import STRETCH, batched, stretch, together
 from cafs.fetch.interfaces import Content
 from cafs.model.record import Segment
 from cafs.model.span import Span, SpanSet
@@ -261,3 +261,19 @@ def one_byte(at: int) -> Segment:
     return Segment(
         start=at, length=1, input_start=at, input_length=1, codec="store", sha256=bytes(32)
     )
+
+
+async def test_one_task_makes_what_comes_together(
+    rig: Rig, origin: Origin, decoded: list[int]
+) -> None:
+    content = await opened(rig, origin)
+    assert await content.read(0, STRETCH, USUAL) == SMALL.content[:STRETCH]
+    assert decoded == [one.start for one in FIRST]
+    batches = batched(SMALL.segments)
+    assert [one for batch in batches for one in batch] == list(SMALL.segments)
+    assert list(batches[0]) == FIRST
+    assert all(len({stretch(one) for one in batch}) == 1 for batch in batches)
+    long = [replace(one, length=1 << 20) for one in FIRST]
+    assert [len(batch) for batch in batched(long)] == [1] * len(FIRST)
+    shared = [replace(one, input_start=0, skip=one.start) for one in FIRST]
+    assert [len(batch) for batch in batched(shared)] == [len(FIRST)]
