@@ -106,6 +106,9 @@ class Images:
                     await self._check(repository, parsed.config, platform, offline=offline)
                 return Image(digest, parsed)
             digest, chosen = _choose(parsed, platform, repository.name), True
+            if digest.weak:
+                # Whatever pins the index would no more stand behind what it leads to.
+                raise UnsupportedError(f"{repository.name}: its index names a manifest by {digest}")
         raise UnsupportedError(f"{repository.name}: indexes are nested more than {_NESTED} deep")
 
     async def _document(self, repository: Repository, digest: Digest, *, offline: bool) -> Document:

@@ -237,6 +237,8 @@ class Knowing:
         pins = [part.digest for part in resolved.parts]
         if any(pin is None for pin in pins):
             return Trust.PROVISIONAL
+        # An image's layers are what its manifest says, and that is what the index says.
+        pins += (resolved.digest, resolved.named)
         weak = any(pin is not None and pin.weak for pin in pins)
         return Trust.WEAK if weak else Trust.VERIFIED
 

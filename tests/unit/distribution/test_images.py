@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cafs.distribution.images import Images
-from cafs.distribution.manifests import DOCKER_LIST, OCI_INDEX
+from cafs.distribution.manifests import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 from cafs.distribution.platforms import own_platform
 from cafs.distribution.registry import Registry as Client, Repository
 from cafs.errors import (
@@ -513,6 +513,20 @@ async def test_b6_a_digest_that_a_registry_has_not_is_not_found_and_a_layer_is_w
         await world.tree(world.spec(served.ref))
     assert "for an image [map]" in caught.value.hint
     assert "push it again" in caught.value.hint
+
+
+async def test_an_index_that_names_manifests_by_a_weak_digest_is_refused(
+    world: World, serve: Serve, origin: Origin
+) -> None:
+    served = serve(Image((BASE,)))
+    weak = digest_of(served.blob(served.layout.digest), "md5")
+    offer = {"mediaType": OCI_MANIFEST, "digest": str(weak), "size": 1}
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [offer]}).encode()
+    name = f"/v2/app/manifests/{digest_of(index)}"
+    origin.put(name, index, content_type=OCI_INDEX)
+    with pytest.raises(UnsupportedError, match=f"its index names a manifest by {weak}"):
+        await world.tree(world.spec(f"{served.ref}@{digest_of(index)}"))
+    assert len(origin.requests) == 1
 
 
 async def test_schema_1_is_refused_by_its_name(world: World, serve: Serve) -> None:

@@ -119,6 +119,17 @@ async def test_trust_is_what_the_pin_is_worth(
         assert "user.checksum.sha256" not in await values(world, "ref/gcc/plain")
 
 
+async def test_an_image_is_worth_what_its_manifest_and_its_index_are(tmp_path: Path) -> None:
+    meant = meaning(GCC, part_of(9, digest_of(b"tar")))
+    async with running_world(tmp_path, [GCC]) as world:
+        world.refs.trees["gcc"] = await plant(world.store, "gcc", TREE)
+        for algorithm, trust in (("sha512", b"verified"), ("md5", b"weak")):
+            pin = digest_of(b"manifest", algorithm)
+            for image in (replace(meant, digest=pin), replace(meant, named=pin)):
+                world.refs.meanings["gcc"] = image
+                assert (await values(world, "ref/gcc/plain"))["user.cafs.trust"] == trust
+
+
 async def test_what_was_decoded_from_what_nobody_has_checked_is_provisional(
     tmp_path: Path,
 ) -> None:
