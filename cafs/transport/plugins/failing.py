@@ -7,6 +7,7 @@ says, which may be a secret.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -36,6 +37,8 @@ KINDS: Final[dict[str, type[CafsError]]] = {
 }
 """What a plugin may say went wrong; any other word is taken for "refused"."""
 _LONGEST: Final = 600
+_QUERIES: Final = 512
+"""Queries that are taken apart once: each line of a log is looked through for all recent ones."""
 _SECRET: Final = 5
 """Letters of a value in a query that may be a secret."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -87,9 +90,10 @@ def redacted(text: str, urls: Sequence[str]) -> str:
     return text
 
 
-def _secrets(query: str) -> list[str]:
+@lru_cache(_QUERIES)
+def _secrets(query: str) -> tuple[str, ...]:
     """What of a query nobody may see, the longest first."""
     values = {pair.partition("=")[2] or pair for pair in query.split("&")}
     values |= {unquote_plus(value) for value in values}
     values = {value for value in values if len(value) >= _SECRET}
-    return sorted({query, unquote_plus(query), *values} - {""}, key=len, reverse=True)
+    return tuple(sorted({query, unquote_plus(query), *values} - {""}, key=len, reverse=True))
