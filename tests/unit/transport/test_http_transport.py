@@ -38,6 +38,7 @@ from cafs.transport.interfaces import Request, Response
 BODY = bytes(range(256)) * 2000
 QUICK = HttpLimits(connect_s=20.0, head_s=0.3, stall_s=0.3)
 STALLS = HttpLimits(connect_s=20.0, head_s=20.0, stall_s=0.3)
+DRIPS = HttpLimits(connect_s=20.0, head_s=20.0, stall_s=2.0)
 
 
 @asynccontextmanager
@@ -371,7 +372,7 @@ async def test_a_head_is_waited_for_from_when_it_was_asked_for(origin: Origin) -
             async with await transport.open(Request(url, method="HEAD")):
                 pass
             origin.fault("/a", HangBeforeHead())
-            with trio.fail_after(30), pytest.raises(DeadlineError, match=r"within 1\.0 s"):
+            with trio.fail_after(30), pytest.raises(DeadlineError, match="within 1 s"):
                 await transport.open(Request(url))
             origin.heal()
 
@@ -379,7 +380,7 @@ async def test_a_head_is_waited_for_from_when_it_was_asked_for(origin: Origin) -
 async def test_a_body_that_drips_is_a_deadline(origin: Origin) -> None:
     url = origin.put("/a", BODY)
     origin.fault("/a", Rate(200))
-    async with opened(STALLS) as transport, await transport.open(Request(url)) as response:
+    async with opened(DRIPS) as transport, await transport.open(Request(url)) as response:
         with pytest.raises(DeadlineError, match="drip"):
             await body_of(response)
 
@@ -387,7 +388,7 @@ async def test_a_body_that_drips_is_a_deadline(origin: Origin) -> None:
 async def test_a_short_body_may_come_slowly(origin: Origin) -> None:
     url = origin.put("/a", BODY[:60])
     origin.fault("/a", Rate(200))
-    async with opened(STALLS) as transport, await transport.open(Request(url)) as response:
+    async with opened(DRIPS) as transport, await transport.open(Request(url)) as response:
         assert await body_of(response) == BODY[:60]
 
 
