@@ -53,7 +53,7 @@ class Mounted:
         return self.process.stdout.readline().strip()
 
     def wait(self) -> int:
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     @property
     def is_mounted(self) -> bool:
@@ -329,7 +329,7 @@ def test_a_reader_that_waits_does_not_keep_the_mount(alone: Mounted) -> None:
     alone.process.terminate()
     assert alone.wait() == 0, alone.log.read_text()
     assert not alone.is_mounted
-    _, said = reader.communicate(timeout=20)
+    _, said = reader.communicate(timeout=60)
     assert reader.returncode != 0
     assert said
 

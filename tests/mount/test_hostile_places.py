@@ -211,7 +211,7 @@ def test_other_mount_namespaces_that_keep_a_mount_are_named(
         told = caught.value.hint.partition("other mount namespaces, which have that mount too: ")[2]
         assert f"{holder.pid} (" in told
         holder.communicate()
-        assert unmounting.ended(mounted.pid, 20)
+        assert unmounting.ended(mounted.pid, 60)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")

@@ -184,11 +184,11 @@ def test_a_mount_in_the_foreground_reads_its_settings_and_keeps_them(
         break_it(cafs, origin)
         worker = os.pidfd_open(told["keeper"]["worker"])
         signal.pidfd_send_signal(worker, signal.SIGKILL)
-        assert select.select([worker], [], [], 20)[0]
+        assert select.select([worker], [], [], 60)[0]
         os.close(worker)
         fresh = cafs.directory / "cafs/ref/tree/d2/f2"
         assert fresh.read_bytes() == b"2"
     finally:
         process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said

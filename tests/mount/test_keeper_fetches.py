@@ -59,7 +59,7 @@ def kill(pid: int) -> None:
     process = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(process, signal.SIGKILL)
-        assert select.select([process], [], [], 20)[0]
+        assert select.select([process], [], [], 60)[0]
     finally:
         os.close(process)
 

@@ -103,7 +103,7 @@ def test_a_reader_that_is_left_keeps_the_fetch_that_it_shared(
             keeper.wait_until(lambda now: now.interrupted >= 1)
             assert left.process.poll() is None
             origin.heal()
-            assert left.process.wait(20) == 0
+            assert left.process.wait(60) == 0
 
 
 def test_a_rain_of_signals_disturbs_no_read(cafs: Cafs, origin: Origin, reader: Path) -> None:

@@ -26,7 +26,7 @@ KEEPING = pytest.mark.parametrize("keeping", [(), ("--no-keeper",)], ids=["keepe
 
 
 def until(holds: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < limit
         time.sleep(0.02)
@@ -37,7 +37,7 @@ def kill(pid: int) -> None:
     process = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(process, signal.SIGKILL)
-        assert select.select([process], [], [], 20)[0]
+        assert select.select([process], [], [], 60)[0]
     finally:
         os.close(process)
 
@@ -100,7 +100,7 @@ def test_foreground_serves_until_it_is_told_to_end(
     again = cafs.run("mount", check=False)
     assert again.returncode == 8
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert not os.path.ismount(place)
     assert "Traceback" not in said
@@ -148,7 +148,7 @@ def test_of_two_that_mount_at_once_one_wins_and_the_other_says_so(
     finally:
         cafs.run("unmount")
     (winner,) = (process for process in both if process is not loser)
-    winner.communicate(timeout=20)
+    winner.communicate(timeout=60)
     assert winner.returncode == 0
 
 

@@ -164,7 +164,7 @@ def test_a_dead_keeper_is_named(cafs: Cafs) -> None:
     with cafs.mount(EMPTY) as mounted:
         process = os.pidfd_open(mounted.pid)
         signal.pidfd_send_signal(process, signal.SIGKILL)
-        assert select.select([process], [], [], 20)[0]
+        assert select.select([process], [], [], 60)[0]
         os.close(process)
         done = cafs.run("reload", check=False)
         assert done.returncode == 8

@@ -38,7 +38,7 @@ class Crowd:
         return self._pool.submit(self._read, path, number).result
 
     def _read(self, path: Path, number: int) -> str:
-        self._barrier.wait(30)
+        self._barrier.wait(120)
         found = bytearray(SIZE)
         offsets = list(range(0, SIZE, MIB))
         if number % 2:
@@ -112,7 +112,7 @@ def test_two_mounts_and_a_prefetch_make_one_pass_over_an_archive(
         barrier = threading.Barrier(8)
 
         def read(number: int) -> bytes:
-            barrier.wait(30)
+            barrier.wait(120)
             tree = (mounted, second)[number % 2].ref("tree")
             return b"".join((tree / name).read_bytes() for name in sorted(os.listdir(tree)))
 
