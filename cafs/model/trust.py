@@ -15,8 +15,8 @@ class Trust(enum.StrEnum):
     the digest that it must have. ``VOUCHED``: each piece was checked against an index that a lock
     file names, or against a table of contents that the image's manifest names; the blob has not
     been checked as a whole. ``WEAK``: it was, but all that it was checked against is md5 or sha1;
-    so it is for refs with that pin, and for nobody else. ``PROVISIONAL``: nobody says what they must be, or
-    they have not been checked yet.
+    so it is for refs with that pin, and for nobody else. ``PROVISIONAL``: nobody says what they
+    must be, or they have not been checked yet.
     """
 
     VERIFIED = "verified"
