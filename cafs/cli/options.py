@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Final
 import click
 from typing_extensions import override
 
+from cafs.cli.locks.needing import always
+
 if TYPE_CHECKING:
+    from cafs.settings.broken import Broken
     from cafs.settings.loading import Project
     from cafs.settings.values import Overrides, Settings
 
@@ -120,9 +123,11 @@ mount_point = click.argument("mount_point", required=False, type=MountPoint())
 
 
 def with_settings(
-    *names: str,
+    *names: str, locked: Callable[..., bool] = always
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Give a verb these flags, and ``loaded`` instead of them and of ``mount_point``.
+
+    ``locked`` says, of what the verb is called with, whether that needs cafs.lock.
 
     Raises (when the verb is called):
         SettingsError: a file, a variable or a flag is wrong; it names which, and the key.
@@ -132,7 +137,7 @@ def with_settings(
         @with_flags(*names)
         @wraps(verb)
         def wrapper(*, flags: Flags, **values: object) -> int:
-            return verb(loaded=flags.load(), **values)
+            return verb(loaded=flags.load(locked=locked(**values)), **values)
 
         return wrapper
 
@@ -172,16 +177,18 @@ class Flags:
     def place(self) -> Path:
         """The mount point that is given, and no settings are read; else that of the settings.
 
-        Where they name none, it is that of the project's only mount.
+        Where they name none, or are wrong, it is that of the project's only mount.
 
         Raises:
-            SettingsError, UsageError: none is given, and the settings are wrong, or do not tell.
+            SettingsError, UsageError: none is given, and nothing else tells it.
         """
-        from cafs.cli.mounts.choosing import place_of_mount
+        from cafs.cli.mounts.choosing import place_of_mount, place_on_record
+        from cafs.settings.broken import Broken
 
-        return (
-            place_of_mount(self.load()) if self.mount_point is None else place_of(self.mount_point)
-        )
+        if self.mount_point is not None:
+            return place_of(self.mount_point)
+        read = self.attempt_project()
+        return place_on_record(read) if isinstance(read, Broken) else place_of_mount(read.settings)
 
     def load(self, *, locked: bool = True) -> "Settings":
         """The settings that these flags amount to with all other sources, as they are now.
@@ -215,6 +222,23 @@ class Flags:
         from cafs.settings.loading import load_project
 
         return load_project(
+            working_directory(),
+            project=self._path("config"),
+            overrides=self._overrides(),
+            environ=os.environ,
+        )
+
+    def attempt_project(self) -> "Project | Broken":
+        """As ``load_project``; what is wrong with the settings is not raised.
+
+        Raises:
+            UsageError: as ``load``.
+        """
+        import os
+
+        from cafs.settings.broken import attempt_project
+
+        return attempt_project(
             working_directory(),
             project=self._path("config"),
             overrides=self._overrides(),

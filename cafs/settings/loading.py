@@ -116,10 +116,7 @@ def load_settings(
         SettingsError: any source is wrong; it names the source and the key.
     """
     read = load_project(start, project=project, overrides=overrides, environ=environ)
-    file = read.settings.project_file
-    if file is None or not locked:
-        return read.settings
-    return _heeding(read.settings, file, frozenset(draft.spec.name for draft in read.drafts))
+    return with_lock(read) if locked else read.settings
 
 
 def load_project(
@@ -127,8 +124,7 @@ def load_project(
 ) -> Project:
     """Read every source but cafs.lock; else as ``load_settings``."""
     start = start.absolute()
-    stated = project or (Path(environ["CAFS_CONFIG"]) if environ.get("CAFS_CONFIG") else None)
-    file = places.find_project(start) if stated is None else start / stated
+    file = project_file(start, project, environ)
     documents = [
         _file(file, Voice.PROJECT, must_exist=True),
         _file(places.user_file(environ), Voice.MACHINE),
@@ -142,17 +138,31 @@ def load_project(
     return Project(merged, () if file is None else files[0].refs)
 
 
-def _heeding(merged: Settings, project_file: Path, names: frozenset[str]) -> Settings:
-    """The settings with what is locked of the project's refs."""
+def project_file(start: Path, stated: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The project's file: the one that is stated, or ``CAFS_CONFIG``, or is found; read or not."""
+    stated = stated or (Path(environ["CAFS_CONFIG"]) if environ.get("CAFS_CONFIG") else None)
+    return places.find_project(start) if stated is None else start / stated
+
+
+def with_lock(read: Project) -> Settings:
+    """The settings with what is locked of the project's refs.
+
+    Raises:
+        SettingsError: cafs.lock cannot be read, or contradicts the settings.
+    """
+    merged = read.settings
+    if merged.project_file is None:
+        return merged
     from cafs.settings.lockfile import lock_file, read_lock  # noqa: PLC0415 - where there is one
 
-    file = lock_file(project_file)
+    file = lock_file(merged.project_file)
     lock = read_lock(file)
     if lock is None:
         return merged
     from cafs.distribution.policy import HostPolicy  # noqa: PLC0415
     from cafs.settings.heeding import heed  # noqa: PLC0415
 
+    names = frozenset(draft.spec.name for draft in read.drafts)
     policy = HostPolicy(merged.allowed_hosts, merged.dynamic)
     heeded = heed(merged.refs, lock, file, names=names, allowed=policy.allows_url)
     return msgspec.structs.replace(merged, refs=heeded.specs, lock_file=file, notes=heeded.notes)

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cafs.cli.mounts import live
+from cafs.cli.saying import aside
 from cafs.errors import UsageError
 
 if TYPE_CHECKING:
     from cafs.errors import MountError
+    from cafs.settings.broken import Broken
     from cafs.settings.values import Settings
 
 
@@ -36,6 +38,26 @@ def place_of_project(loaded: "Settings") -> Path | None:
         UsageError: they name none, and the project has several.
     """
     return _of_project(loaded)[0]
+
+
+def place_on_record(broken: "Broken") -> Path:
+    """Where the project's settings cannot be read: its only mount, as its record says.
+
+    What is wrong, and which mount is meant for that reason, is told on standard error.
+
+    Raises:
+        SettingsError: what is wrong; the project has no mount, or several, which are named.
+    """
+    found = live.Known([], []) if broken.file is None else live.of_project(broken.file)
+    said = broken.mount_point
+    places = [Path(each.mount_point) for each in found.mounts] if said is None else [said]
+    if len(places) > 1:
+        broken.why.hint = f"name the mount that is meant: {', '.join(map(str, places))}"
+    if len(places) != 1:
+        raise broken.why
+    which = f"{places[0]} is meant, the only mount of this project" if said is None else str(said)
+    aside(f"warning: the settings cannot be read: {broken.why.line}; {which}")
+    return places[0]
 
 
 def _of_project(loaded: "Settings") -> "tuple[Path | None, list[MountError]]":

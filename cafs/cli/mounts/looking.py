@@ -10,12 +10,13 @@ from cafs.cli.absent import is_absent, status as status_without_store
 from cafs.cli.mounts import live
 from cafs.cli.mounts.choosing import place_of_project
 from cafs.errors import MountError
+from cafs.settings.loading import with_lock
 
 if TYPE_CHECKING:
     from cafs.cli.mounts.live import LiveMount
     from cafs.control.keeper import KeeperStatus
     from cafs.reporting import Status
-    from cafs.settings.values import Settings
+    from cafs.settings.loading import Project
 
 _ANSWER_S: Final = 5.0
 """How long a worker may take to answer; it needs milliseconds, a new one some hundreds."""
@@ -54,20 +55,24 @@ def look_at(place: Path) -> Seen:
     return _ask_both(place)
 
 
-def look(loaded: "Settings") -> Seen | None:
+def look(project: "Project") -> Seen | None:
     """What the settings mean, looked at; None when they mean nothing.
+
+    What is locked is asked for where nothing is mounted: a mount tells itself what refs mean in it.
 
     Raises:
         UsageError: the project has several mounts, and its settings name none.
+        SettingsError: there is no mount, and cafs.lock is wrong.
         StorageError: there is no mount, and the store cannot be read.
     """
-    place = place_of_project(loaded)
+    place = place_of_project(project.settings)
     if place is not None and live.mounted_type(place) == live.TYPE:
         return _ask_both(place)
-    if loaded.project_file is None and not loaded.refs:
+    if project.settings.project_file is None and not project.settings.refs:
         return None
     from cafs.reporting import status_without_mount
 
+    loaded = with_lock(project)
     file, absent = loaded.project_file, is_absent(loaded.store)
     others = live.Known([], []) if file is None else live.of_project(file)
     status = status_without_store(loaded) if absent else status_without_mount(loaded)

@@ -7,7 +7,7 @@ import click
 from cafs.cli import options
 from cafs.cli.absent import free_bytes, is_absent, told
 from cafs.cli.interruptible import run_async
-from cafs.cli.saying import say
+from cafs.cli.saying import aside, say
 
 if TYPE_CHECKING:
     from cafs.settings.values import Settings
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 @click.command("du", short_help="Say how much of the store each ref has.")
 @click.argument("refs", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All refs that the store knows.")
-@options.with_settings("config", "store")
+@options.with_flags("config", "store")
 @options.as_json
 def command(
     *,
     refs: tuple[str, ...],
     everything: bool,
-    loaded: "Settings",
+    flags: options.Flags,
     as_json: bool,
 ) -> int:
     """Say how many bytes the store has for each of REFS: in all, and those that no other ref has.
@@ -36,9 +36,34 @@ def command(
     """
     from cafs.cli.completing import complete
 
+    loaded = _loaded(flags, refs)
     if is_absent(loaded.store):
         return _nothing(loaded, refs, as_json=as_json)
     return run_async(_du, loaded, complete(loaded, refs), everything, as_json)
+
+
+def _loaded(flags: options.Flags, words: tuple[str, ...]) -> "Settings":
+    """The settings; where nothing is named, and cafs.lock is wrong, without refs.
+
+    What the project's refs mean is not known then, but what the store has is; why they are not
+    named is told on standard error.
+
+    Raises:
+        SettingsError: they are wrong, or cafs.lock is, and a ref is named.
+    """
+    from msgspec.structs import replace
+
+    from cafs.cli.locks.needing import of_refs
+    from cafs.settings.broken import Broken, attempt_lock
+
+    if words:
+        return flags.load(locked=of_refs(refs=words))
+    read = flags.load_project()
+    loaded = attempt_lock(read)
+    if not isinstance(loaded, Broken):
+        return loaded
+    aside(f"warning: refs are listed by what the store knows of them: {loaded.why.line}")
+    return replace(read.settings, refs=())
 
 
 def _nothing(loaded: "Settings", words: tuple[str, ...], *, as_json: bool) -> int:

@@ -10,6 +10,7 @@ import click
 
 from cafs.cli import options
 from cafs.cli.interruptible import run_async
+from cafs.cli.locks.needing import never
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _ORDER: Final = (
     help="Also what nobody has used for so long, as '24h'.  [default: partials after 168h]",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-@options.with_settings("config", "store", *options.ROOM)
+@options.with_settings("config", "store", *options.ROOM, locked=never)
 @options.as_json
 def command(
     *,

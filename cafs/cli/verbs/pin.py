@@ -6,6 +6,7 @@ import click
 
 from cafs.cli import options
 from cafs.cli.interruptible import run_async
+from cafs.cli.locks.needing import of_refs
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("pin", short_help="Keep refs or blobs in the store, whatever room is needed.")
 @click.argument("refs", metavar="[REF|DIGEST]...", nargs=-1)
-@options.with_settings("config", "store")
+@options.with_settings("config", "store", locked=of_refs)
 @options.as_json
 def command(
     *,

@@ -7,6 +7,7 @@ import click
 
 from cafs.cli import options
 from cafs.cli.interruptible import run_async
+from cafs.cli.locks.needing import of_refs
 from cafs.cli.saying import say
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("rm", short_help="Remove refs or blobs from the store.")
 @click.argument("refs", metavar="REF|DIGEST...", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="Also what other refs have.")
-@options.with_settings("config", "store")
+@options.with_settings("config", "store", locked=of_refs)
 @options.as_json
 def command(
     *,

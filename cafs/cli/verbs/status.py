@@ -31,10 +31,9 @@ def command(
     """
     import msgspec
 
-    from cafs.cli.mounts.looking import look, look_at
     from cafs.cli.showing import show
 
-    seen = look_at(options.place_of(named)) if named is not None else look(flags.load())
+    seen = _seen(named, flags)
     if seen is None:
         return _list_mounts(as_json=as_json)
     if as_json:
@@ -44,6 +43,22 @@ def command(
     if seen.trouble is not None:
         raise seen.trouble
     return 0
+
+
+def _seen(named: Path | None, flags: options.Flags) -> "Seen | None":
+    """The mount, or the project, that is meant; where its settings cannot be read, its one mount.
+
+    Raises:
+        CafsError: as ``look``; or the settings cannot be read, and it has no mount, or several.
+    """
+    from cafs.cli.mounts.choosing import place_on_record
+    from cafs.cli.mounts.looking import look, look_at
+    from cafs.settings.broken import Broken
+
+    if named is not None:
+        return look_at(options.place_of(named))
+    read = flags.attempt_project()
+    return look_at(place_on_record(read)) if isinstance(read, Broken) else look(read)
 
 
 def _facts(seen: "Seen") -> dict[str, object]:

@@ -13,6 +13,7 @@ import msgspec
 from cafs.cli import options
 from cafs.cli.absent import is_absent, told as absent
 from cafs.cli.interruptible import run_async
+from cafs.cli.locks.needing import of_refs
 from cafs.cli.saying import say
 from cafs.cli.verdicts import DAMAGED, HEALED, Board, Verdict, board
 
@@ -31,6 +32,11 @@ _WRONG: Final = 4
 """The exit code of wrong content (``exits``)."""
 
 
+def _needs_lock(*, refs: tuple[str, ...], repair: bool, **_values: object) -> bool:
+    """What is fetched again is asked for where refs say; else only words may be refs."""
+    return repair or of_refs(refs=refs)
+
+
 @click.command("verify", short_help="Check what the store has, and repair it.")
 @click.argument("refs", metavar="[REF|DIGEST]...", nargs=-1)
 @click.option("--repair", is_flag=True, help="Fetch again what turns out to be wrong.")
@@ -41,7 +47,7 @@ _WRONG: Final = 4
     help="Check this share of the bytes, another one each time.",
 )
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Take a sample again.")
-@options.with_settings(*options.SOURCES)
+@options.with_settings(*options.SOURCES, locked=_needs_lock)
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
 @options.as_json
 def command(

@@ -10,7 +10,7 @@ from cafs.cli.mounts.choosing import place_of_mount, place_of_project
 from cafs.cli.mounts.live import LiveMount
 from cafs.cli.mounts.looking import look
 from cafs.errors import MountError, UsageError
-from cafs.settings.loading import load_settings
+from cafs.settings.loading import Project, load_settings
 from cafs.settings.values import Overrides, Settings
 
 
@@ -116,7 +116,7 @@ def test_status_shows_what_it_can_where_not_every_mount_is_known(
     (live.directory() / "damaged.json").write_text("{}")
     if here is None:
         there.clear()
-    seen = look(loaded)
+    seen = look(Project(loaded, ()))
     assert seen is not None
     assert seen.status is not None
     (note,) = seen.status.notes
@@ -132,7 +132,7 @@ def test_status_needs_no_directory_of_mounts(
     (tmp_path / "open/cafs").chmod(0o755)
     for name, notes in (("missing", 0), ("file", 0), ("open", 1)):
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / name))
-        seen = look(loaded)
+        seen = look(Project(loaded, ()))
         assert seen is not None
         assert seen.status is not None
         assert (len(seen.status.notes), seen.elsewhere) == (notes, ())
