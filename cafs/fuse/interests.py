@@ -57,6 +57,10 @@ class Interests:
         """How many requests are under way."""
         return sum(map(len, self._scopes.values()))
 
+    def read(self) -> set[int]:
+        """The nodes whose content is being read."""
+        return {key[1] for key in self._scopes if key[0] == "read" and isinstance(key[1], int)}
+
     def begin(self, key: Key) -> trio.CancelScope:
         """Say that a request begins; returns the scope to answer it in, which a drop cancels."""
         scope = trio.CancelScope()

@@ -9,7 +9,6 @@ import math
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 import pyfuse3
@@ -32,6 +31,7 @@ from typing_extensions import override
 from cafs.errors import SourceChangedError
 from cafs.fuse import losses
 from cafs.fuse.boundary import boundary
+from cafs.fuse.forgetting import Forgetting
 from cafs.fuse.interests import Interests
 from cafs.fuse.readonly import ReadOnlyOperations
 from cafs.fuse.trial import Trial
@@ -59,9 +59,6 @@ _DOT_DOT: Final = 2**63 - 1
 _NO_NUMBER: Final = 0xFFFFFFFF
 """What libfuse itself says for the inode of ``..`` when it is not known."""
 _NAME_MAX: Final = 255
-_PORTION: Final = 256
-_PORTION_S: Final = 0.01
-"""Notices for the kernel that are given to a keeper at once, and the time that it has for them."""
 _HEARTBEAT_S: Final = 0.2
 """How long the figures of a heartbeat's answer are waited for; nobody reads them."""
 _OF_CONTENT: Final = ("read", "readlink")
@@ -94,6 +91,8 @@ class CafsOperations(ReadOnlyOperations):
         super().__init__()
         self.metrics = metrics
         self.interests = interests
+        self.forgetting = Forgetting(interests)
+        """What the kernel is told to forget."""
         self.initialised = trio.Event()
         """Set when the kernel has begun to talk."""
         self._filesystem = filesystem
@@ -163,7 +162,7 @@ class CafsOperations(ReadOnlyOperations):
         try:
             return await self._filesystem.read(fh, off, size)
         except SourceChangedError:
-            await self._look_anew(fh)
+            await self.forgetting.attributes(fh)
             raise
 
     @override
@@ -200,7 +199,7 @@ class CafsOperations(ReadOnlyOperations):
                         return
                 after = page[-1].cookie
         except SourceChangedError:
-            await self._look_anew(fh)
+            await self.forgetting.attributes(fh)
             raise
 
     @override
@@ -225,51 +224,6 @@ class CafsOperations(ReadOnlyOperations):
             data.f_bfree = space.free // _PAGE
             data.f_bavail = space.available // _PAGE
         return data
-
-    async def drop_pages(self, inodes: Sequence[range]) -> None:
-        """Have the kernel forget what it has of the content of inodes.
-
-        It waits for pages that are being read, so nothing that is to be dropped may be waited for
-        any more; and it is done in a thread, since those reads are answered here. A keeper keeps a
-        queue of a thousand of them, so they come to it in portions.
-
-        Raises:
-            OSError: the mount has ended.
-
-        Cancellation: some may be dropped.
-        """
-        for each in inodes:
-            for start in range(each.start, each.stop, _PORTION):
-                portion = each[start - each.start :][:_PORTION]
-                await trio.to_thread.run_sync(_drop, portion, abandon_on_cancel=True)
-                if self.interests is not None and len(portion) == _PORTION:
-                    await trio.sleep(_PORTION_S)
-
-    async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
-        """Have the kernel look names up again before it opens them: they mean something else now.
-
-        Args:
-            names: inodes of directories, and names in them.
-
-        Raises:
-            OSError: the mount has ended.
-
-        Cancellation: some may be forgotten.
-        """
-        for start in range(0, len(names), _PORTION):
-            portion = names[start:][:_PORTION]
-            await trio.to_thread.run_sync(_forget, portion, abandon_on_cancel=True)
-            if len(portion) == _PORTION:
-                await trio.sleep(_PORTION_S)
-
-    async def _look_anew(self, inode: int) -> None:
-        """Let the kernel ask for an inode's attributes before its name is opened again.
-
-        It keeps the names of trees for a year, and under a keeper it asks nobody to open. That the
-        attributes fail makes it look the whole path up again, as an open that fails would.
-        """
-        if self.interests is not None:
-            await trio.to_thread.run_sync(pyfuse3.invalidate_inode, InodeT(inode), True)
 
     @override
     @boundary
@@ -306,20 +260,6 @@ def entry_of(attributes: Attributes) -> EntryAttributes:
     entry.st_ctime_ns = attributes.mtime_ns
     entry.st_mtime_ns = attributes.mtime_ns
     return entry
-
-
-def _drop(inodes: range) -> None:
-    for inode in inodes:
-        # What the kernel does not know it has nothing of.
-        with suppress(FileNotFoundError):
-            pyfuse3.invalidate_inode(InodeT(inode))
-
-
-def _forget(names: Sequence[tuple[int, bytes]]) -> None:
-    for parent, name in names:
-        # What the kernel does not know it has nothing to forget of.
-        with suppress(FileNotFoundError):
-            pyfuse3.invalidate_entry(InodeT(parent), FileNameT(name))
 
 
 def _directory(inode: int) -> EntryAttributes:

@@ -29,7 +29,7 @@ async def retract(system: "System", operations: "CafsOperations") -> None:
     async for exposure in system.fetcher.exposures.news():
         inodes = system.filesystem.showing(exposure.key)
         try:
-            await operations.drop_pages(inodes)
+            await operations.forgetting.pages(inodes)
         except OSError as error:
             _LOG.warning("serving.pages.kept error=%s: %s", error, exposure.name)
         else:
@@ -42,7 +42,7 @@ async def forget(operations: "CafsOperations", names: "Sequence[tuple[int, bytes
     Cancellation: the kernel believes for a second what it has.
     """
     try:
-        await operations.forget_names(names)
+        await operations.forgetting.names(names)
     except OSError as error:
         _LOG.warning("serving.names.kept error=%s", error)
 

@@ -174,3 +174,18 @@ async def test_nothing_is_expected_any_more_once_all_has_been_read(desk: Desk) -
     await desk.ask("alive", READ, done)
     assert desk.answered == ["another", "alive"]
     assert desk.dropped == []
+
+
+def test_what_is_being_read_is_known_until_it_was_answered(desk: Desk) -> None:
+    keys: list[Key] = [
+        READ,
+        ("read", 7, 0, 1),
+        ("read", 9, 0, 1),
+        ("readdir", 8, 0),
+        ("getattr", 5),
+    ]
+    begun = [(key, desk.interests.begin(key)) for key in keys]
+    assert desk.interests.read() == {7, 9}
+    for key, scope in begun[1:]:
+        desk.interests.end(key, scope)
+    assert desk.interests.read() == {7}
