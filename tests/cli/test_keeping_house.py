@@ -159,7 +159,7 @@ def test_rm_refuses_what_is_pinned_and_what_refs_have(filled: Cafs) -> None:
     filled.run("pin", "tree")
     for word in ("tree", digest):
         done = filled.run("rm", "--force", word, check=False)
-        assert (done.returncode, "cafs unpin" in done.stderr) == (2, True)
+        assert (done.returncode, "cafs unpin" in done.stderr) == (7, True)
     filled.run("unpin", "tree")
     done = filled.run("rm", digest, check=False)
     assert (done.returncode, "--force" in done.stderr) == (2, True)

@@ -32,8 +32,9 @@ def command(
     """Remove from the store what only REFs have, or blobs by their DIGESTs.
 
     REFS are names from cafs.toml or refs written out. What other refs have too stays, unless
-    --force is given; what is pinned (cafs unpin ends that), or in use now, stays in any case. A
-    mount goes on to show what was removed: what is read of it is fetched again.
+    --force is given; what is pinned (cafs unpin ends that), or in use now, stays in any case, and
+    the exit code is 7. A mount goes on to show what was removed: what is read of it is fetched
+    again.
     """
     from cafs.cli.completing import complete
 
@@ -62,11 +63,11 @@ def _check(store: "Store", wanted: "Kept") -> None:
     """Refuse what is pinned itself.
 
     Raises:
-        UsageError: it is.
+        StorageError: it is.
         NotFoundError: no such blob.
     """
     from cafs.cli.mounts.kept import blob_of
-    from cafs.errors import UsageError
+    from cafs.errors import StorageError
     from cafs.store.tables.records import hashed
 
     if wanted.spec is not None:
@@ -74,7 +75,7 @@ def _check(store: "Store", wanted: "Kept") -> None:
     else:
         pinned = wanted.digest is not None and store.pins.pinned(blob_of(store, wanted.digest))
     if pinned:
-        raise UsageError(f"{wanted.name}: pinned", hint=f"cafs unpin {wanted.name}")
+        raise StorageError(f"{wanted.name}: pinned", hint=f"cafs unpin {wanted.name}")
 
 
 def _drop(store: "Store", wanted: "Kept", force: bool) -> "Dropped":
