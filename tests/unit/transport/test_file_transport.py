@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from cafs.errors import (
     CafsError,
@@ -15,7 +16,7 @@ from cafs.errors import (
     RefusedError,
     SourceChangedError,
 )
-from cafs.model.pacing import Pacing
+from cafs.model.pacing import USUAL, Pacing
 from cafs.model.span import Span
 from cafs.model.validator import Validator
 from cafs.transport.file import FileTransport
@@ -217,41 +218,50 @@ async def test_a_disk_that_does_not_answer_is_given_up_and_holds_up_nobody_else(
         told.append(caught.value.line)
 
     threads = threading.active_count()
-    with silent(tmp_path / "disk"), trio.fail_after(5):
+    with silent(tmp_path / "disk"), trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(ask)
-            await trio.to_thread.run_sync(lambda: None)  # the threads of others are free
-            assert not told
+            await trio.testing.wait_all_tasks_blocked()
+            of_others = trio.to_thread.current_default_thread_limiter()
+            assert not of_others.borrowed_tokens
         with trio.move_on_after(0.05) as given_up:
             await transport.open(Request(url))
         assert given_up.cancelled_caught
-        assert threading.active_count() <= threads + HASTY.connections + 1
+        assert len(told) == 5
+        assert threading.active_count() <= threads + HASTY.connections
 
 
 @pytest.mark.parametrize("given_up", [True, False], ids=["by its reader", "by us"])
 async def test_a_read_that_does_not_end_is_given_up_and_closes_the_file_when_it_does(
-    file: Path, monkeypatch: pytest.MonkeyPatch, given_up: bool
+    file: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock, given_up: bool
 ) -> None:
-    transport, goes_on, pread = FileTransport(HASTY), threading.Event(), os.pread
+    transport = FileTransport()
     async with await transport.open(Request(file.as_uri())):
         pass  # the first use of a thread may open descriptors of its own
     before = descriptors()
+    begun, goes_on, pread = threading.Event(), threading.Event(), os.pread
 
     def slow(fd: int, length: int, start: int) -> bytes:
-        goes_on.wait(10)
+        begun.set()
+        goes_on.wait(60)
         return pread(fd, length, start)
+
+    async def give_up() -> None:
+        await until(begun.is_set)
+        if given_up:
+            reading.cancel()
+        else:
+            mock_clock.jump(USUAL.stall_s)
 
     monkeypatch.setattr(os, "pread", slow)
     response = await transport.open(Request(file.as_uri()))
-    with trio.fail_after(5):
-        if given_up:
-            with trio.move_on_after(0.05):
-                await response.receive()
-        else:
-            with pytest.raises(DeadlineError):
-                await response.receive()
-        await response.aclose()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(give_up)
+        expected = trio.Cancelled if given_up else DeadlineError
+        with trio.CancelScope() as reading, pytest.raises(expected):
+            await response.receive()
+    await response.aclose()
     assert descriptors() == before + 1, "a thread reads from it still"
     goes_on.set()
     await until(lambda: descriptors() == before)
