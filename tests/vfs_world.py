@@ -206,7 +206,10 @@ class PlantedRefs(Refs):
 
     @override
     async def file(self, spec: RefSpec, patience: Patience) -> Content:
-        return self.files[self._ask(spec)]
+        content = self.files[self._ask(spec)]
+        # From now on it is known what the ref means, with its size.
+        self.meanings.setdefault(_label(spec), meaning(spec, part_of(content.size)))
+        return content
 
     @override
     def peek(self, spec: RefSpec) -> Resolved | None:
