@@ -20,6 +20,8 @@ from cafs.errors import InvalidReferenceError
 CANONICAL: Final = "sha256"
 SIZES: Final = {"sha256": 32, "sha512": 64, "sha384": 48, "sha1": 20, "md5": 16}
 """Accepted algorithms, strongest use first, with the length of the raw hash in bytes."""
+_SHORT: Final = 12
+"""Hex digits that are shown of one that is shown in part."""
 _LONGEST: Final = 200
 """Characters of a text that may be a digest: sha512 has 135."""
 _WEAK: Final = frozenset({"sha1", "md5"})
@@ -98,6 +100,11 @@ class Digest(msgspec.Struct, frozen=True):
     def hex(self) -> str:
         """The hash in lower-case hex."""
         return self.raw.hex()
+
+    @property
+    def short(self) -> str:
+        """For people: enough to see that it is another, and to find it by."""
+        return f"{self.algorithm}:{self.hex[:_SHORT]}…"
 
     @property
     def of_nothing(self) -> bool:

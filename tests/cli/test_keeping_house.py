@@ -40,7 +40,9 @@ def filled(cafs: Cafs, origin: Origin) -> Cafs:
 
 def test_du_says_what_each_ref_has_alone_and_with_others(filled: Cafs) -> None:
     again, model, tree, store = lines(filled.run("du", "--json").stdout)
-    assert again == {"name": "again", "bytes": MIB, "shared": MIB, "unique": 0}
+    assert again.pop("meant_ns") is not None
+    sizes = {"bytes": MIB, "shared": MIB, "unique": 0}
+    assert again == {"name": "again", "digest": None, **sizes}  # when it was asked for, nobody knew
     assert (model["name"], model["shared"]) == ("model", MIB)
     assert (tree["name"], tree["shared"]) == ("tree", 0)
     assert store["total"] == store["listed"] == MIB + int(str(tree["bytes"]))
@@ -68,6 +70,28 @@ def test_du_of_a_digest_is_that_of_its_blob_though_nobody_has_asked_for_it_by_th
     assert (one["bytes"], one["shared"]) == (MIB, MIB)
     other, _ = lines(filled.run("du", "--json", f"sha256:{'ab' * 32}").stdout)
     assert other["bytes"] == 0
+
+
+def test_what_has_the_same_name_is_told_apart_by_what_it_is(cafs: Cafs, origin: Origin) -> None:
+    url = origin.put("/t.tgz", TREE)
+    cafs.project(f'[ref.tree]\nfrom="{url}"\n')
+    cafs.run("prefetch", "--quiet")
+    origin.put("/t.tgz", tar_bytes({"a/c": (0o644, b"gamma")}, compression="gz"))
+    cafs.run("prefetch", "--quiet")
+    origin.put("/t.tgz", TREE)
+    cafs.project(f'[ref.tree]\nfrom="{url}"\nintegrity="{digest_of(TREE)}"\n')
+    cafs.run("prefetch", "--quiet")
+    cafs.project("")
+    names = [line.rpartition("  ")[0] for line in cafs.run("du").stdout.splitlines()]
+    assert len({name for name in names if url in name}) == 2
+    assert sum(digest_of(TREE).short in name for name in names) == 1
+    ours = lines(cafs.run("du", "--json").stdout)[:-1]
+    assert len({each["digest"] for each in ours}) == 2
+    told = cafs.run("gc", "-n", "--older-than", "0s").stdout.splitlines()
+    which = [line for line in told if " reference " in line or " tree " in line]
+    assert len(which) >= 5
+    assert len(set(which)) == len(which), which
+    assert sum(digest_of(TREE).short in line for line in which) >= 3
 
 
 def test_gc_finds_nothing_where_all_is_of_use(filled: Cafs) -> None:

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from cafs.model.spec import RefSpec
     from cafs.settings.lockfile import LockEntry
 
-_DIGITS = 12
-"""Of a digest, for people: enough to see that it is another."""
-
 
 def title(entry: "LockEntry") -> str:
     """What people call an entry."""
@@ -28,8 +25,8 @@ def tell(entry: "LockEntry", before: "LockEntry | None", as_json: bool, quiet: b
     elif not quiet:
         index = f", index {size(sum(entry.indexes.values()))}" if entry.indexes else ""
         total = size(sum(part.size for part in entry.parts))
-        was = f", was {_short(before)}" if before is not None and state == "changed" else ""
-        say(f"{title(entry)}: {state} {_short(entry)} ({total}{index}{was})")
+        was = f", was {before.digest.short}" if before is not None and state == "changed" else ""
+        say(f"{title(entry)}: {state} {entry.digest.short} ({total}{index}{was})")
 
 
 def tell_gone(entry: "LockEntry", as_json: bool, quiet: bool) -> None:
@@ -71,10 +68,6 @@ def hinted(error: "CafsError", spec: "RefSpec") -> "CafsError":
 def warn(line: str) -> None:
     """Say something that stops nothing, on standard error."""
     aside(f"warning: {line}")
-
-
-def _short(entry: "LockEntry") -> str:
-    return f"{entry.digest.algorithm}:{entry.digest.hex[:_DIGITS]}…"
 
 
 def _facts(entry: "LockEntry", state: str, was: str | None) -> None:

@@ -1,5 +1,6 @@
 """``cafs du``: how much of the store each ref has."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -78,7 +79,8 @@ def _nothing(loaded: "Settings", words: tuple[str, ...], *, as_json: bool) -> in
 
     for spec in specs:
         name = spec.name or spec.ref.shown
-        say(msgspec.json.encode({"name": name, "bytes": 0, "shared": 0, "unique": 0}))
+        nothing = dict.fromkeys(("bytes", "shared", "unique"), 0)
+        say(msgspec.json.encode({"name": name, "digest": None, "meant_ns": None, **nothing}))
     facts = dict.fromkeys(("total", "listed", "other", "quarantine"), 0)
     known = {"quota": loaded.bounds.quota, "free": free_bytes(loaded.store)}
     say(msgspec.json.encode(facts | known))
@@ -122,6 +124,24 @@ def _name(owner: "Owner") -> str:
     return "" if owner.resolved is None else shown(owner.resolved)
 
 
+def _meant(owner: "Owner") -> dict[str, object]:
+    """What a ref meant last, and when that was found, for programs."""
+    known = owner.resolved
+    digest = None if known is None or known.digest is None else str(known.digest)
+    return {"digest": digest, "meant_ns": None if known is None else known.resolved_ns or None}
+
+
+def _title(owner: "Owner", *, alone: bool) -> str:
+    """The name of a ref; with what it meant, and when, where it is not alone with that name."""
+    from cafs.store.space.belonging import apart
+    from cafs.store.space.findings import when
+
+    if alone or owner.resolved is None:
+        return owner.name
+    since = when(owner.resolved.resolved_ns)
+    return f"{owner.name} ({apart(owner.resolved)}, of {since})"
+
+
 def _print(found: "Measurement", usage: "RoomUsage", *, as_json: bool) -> None:
     from cafs.cli.sizes import size
 
@@ -131,6 +151,7 @@ def _print(found: "Measurement", usage: "RoomUsage", *, as_json: bool) -> None:
         for each in found.refs:
             facts: dict[str, object] = {
                 "name": each.owner.name,
+                **_meant(each.owner),
                 "bytes": each.total,
                 "shared": each.shared,
                 "unique": each.unique,
@@ -140,9 +161,15 @@ def _print(found: "Measurement", usage: "RoomUsage", *, as_json: bool) -> None:
         facts |= {"quarantine": usage.quarantine, "quota": usage.quota, "free": usage.free}
         say(msgspec.json.encode(facts))
         return
+    often = Counter(each.owner.name for each in found.refs)
     rows = [("ref", "bytes", "shared", "unique")]
     rows += [
-        (each.owner.name, size(each.total), size(each.shared), size(each.unique))
+        (
+            _title(each.owner, alone=often[each.owner.name] == 1),
+            size(each.total),
+            size(each.shared),
+            size(each.unique),
+        )
         for each in found.refs
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -132,6 +132,7 @@ class _Telling:
         facts = {
             "kind": found.kind,
             "name": found.name,
+            "digest": None if found.digest is None else str(found.digest),
             "bytes": found.size,
             "reason": found.reason,
             "removed": outcome.removed,
@@ -143,7 +144,8 @@ class _Telling:
         from cafs.cli.sizes import size
 
         found = outcome.finding
-        say(f"{size(found.size):>10}  {found.kind} {found.name}: {found.reason}")
+        which = f" ({found.apart})" if found.apart else ""
+        say(f"{size(found.size):>10}  {found.kind} {found.name}{which}: {found.reason}")
 
     @contextmanager
     def progress(self) -> Iterator[None]:

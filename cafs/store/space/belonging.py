@@ -41,6 +41,8 @@ from cafs.store.trees.trees import Trees
 
 _MANIFEST: Final = 4 << 20
 """Bytes of a manifest at most; what is larger is none."""
+_VERSION: Final = 32
+"""Characters that are shown of what a source calls a version."""
 _NESTED: Final = 4
 """Indexes inside indexes at most."""
 
@@ -181,6 +183,27 @@ def shown(resolved: Resolved) -> str:
         return parse_ref(resolved.ref, schemes=None).shown
     except CafsError:
         return "a ref that cannot be read"
+
+
+def apart(resolved: Resolved) -> str:
+    """What tells a meaning from others of the same ref, for people: what it is, and by whose word.
+
+    A ref has one for each pin with which it was asked for, one for each lock, and older ones.
+    """
+    said = ["no digest is known" if resolved.digest is None else resolved.digest.short]
+    versions = [part.validator.text for part in resolved.parts if part.validator.text]
+    if versions or any(part.located_ns for part in resolved.parts):
+        said.append("not pinned")
+    if versions and resolved.digest is None:
+        said.append(f"version {_printable(versions[0])}")
+    if any(part.index is not None for part in resolved.parts):
+        said.append("with an index")
+    return ", ".join(said)
+
+
+def _printable(version: str) -> str:
+    """As much of a version as tells two apart: it is what a source has said."""
+    return ascii(version.strip('W/"')[:_VERSION])[1:-1]
 
 
 def _read(path: Path) -> bytes:

@@ -15,6 +15,7 @@ writes and fetches: each finding is looked at again by who removes it (``purging
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
@@ -22,12 +23,15 @@ from cafs.model.item import Item
 from cafs.model.record import TreeRecord
 from cafs.model.resolved import Resolved
 from cafs.store.space.aging import Aging
-from cafs.store.space.belonging import shown
+from cafs.store.space.belonging import apart, shown
 from cafs.store.space.findings import Finding, Kind, Terms, when
 from cafs.store.space.parts import Parts
 from cafs.store.space.strays import Strays
 from cafs.store.tables.documents import place_of
 from cafs.store.tables.references import source_of
+
+_DIGITS: Final = 12
+"""Of a tree's identity, for people: enough to see that it is another."""
 
 
 class Collector:
@@ -83,7 +87,15 @@ class Collector:
                 continue
             self._forgotten.add(place)
             reason = f"of {when(resolved.resolved_ns)}, and nothing of it is here"
-            yield Finding(Kind.REFERENCE, shown(resolved), 0, reason, place)
+            yield Finding(
+                Kind.REFERENCE,
+                shown(resolved),
+                0,
+                reason,
+                place,
+                digest=resolved.digest,
+                apart=apart(resolved),
+            )
 
     def _is_here(self, resolved: Resolved) -> bool:
         return any(not self.aging.is_gone(each) for each in self._parts.belongings.items(resolved))
@@ -114,7 +126,9 @@ class Collector:
                 continue
             self._orphaned |= {stream.key for stream in tree.streams if stream.rules}
             reason = "no ref means it, and no live mount shows it"
-            yield Finding(Kind.TREE, f"{tree.count} entries", 0, reason, tree)
+            made = "several layers" if tree.digest is None else tree.digest.short
+            name = f"{tree.identity[:_DIGITS]}, {tree.count} entries"
+            yield Finding(Kind.TREE, name, 0, reason, tree, digest=tree.digest, apart=f"of {made}")
         for number in trees.left():
             if number not in self._attached:
                 reason = "left by a crash, or another has taken its place"

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from cafs.model.digest import Digest
 from cafs.model.item import Item
 from cafs.model.record import TreeRecord
 
@@ -41,7 +42,9 @@ class Finding(msgspec.Struct, frozen=True):
     """Something of no use any more: its name and why, for people; bytes that it takes.
 
     ``size`` is, of what counts against the quota, how much of that; of files that no record names,
-    what the disk gives back. ``last_ns`` is, of an item, when it was used last.
+    what the disk gives back. ``last_ns`` is, of an item, when it was used last. ``digest`` is that
+    of what a reference meant, or a tree was made of, where it is known; ``apart`` tells it from
+    others of the same name, for people.
     """
 
     kind: Kind
@@ -50,6 +53,8 @@ class Finding(msgspec.Struct, frozen=True):
     reason: str
     handle: Handle
     last_ns: int = 0
+    digest: Digest | None = None
+    apart: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
