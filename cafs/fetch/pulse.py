@@ -1,6 +1,8 @@
 """Pulses: whether what somebody waits for still moves, and why it last did not."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -19,10 +21,12 @@ class Pulse:
     def __init__(self, beyond: "Pulse | None" = None) -> None:
         self.moved = trio.current_time()
         self.reason: CafsError | None = None
+        self.doing = ""
+        """What we do ourselves now, with what has come; empty while a source is waited for."""
         self._beyond = beyond
 
     def beat(self, count: int = 0) -> None:
-        """It moved: so many bytes arrived, or a step was done."""
+        """It moved: so many bytes arrived, or a part of some work was done."""
         self.moved = trio.current_time()
         self.reason = None
         if self._beyond is not None:
@@ -38,6 +42,22 @@ class Pulse:
         self.reason = reason
         if self._beyond is not None:
             self._beyond.note(reason)
+
+    def does(self, what: str) -> None:
+        """This is being done with what has come; nothing, when a source is waited for."""
+        self.doing = what
+        if self._beyond is not None:
+            self._beyond.does(what)
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """``does`` in the block; what was said before holds again behind it."""
+        before = self.doing
+        self.does(what)
+        try:
+            yield
+        finally:
+            self.does(before)
 
     def pass_on(self, beyond: "Pulse | None") -> None:
         """Pass everything on to another one from now on."""

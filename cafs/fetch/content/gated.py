@@ -17,7 +17,7 @@ from cafs.fetch.content.raw_ranges import LaneRanges
 from cafs.fetch.content.unstored import Unstored
 from cafs.fetch.flights.finding import Finding
 from cafs.fetch.flights.lane import Lane
-from cafs.fetch.flights.sealing import Seal
+from cafs.fetch.flights.sealing import CHECKING, Seal
 from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority, Ranges
 from cafs.metrics import Metrics
@@ -238,7 +238,8 @@ class GatedContent(Feed):
             return  # another process has removed it, or a pass has found it wrong
         try:
             if lane.is_stored():
-                await self._close(seen)
+                with work.busy(CHECKING):
+                    await self._close(seen)
                 return
         except NotWholeError:
             return  # something was found to be wrong just now: it is fetched again

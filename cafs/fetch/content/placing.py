@@ -10,14 +10,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-import trio
-
 from cafs.errors import StorageFullError
 from cafs.fetch.content.segment_jobs import IN_MEMORY, Check, Checks, Job, keep, read_window
 from cafs.fetch.content.shared_input import fitting, keep_shared, read_shared
 from cafs.fetch.content.together import keep_together
 from cafs.fetch.flights.means import Means
 from cafs.fetch.interfaces import Priority
+from cafs.labour import Threads
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.record import Segment
@@ -111,7 +110,7 @@ class Placing:
         checked: list[int] = []
         with overflow.claim(sum(one.length for one in job.group if one is not segment)) as room:
             run = partial(self._read, job, window, room, self._counting(checked))
-            found = await trio.to_thread.run_sync(run, limiter=self._threads(job))
+            found = await self._threads(job).run(run)
         for number, (at, data) in enumerate(found):
             if not overflow.put(self._decoder.key, at, data, awaited=not number) and not number:
                 raise self._means.shortage.error(self._decoder.label(segment), len(data))
@@ -136,7 +135,7 @@ class Placing:
 
         return check
 
-    def _threads(self, job: Job) -> trio.CapacityLimiter:
+    def _threads(self, job: Job) -> Threads:
         return self._means.decoders if job.whole else self._means.waiters
 
     async def _stream(self, blob: Digest | None) -> Stream | None:
@@ -172,7 +171,7 @@ class Placing:
         try:
             way = keep_shared if job.group else keep_together if job.run else keep
             run = partial(way, job, stream, decoder.pieces, self._counting(checked), name=name)
-            digest = await trio.to_thread.run_sync(run, limiter=self._threads(job))
+            digest = await self._threads(job).run(run)
         except StorageFullError:
             return False
         self._means.metrics.add("fetch.verified", sum(checked))

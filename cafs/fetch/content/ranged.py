@@ -6,7 +6,7 @@ from cafs.errors import StorageFullError
 from cafs.fetch.content.feeding import Forward
 from cafs.fetch.content.raw_ranges import LaneRanges
 from cafs.fetch.flights.lane import Lane
-from cafs.fetch.flights.sealing import Seal
+from cafs.fetch.flights.sealing import CHECKING, Seal
 from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Feed, Feeder, Patience, Priority, Ranges
 from cafs.metrics import Metrics
@@ -131,7 +131,8 @@ class RangedContent(Feed):
         async with self._lane.downloader.hold():
             while self._lane.is_stored() and self.digest() is None:
                 try:  # room may have been made in between
-                    await self._seal.close(None, self.size)
+                    with work.busy(CHECKING):
+                        await self._seal.close(None, self.size)
                 except NotWholeError:
                     break  # it is fetched again when somebody reads it
                 except StorageFullError:

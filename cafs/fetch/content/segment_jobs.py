@@ -14,6 +14,7 @@ from typing import Final
 from cafs.errors import StorageError
 from cafs.fetch.content.bridging import PIECE, Pull
 from cafs.fetch.flights.work import Work
+from cafs.labour import worked
 from cafs.model.digest import Digest
 from cafs.model.record import Segment
 from cafs.model.span import Span
@@ -65,6 +66,7 @@ class Checks:
         if self._crc is not None:
             self._crc = zlib.crc32(piece, self._crc)
         self._hash.update(piece)
+        worked()
 
     @property
     def crc32(self) -> int | None:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Final
 
 import msgspec
-import trio
 
 from cafs.fetch.flights.doubts import Doubts
 from cafs.fetch.flights.overflow import Overflow
@@ -15,6 +14,7 @@ from cafs.fetch.flights.turns import Turns
 from cafs.fetch.sources.budget import Budget
 from cafs.fetch.sources.rating import Ratings
 from cafs.fetch.sources.slots import Slots
+from cafs.labour import Threads
 from cafs.metrics import Metrics
 from cafs.model.bounds import UNBOUNDED, Bounds
 from cafs.store.streams.streams import Streams
@@ -54,12 +54,8 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     ratings: Ratings = msgspec.field(default_factory=Ratings)
     doubts: Doubts = msgspec.field(default_factory=Doubts)
     turns: Turns = msgspec.field(default_factory=Turns)
-    decoders: trio.CapacityLimiter = msgspec.field(
-        default_factory=lambda: trio.CapacityLimiter(_cores() + 2)
-    )
-    waiters: trio.CapacityLimiter = msgspec.field(
-        default_factory=partial(trio.CapacityLimiter, _WAITING)
-    )
+    decoders: Threads = msgspec.field(default_factory=lambda: Threads(_cores() + 2))
+    waiters: Threads = msgspec.field(default_factory=partial(Threads, _WAITING))
 
     def fits(self, size: int) -> bool:
         """Whether so many bytes may be in the store at once, whatever has to go for it."""

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-
-import trio
+from typing import Final
 
 from cafs.errors import CafsError, DigestMismatchError, StorageError
+from cafs.labour import Turn
 from cafs.metrics import Metrics
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
@@ -15,6 +15,7 @@ from cafs.store.blobs.blobs import Blobs
 from cafs.store.streams.streams import Streams
 from cafs.store.streams.witness import Seen
 
+CHECKING: Final = "checking all that has come"
 _LOG = logging.getLogger(__name__)
 Learned = Callable[[Descriptor], Awaitable[None]]
 """Told once which content it was, when that was not known before."""
@@ -48,7 +49,7 @@ class Seal:
         self.claims = tuple(claims)
         self._metrics = metrics
         self._learned = learned
-        self._lock = trio.Lock()
+        self._turn = Turn()
         self._rejected: DigestMismatchError | None = None
 
     @property
@@ -90,7 +91,7 @@ class Seal:
 
         Cancellation: nothing is visible, or all.
         """
-        async with self._lock:
+        async with self._turn.hold():
             known = self.digest()
             if known is not None:
                 return known
@@ -129,7 +130,7 @@ class Seal:
 
         Cancellation: as ``Blobs.take``.
         """
-        async with self._lock:
+        async with self._turn.hold():
             descriptor = await self._blobs.take(
                 self._key,
                 data,

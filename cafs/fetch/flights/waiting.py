@@ -52,9 +52,12 @@ class Waiter(Pulse):
                 await self._woken.wait()
 
     def _overdue(self) -> CafsError:
-        if isinstance(self.reason, UnreachableError):
+        if isinstance(self.reason, UnreachableError) and not self.doing:
             text = f"{self._what}: no source could be reached for {self.patience.deadline_s} s"
             return UnreachableError(text)
+        if self.doing:
+            text = f"{self._what}: {self.doing} got no further for {self.patience.deadline_s} s"
+            return DeadlineError(text, hint="no source is waited for; is the store's disk stuck?")
         text = f"{self._what}: nothing arrived for {self.patience.deadline_s} s"
         return DeadlineError(text)
 

@@ -17,6 +17,7 @@ from cafs.fetch.flights.waiting import Waiter
 from cafs.fetch.interfaces import Patience, Priority
 from cafs.fetch.pulse import Pulse
 from cafs.fetch.sources.failures import Failures
+from cafs.labour import Labour
 from cafs.metrics import Metrics
 
 T = TypeVar("T")
@@ -64,9 +65,16 @@ class Work(Pulse, Generic[T]):
         for waiter in self.waiters:
             waiter.note(reason)
 
+    @override
+    def does(self, what: str) -> None:
+        super().does(what)
+        for waiter in self.waiters:
+            waiter.does(what)
+
     def enter(self, waiter: Waiter) -> None:
         """Somebody waits; for the end of it, when it has been cancelled."""
         self.waiters.add(waiter)
+        waiter.does(self.doing)
         if not self.scope.cancel_called:
             self.scope.deadline = math.inf
 
@@ -164,6 +172,8 @@ class Works(Generic[T]):
         return work
 
     async def _attend(self, work: Work[T], key: Hashable, waiter: Waiter) -> None:
+        pulse = waiter.patience.pulse
+        doing = "" if pulse is None else pulse.doing
         work.enter(waiter)
         try:
             await waiter.wait()
@@ -175,12 +185,14 @@ class Works(Generic[T]):
             raise
         finally:
             work.leave(waiter)
+            if pulse is not None:
+                pulse.does(doing)
 
     async def _perform(
         self, key: Hashable, work: Work[T], run: Callable[[Work[T]], Awaitable[T]]
     ) -> None:
         try:
-            with work.scope:
+            with work.scope, Labour(work.beat).heard():
                 work.result = (await run(work),)
         except CafsError as error:
             work.error = error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from cafs.codec.points import Point, PointedDecoder
 from cafs.codec.windows import pack
 from cafs.fetch.passes.aside import Aside
+from cafs.labour import worked
 from cafs.model.record import Segment
 from cafs.store.trees.tree_writing import TreeWriter
 
@@ -53,6 +54,7 @@ class Cutter:
             self._end(point, following, self._points[0].input_start + _shared(self._points[0]))
         self._hash_on(data, at - offset, len(data))
         self._hand_over()
+        worked()
 
     def end(self, size: int) -> None:
         """All was decoded: so many bytes.

@@ -25,6 +25,7 @@ from cafs.fetch.passes.making import Making
 from cafs.fetch.passes.publishing import Publishing
 from cafs.fetch.passes.tar_pass import PlantSlices, plant_compressed, plant_plain, raw_stream_of
 from cafs.fetch.passes.zip_pass import plant_zip
+from cafs.labour import Threads
 from cafs.model.identity import StreamKey, TreeIdentity, decoded_stream
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord, TreeStream
@@ -63,7 +64,7 @@ class FirstPass:
         name: str,
         media_type: str,
         limits: Limits,
-        threads: trio.CapacityLimiter,
+        threads: Threads,
         shortage: Shortage,
     ) -> None:
         self._raw = raw
@@ -222,7 +223,8 @@ class FirstPass:
         before = None if stream is None else await stream.settled()
 
         async def pull(offset: int, length: int) -> bytes:
-            data = await raw.read(offset, length, work.patience())
+            with work.busy(""):
+                data = await raw.read(offset, length, work.patience())
             work.beat()
             return data
 

@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Final
 
-import trio
-
 from cafs.fetch.content.blob import BlobContent
 from cafs.fetch.content.either import EitherContent
 from cafs.fetch.content.gated import GatedContent
@@ -21,6 +19,7 @@ from cafs.fetch.flights.work import Works
 from cafs.fetch.interfaces import Content, Patience, Ranges
 from cafs.fetch.passes.first_pass import LINGER_S, PASSES, FirstPass, complete_tree
 from cafs.fetch.passes.making import Making
+from cafs.labour import Threads
 from cafs.model.identity import StreamKey
 from cafs.model.limits import Limits
 from cafs.model.record import TreeRecord
@@ -49,7 +48,7 @@ class Planting:
         self._means = means
         self._works = works
         self._passes = passes
-        self._threads = trio.CapacityLimiter(PASSES)
+        self._threads = Threads(PASSES)
 
     def decoded(
         self,

@@ -5,6 +5,7 @@ that had been checked before, and were not taken away since.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -12,6 +13,7 @@ from cafs.errors import DigestMismatchError, StorageError
 from cafs.fetch.content.bridging import Intake
 from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Feed, Feeder
+from cafs.labour import Threads, worked
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import TreeIdentity
 from cafs.model.item import Item
@@ -22,6 +24,7 @@ from cafs.store.tables.records import Incarnation
 from cafs.store.tables.uses import Rank
 from cafs.store.trees.tree_writing import TreeWriter
 
+_UNPACKING: Final = "unpacking what has come"
 Plant = Callable[[TreeWriter], tuple[TreeStream, ...]]
 """Plants a tree in a worker thread, and tells its streams."""
 
@@ -46,7 +49,7 @@ class Publishing:
         identity: TreeIdentity,
         *,
         name: str,
-        threads: trio.CapacityLimiter,
+        threads: Threads,
     ) -> None:
         self._raw = raw
         self._store = store
@@ -64,7 +67,8 @@ class Publishing:
         """The raw bytes for the pass's thread, hashed as they are read unless that is known."""
 
         async def pull(offset: int, length: int) -> bytes:
-            data = await feeder.take(offset, length, work.patience())
+            with work.busy(""):
+                data = await feeder.take(offset, length, work.patience())
             work.beat()
             work.passed(len(data))
             return data
@@ -107,6 +111,7 @@ class Publishing:
         def run() -> TreeRecord:
             with store.trees.writer(identity) as writer:
                 streams = plant(writer)
+                worked()
                 digest = trio.from_thread.run(pass_gate)
                 if decoded is not None and digest is not None and not decoded.confirm_sync(digest):
                     raise _vanished(self._name)
@@ -120,7 +125,8 @@ class Publishing:
                 store.uses.rank(spent, Rank.SPENT, decoded.key)
             return record
 
-        return await trio.to_thread.run_sync(run, limiter=self._threads)
+        with work.busy(_UNPACKING):
+            return await self._threads.run(run)
 
     def _as_read(self, before: Incarnation | None) -> Digest | None:
         """The digest of bytes that nobody hashed as they were read; None where that is not known.

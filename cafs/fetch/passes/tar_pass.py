@@ -16,6 +16,7 @@ from cafs.fetch.passes.aside import Aside
 from cafs.fetch.passes.cutting import SLICE, Cutter
 from cafs.fetch.passes.making import MakePlanter, MemberPlanter
 from cafs.fetch.passes.watching import Watch
+from cafs.labour import worked
 from cafs.model.identity import StreamKey
 from cafs.model.limits import Limits
 from cafs.model.member import Member
@@ -26,7 +27,8 @@ from cafs.store.trees.tree_writing import TreeWriter
 
 _BATCH: Final = 1 << 20
 _LOOK: Final = 256
-"""Reads after which it is looked whether the pass is still wanted: some milliseconds. Of a few raw
+"""Reads after which it is said that work was done, and looked whether the pass is still wanted:
+some milliseconds. Of a few raw
 bytes there may be millions of members, and until the next raw bytes are asked for it is not seen
 that it was cancelled."""
 Keep = Callable[[int, bytes | bytearray], None]
@@ -62,6 +64,7 @@ class Tee:
         self._reads += 1
         if not self._reads % _LOOK:
             trio.from_thread.check_cancelled()
+            worked()
         data = self._read(size)
         if len(data) >= _BATCH and not self._batch:
             self._hand_on(data)

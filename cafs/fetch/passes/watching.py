@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from cafs.labour import worked
 from cafs.model.digest import EMPTY
 from cafs.model.member import Kind, Member, Piece
 
@@ -89,3 +90,4 @@ class Watch:
             step = min(len(_ZEROS), stop - self._at)
             self._hash.update(memoryview(_ZEROS)[:step])
             self._at += step
+            worked()

@@ -23,6 +23,7 @@ from cafs.errors import (
     StorageError,
     StorageFullError,
 )
+from cafs.labour import worked
 from cafs.model.descriptor import Descriptor
 from cafs.model.digest import Digest, Hasher
 from cafs.model.identity import StreamKey
@@ -267,4 +268,5 @@ def hash_file(
                 keep(pieces_of(hasher.size, memoryview(data)))
             hasher.update(data)
             trio.from_thread.check_cancelled()
+            worked()
     return hasher

@@ -6,6 +6,7 @@ from typing import Final
 import trio
 
 from cafs.errors import ContentError
+from cafs.labour import worked
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span, SpanSet
 from cafs.store.disk.files import storage_error
@@ -86,6 +87,7 @@ class Aside:
                         data = opened.read(min(_CHUNK, span.stop - start))
                         stream.write_sync(start, data)
                         taken.append(Span(start, start + len(data)))
+                        worked()
         except FileNotFoundError:
             pass  # it went because room is short
         except OSError as error:

@@ -13,6 +13,7 @@ import trio
 from typing_extensions import override
 
 from cafs.errors import NotFoundError
+from cafs.labour import Threads
 from cafs.model.descriptor import OCTETS, Descriptor
 from cafs.model.digest import EMPTY, Digest
 from cafs.model.identity import StreamKey
@@ -63,7 +64,7 @@ class Blobs(BlobStore):
         self._uses = shelf.uses
         self._holds = shelf.holds
         self._intake = Intake(layout, records, admission.retire, shelf)
-        self._limiter = trio.CapacityLimiter(ADMISSIONS)
+        self._threads = Threads(ADMISSIONS)
 
     def hold(self, digest: Digest) -> AbstractAsyncContextManager[None]:
         """Keep the blob of a canonical digest from being removed to make room; as ``Holds.hold``.
@@ -157,7 +158,7 @@ class Blobs(BlobStore):
     async def _lose(self, digest: Digest, bad: Piece, key: StreamKey | None) -> None:
         try:
             await trio.to_thread.run_sync(
-                self._demotion.demote, digest, [bad.span], key, limiter=self._limiter
+                self._demotion.demote, digest, [bad.span], key, limiter=self._threads.limiter
             )
         except OSError as error:
             raise storage_error(error, f"{digest}: damaged, and cannot be put aside") from error
@@ -166,7 +167,7 @@ class Blobs(BlobStore):
         what = f"it cannot be read: {failure.strerror}"
         change = partial(self._demotion.put_aside, found.digest, found.size, what)
         try:
-            await trio.to_thread.run_sync(change, limiter=self._limiter)
+            await trio.to_thread.run_sync(change, limiter=self._threads.limiter)
         except OSError as error:
             what = f"{found.digest}: cannot be read, nor put aside"
             raise storage_error(error, what) from error
@@ -208,9 +209,7 @@ class Blobs(BlobStore):
         Cancellation: all or nothing.
         """
         claim = Claim(name, media_type or OCTETS, tuple(claims), size, lasting)
-        return await trio.to_thread.run_sync(
-            partial(self._admission.admit, key, claim, hashed), limiter=self._limiter
-        )
+        return await self._threads.run(partial(self._admission.admit, key, claim, hashed))
 
     async def take(
         self, key: StreamKey, data: bytes, *, media_type: str, claims: Sequence[Digest], name: str
@@ -250,7 +249,8 @@ class Blobs(BlobStore):
         Cancellation: between two pieces; those that were taken are in the stream.
         """
         return await trio.to_thread.run_sync(
-            partial(self._admission.aside.take_back, key, spans, size), limiter=self._limiter
+            partial(self._admission.aside.take_back, key, spans, size),
+            limiter=self._threads.limiter,
         )
 
     def file(self, digest: Digest) -> Path | None:
@@ -275,7 +275,7 @@ class Blobs(BlobStore):
 
     @override
     async def delete(self, digest: Digest) -> None:
-        await trio.to_thread.run_sync(self._delete, digest, limiter=self._limiter)
+        await trio.to_thread.run_sync(self._delete, digest, limiter=self._threads.limiter)
 
     def _delete(self, digest: Digest) -> None:
         canonical = self._records.canonical(digest)

@@ -6,6 +6,7 @@ By their first byte they are sorted in pieces: 10⁶ of them take 12 MB until th
 from functools import partial
 from typing import Final
 
+from cafs.labour import worked
 from cafs.store.db.transactions import Batch
 from cafs.store.tables.tree_tables import LEAD, TreeTables, member_key, pack_number
 
@@ -42,6 +43,7 @@ class MemberRows:
             if len(rows) >= _TOGETHER:
                 tables.index.apply(partial(_put, tables, tree, rows))
                 rows.clear()
+                worked()
         tables.index.apply(partial(_put, tables, tree, rows))
 
 

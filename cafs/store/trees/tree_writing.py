@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from cafs.errors import MalformedError, StorageError
+from cafs.labour import worked
 from cafs.model.digest import Digest
 from cafs.model.identity import TreeIdentity
 from cafs.model.member import ROOT, Entry
@@ -200,6 +201,7 @@ class TreeWriter:
                 if len(bound) == BATCH:
                     following = name_in(key) + b"\0"
                     break
+        worked()
         bound |= {
             name: number
             for name, number in self._names.get(parent, {}).items()
@@ -233,6 +235,7 @@ class TreeWriter:
             self._names.clear()
             self._bindings = 0
             self._segments.clear()
+            worked()
 
     def _write(self, batch: Batch) -> None:
         tables, tree = self._tables, self._tree

@@ -253,7 +253,7 @@ async def test_b24_an_upload_is_its_processs_until_that_dies(tmp_path: Path) -> 
 async def test_a_commit_that_was_begun_is_the_end_of_writing(store: Store) -> None:
     writer = await store.blobs.create()
     await writer.write(DATA)
-    limiter = store.blobs._limiter
+    limiter = store.blobs._threads.limiter
     others = [object() for _ in range(int(limiter.total_tokens))]
     for each in others:
         limiter.acquire_on_behalf_of_nowait(each)
