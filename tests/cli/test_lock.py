@@ -382,6 +382,17 @@ def test_a_run_that_was_killed_leaves_nothing_for_longer_than_the_next(
     assert list(temporary.iterdir()) == []
 
 
+def test_check_full_fetches_what_the_store_lacks_and_nothing_else(
+    locked: Project, origin: Origin, tmp_path: Path
+) -> None:
+    locked.cafs.run("prefetch", "--quiet")
+    origin.forget()
+    locked.cafs.run("lock", "--check", "--full")
+    assert origin.bytes_sent() == 0
+    locked.cafs.run("lock", "--check", "--full", "--store", tmp_path / "empty")
+    assert origin.bytes_sent() > 0
+
+
 def test_check_full_finds_a_lock_whose_index_is_of_something_else(
     locked: Project, other: Cafs, origin: Origin
 ) -> None:
@@ -558,6 +569,10 @@ def test_diff_tells_what_came_and_went(locked: Project) -> None:
 def test_words_that_do_not_go_together_are_refused(locked: Project) -> None:
     for words in (["--full"], ["--check", "--upgrade"], ["--diff", "a", "b", "--check"]):
         assert locked.cafs.run("lock", *words, check=False).returncode == 2
+    done = locked.cafs.run("lock", "--check", "--upgrade", check=False)
+    assert "--check and --upgrade exclude each other" in done.stderr
+    done = locked.cafs.run("lock", "--check", "--large", "large", check=False)
+    assert "--check and --large exclude each other" in done.stderr
     done = locked.cafs.run("lock", "tre", check=False)
     assert done.returncode == 3
     assert "tree" in done.stderr

@@ -164,6 +164,8 @@ def test_an_id_that_is_not_under_way_is_not_found(cafs: Cafs, origin: Origin) ->
     assert done.returncode == 3
     assert "no fetch 0a1b2c3d is under way" in done.stderr
     assert cafs.run("cancel", check=False).returncode == 2
+    done = cafs.run("cancel", "--all")
+    assert (done.stdout, done.stderr) == ("", "nothing is being fetched\n")
     done = cafs.run("inflight", cafs.directory, check=False)
     assert done.returncode == 8
     assert "no cafs is mounted" in done.stderr

@@ -131,7 +131,10 @@ def _against_files(entry: LockEntry, wrong: _Wrong) -> Iterator[Problem]:
 async def _against_bytes(
     loaded: "Settings", file: Path, lock: Lock, wanted: list[Wish], *, drawn: bool
 ) -> list[Problem]:
-    """Read what is locked again, and compare; what could not be had is told at once."""
+    """Compare the bytes with what is locked; what could not be had is told at once.
+
+    What the store lacks is fetched, and nobody is asked for the rest: it was checked when it came.
+    """
     from cafs.assemble.system import open_system
     from cafs.distribution.locking import Locker
     from cafs.model.limits import Limits
@@ -148,7 +151,7 @@ async def _against_bytes(
             for number, (wish, entry) in enumerate(there):
                 folder = top / str(number)
                 folder.mkdir()
-                reading = partial(_read_again, file, locker, wish, entry, folder)
+                reading = partial(_compared, file, locker, wish, entry, folder)
                 try:
                     with bars(reports, wish.title) as told:
                         problems += await reading(told=told)
@@ -166,10 +169,10 @@ async def _against_bytes(
     return problems
 
 
-async def _read_again(
+async def _compared(
     file: Path, locker: "Locker", wish: Wish, entry: LockEntry, folder: Path, *, told: "Reports"
 ) -> list[Problem]:
-    """Read what is locked by one entry again; how it differs.
+    """How the bytes that one entry locks differ from it, be they here or fetched for this.
 
     Raises:
         CafsError: it could not be had.

@@ -33,7 +33,8 @@ def claimed(mount_point: Path) -> Iterator[int]:
     except BlockingIOError as error:
         raise MountError(
             f"another cafs is about to mount on {mount_point}",
-            hint=f"see what it says, or: cafs status {mount_point}",
+            hint="that command says how it went; once it is done, the mount is shown by: "
+            f"cafs status {mount_point}",
         ) from error
     except OSError as error:
         raise MountError(f"{lock} cannot be opened: {error.strerror}") from error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
-from cafs.cli.saying import say
+from cafs.cli.saying import aside, say
 
 if TYPE_CHECKING:
     from cafs.cli.mounts.reaching import Heard
@@ -21,6 +21,7 @@ def command(*, words: tuple[str, ...], everything: bool, as_json: bool) -> int:
 
     Who reads it gets the error ECANCELED, also where on-error is "wait"; a prefetch reports it and
     goes on with the next. What has been fetched stays, and who asks again later fetches the rest.
+    --all where nothing is fetched says so, and is no error.
     """
     import msgspec
 
@@ -38,6 +39,8 @@ def command(*, words: tuple[str, ...], everything: bool, as_json: bool) -> int:
             say(msgspec.json.encode({"cancelled": name}) if as_json else f"cancelled {name}")
         if not names and not everything and not heard.troubles:
             raise NotFoundError(f"no fetch {word} is under way", hint="cafs inflight lists them")
+        if not names and everything and not heard.troubles:
+            aside("nothing is being fetched")
     for trouble in heard.troubles:
         raise trouble
     return 0

@@ -33,7 +33,11 @@ quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors
 @options.with_flags(*FLAGS)
 @click.option("--upgrade", is_flag=True, help="Ask again what is locked already.")
 @click.option("--check", is_flag=True, help="Only say whether cafs.lock matches cafs.toml.")
-@click.option("--full", is_flag=True, help="With --check: read all bytes again, and compare.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="With --check: compare the bytes too; fetches what the store lacks.",
+)
 @click.option(
     "--diff",
     nargs=2,
@@ -69,8 +73,11 @@ def command(
     cafs lock                      lock what is not locked
     cafs lock --upgrade base       see what the tag means now
     cafs lock --check              0: the lock matches; 2: it does not; asks nobody
-    cafs lock --check --full       read all again; 4: the bytes are others
+    cafs lock --check --full       compare the bytes too; 4: they are others
     git show HEAD:cafs.lock >old.lock; cafs lock --diff old.lock cafs.lock
+
+    With --full nobody is asked for what the store has. To see whether the sources still have it,
+    give --store an empty directory.
 
     With --json: one object a line, for each entry.
     """
@@ -87,7 +94,11 @@ def command(
     wanted = parsed_platforms(platforms)
     if check:
         if upgrade or large:
-            raise UsageError("--check changes nothing")
+            other = "--upgrade" if upgrade else "--large"
+            raise UsageError(
+                f"--check and {other} exclude each other: --check changes nothing",
+                hint="leave one of them out",
+            )
         from cafs.cli.locks.lock_checking import check as run_check
 
         return run_check(flags, names, wanted, full=full, quiet=quiet, as_json=as_json)

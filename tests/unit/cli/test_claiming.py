@@ -27,6 +27,7 @@ def refused() -> bool:
         with claimed(PLACE):
             return False
     except MountError as error:
+        assert error.hint.endswith(f"cafs status {PLACE}")
         return "about to mount" in error.what
 
 
