@@ -22,6 +22,7 @@ from cafs.store.blobs.neighbours import Neighbours
 from cafs.store.blobs.prefixes import Prefixes
 from cafs.store.blobs.uploads import Uploads
 from cafs.store.db.environment import Environment
+from cafs.store.db.transactions import BrokenEnvironmentError
 from cafs.store.disk.files import Files
 from cafs.store.disk.layout import Layout
 from cafs.store.health.mending import keep_whole
@@ -235,32 +236,13 @@ async def open_store(
         if boot_id is None:
             boot_id = await trio.to_thread.run_sync(read_boot_id)
         layout = Layout(path, boot_id)
-        usage = await trio.to_thread.run_sync(enter, layout)
-        held.callback(usage.close)
-        index, recent = await trio.to_thread.run_sync(open_environments, layout, usage, held)
-        ledger = Ledger(layout, index, recent)
-        files = Files()
-        held.callback(files.close)
-        pending = Pending(ledger, index, recent)
-        checkpointer = Checkpointer(
-            layout, ledger, pending, limit=checkpoint_bytes, period_s=checkpoint_s
-        )
-        store = Store(
-            layout=layout,
-            index=index,
-            recent=recent,
-            files=files,
-            ledger=ledger,
-            checkpointer=checkpointer,
-            bounds=bounds,
-        )
-        held.callback(store.close)
-        unused: list[int] = []
-        if usage.alone:
-            await trio.to_thread.run_sync(store.tidy)
-            unused = await trio.to_thread.run_sync(
-                put_in_order, layout, usage, ledger, store.trees, store.attachments
-            )
+        limits = (checkpoint_bytes, checkpoint_s)
+        try:
+            store, checkpointer, unused = await _begin(layout, limits, bounds, held)
+        except BrokenEnvironmentError:
+            # What met damage has marked it: whoever is alone now makes it anew.
+            held.close()
+            store, checkpointer, unused = await _begin(layout, limits, bounds, held)
         try:
             async with trio.open_nursery() as nursery:
                 store.attend(nursery)
@@ -281,3 +263,40 @@ async def open_store(
             failure = group.exceptions[0]
     if failure is not None:
         raise failure
+
+
+async def _begin(
+    layout: Layout, limits: tuple[int, float], bounds: Bounds, held: ExitStack
+) -> tuple[Store, Checkpointer, list[int]]:
+    """Enter a store and put it in order, closed with ``held``; and the trees nobody can use.
+
+    Raises:
+        StorageError: it cannot be used, and why.
+
+    Cancellation: no effect.
+    """
+    usage = await trio.to_thread.run_sync(enter, layout)
+    held.callback(usage.close)
+    index, recent = await trio.to_thread.run_sync(open_environments, layout, usage, held)
+    ledger = Ledger(layout, index, recent)
+    files = Files()
+    held.callback(files.close)
+    pending = Pending(ledger, index, recent)
+    checkpointer = Checkpointer(layout, ledger, pending, limit=limits[0], period_s=limits[1])
+    store = Store(
+        layout=layout,
+        index=index,
+        recent=recent,
+        files=files,
+        ledger=ledger,
+        checkpointer=checkpointer,
+        bounds=bounds,
+    )
+    held.callback(store.close)
+    unused: list[int] = []
+    if usage.alone:
+        await trio.to_thread.run_sync(store.tidy)
+        unused = await trio.to_thread.run_sync(
+            put_in_order, layout, usage, ledger, store.trees, store.attachments
+        )
+    return store, checkpointer, unused

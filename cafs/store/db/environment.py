@@ -114,16 +114,14 @@ class Environment:
             BrokenEnvironmentError: it is so.
         """
         if is_marked(self.path):
-            reason = "was found damaged before"
+            reason = "they were found so before"
         else:
             needed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
             if (self.path / "data.mdb").stat().st_size >= needed or self._has_all():
                 return
-            reason = "its file was cut short"
+            reason = "their file was cut short"
         self._environment.close()
-        raise BrokenEnvironmentError(
-            f"{self.path}: {reason}", hint="it is made anew when nobody else uses the store"
-        )
+        raise BrokenEnvironmentError(self.path, reason)
 
     def _has_all(self) -> bool:
         """Whether a file that is shorter than its pages has all that are in use.

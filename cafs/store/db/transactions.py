@@ -29,15 +29,24 @@ _MARK: Final = "broken"
 _CUT_SHORT: Final = 1 << 20
 """Bytes left on a disk on which a commit's write may have been cut short: more than it writes."""
 _BROKEN: Final = (
+    lmdb.BadDbiError,
     lmdb.BadTxnError,
     lmdb.CorruptedError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
     lmdb.InvalidError,
+    lmdb.PageFullError,
     lmdb.PageNotFoundError,
     lmdb.PanicError,
+    lmdb.ProblemError,
     lmdb.VersionMismatchError,
 )
-"""What LMDB says of damaged pages. A transaction is bad when it met one: nothing goes on after an
-error here."""
+"""What LMDB says of damaged pages.
+
+A transaction is bad when it met one: nothing goes on after an error here, but LMDB itself swallows
+what it met at a table's root (``mdb_cursor_init``). We neither close a table nor change what it is:
+one that is another is damaged. Too deep, or too full, no tree of ours can become.
+"""
 _STRICT: Final = frozenset({"entries", "names"})
 """Tables of which a record that is broken is not absent: a directory would lack a name, and a
 program take another file for it."""
@@ -50,6 +59,13 @@ class BrokenEnvironmentError(StorageError):
     """
 
     code = "storage-broken"
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path}: the records are damaged: {what}",
+            hint="run it again: who is alone with the store makes them anew; if cafs status lists a"
+            " mount, unmount that first",
+        )
 
 
 class Table:
@@ -237,7 +253,8 @@ def translated(error: lmdb.Error, path: Path) -> StorageError:
         # On a full disk there is no mark; then whoever meets the damage next makes it.
         with suppress(OSError):
             mark_broken(path)
-        return BrokenEnvironmentError(f"{path}: {error}")
+        mute = isinstance(error, lmdb.BadTxnError)  # that it must end tells nothing of the damage
+        return BrokenEnvironmentError(path, "a page makes no sense" if mute else str(error))
     return StorageError(f"{path}: {error}")
 
 

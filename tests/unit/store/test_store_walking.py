@@ -204,7 +204,7 @@ async def test_damage_is_marked_and_nobody_opens_it(path: Path) -> None:
     assert is_marked(path)
     again = await walk(path, TABLES, lambda _done, _of: None)
     assert again.damage == "it was found damaged before"
-    with pytest.raises(BrokenEnvironmentError, match="found damaged before"):
+    with pytest.raises(BrokenEnvironmentError, match="damaged: they were found so before"):
         opened(path)
 
 
