@@ -49,6 +49,20 @@ def test_a_broken_lock_hinders_only_who_asks_what_a_ref_means(mounted: Cafs) -> 
     assert (done.returncode, "begins a merge conflict" in done.stderr) == (2, True)
 
 
+def test_without_a_project_status_lists_mounts_whatever_the_users_file_says(
+    mounted: Cafs, tmp_path: Path
+) -> None:
+    user = tmp_path / "user.toml"
+    user.write_text("[[[\n")
+    mounted.environment["CAFS_SYSTEM_CONFIG"] = str(user)
+    (mounted.directory / "cafs.toml").rename(mounted.directory / "away.toml")
+    done = mounted.run("status")
+    assert done.stdout.startswith(f"{mounted.directory / 'cafs'}  keeper pid ")
+    assert done.stderr.startswith(f"warning: the settings cannot be read: {user}: line 1, ")
+    done = mounted.run("unmount", check=False)
+    assert (done.returncode, str(user) in done.stderr) == (2, True)
+
+
 def test_a_project_whose_file_is_broken_is_known_by_its_mounts(mounted: Cafs) -> None:
     place, file = mounted.directory / "cafs", mounted.directory / "cafs.toml"
     text = file.read_text()

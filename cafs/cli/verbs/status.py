@@ -48,6 +48,8 @@ def command(
 def _seen(named: Path | None, flags: options.Flags) -> "Seen | None":
     """The mount, or the project, that is meant; where its settings cannot be read, its one mount.
 
+    None where there is neither, as far as can be told.
+
     Raises:
         CafsError: as ``look``; or the settings cannot be read, and it has no mount, or several.
     """
@@ -58,7 +60,12 @@ def _seen(named: Path | None, flags: options.Flags) -> "Seen | None":
     if named is not None:
         return look_at(options.place_of(named))
     read = flags.attempt_project()
-    return look_at(place_on_record(read)) if isinstance(read, Broken) else look(read)
+    if not isinstance(read, Broken):
+        return look(read)
+    if read.file is None and read.mount_point is None:
+        aside(f"warning: the settings cannot be read: {read.why.line}")
+        return None
+    return look_at(place_on_record(read))
 
 
 def _facts(seen: "Seen") -> dict[str, object]:
