@@ -2,7 +2,7 @@
 
 import enum
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -55,13 +55,19 @@ class Patience:
 
     ``deadline_s`` bounds the time without progress of what is waited for; None waits as long as the
     waiter lives. ``pulse`` hears of the progress too, for waiters that are waited for themselves.
-    ``place`` is taken before a wait by those whose number is limited.
+    ``place`` is taken before a wait by those whose number is limited. ``rising`` says how urgent it
+    is by now, where that may change while it waits: others may have come to wait for the same.
     """
 
     deadline_s: float | None
     priority: Priority = Priority.DEMAND
     pulse: Pulse | None = field(default=None, compare=False)
     place: Place | None = field(default=None, compare=False)
+    rising: Callable[[], Priority] | None = field(default=None, compare=False)
+
+    def urgency(self) -> Priority:
+        """How urgent it is by now."""
+        return self.priority if self.rising is None else self.rising()
 
     def begin(self) -> None:
         """Say that a wait begins.

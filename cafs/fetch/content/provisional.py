@@ -210,7 +210,7 @@ class ProvisionalContent(Feed):
             self._works.start(("behind", self.key), self._behind)
 
     async def _behind(self, work: Work[None]) -> None:
-        patience = replace(work.patience(), priority=Priority.PREFETCH)
+        patience = replace(work.patience(), priority=Priority.PREFETCH, rising=None)
         try:
             await self.gated.ensure(Span(0, self.size), patience)
         except DigestMismatchError:

@@ -87,7 +87,7 @@ class Hold(Waiter, Seat):
 
     def window(self, first: int, stop: int) -> Span:
         """What of a long read, whose first missing byte is ``first``, should be under way now."""
-        return planning.window(first, stop, self._source.useful(self.patience.priority))
+        return planning.window(first, stop, self._source.useful(self.priority()))
 
     async def ensure(self, span: Span) -> None:
         """Wait until the span is in the store; long ones are fetched by several flights at once.
@@ -103,7 +103,7 @@ class Hold(Waiter, Seat):
             first = next(iter(missing))
             self._source.check(first, self.patience)
             self.patience.begin()
-            if self.patience.priority is Priority.DEMAND:
+            if self.priority() is Priority.DEMAND:
                 self._source.overtake(first, self._granule)
             flights = self.want(self.window(first.start, span.stop))
             if not flights:

@@ -22,7 +22,7 @@ class Waiter(Pulse):
 
     def priority(self) -> Priority:
         """How urgent it is."""
-        return self.patience.priority
+        return self.patience.urgency()
 
     def renew(self, patience: Patience) -> None:
         """Wait with another patience from now on."""

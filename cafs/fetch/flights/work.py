@@ -45,7 +45,7 @@ class Work(Pulse, Generic[T]):
 
     def patience(self) -> Patience:
         """The patience with which it waits itself: its waiters leave when theirs has ended."""
-        return Patience(None, self.priority(), pulse=self)
+        return Patience(None, self.priority(), pulse=self, rising=self.priority)
 
     @override
     def beat(self, count: int = 0) -> None:

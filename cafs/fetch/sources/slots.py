@@ -217,6 +217,7 @@ class Slots:
             self._leave(slot)
 
     async def _granted(self, slot: Slot) -> None:
+        before = slot.priority()
         while not slot.granted.is_set():
             with trio.move_on_after(_BEAT_S):
                 await slot.granted.wait()
@@ -224,6 +225,10 @@ class Slots:
                 # Who waits for a turn is not stuck while those before it move. A prefetch never
                 # is: they move, or fail.
                 slot.beat()
+            now = slot.priority()
+            if now < before:  # a reader has joined: it waits among readers from now on
+                self.give()
+            before = now
 
     def _moves(self, host: str) -> bool:
         """Whether bytes come for those whose end is waited for: of a host, or of all when full."""

@@ -498,7 +498,6 @@ async def test_a_reader_hurries_what_a_prefetch_has_begun(rig: Rig, origin: Orig
         assert rig.fetcher.inflight()[0].priority is Priority.PREFETCH
         nursery.start_soon(content.ensure, Span(0, 1), USUAL)
         demanded = {Priority.DEMAND}
-        # From the next piece on.
         await until(lambda: {one.priority for one in rig.fetcher.inflight()} == demanded)
     assert rig.metrics["fetch.bytes"] == 2 * MIB
 

@@ -94,6 +94,26 @@ async def test_a_prefetch_stands_aside_for_readers_of_another_process(
     assert content.digest() is not None
 
 
+async def test_a_reader_who_joins_a_prefetch_does_not_stand_aside_with_it(
+    rig: Rig, origin: Origin
+) -> None:
+    body = Generated(6 * MIB, seed=5)
+    url = origin.put("/joined", body)
+    content = await rig.pinned(Digest.parse(f"sha256:{body.sha256()}"), body.size, url)
+    other = Precedence(rig.store.path / "leases" / "readers")
+    other.claim()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(content.ensure, Span(0, body.size), PREFETCH)
+            await until(lambda: bool(rig.fetcher.inflight()))
+            assert rig.fetcher.inflight()[0].priority is Priority.PREFETCH
+            # Nothing is read of it before all has come, and the other's readers go on waiting.
+            with trio.fail_after(60):
+                assert await content.read(MIB, 16, Patience(60.0)) == body.read(MIB, 16)
+    finally:
+        other.close()
+
+
 async def test_readers_here_are_heard_of_elsewhere_while_they_fetch(
     rig: Rig, origin: Origin
 ) -> None:

@@ -191,6 +191,26 @@ async def test_a_prefetch_that_waits_for_its_turn_is_not_stuck(autojump_clock: M
         nursery.cancel_scope.cancel()
 
 
+async def test_who_becomes_urgent_while_it_waits_is_served_as_such(
+    autojump_clock: MockClock,
+) -> None:
+    wish = Priority.PREFETCH
+    slots = Slots(prefetch=1)
+    async with trio.open_nursery() as nursery, slots.hold("h", lambda: Priority.PREFETCH):
+        got = trio.Event()
+
+        async def second() -> None:
+            async with slots.hold("h", lambda: wish):
+                got.set()
+
+        nursery.start_soon(second)
+        await trio.sleep(10)
+        assert not got.is_set()
+        wish = Priority.DEMAND
+        with trio.fail_after(2):
+            await got.wait()
+
+
 # -- how many help
 
 
