@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 /* How long a reply waits for what was said before it. The kernel takes microseconds. */
-#define SETTLE_NS (50 * NS_PER_MS)
+#define SETTLE_NS (250 * NS_PER_MS)
 
 struct notice {
     size_t length;
