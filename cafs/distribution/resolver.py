@@ -253,7 +253,8 @@ class Resolver:
         what = f"{title(spec)}: not resolved within {patience.deadline_s:g} s"
         if isinstance(reason, UnreachableError):
             raise UnreachableError(what) from reason
-        raise DeadlineError(what, hint="is the source reachable?") from reason
+        hint = "is the source reachable?" if reason is None else ""
+        raise DeadlineError(what, hint=hint) from reason
 
     async def _patiently(self, spec: RefSpec) -> Resolved:
         while True:

@@ -170,20 +170,28 @@ class HttpTransport(Transport):
         pool = await self._pool(request.url)
         _LOG.debug("transport.request.sent %s span=%s id=%s", name, request.span, number)
         began = trio.current_time()
+        asked = False
         try:
             # This bounds a head that dribbles; the timeout for reading restarts at each byte.
             with trio.fail_after(limits.connect_s + limits.head_s) as scope:
 
                 async def trace(event: str, _: dict[str, object]) -> None:
                     if event == _ASKED:
-                        nonlocal began
-                        began = trio.current_time()
+                        nonlocal asked, began
+                        asked, began = True, trio.current_time()
                         scope.deadline = began + limits.head_s
 
                 sent.extensions = {"timeout": self._timeouts(), "trace": trace}
                 reply = await pool.send(sent)
         except trio.TooSlowError as error:
             raise DeadlineError(f"{name}: no answer within {limits.head_s:g} s") from error
+        except trio.Cancelled:
+            if asked and request.failed is not None:
+                # Who waits no more for it may say why: a source that is there, and is silent.
+                request.failed(
+                    DeadlineError(f"{name}: it took the request, and did not answer to the end")
+                )
+            raise
         except FAILURES as error:
             raise translated(name, error, proxied=self.proxied(request.url)) from error
         except UnicodeError as error:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cafs import reporting
 from cafs.errors import (
     CafsError,
+    DeadlineError,
     DigestMismatchError,
     MalformedError,
     NotFoundError,
@@ -29,7 +31,16 @@ from cafs.model.resolved import Shape
 from cafs.model.spec import Pull
 from cafs.testing import archives
 from cafs.testing.archives import Item
-from cafs.testing.faults import Drop, IgnoreRange, NoLength, NoValidators, Status
+from cafs.testing.faults import (
+    Drop,
+    Fault,
+    HangBeforeHead,
+    IgnoreRange,
+    NoLength,
+    NoValidators,
+    SlowHeaders,
+    Status,
+)
 from cafs.testing.origin import Origin
 from tests.unit.distribution.conftest import USUAL, OpenWorld, World
 
@@ -533,3 +544,26 @@ async def test_a_hostile_archive_names_its_member(world: World, origin: Origin) 
     spec = world.spec(origin.put("/x.tar", held.getvalue()))
     with pytest.raises(MalformedError, match="evil"):
         await world.tree(spec)
+
+
+@pytest.mark.parametrize("fault", [HangBeforeHead(), SlowHeaders(1.0)], ids=["silent", "drips"])
+async def test_of_a_source_that_is_there_and_does_not_answer_that_is_told(
+    world: World, origin: Origin, mock_clock: MockClock, fault: Fault
+) -> None:
+    mock_clock.rate = 1.0
+    url = origin.put("/x", DATA)
+    origin.fault("/x", fault)
+
+    async def jump() -> None:
+        while not origin.requests:  # noqa: ASYNC110 - the origin's thread cannot set a trio event
+            await trio.sleep(0.003)
+        await wait_all_tasks_blocked(0.05)  # it has been told that all was sent
+        mock_clock.jump(15.0)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(jump)
+        with pytest.raises(DeadlineError, match="not resolved within 15 s") as caught:
+            await world.resolver.resolve(world.spec(url), Patience(15.0))
+    origin.release()
+    assert "it took the request, and did not answer to the end" in caught.value.line
+    assert "reachable" not in caught.value.line
