@@ -185,7 +185,8 @@ class Layout:
         if not text.isdecimal() or int(text) == 0:
             raise StorageError(
                 f"{path}: {text[:40]!r} is no layout version",
-                hint=f"name another store; if it is one, rm -r {self.root}: all is fetched again",
+                hint="name another store; if it is one of this cafs, whose file a disk has damaged:"
+                f" echo {VERSION} >{path}, then cafs verify",
             )
         if int(text) > VERSION:
             raise StorageError(

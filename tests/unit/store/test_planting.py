@@ -123,6 +123,22 @@ def test_a_path_that_was_learned_is_forgotten_when_it_leads_elsewhere(tmp_path: 
     assert nodes[b"s"].kind is Kind.DIRECTORY
 
 
+def test_a_symlink_over_a_directory_takes_what_is_below_away_and_leads_elsewhere(
+    tmp_path: Path,
+) -> None:
+    with tree_writer(tmp_path) as writer:
+        nodes = Planted(writer).plant(
+            directory(b"d"),
+            file(b"e/x"),
+            symlink(b"e", b"d"),
+            file(b"e/y"),
+            symlink(b"l", b"new/m"),
+            file(b"l/z"),
+        )
+    assert set(nodes) == {b"", b"d", b"d/y", b"e", b"l", b"new", b"new/m", b"new/m/z"}
+    assert nodes[b"e"].kind is Kind.SYMLINK
+
+
 def test_a_file_over_a_directory_takes_what_is_below_away(tmp_path: Path) -> None:
     with tree_writer(tmp_path) as writer:
         below = [file(b"d/e/%d" % number) for number in range(2500)]
