@@ -46,7 +46,6 @@ def test_a_broken_project_file_keeps_nobody_from_ending_a_mount_that_is_named(ca
     with cafs.mount(EMPTY) as mounted:
         former = mounted.worker
         cafs.project(BROKEN)
-        assert cafs.run("unmount", check=False).returncode == 2
         assert f"mounted on {mounted.path}" in cafs.run("status", mounted.path).stdout
         done = cafs.run("reload", mounted.path, check=False)
         assert done.returncode == 2
