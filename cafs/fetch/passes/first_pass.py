@@ -5,9 +5,11 @@ only brings bytes. Nothing is visible before the content has passed its gate (``
 pass that ends early leaves the raw bytes, so that the next one fetches only the rest.
 """
 
+import math
 from typing import Final
 
 import trio
+from typing_extensions import override
 
 from cafs.codec.sniffing import HEAD, Compression, Format, expected_by_name
 from cafs.errors import (
@@ -25,6 +27,7 @@ from cafs.fetch.passes.making import Making
 from cafs.fetch.passes.publishing import Publishing
 from cafs.fetch.passes.tar_pass import PlantSlices, plant_compressed, plant_plain, raw_stream_of
 from cafs.fetch.passes.zip_pass import plant_zip
+from cafs.fetch.pulse import Pulse
 from cafs.labour import Threads
 from cafs.model.identity import StreamKey, TreeIdentity, decoded_stream
 from cafs.model.limits import Limits
@@ -43,6 +46,22 @@ PASSES: Final = 256
 needs, of which there are 40: resolving a name takes one, and the bytes may wait for that."""
 _POLL_S: Final = 0.1
 _LOCK: Final = Span(0, 1)
+
+
+class _Signs(Pulse):
+    """Tells those who wait for a pass in other processes that it goes on."""
+
+    def __init__(self, lock: SpanLock) -> None:
+        super().__init__()
+        self._lock = lock
+        self._signed = -math.inf
+
+    @override
+    def beat(self, count: int = 0) -> None:
+        super().beat(count)
+        if self.moved - self._signed >= _POLL_S:
+            self._signed = self.moved
+            self._lock.sign()
 
 
 class FirstPass:
@@ -93,7 +112,11 @@ class FirstPass:
             if isinstance(lock, TreeRecord):
                 return lock
             with lock:
-                return await self._run(work)
+                work.pass_on(_Signs(lock))
+                try:
+                    return await self._run(work)
+                finally:
+                    work.pass_on(None)
 
     async def _run(self, work: Work[TreeRecord]) -> TreeRecord:
         try:
@@ -118,7 +141,7 @@ class FirstPass:
     async def _locked(self, work: Work[TreeRecord]) -> SpanLock | TreeRecord:
         """Wait until no other process makes this tree; the tree if one has."""
         stream = await self._store.streams.open(_pass_of(self._key), None)
-        present = self._raw.present()
+        seen = self._raw.present(), stream.signed()
         while True:
             lock = stream.try_lock(_LOCK)
             found = complete_tree(self._store, self._identity)
@@ -129,8 +152,9 @@ class FirstPass:
             if lock is not None:
                 return lock
             await trio.sleep(_POLL_S)
-            if self._raw.present() != present:
-                present = self._raw.present()
+            now = self._raw.present(), stream.signed()
+            if now != seen:
+                seen = now
                 work.beat()
 
     async def _make(self, work: Work[TreeRecord]) -> TreeRecord:

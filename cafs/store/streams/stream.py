@@ -300,8 +300,7 @@ class Stream:
         Returns:
             The lock, or None when somebody holds a part of the span.
         """
-        ledger = self._shelf.ledger
-        record = ledger.record(self.key)
+        record = self._shelf.ledger.record(self.key)
         if record is None or record.digest is not None:
             return SpanLock(None)
         try:
@@ -310,3 +309,11 @@ class Stream:
             return SpanLock(None)
         except OSError as error:
             raise storage_error(error, f"locking stream {self.key}") from error
+
+    def signed(self) -> int:
+        """When who has a lock on it left the last sign, in ns since the epoch; 0 where none did."""
+        record = self._shelf.ledger.record(self.key)
+        try:
+            return 0 if record is None else self._path(record)[0].stat().st_mtime_ns
+        except OSError:
+            return 0  # the file is gone: then there is no lock either

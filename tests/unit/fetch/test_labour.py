@@ -5,6 +5,8 @@ import io
 import tarfile
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -15,11 +17,15 @@ from typing_extensions import override
 
 from cafs import labour
 from cafs.errors import DeadlineError
+from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.opening import open_fetcher
 from cafs.fetch.passes import tar_pass
 from cafs.labour import Threads
+from cafs.metrics import Metrics
 from cafs.model.digest import Digest, Hasher, digest_of
 from cafs.model.member import Member
+from cafs.model.record import TreeRecord
 from cafs.model.span import Span
 from cafs.store.blobs import admission
 from cafs.store.trees import member_rows, tree_writing
@@ -91,6 +97,17 @@ async def overdue(
         with pytest.raises(DeadlineError) as caught:
             await wait()
     return caught.value.line
+
+
+def works(rig: Rig) -> list[Work[TreeRecord]]:
+    """The passes under way."""
+    return list(rig.fetcher._planting._passes._works.values())
+
+
+def is_told(makes: Work[TreeRecord], waits: Work[TreeRecord], since: float) -> bool:
+    """Whether who waits has heard since then of who goes on."""
+    makes.beat()
+    return waits.moved >= since
 
 
 async def test_unpacking_is_progress_when_all_bytes_are_here(
@@ -208,3 +225,34 @@ async def test_checking_that_hangs_ends_by_the_deadline_and_says_so(
     line = await overdue(lambda: raw.ensure(whole, DEADLINE), hangs.is_set, clock)
     go.set()
     assert "checking all that has come got no further for 60.0 s" in line
+
+
+async def test_a_pass_of_another_fetcher_or_process_is_progress(
+    rig: Rig, origin: Origin, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They know of each other only by the store."""
+    begun, go = threading.Event(), threading.Event()
+
+    def hang(_: Planter) -> None:
+        begun.set()
+        go.wait(60)
+
+    body = archive(10)
+    url, digest = origin.put("/x.tar.gz", body), digest_of(body)
+    raw = await rig.pinned(digest, len(body), url)
+    monkeypatch.setattr(Planter, "finish", hang)
+    async with (
+        open_fetcher(rig.store, Metrics(), budget=None, mount=None) as fetcher,
+        trio.open_nursery() as nursery,
+    ):
+        other = replace(rig, fetcher=fetcher)
+        theirs = await other.pinned(digest, len(body), url)
+        nursery.start_soon(rig.plant, raw, Patience(None))
+        await until(begun.is_set)
+        nursery.start_soon(other.plant, theirs, DEADLINE)
+        await until(lambda: bool(works(other)))
+        [makes], [waits] = works(rig), works(other)
+        for _ in range(4):
+            clock.jump(STEP_S)
+            await until(partial(is_told, makes, waits, trio.current_time()), 20)
+        go.set()
