@@ -23,11 +23,13 @@ from cafs.fetch.opening import open_fetcher
 from cafs.fetch.passes import tar_pass
 from cafs.labour import Threads
 from cafs.metrics import Metrics
-from cafs.model.digest import Digest, Hasher, digest_of
+from cafs.model.digest import EMPTY, Digest, Hasher, digest_of
 from cafs.model.member import Member
 from cafs.model.record import TreeRecord
 from cafs.model.span import Span
 from cafs.store.blobs import admission
+from cafs.store.db.transactions import Batch
+from cafs.store.tables.tree_tables import TreeTables
 from cafs.store.trees import member_rows, tree_writing
 from cafs.store.trees.planting import Planter
 from cafs.testing.faults import Stall
@@ -64,13 +66,13 @@ def slowly(clock: MockClock, work: Callable[P, T], every: int = 1) -> Callable[P
     return step
 
 
-def archive(count: int) -> bytes:
+def archive(count: int, size: int = 8) -> bytes:
     """A tar.gz of so many small files, and few bytes."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as opened:
         for number in range(count):
             member = tarfile.TarInfo(f"file{number}")
-            member.size = 8
+            member.size = size
             opened.addfile(member, io.BytesIO(number.to_bytes(8, "big")))
     return gzip.compress(out.getvalue(), 1)
 
@@ -256,3 +258,25 @@ async def test_a_pass_of_another_fetcher_or_process_is_progress(
             clock.jump(STEP_S)
             await until(partial(is_told, makes, waits, trio.current_time()), 20)
         go.set()
+
+
+async def test_members_are_written_some_at_a_time_and_those_of_one_content_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wants to write meanwhile would wait for all: a million empty files were one write."""
+    together: list[int] = []
+    put = member_rows._put
+
+    def counted(tables: TreeTables, tree: int, rows: list[bytes], batch: Batch) -> None:
+        together.append(len(rows))
+        put(tables, tree, rows, batch)
+
+    monkeypatch.setattr(member_rows, "_TOGETHER", 8)
+    monkeypatch.setattr(member_rows, "_put", counted)
+    rows = member_rows.MemberRows()
+    for number in range(50):
+        rows.add(EMPTY.raw, number)
+        rows.add(EMPTY.raw[:1] + number.to_bytes(31, "little"), number)
+    rows.write(rig.store.members._tables, 7)
+    assert max(together) == 8
+    assert sum(together) == 51
