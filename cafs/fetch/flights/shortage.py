@@ -127,5 +127,16 @@ class Shortage:
             "whole; else lower store.quota, or use a store with more room",
         )
 
+    def unopened(self, name: str, size: int, decoded: int | None) -> StorageFullError:
+        """What a reader is told of an archive that must be read whole, once, to be opened.
+
+        ``decoded`` is what of it is kept beside its ``size``, where that is known.
+        """
+        more = "" if decoded is None else f", and decodes to {decoded / _MIB:.1f} MiB"
+        return StorageFullError(
+            f"{name}: no space to open it: it has {size / _MIB:.1f} MiB{more}: {self._left()}",
+            hint="free space there",
+        )
+
     def _left(self) -> str:
         return f"the store's disk has {self._free() / _MIB:.1f} MiB free"

@@ -18,13 +18,14 @@ from cafs.errors import (
     StorageFullError,
     UnsupportedError,
 )
+from cafs.fetch.content.bridging import Intake
 from cafs.fetch.flights.shortage import Shortage
 from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Feed, Feeder, Priority
 from cafs.fetch.passes.file_pass import plant_file
 from cafs.fetch.passes.kinds import Kind, kind_of
 from cafs.fetch.passes.making import Making
-from cafs.fetch.passes.publishing import Publishing
+from cafs.fetch.passes.publishing import Plant, Publishing
 from cafs.fetch.passes.tar_pass import PlantSlices, plant_compressed, plant_plain, raw_stream_of
 from cafs.fetch.passes.zip_pass import plant_zip
 from cafs.fetch.pulse import Pulse
@@ -95,6 +96,10 @@ class FirstPass:
         self._media_type = media_type
         self._limits = limits
         self._shortage = shortage
+        self._decoding = False
+        """Whether the pass decodes into a stream of its own, as far as that is known."""
+        self._whole: int | None = None
+        """What it decodes to in bytes, where that is known and must all be kept."""
         self._publishing = Publishing(raw, store, making.identity(key), name=name, threads=threads)
 
     async def run(self, work: Work[TreeRecord]) -> TreeRecord:
@@ -125,11 +130,7 @@ class FirstPass:
             if not self._raw.hopeful():
                 raise
         except StorageFullError as error:
-            priority = work.priority()
-            if not await self._shortage.relieve(self._raw.size, priority):
-                if priority is Priority.PREFETCH:
-                    raise self._shortage.stopped(self._name, self._raw.size) from error
-                raise
+            return await self._make_in_little_room(work, error)
         except (MalformedError, UnsupportedError):
             if self._raw.digest() is not None or not self._raw.algorithms():
                 raise
@@ -137,6 +138,35 @@ class FirstPass:
         # have the right ones.
         await self._raw.ensure(Span(0, self._raw.size), work.patience())
         return await self._make(work)
+
+    async def _make_in_little_room(
+        self, work: Work[TreeRecord], error: StorageFullError
+    ) -> TreeRecord:
+        """Once more: with what makes way for it, else without keeping what is decoded.
+
+        Of that nothing is lost where it has segments: these are decoded again when they are read.
+
+        Raises:
+            StorageFullError: neither is enough; for who is no reader, the first is not.
+            CafsError: as ``run``.
+        """
+        priority = work.priority()
+        relieved = await self._shortage.relieve(self._raw.size, priority)
+        if relieved:
+            try:
+                return await self._make(work)
+            except StorageFullError as again:
+                error = again
+        elif priority is Priority.PREFETCH:
+            raise self._shortage.stopped(self._name, self._raw.size) from error
+        if priority is not Priority.DEMAND:
+            raise error
+        try:
+            if self._decoding:
+                return await self._make(work, keeps=False)
+        except StorageFullError as again:
+            error = again
+        raise self._shortage.unopened(self._name, self._raw.size, self._whole) from error
 
     async def _locked(self, work: Work[TreeRecord]) -> SpanLock | TreeRecord:
         """Wait until no other process makes this tree; the tree if one has."""
@@ -157,7 +187,8 @@ class FirstPass:
                 seen = now
                 work.beat()
 
-    async def _make(self, work: Work[TreeRecord]) -> TreeRecord:
+    async def _make(self, work: Work[TreeRecord], *, keeps: bool = True) -> TreeRecord:
+        self._decoding = False
         await self._raw.look_around(work.patience())
         self._publishing.begin()
         feeder = self._raw.feed()
@@ -171,6 +202,11 @@ class FirstPass:
                 return await self._make_zip(work)
             if kind.compression is Compression.NONE:
                 return await self._make_plain(work, feeder, plant_plain)
+            self._decoding = True
+            if not keeps:
+                intake = self._publishing.intake(work, feeder)
+                plant = self._unpacking(intake, kind.compression, None)
+                return await self._publishing.publish(plant, work, intake)
             return await self._make_compressed(work, feeder, kind.compression)
         finally:
             feeder.release()
@@ -200,9 +236,23 @@ class FirstPass:
     async def _make_compressed(
         self, work: Work[TreeRecord], feeder: Feeder, compression: Compression
     ) -> TreeRecord:
-        key = decoded_stream(self._key, compression.value + self._making.mark)
+        key = self._decoded(compression)
         stream = await self._fresh(await self._store.streams.open(key, None))
         intake = self._publishing.intake(work, feeder)
+        plant = self._unpacking(intake, compression, stream)
+        published = False
+        try:
+            async with self._store.streams.hold(key):
+                record = await self._publishing.publish(plant, work, intake, stream)
+            published = True
+        finally:
+            if not published:
+                with trio.CancelScope(shield=True):
+                    await stream.discard()
+        return record
+
+    def _unpacking(self, intake: Intake, compression: Compression, stream: Stream | None) -> Plant:
+        """Plants, and writes what is decoded into a stream; without one it is read, and goes."""
 
         def plant(writer: TreeWriter) -> tuple[TreeStream, ...]:
             decoded = plant_compressed(
@@ -214,21 +264,19 @@ class FirstPass:
                 name=self._name,
                 limits=self._limits,
             )
+            size, several = decoded.size, decoded.segments > 1
+            if not several and stream is None:
+                self._whole = size
+                raise StorageFullError(f"{self._name}: nothing of it can be decoded alone")
             # With one segment, what is missing is all of it: then the pass runs again.
-            rules = "segments" if decoded.segments > 1 else "tar"
-            size = decoded.size
+            rules, key = "segments" if several else "tar", self._decoded(compression)
             return (TreeStream(key=key, size=size, raw=self._key, part=0, rules=rules),)
 
-        published = False
-        try:
-            async with self._store.streams.hold(key):
-                record = await self._publishing.publish(plant, work, intake, stream)
-            published = True
-        finally:
-            if not published:
-                with trio.CancelScope(shield=True):
-                    await stream.discard()
-        return record
+        return plant
+
+    def _decoded(self, compression: Compression) -> StreamKey:
+        """The name of what the content decodes to."""
+        return decoded_stream(self._key, compression.value + self._making.mark)
 
     async def _fresh(self, stream: Stream) -> Stream:
         """The stream without what an earlier pass left in it, which may be of other bytes."""

@@ -118,7 +118,7 @@ def plant_plain(
 def plant_compressed(
     intake: Intake,
     compression: Compression,
-    stream: Stream,
+    stream: Stream | None,
     planter: MakePlanter,
     writer: TreeWriter,
     *,
@@ -127,7 +127,7 @@ def plant_compressed(
 ) -> Decoded:
     """Plant the members of a compressed tar, and write the tar inside into ``stream``.
 
-    Runs in a worker thread; reads everything.
+    Runs in a worker thread; reads everything. Without a stream nothing of the tar is kept.
 
     Raises:
         MalformedError: no compressed tar, or a damaged or hostile one.
@@ -140,18 +140,21 @@ def plant_compressed(
 
         def keep(offset: int, data: bytes | bytearray) -> None:
             cutter.add(offset, data)
-            aside.post(partial(stream.write_sync, offset, data))
+            if stream is not None:
+                aside.post(partial(stream.write_sync, offset, data))
 
         tee = Tee(source.read, keep)
         _plant(tee.read, planter(writer, name=name, limits=limits), name, limits)
         tee.flush()
         cutter.end(tee.written)
     intake.drain()
-    trio.from_thread.run(stream.set_size, tee.written)
-    if not stream.present().covers(Span(0, tee.written)):
-        raise StorageError(
-            f"{name}: what it decodes to was removed from the store meanwhile", hint="read it again"
-        )
+    if stream is not None:
+        trio.from_thread.run(stream.set_size, tee.written)
+        if not stream.present().covers(Span(0, tee.written)):
+            raise StorageError(
+                f"{name}: what it decodes to was removed from the store meanwhile",
+                hint="read it again",
+            )
     return Decoded(tee.written, cutter.count)
 
 
