@@ -36,8 +36,9 @@ def test_noise_in_the_records_heals_at_once_or_is_told_as_damage_and_heals_the_n
         )
     met = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(met) == cases
-    assert not [each for each in met if each["first"] not in {str(FINE), str(DAMAGED), *_DEATHS}]
-    # Who dies of it marks nothing: ``cafs verify`` finds it.
-    told = [each for each in met if each["first"] not in _DEATHS]
+    for each in ("first", "then"):
+        assert not [one for one in met if one[each] not in {str(FINE), str(DAMAGED), *_DEATHS}]
+    told = [each for each in met if each["first"] == str(DAMAGED)]
     assert not [each for each in told if each["then"] != str(FINE)]
-    assert len(told) > cases * 3 // 4
+    # Who dies of it marks nothing: ``cafs verify`` finds it.
+    assert sum(each["first"] == str(FINE) for each in met) > cases // 2
