@@ -133,9 +133,11 @@ class Pulled(Decoder):
 
     def _count(self, size: int) -> None:
         self._total += size
-        if self._limits.inflated(decoded=self._total, given=self._source.total):
+        given = self._source.total
+        if self._limits.inflated(decoded=self._total, given=given):
+            most = self._limits.most(given)
             raise MalformedError(
-                f"{self._name}: {self._source.total} bytes decode to more than {self._total} bytes",
+                f"{self._name}: {given} bytes decode to more than {most} bytes",
                 hint=BOMB,
             )
 

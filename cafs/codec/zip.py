@@ -215,13 +215,11 @@ class _Members:
         if kind is Kind.SYMLINK and size > self._limits.path_bytes:
             raise self._malformed(central.raw, f"a symlink to {size} bytes of text")
         given = central.packed
-        if (
-            self._limits.inflated(decoded=size, given=given)
-            or self._decoded + size > self._limits.size
-        ):
+        most = min(self._limits.most(given), self._limits.size - self._decoded)
+        if size > most:
             raise self._malformed(
                 central.raw,
-                f"{size} bytes in {given} bytes",
+                f"{size} bytes in {given} bytes, where {most} may be",
                 hint=BOMB,
             )
 

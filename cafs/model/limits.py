@@ -33,4 +33,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def inflated(self, *, decoded: int, given: int) -> bool:
         """Whether so many decoded bytes are more than so many bytes of input may become."""
-        return decoded > self.size or decoded > self.free_bytes + self.ratio * given
+        return decoded > self.most(given)
+
+    def most(self, given: int) -> int:
+        """What so many bytes of input may become; bytes."""
+        return min(self.size, self.free_bytes + self.ratio * given)

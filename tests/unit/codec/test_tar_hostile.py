@@ -117,6 +117,7 @@ def test_a_cut_names_the_member_whose_content_is_missing() -> None:
         (pax(record(b"mtime", b"later")) + block() + END, "time"),
         (pax(record(b"mtime", b"NaN")) + block() + END, "time"),
         (pax(record(b"uid", b"root")) + block() + END, "an owner b'root'"),
+        (pax(record(b"uid", b"-9-9")) + block() + END, "an owner b'-9-9'"),
         (pax(record(b"gid", b"1_0")) + block() + END, "an owner b'1_0'"),
         (pax(record(b"uid", b"9" * 5000)) + block() + END, "an owner b'9{40}'$"),
         (pax(record(b"size", b"9" * 4300)) + block() + END, "a size b'9{40}'$"),
