@@ -1,14 +1,14 @@
 """What comes with segments that are wanted: which of their neighbours are worth their bytes. Pure.
 
 A request takes as long as many bytes do, so some of what lies beside the wanted comes with it, if
-it is likely to be wanted next. Always that is what lies within a few KiB, since files are read by
-their directories. Beyond, it goes by blocks, each twice as long as the one before: the longest that
-is here for the most part comes whole, since who has read so much of it mostly reads the rest too. A
-program that is mapped is read so, here and there, and in the end nearly all of it. A long block
-ends where its file does, for what is behind that is another matter.
+it is likely to be wanted next. Always that is what lies in the same 48 KiB (``BESIDE``) of the
+input, since files are read by their directories. Beyond, it goes by blocks, each twice as long as
+the one before: the longest that is here for the most part comes whole, since who has read so much
+of it mostly reads the rest too. A program that is mapped is read so, here and there, and in the end
+nearly all of it. A long block ends where its file does, for what is behind that is another matter.
 
-Only whole segments come, since of a part nothing can be decoded, and none that are long: those cost
-hardly less than a request of their own.
+Only whole segments come, since of a part nothing can be decoded, and none that are long, or further
+from the next in the input than 48 KiB: those cost hardly less than a request of their own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from typing import Final
 
 from cafs.fetch.content.shared_input import Find, nearest
 from cafs.fetch.content.together import STRETCH
-from cafs.fetch.flights.planning import BESIDE
+from cafs.fetch.flights.planning import BESIDE, joined
 from cafs.model.record import Segment
 from cafs.model.span import Span, SpanSet
 
@@ -70,7 +70,8 @@ def beside(
         limit: of the stream, so many bytes come as a block at most; None for any.
 
     Returns:
-        spans of raw bytes, ascending; of segments that follow each other, with what lies between.
+        spans of raw bytes, ascending; of segments that follow each other, with what lies between
+        where that is no more than ``BESIDE``: an index may have them anywhere.
     """
     absent = missing(_reach(wanted))
     gaps = [each for each, one in enumerate(wanted) if absent.overlaps(_input(one))]
@@ -98,7 +99,10 @@ def beside(
     ahead = [*takewhile(comes, reversed(before))][::-1]
     run = [*ahead, *wanted, *takewhile(comes, after)]
     parts = groupby(run, lambda one: one.start in lacking)
-    return [_reach([*part]) for lacks, part in parts if lacks]
+    asked = _reach(wanted)
+    found = [joined(map(_input, part), BESIDE) for lacks, part in parts if lacks]
+    # Apart from all that is wanted lies what came to it over a gap.
+    return [one for spans in found for one in spans if one.overlaps(asked)]
 
 
 def _blocks(span: Span, file: Span | None) -> Iterator[tuple[Span, float]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 from hypothesis import given, strategies as st
 
 from cafs.fetch.content.beside import Files, beside
@@ -40,6 +41,11 @@ def segments(sizes: Sequence[int], *, packed: int = 2) -> list[Segment]:
         )
         start, raw = start + size, raw + length
     return found
+
+
+def apart(one: Segment, gap: int) -> Segment:
+    """The same segment, with its input so many bytes further on."""
+    return msgspec.structs.replace(one, input_start=one.input_start + gap)
 
 
 def finder(every: Sequence[Segment]) -> Callable[[Span, int], Sequence[Segment]]:
@@ -139,6 +145,20 @@ def test_all_that_is_wanted_comes_and_nothing_twice(
     assert not any(here.intersection(each) for each in found)
     assert sorted(found) == list(found)
     assert all(one.length <= 2 * MIB + inputs(every[first : last + 1]).length for one in found)
+
+
+def test_what_lies_far_apart_in_the_input_comes_apart_and_nothing_in_between() -> None:
+    first, second, third = segments([8 * KIB] * 3)
+    far = [first, apart(second, 1 << 30), apart(third, 2 << 30)]
+    assert come(far, 0, 1) == [inputs(far[:1]), inputs(far[1:2])]
+    near = [first, apart(second, BESIDE - HEADER), apart(third, 2 << 30)]
+    assert come(near, 0, 1) == [inputs(near[:2])]
+
+
+def test_of_a_block_nothing_comes_that_would_cost_a_request_of_its_own() -> None:
+    every = segments([SIZE] * 16)
+    far = [*every[:12], *(apart(one, 1 << 30) for one in every[12:])]
+    assert come(far, 8, 8, here=[inputs(far[:8])]) == [inputs(far[8:12])]
 
 
 def test_of_many_files_those_read_last_are_known() -> None:
