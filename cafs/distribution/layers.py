@@ -43,7 +43,7 @@ class LayerPlanter(Planter):
         super().__init__(writer, name="image", limits=limits)
         self._first = 0
         self._spared = bytearray()
-        self._cleared: set[int] = set()
+        self._cleared = bytearray()
         self._linked: dict[bytes, int] = {}
         self._applied = 0
 
@@ -56,7 +56,7 @@ class LayerPlanter(Planter):
         self._stream = stream
         self._first = self._writer.count
         self._spared = bytearray(self._first)
-        self._cleared.clear()
+        self._cleared = bytearray(self._first)
         self._linked.clear()
 
     @override
@@ -144,9 +144,9 @@ class LayerPlanter(Planter):
         pending = [directory]
         while pending:
             at = pending.pop()
-            if at in self._cleared:
-                continue
-            self._cleared.add(at)
+            if at >= self._first or self._cleared[at]:
+                continue  # in a directory of the layer's own nothing is lower
+            self._cleared[at] = 1
             lower = [each for each in self._writer.children(at) if each[1] < self._first]
             for name, number in lower:
                 if self._spared[number]:

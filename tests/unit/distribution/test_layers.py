@@ -4,6 +4,7 @@ Every case goes the whole way: members are recorded, replayed, applied, publishe
 """
 
 import random
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import trio
 from typing_extensions import override
 
-from cafs.distribution import recording
+from cafs.distribution import layers, recording
 from cafs.distribution.layers import LayerPlanter
 from cafs.distribution.recording import LayerRecorder, replay
 from cafs.errors import MalformedError
@@ -416,6 +417,31 @@ async def test_a_directory_that_is_emptied_again_and_again_is_listed_once_a_laye
     monkeypatch.setattr(TreeWriter, "children", listing)
     assert len(await merged(store, below, [*below, *again], [*below, *again])) == 51
     assert len(listed) == 2 * 51
+
+
+async def test_what_a_layer_states_and_empties_costs_a_few_bytes_each(store: Store) -> None:
+    """There may be a million of them."""
+    names = [f"d{number}" for number in range(4096)]
+
+    def traced() -> int:
+        with store.trees.writer(TreeIdentity("0" * 64)) as writer:
+            planter = LayerPlanter(writer, limits=Limits())
+            planter.begin(0, name="lower")
+            for name in names:
+                planter.plant(directory(name))
+            tracemalloc.start()
+            try:
+                planter.begin(1, name="upper")
+                for name in names:
+                    planter.plant(directory(name))
+                    planter.plant(opaque(name))
+                own = tracemalloc.Filter(inclusive=True, filename_pattern=layers.__file__)
+                found = tracemalloc.take_snapshot().filter_traces([own])
+                return sum(trace.size for trace in found.traces)
+            finally:
+                tracemalloc.stop()
+
+    assert await trio.to_thread.run_sync(traced) < 8 * len(names)
 
 
 async def test_no_more_members_than_twice_the_limit_though_they_add_no_entry(store: Store) -> None:
