@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -137,14 +138,14 @@ class _Opening:
         try:
             head = _head(self._request, self._version)
         except BaseException:
-            os.close(fd)
+            _close(fd)
             raise
         with self._lock:
             wanted = not self._left and head.span is not None and head.span.length > 0
             if wanted:
                 self._fd = fd
         if not wanted:
-            os.close(fd)
+            _close(fd)
         return head
 
     def read(self, span: Span) -> bytes:
@@ -173,7 +174,7 @@ class _Opening:
                 if over:
                     self._fd = None
             if over:
-                os.close(fd)
+                _close(fd)
         if not piece or version != self._version:
             raise SourceChangedError(
                 f"{shown(url)}: changed while it was read", hint="a new mount reads it anew"
@@ -228,6 +229,13 @@ class _FileResponse(Response):
             await _closed(self._opening.leave())
 
 
+def _close(fd: int) -> None:
+    """Close it. Blocks."""
+    # Nothing was written, what was read is right, and it is closed even if that fails (close(2)).
+    with suppress(OSError):
+        os.close(fd)
+
+
 async def _closed(fd: int | None) -> None:
     """Close it. Its server may be asked for that too, so a thread does it, and is not waited for.
 
@@ -236,7 +244,7 @@ async def _closed(fd: int | None) -> None:
     if fd is not None:
         with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_S):
             own = trio.CapacityLimiter(1)  # there is always a thread for this
-            await trio.to_thread.run_sync(os.close, fd, limiter=own, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_close, fd, limiter=own, abandon_on_cancel=True)
 
 
 def _path(url: str) -> bytes:
@@ -262,11 +270,11 @@ def _open(url: str, path: bytes) -> tuple[int, Validator]:
     try:
         status = os.fstat(fd)
     except OSError as error:
-        os.close(fd)
+        _close(fd)
         raise _failure(url, error) from error
     if stat.S_ISREG(status.st_mode):
         return fd, _version(status)
-    os.close(fd)
+    _close(fd)
     raise RefusedError(f"{shown(url)}: not a regular file")
 
 

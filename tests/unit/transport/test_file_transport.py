@@ -1,5 +1,6 @@
 """Files as sources."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ from cafs.errors import (
     NotFoundError,
     RefusedError,
     SourceChangedError,
+    UnreachableError,
 )
 from cafs.model.pacing import USUAL, Pacing
 from cafs.model.span import Span
@@ -276,3 +278,38 @@ async def test_a_file_that_was_read_to_its_end_is_closed_then(file: Path) -> Non
         assert descriptors() == before + 1
         assert await body_of(response) == BODY[5:9]
         assert descriptors() == before
+
+
+@pytest.mark.parametrize("length", [4, 5, 4 << 20], ids=["all of it", "a part", "none"])
+async def test_a_file_that_cannot_be_closed_rightly_has_been_read_all_the_same(
+    file: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    failed: list[int] = []
+    close, pread = os.close, os.pread
+
+    def failing(fd: int) -> None:
+        own = os.readlink(f"/proc/self/fd/{fd}") == str(file)
+        close(fd)
+        if own:
+            failed.append(fd)
+            raise OSError(errno.EIO, "close")
+
+    def short(fd: int, length: int, start: int) -> bytes:
+        if length > 5:
+            raise OSError(errno.ESTALE, "pread")
+        return pread(fd, min(4, length), start)
+
+    monkeypatch.setattr(os, "close", failing)
+    monkeypatch.setattr(os, "pread", short)
+    transport = FileTransport()
+    response = await transport.open(Request(file.as_uri(), Span(5, 5 + length)))
+    if length > 5:
+        with pytest.raises(UnreachableError, match="pread"):
+            await response.receive()
+    else:
+        assert await response.receive() == BODY[5:9]
+    await response.aclose()
+    assert (await transport.open(Request(file.as_uri(), method="HEAD"))).head.total == len(BODY)
+    with pytest.raises(RefusedError, match="behind"):
+        await transport.open(Request(file.as_uri(), Span(len(BODY), len(BODY) + 1)))
+    assert len(failed) == 3
