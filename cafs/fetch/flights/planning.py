@@ -10,7 +10,9 @@ GRANULE: Final = 256 << 10
 """Ranges begin and end at multiples of this: a 4 KiB read costs one round trip either way, and a
 program that is started reads its neighbourhood next."""
 FINE: Final = 64 << 10
-"""The same for segments, of which it is known what is needed. What is beside small ones comes with
+"""The same for segments, of which it is known what is needed, where nothing tells what lies beside
+them: for members of a zip that an index vouches for, of which it is not known where exactly they
+begin, and for input that did not come with what is beside it. What surrounds small ones comes with
 them, since files are read by their directories; large ones cost hardly more than they are."""
 BESIDE: Final = 48 << 10
 """The same where it is known too what lies beside them (``content/beside.py``)."""

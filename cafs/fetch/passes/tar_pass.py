@@ -28,9 +28,8 @@ from cafs.store.trees.tree_writing import TreeWriter
 _BATCH: Final = 1 << 20
 _LOOK: Final = 256
 """Reads after which it is said that work was done, and looked whether the pass is still wanted:
-some milliseconds. Of a few raw
-bytes there may be millions of members, and until the next raw bytes are asked for it is not seen
-that it was cancelled."""
+some milliseconds. Of a few raw bytes there may be millions of members, and until the next raw bytes
+are asked for it is not seen that it was cancelled."""
 Keep = Callable[[int, bytes | bytearray], None]
 """Keeps decoded bytes that lie at an offset."""
 
