@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -19,7 +19,7 @@ class _Question:
         self.id = secrets.token_hex(4)
         self.name = name
         self.since = time.time()
-        self.waiting: dict[trio.CancelScope, Priority] = {}
+        self.waiting: dict[trio.CancelScope, Callable[[], Priority]] = {}
 
 
 class Questions:
@@ -32,20 +32,20 @@ class Questions:
         self._questions: dict[str, _Question] = {}
 
     @contextmanager
-    def waiting(self, key: str, name: str, priority: Priority) -> Iterator[None]:
+    def waiting(self, key: str, name: str, urgency: Callable[[], Priority]) -> Iterator[None]:
         """Wait for an answer in the block.
 
         Args:
             key: the ref.
             name: what people call it.
-            priority: how urgent it is.
+            urgency: says how urgent it is by now.
 
         Raises:
             CancelledError: a person ended the question.
         """
         question = self._questions.setdefault(key, _Question(name))
         scope = trio.CancelScope()
-        question.waiting[scope] = priority
+        question.waiting[scope] = urgency
         try:
             with scope:
                 yield
@@ -66,7 +66,7 @@ class Questions:
                 span=Span(0, 0),
                 received=0,
                 since=question.since,
-                priority=min(question.waiting.values()),
+                priority=min(urgency() for urgency in question.waiting.values()),
             )
             for question in self._questions.values()
         ]

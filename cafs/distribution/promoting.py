@@ -163,7 +163,7 @@ class Promoting:
         """
         await self._hold_against_pins(one)
         raw, making = one.source.raw, one.making
-        patience = replace(patience, priority=Priority.PREFETCH)
+        patience = patience.at(Priority.PREFETCH)
         before = complete_tree(self._store, making.identity(raw.key))
         try:
             own = await self._fetcher.plant(
@@ -255,7 +255,7 @@ async def _checked(raw: Content, patience: Patience) -> Digest | None:
     """The digest of what is all here, once it has passed its gate; None where that fails."""
     if raw.digest() is None and raw.present() >= raw.size:
         try:
-            await raw.ensure(Span(0, raw.size), replace(patience, priority=Priority.PREFETCH))
+            await raw.ensure(Span(0, raw.size), patience.at(Priority.PREFETCH))
         except CafsError as error:
             _LOG.info("promote.unchecked: %s", error.line)
     return raw.digest()

@@ -206,7 +206,14 @@ class Resolver:
         if isinstance(ref, DockerRef):
             # It may name the index by its digest, and of that nothing is missing.
             ref = replace(ref, tag=None, digest=None)
-        pinned = replace(spec, ref=ref, integrity=resolved.digest, pull="update", locked=None)
+        pinned = replace(
+            spec,
+            name=title(spec),  # as it is written, without a tag that nobody wrote
+            ref=ref,
+            integrity=resolved.digest,
+            pull="update",
+            locked=None,
+        )
         await self._handler(spec).resolve(pinned, resolved, lambda _: None)
 
     async def doubt(self, spec: RefSpec) -> None:
@@ -244,7 +251,7 @@ class Resolver:
 
     async def _in_time(self, spec: RefSpec, patience: Patience) -> Resolved:
         """Resolve within the waiter's own deadline; without one, for as long as it lives."""
-        with self._questions.waiting(spec.source, title(spec), patience.priority):
+        with self._questions.waiting(spec.source, title(spec), patience.urgency):
             if patience.deadline_s is None:
                 return await self._patiently(spec)
             with trio.move_on_after(patience.deadline_s):

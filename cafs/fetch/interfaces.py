@@ -4,7 +4,7 @@ import enum
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgspec
@@ -68,6 +68,10 @@ class Patience:
     def urgency(self) -> Priority:
         """How urgent it is by now."""
         return self.priority if self.rising is None else self.rising()
+
+    def at(self, priority: Priority) -> "Patience":
+        """The same, as urgent as that for good."""
+        return replace(self, priority=priority, rising=None)
 
     def begin(self) -> None:
         """Say that a wait begins.

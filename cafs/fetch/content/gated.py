@@ -94,10 +94,10 @@ class GatedContent(Feed):
 
     @override
     async def ensure(self, span: Span, patience: Patience) -> None:
-        if not self._readable() or patience.priority is Priority.PREFETCH:
+        if not self._readable() or patience.urgency() is Priority.PREFETCH:
             await self._works.join(("gate", self.key), self.name, self._admit, patience)
         unstored = self.digest() is None and self._unstored.digest() is not None
-        if unstored and patience.priority is Priority.PREFETCH:
+        if unstored and patience.urgency() is Priority.PREFETCH:
             raise self._deposit.shortage.stopped(self.name, self.size)
 
     def _readable(self) -> bool:
@@ -167,7 +167,9 @@ class GatedContent(Feed):
         async with self._lane.downloader.hold():
             if self._lane.is_stored() and self.digest() is None:
                 with suppress(NotWholeError):  # then it is closed when the rest has come again
-                    await self._close(await hashed(self._lane, self._seal.algorithms, work))
+                    seen = await hashed(self._lane, self._seal.algorithms, work)
+                    with work.busy(CHECKING):
+                        await self._close(seen)
 
     @override
     def feed(self) -> Feeder:
@@ -244,9 +246,10 @@ class GatedContent(Feed):
         except NotWholeError:
             return  # something was found to be wrong just now: it is fetched again
         except StorageFullError:
-            if work.priority() is Priority.PREFETCH:
-                if await self._deposit.shortage.relieve(0, Priority.PREFETCH):
-                    return  # it is tried again, as long as something makes way
+            ahead = work.priority() is Priority.PREFETCH
+            if ahead and await self._deposit.shortage.relieve(0, Priority.PREFETCH):
+                return  # it is tried again, as long as something makes way
+            if work.priority() is Priority.PREFETCH:  # and no reader has come meanwhile
                 raise
         await self._pass_in_memory(work)
 

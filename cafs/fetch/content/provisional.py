@@ -9,7 +9,6 @@ at the priority of prefetching, and what turns out to be wrong is not read any m
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final
 
 import trio
@@ -131,7 +130,7 @@ class ProvisionalContent(Feed):
         """As ``Content.ensure``; who wants all of it, or fetches ahead, wants it checked too."""
         self.check()
         whole = span.clamp(self.size) == Span(0, self.size)
-        if whole or patience.priority is Priority.PREFETCH or self._careful():
+        if whole or patience.urgency() is Priority.PREFETCH or self._careful():
             await self.gated.ensure(span, patience)
             await self._settle()
         else:
@@ -210,7 +209,7 @@ class ProvisionalContent(Feed):
             self._works.start(("behind", self.key), self._behind)
 
     async def _behind(self, work: Work[None]) -> None:
-        patience = replace(work.patience(), priority=Priority.PREFETCH, rising=None)
+        patience = work.patience().at(Priority.PREFETCH)
         try:
             await self.gated.ensure(Span(0, self.size), patience)
         except DigestMismatchError:

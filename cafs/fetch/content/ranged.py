@@ -67,15 +67,14 @@ class RangedContent(Feed):
         await self._lane.ensure(wanted, patience)
         if wanted != Span(0, self.size) or self.digest() is not None:
             return
-        ahead = patience.priority is Priority.PREFETCH
         try:
             if self._lane.is_stored():
                 await self._works.join(("gate", self.key), self.name, self._admit, patience)
-            elif ahead and self._deposit.overflow.spans(self.key):
+            elif patience.urgency() is Priority.PREFETCH and self._deposit.overflow.spans(self.key):
                 raise self._deposit.shortage.stopped(self.name, self.size - self.present())
         except StorageFullError:
-            # It can be read all the same, and who reads wants no more.
-            if ahead:
+            # It can be read all the same, and who reads wants no more; he may have come meanwhile.
+            if patience.urgency() is Priority.PREFETCH:
                 raise
 
     @override

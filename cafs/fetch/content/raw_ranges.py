@@ -137,7 +137,7 @@ class LaneRanges(Ranges):
                     break
                 hold.want(wanted)
                 left -= wanted.length
-                if exact and patience.priority is Priority.DEMAND:
+                if exact and patience.urgency() is Priority.DEMAND:
                     # What came beside it would be cut off with who waits, and its connection.
                     lane.follow(wanted, granule)
             yield

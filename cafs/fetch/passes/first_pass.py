@@ -150,16 +150,15 @@ class FirstPass:
             StorageFullError: neither is enough; for who is no reader, the first is not.
             CafsError: as ``run``.
         """
-        priority = work.priority()
-        relieved = await self._shortage.relieve(self._raw.size, priority)
+        relieved = await self._shortage.relieve(self._raw.size, work.priority())
         if relieved:
             try:
                 return await self._make(work)
             except StorageFullError as again:
                 error = again
-        elif priority is Priority.PREFETCH:
+        elif work.priority() is Priority.PREFETCH:
             raise self._shortage.stopped(self._name, self._raw.size) from error
-        if priority is not Priority.DEMAND:
+        if work.priority() is not Priority.DEMAND:  # by now: a reader may have come meanwhile
             raise error
         try:
             if self._decoding:

@@ -21,8 +21,10 @@ from cafs.fetch import contents as contents_module
 from cafs.fetch.flights.depositing import Deposit
 from cafs.fetch.flights.overflow import Overflow
 from cafs.fetch.flights.sealing import Seal
+from cafs.fetch.flights.work import Work, Works
 from cafs.fetch.interfaces import Patience, Priority
 from cafs.fetch.progress import Progress
+from cafs.fetch.sources.failures import Failures
 from cafs.model.digest import Digest, Hasher, digest_of
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
@@ -565,3 +567,39 @@ async def test_many_that_pass_in_memory_share_one_bound(
                 nursery.start_soon(read, number)
     assert True in right
     assert most <= overflow.limit
+
+
+async def test_a_reader_who_joins_a_prefetch_while_the_disk_is_full_is_served(
+    rig: Rig, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a prefetch began passes in memory, for him: so what he waits for has not failed."""
+    closing, go = trio.Event(), trio.Event()
+
+    async def full(self: Seal, hasher: Hasher | None, count: int) -> Digest:
+        closing.set()
+        await go.wait()
+        raise StorageFullError("no space for a record")
+
+    monkeypatch.setattr(Seal, "close", full)
+    body = Generated(5 * MIB, seed=1)
+    url = origin.put("/joined", body)
+    content = await rig.pinned(Digest.parse(f"sha256:{body.sha256()}"), body.size, url)
+    ended: list[Priority] = []
+
+    async def work(own: Work[None]) -> None:
+        await content.ensure(Span(0, body.size), own.patience())
+
+    async with trio.open_nursery() as nursery:
+        works = Works[None](nursery, Failures(), rig.metrics)
+
+        async def join(priority: Priority) -> None:
+            await works.join("it", "it", work, Patience(60.0, priority))
+            ended.append(priority)
+
+        nursery.start_soon(join, Priority.PREFETCH)
+        await closing.wait()
+        nursery.start_soon(join, Priority.DEMAND)
+        await until(lambda: rig.metrics["fetch.joined"] == 1)
+        go.set()
+    assert Priority.DEMAND in ended
+    assert await content.read(100, 4096, USUAL) == body.read(100, 4096)

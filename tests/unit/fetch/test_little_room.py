@@ -4,13 +4,15 @@ import random
 from pathlib import Path
 
 import pytest
+import trio
 
 from cafs.errors import StorageFullError
+from cafs.fetch.interfaces import Patience, Priority
 from cafs.model.digest import digest_of
 from cafs.model.span import Span
 from cafs.testing.origin import Origin
 from tests.small_disk import TOLD_IN_TIME, disk_of, free
-from tests.unit.fetch.conftest import USUAL, open_rig
+from tests.unit.fetch.conftest import USUAL, open_rig, until
 from tests.unit.fetch.test_first_pass import compress, tar_of, tree_files
 
 pytestmark = TOLD_IN_TIME
@@ -41,6 +43,32 @@ async def test_what_does_not_fit_beside_its_archive_is_decoded_again_where_it_is
             assert await tree_files(rig, record, raw) == contents
             assert rig.metrics["fetch.bytes"] <= len(body) + 1
             assert raw.digest() == digest_of(body)
+
+
+async def test_a_reader_who_joins_a_prefetch_that_waits_for_room_does_without_it(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evicting, go = trio.Event(), trio.Event()
+
+    async def in_vain(_: int) -> bool:
+        evicting.set()
+        await go.wait()
+        return False
+
+    contents = halves(36)
+    url = origin.put("/x.tar.gz", compress("gz", tar_of(contents)))
+    with disk_of(tmp_path / "disk", 48) as disk:
+        async with open_rig(origin, disk / "store") as rig:
+            monkeypatch.setattr(rig.fetcher._means.shortage, "_make_room", in_vain)
+            raw = await rig.located(url)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(rig.plant, raw, Patience(60.0, Priority.PREFETCH))
+                await evicting.wait()
+                joined = rig.metrics["fetch.joined"]
+                nursery.start_soon(rig.plant, raw)
+                await until(lambda: rig.metrics["fetch.joined"] > joined)
+                go.set()
+            assert await tree_files(rig, await rig.plant(raw), raw) == contents
 
 
 async def test_what_can_only_be_decoded_whole_says_how_much_it_lacks(

@@ -211,3 +211,14 @@ async def test_what_only_readahead_wants_is_not_tried_again(autojump_clock: Mock
     trying = Trying(YA, Patience(None, Priority.READAHEAD))
     with pytest.raises(UnreachableError):
         await trying.pause()
+
+
+# -- urgency
+
+
+def test_what_is_as_urgent_as_was_said_does_not_rise_with_a_work() -> None:
+    rising = Patience(5.0, Priority.PREFETCH, rising=lambda: Priority.DEMAND)
+    assert rising.urgency() is Priority.DEMAND
+    fixed = rising.at(Priority.READAHEAD)
+    assert fixed.urgency() is Priority.READAHEAD
+    assert fixed.deadline_s == 5.0
