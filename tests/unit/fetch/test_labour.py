@@ -17,6 +17,8 @@ from typing_extensions import override
 
 from cafs import labour
 from cafs.errors import DeadlineError
+from cafs.fetch.content.gated import GatedContent
+from cafs.fetch.flights.sealing import Seal
 from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.opening import open_fetcher
@@ -29,6 +31,7 @@ from cafs.model.record import TreeRecord
 from cafs.model.span import Span
 from cafs.store.blobs import admission
 from cafs.store.db.transactions import Batch
+from cafs.store.streams.witness import Seen
 from cafs.store.tables.tree_tables import TreeTables
 from cafs.store.trees import member_rows, tree_writing
 from cafs.store.trees.planting import Planter
@@ -224,6 +227,29 @@ async def test_checking_that_hangs_ends_by_the_deadline_and_says_so(
     monkeypatch.setattr(admission, "hash_file", hang)
     raw = await rig.pinned(digest_of(body), len(body), origin.put("/x", body), ranges=False)
     whole = Span(0, len(body))
+    line = await overdue(lambda: raw.ensure(whole, DEADLINE), hangs.is_set, clock)
+    go.set()
+    assert "checking all that has come got no further for 60.0 s" in line
+
+
+async def test_who_joins_a_check_that_nobody_waited_for_is_told_of_it_when_it_hangs(
+    rig: Rig, origin: Origin, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, go, close = trio.Event(), trio.Event(), Seal.close
+
+    async def hang(self: Seal, seen: Seen | None, size: int) -> Digest:
+        hangs.set()
+        await go.wait()
+        return await close(self, seen, size)
+
+    monkeypatch.setattr(Seal, "close", hang)
+    body = bytes(5 << 20)
+    raw = await rig.pinned(digest_of(body), len(body), origin.put("/x", body))
+    assert isinstance(raw, GatedContent)
+    ranges, whole = raw.ranges(), Span(0, len(body))
+    assert ranges is not None
+    await ranges.ensure(whole, DEADLINE)
+    await until(hangs.is_set)
     line = await overdue(lambda: raw.ensure(whole, DEADLINE), hangs.is_set, clock)
     go.set()
     assert "checking all that has come got no further for 60.0 s" in line
