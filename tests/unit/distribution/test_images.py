@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from cafs.distribution.manifests import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 from cafs.distribution.platforms import own_platform
 from cafs.distribution.registry import Registry as Client, Repository
 from cafs.errors import (
+    CafsError,
     CredentialsError,
     DigestMismatchError,
     MalformedError,
@@ -561,6 +563,24 @@ async def test_a_manifest_that_was_lost_is_asked_for_again_also_where_the_ref_na
     await world.resolver.ask_again(spec, resolved)
     assert world.store.blobs.stat(resolved.digest) is not None
     assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("word", [":1.2", "@digest"])
+async def test_who_asks_for_a_lost_manifest_in_vain_is_told_the_ref_as_it_is_written(
+    world: World, serve: Serve, origin: Origin, word: str
+) -> None:
+    served = serve(Image((BASE,)))
+    manifest = served.blob(served.layout.digest)
+    origin.put("/v2/app/manifests/1.2", manifest, content_type=OCI_MANIFEST)
+    said = served.ref + word.replace("digest", served.layout.digest)
+    spec = replace(world.spec(said), name="")
+    resolved = await world.resolver.resolve(spec, USUAL)
+    assert resolved.digest is not None
+    await world.store.blobs.delete(resolved.digest)
+    served.spoilt = {str(resolved.digest): b"spoilt"}
+    with pytest.raises(CafsError) as failed:
+        await world.resolver.ask_again(spec, resolved)
+    assert said in failed.value.line
 
 
 async def test_an_image_is_no_file_beyond_its_layers(world: World, serve: Serve) -> None:
