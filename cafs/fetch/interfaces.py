@@ -135,8 +135,8 @@ class Content(Protocol):
         """Whether no byte of it can be read before the whole has passed its gate."""
         return False
 
-    def lies(self, file: Span) -> None:
-        """Hear that a file lies there, of which something is about to be read."""
+    def lies(self, file: Callable[[], Span]) -> None:
+        """Hear of a file of which something is about to be read; called, it says where it lies."""
         del file  # it does not matter here
 
     @abstractmethod

@@ -9,9 +9,7 @@ from cafs.model.span import Span
 
 def stored_span(entry: Entry) -> Span:
     """The bytes of its stream that an entry's content is; for a sparse file, its pieces."""
-    if entry.sparse is None:
-        return Span(entry.offset, entry.offset + entry.size)
-    return Span(entry.offset, entry.offset + sum(piece.length for piece in entry.sparse))
+    return _lying(entry).span()
 
 
 async def read_entry(
@@ -34,5 +32,8 @@ async def read_entry(
     """
     if min(length, entry.size - offset) <= 0:
         return b""
-    lying = Lying(entry.offset, entry.size, entry.sparse)
-    return await extract(tree.contents[entry.stream], lying, offset, length, patience)
+    return await extract(tree.contents[entry.stream], _lying(entry), offset, length, patience)
+
+
+def _lying(entry: Entry) -> Lying:
+    return Lying(entry.offset, entry.size, entry.sparse)

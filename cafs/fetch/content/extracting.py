@@ -20,9 +20,8 @@ class Lying(msgspec.Struct, frozen=True):
     size: int
     sparse: Sequence[Piece] | None = None
 
-    @property
     def span(self) -> Span:
-        """The bytes of the content that the file is."""
+        """The bytes of the content that the file is; of a sparse one they are summed up."""
         pieces = self.sparse
         stored = self.size if pieces is None else sum(each.length for each in pieces)
         return Span(self.offset, self.offset + stored)

@@ -187,8 +187,7 @@ class MemberContent(Content):
 
 def span_of(place: MemberPlace) -> Span:
     """The bytes of its stream that a member's content is; of a sparse one, its pieces."""
-    stored = place.size if place.sparse is None else sum(each.length for each in place.sparse)
-    return Span(place.offset, place.offset + stored)
+    return _lying(place).span()
 
 
 def _lying(place: MemberPlace) -> Lying:

@@ -6,7 +6,7 @@ whole, and so has that behind it. Where an index names them, whoever named the i
 them.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import ClassVar, Final
@@ -96,8 +96,8 @@ class SegmentedContent(DecodedContent):
         self._files = Files()
 
     @override
-    def lies(self, file: Span) -> None:
-        self._files.note(file)
+    def lies(self, file: Callable[[], Span]) -> None:
+        self._files.note(file())
 
     @override
     async def read(self, offset: int, length: int, patience: Patience) -> bytes:

@@ -1,5 +1,7 @@
 """Content around other content: it is that, but for what is done before and after a read."""
 
+from collections.abc import Callable
+
 from typing_extensions import override
 
 from cafs.fetch.interfaces import Content
@@ -37,7 +39,7 @@ class WrappedContent(Content):
         return self._decoded.present()
 
     @override
-    def lies(self, file: Span) -> None:
+    def lies(self, file: Callable[[], Span]) -> None:
         self._decoded.lies(file)
 
     @override

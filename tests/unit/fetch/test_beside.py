@@ -181,7 +181,7 @@ async def test_a_read_here_and_there_costs_fewer_requests_the_more_has_been_read
     # An order that is nobody's way forward.
     asked: list[int] = []
     for number in sorted(range(128), key=lambda number: number * 37 % 128):
-        content.lies(file)
+        content.lies(lambda: file)
         at = number * SIZE
         assert await content.read(at, 100, USUAL) == small.content[at : at + 100]
         asked.append(len(origin.requests))
@@ -213,7 +213,7 @@ async def test_who_reads_one_file_to_its_end_has_nothing_fetched_of_the_next(
     origin.forget()
     file = Span(0, 8 * 512 * KIB)
     for at in range(0, file.stop, 128 * KIB):
-        content.lies(file)
+        content.lies(lambda: file)
         await content.read(at, 128 * KIB, USUAL)
     needed = sum(one.input_length for one in ARCHIVE.segments[:8])
     assert origin.bytes_sent("/a.tar.gz") == needed

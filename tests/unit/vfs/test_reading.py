@@ -1,6 +1,8 @@
 """Bytes of entries: ranges of streams, holes of sparse files, ends."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, strategies as st
@@ -109,6 +111,40 @@ async def test_the_pieces_of_a_range_are_read_at_once() -> None:
     assert data.count(0) == 96
     assert content.reads == [(2, 4)]
     assert stored_span(entry) == Span(2, 6)
+
+
+class Summed(tuple[Piece, ...]):
+    """Pieces that know how often somebody went through them."""
+
+    __slots__ = ()
+    times: ClassVar[int] = 0
+
+    @override
+    def __iter__(self) -> Iterator[Piece]:
+        Summed.times += 1
+        return super().__iter__()
+
+
+@dataclass
+class Curious(Held):
+    """Content to which it matters where a file lies."""
+
+    files: list[Span] = field(default_factory=list)
+
+    @override
+    def lies(self, file: Callable[[], Span]) -> None:
+        self.files.append(file())
+
+
+async def test_where_a_file_lies_is_summed_up_for_content_to_which_it_matters_alone() -> None:
+    entry = file(100, offset=2, sparse=Summed((Piece(0, 1), Piece(10, 2), Piece(50, 1))))
+    curious = Curious(b"..abcd")
+    before = Summed.times
+    await read_entry(tree_of(Held(b"..abcd")), entry, 0, 100, PATIENCE)
+    once = Summed.times - before
+    await read_entry(tree_of(curious), entry, 0, 100, PATIENCE)
+    assert (once, Summed.times - before) == (1, 3)
+    assert curious.files == [Span(2, 6)]
 
 
 @st.composite
