@@ -5,7 +5,7 @@ power cut after the next checkpoint. See ``layout`` for what lies where.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter
@@ -235,14 +235,16 @@ async def open_store(
     with ExitStack() as held:
         if boot_id is None:
             boot_id = await trio.to_thread.run_sync(read_boot_id)
-        layout = Layout(path, boot_id)
+        layout, begun = Layout(path, boot_id), None
         limits = (checkpoint_bytes, checkpoint_s)
-        try:
-            store, checkpointer, unused = await _begin(layout, limits, bounds, held)
-        except BrokenEnvironmentError:
+        with suppress(BrokenEnvironmentError):
+            begun = await _begin(layout, limits, bounds, held)
+        if begun is None:
             # What met damage has marked it: whoever is alone now makes it anew.
             held.close()
-            store, checkpointer, unused = await _begin(layout, limits, bounds, held)
+            layout = Layout(path, boot_id)  # the other's ballast has heirs that are closed
+            begun = await _begin(layout, limits, bounds, held)
+        store, checkpointer, unused = begun
         try:
             async with trio.open_nursery() as nursery:
                 store.attend(nursery)

@@ -93,19 +93,24 @@ class Environment:
                 metasync=synced,
                 readahead=False,
             )
-            self._check_whole()
-            self._environment.reader_check()
-            with self._environment.begin(write=True) as transaction:
-                self._tables = {
-                    name: Table(
-                        name,
-                        version,
-                        self._environment.open_db(name.encode(), txn=transaction),
-                    )
-                    for name, version in tables.items()
-                }
+            try:
+                self._tables = self._opened(tables)
+            except BaseException:
+                self._environment.close()  # else it stays open as long as the error is handled
+                raise
         except lmdb.Error as error:
             raise translated(error, path) from error
+
+    def _opened(self, tables: Mapping[str, int]) -> dict[str, Table]:
+        self._check_whole()
+        self._environment.reader_check()
+        with self._environment.begin(write=True) as transaction:
+            return {
+                name: Table(
+                    name, version, self._environment.open_db(name.encode(), txn=transaction)
+                )
+                for name, version in tables.items()
+            }
 
     def _check_whole(self) -> None:
         """Refuse what was found damaged before, or lacks its end: a look there would kill us.
@@ -120,7 +125,6 @@ class Environment:
             if (self.path / "data.mdb").stat().st_size >= needed or self._has_all():
                 return
             reason = "their file was cut short"
-        self._environment.close()
         raise BrokenEnvironmentError(self.path, reason)
 
     def _has_all(self) -> bool:

@@ -156,8 +156,12 @@ def _open(layout: Layout, path: Path, tables: Mapping[str, int], *, synced: bool
 
 def _open_recent(layout: Layout) -> Environment:
     recent = _open(layout, layout.recent, RECENT, synced=False)
-    with suppress(StorageFullError):  # then it is too late for that, and what is here is read
-        recent.reserve("snapshots", _RESERVE)
+    try:
+        with suppress(StorageFullError):  # then it is too late for that, and what is here is read
+            recent.reserve("snapshots", _RESERVE)
+    except BaseException:
+        recent.close()
+        raise
     return recent
 
 

@@ -9,7 +9,9 @@ import pytest
 from cafs.errors import MountError
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, raw_stream
+from cafs.store.db.btree_pages import LEAF, Tree, metas, nodes
 from cafs.store.db.transactions import BrokenEnvironmentError
+from cafs.store.disk.layout import Layout, Usage
 from cafs.store.holds.leases import Leases
 from cafs.store.store import Store, open_store
 from cafs.store.trees.mounts import new_key
@@ -211,3 +213,52 @@ async def test_a_record_of_another_shape_is_absent(tmp_path: Path) -> None:
         assert store.blobs.stat(DIGEST) is None
         index.apply(lambda batch: batch.put(table, DIGEST.raw, b"\xc1"))
         assert store.blobs.stat(DIGEST) is None
+
+
+def break_root(path: Path, table: str | None) -> None:
+    """Make nonsense of the root page of a table of an environment; None: of the list of them."""
+    with (path / "data.mdb").open("r+b") as file:
+        meta = max(metas(file.fileno()), key=lambda each: each.number)
+        root, size = meta.main.root, meta.page_size
+        if table is not None:
+            page = os.pread(file.fileno(), size, root * size)
+            found = {each.key: each.value for each in nodes(page, root, LEAF)}
+            root = Tree.parse(found[table.encode()]).root
+        os.pwrite(file.fileno(), bytes(6), root * size + 10)  # its kind, and its bounds
+
+
+@pytest.mark.expects_log("store.(index|recent).broken")
+@pytest.mark.parametrize("name", ["index", "recent-boot"])
+async def test_who_is_not_alone_and_meets_damage_first_hears_of_it_and_what_to_do(
+    tmp_path: Path, name: str
+) -> None:
+    """As a verb beside a mount; whoever is alone then makes the records anew."""
+    async with open_store(tmp_path, boot_id="boot"):
+        pass
+    break_root(tmp_path / name, None)
+    others = Usage(Layout(tmp_path, "boot"), os.readlink("/proc/self/ns/pid"))
+    others.share()
+    for _ in range(2):
+        with pytest.raises(BrokenEnvironmentError, match="records are damaged") as caught:
+            async with open_store(tmp_path, boot_id="boot"):
+                pass
+        assert "cafs status" in caught.value.hint
+    others.close()
+    async with open_store(tmp_path, boot_id="boot") as store:
+        await admitted(store, DATA)
+
+
+@pytest.mark.expects_log("store.index.broken")
+async def test_on_a_full_disk_a_store_that_healed_while_it_was_opened_has_its_ballast(
+    tmp_path: Path,
+) -> None:
+    """What is made anew inherits; what was closed for that does not."""
+    async with open_store(tmp_path, boot_id="boot") as store:
+        await admitted(store, DATA)
+    break_root(tmp_path / "index", "counters")
+    async with open_store(tmp_path, boot_id="boot") as store:
+        assert len(below(tmp_path, "quarantine/index-*")) == 1
+        ballast = store._layout.ballast
+        assert len(ballast.heirs) == 2
+        ballast.fill()
+        assert ballast.drop()
