@@ -14,10 +14,29 @@ from contextvars import ContextVar
 from typing import Final, TypeVar
 
 import trio
+from typing_extensions import override
 
 T = TypeVar("T")
 _OFTEN_S: Final = 0.02
 """Between two that are told: each wakes the trio thread."""
+
+
+class _Pace:
+    """How often somebody is told; not at once, so that nobody hears of what is short.
+
+    Concurrency: any thread; two at one moment may both find it due.
+    """
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it was long ago; then it is told now."""
+        now = time.monotonic()
+        if now - self._told < _OFTEN_S:
+            return False
+        self._told = now
+        return True
 
 
 class Labour:
@@ -28,8 +47,8 @@ class Labour:
 
     def __init__(self, beat: Callable[[], None]) -> None:
         self.beat = beat
+        self._pace = _Pace()
         self._token = trio.lowlevel.current_trio_token()
-        self._told = 0.0
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -42,11 +61,13 @@ class Labour:
 
     def step(self) -> None:
         """A part of it was done."""
-        now = time.monotonic()
-        if now - self._told >= _OFTEN_S:
-            self._told = now
-            with suppress(trio.RunFinishedError):  # then nobody waits any more
-                self._token.run_sync_soon(self.beat, idempotent=True)
+        if self._pace.due():
+            self.soon(self.beat)
+
+    def soon(self, tell: Callable[[], None]) -> None:
+        """Have it called in the trio thread; in any thread."""
+        with suppress(trio.RunFinishedError):  # then nobody waits any more
+            self._token.run_sync_soon(tell, idempotent=True)
 
 
 _CURRENT: Final[ContextVar[Labour | None]] = ContextVar("cafs-labour", default=None)
@@ -60,10 +81,15 @@ def worked() -> None:
 
 
 class _Queue:
-    """Those who wait until others, who work, make room."""
+    """Those who wait until others, who work, make room.
+
+    However many work, and however short, all who wait are told at one pace.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[object, Callable[[], None]] = {}
+        self._pace = _Pace()
+        self._telling = False
 
     @contextmanager
     def wait(self) -> Iterator[Callable[[], object]]:
@@ -79,16 +105,48 @@ class _Queue:
     @contextmanager
     def work(self) -> Iterator[None]:
         """Let those who wait hear of what is done in the block, too."""
-        own = _CURRENT.get()
+        with _Shared(self, _CURRENT.get()).heard():
+            yield
 
-        def beat() -> None:
-            if own is not None:
-                own.beat()
+    def step(self, labour: Labour) -> None:
+        """A part of that was done; in any thread."""
+        if self._pace.due():
+            labour.soon(self._tell)
+
+    def beat(self) -> None:
+        """Something moved for one who works; in the trio thread."""
+        if self._pace.due():
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._telling:  # who waits is told, and works for others here himself
+            return
+        self._telling = True
+        try:
             for each in list(self._waiting.values()):
                 each()
+        finally:
+            self._telling = False
 
-        with Labour(beat).heard():
-            yield
+
+class _Shared(Labour):
+    """Work for which others wait, too: those of ``queue``; ``own`` is whoever has it done."""
+
+    def __init__(self, queue: _Queue, own: Labour | None) -> None:
+        super().__init__(self._pass_on)
+        self._queue = queue
+        self._own = own
+
+    @override
+    def step(self) -> None:
+        if self._own is not None:
+            self._own.step()
+        self._queue.step(self)
+
+    def _pass_on(self) -> None:
+        if self._own is not None:
+            self._own.beat()
+        self._queue.beat()
 
 
 class Threads:
@@ -129,9 +187,17 @@ class Turn:
         self._lock = trio.Lock()
         self._queue = _Queue()
 
+    def free(self) -> bool:
+        """Whether nobody has it, or waits for it."""
+        statistics = self._lock.statistics()
+        return not statistics.locked and not statistics.tasks_waiting
+
     @asynccontextmanager
-    async def hold(self) -> AsyncIterator[None]:
+    async def hold(self) -> AsyncIterator[Callable[[], None]]:
         """Hold it; first come, first served.
+
+        What it gives tells those who wait that something moved which is no work, as bytes that
+        come; in the trio thread.
 
         Cancellation: it is not held, or let go.
         """
@@ -139,6 +205,6 @@ class Turn:
             await self._lock.acquire()
         try:
             with self._queue.work():
-                yield
+                yield self._queue.beat
         finally:
             self._lock.release()

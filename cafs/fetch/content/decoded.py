@@ -235,6 +235,6 @@ class DecodedContent(Content, Decoder):
 
     async def _finish_shared(self, job: Job, start: int, turn: Hashable) -> None:
         """Place it, once nobody decodes the same input; unless the segment was on his way."""
-        async with self._means.turns.take((self.key, turn)):
+        async with self._means.turns.hold((self.key, turn), job.work):
             if not self._made(job.segment):
                 await self._placing.place(job, start)

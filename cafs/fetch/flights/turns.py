@@ -1,31 +1,56 @@
 """Turns: what only one may do at a time, by what it is done to."""
 
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 
-import trio
+from typing_extensions import override
+
+from cafs.fetch.pulse import Pulse
+from cafs.labour import Turn
 
 
 class Turns:
-    """Locks that are there for as long as somebody wants them.
+    """Turns that are there for as long as somebody wants them.
 
     Concurrency: one trio run.
     """
 
     def __init__(self) -> None:
-        self._locks: dict[Hashable, trio.Lock] = {}
+        self._turns: dict[Hashable, Turn] = {}
 
     @asynccontextmanager
-    async def take(self, key: Hashable) -> AsyncIterator[None]:
+    async def hold(self, key: Hashable, pulse: Pulse) -> AsyncIterator[None]:
         """Be the only one, once those who came before are done.
+
+        Who waits hears of the work of who has it, and of what moves for him.
+
+        Args:
+            key: what it is done to.
+            pulse: that of who holds it; it passes nothing on elsewhere.
 
         Cancellation: while it waits, and in the body.
         """
-        lock = self._locks.setdefault(key, trio.Lock())
+        turn = self._turns.setdefault(key, Turn())
         try:
-            async with lock:
-                yield
+            async with turn.hold() as beat:
+                pulse.pass_on(_Overheard(beat))
+                try:
+                    yield
+                finally:
+                    pulse.pass_on(None)
         finally:
-            statistics = lock.statistics()
-            if not statistics.locked and not statistics.tasks_waiting:
-                self._locks.pop(key, None)
+            if turn.free():
+                self._turns.pop(key, None)
+
+
+class _Overheard(Pulse):
+    """What moves for who has a turn, told to those who wait for it."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    @override
+    def beat(self, count: int = 0) -> None:
+        super().beat(count)
+        self._tell()

@@ -248,10 +248,7 @@ class Blobs(BlobStore):
 
         Cancellation: between two pieces; those that were taken are in the stream.
         """
-        return await trio.to_thread.run_sync(
-            partial(self._admission.aside.take_back, key, spans, size),
-            limiter=self._threads.limiter,
-        )
+        return await self._threads.run(partial(self._admission.aside.take_back, key, spans, size))
 
     def file(self, digest: Digest) -> Path | None:
         """The file of a blob, for who opens it at once and can do without: it may be removed."""

@@ -23,6 +23,7 @@ from cafs.fetch.content.shared_input import fitting, sharing
 from cafs.fetch.flights.turns import Turns
 from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Content, Patience
+from cafs.fetch.pulse import Pulse
 from cafs.model.record import Segment
 from cafs.model.span import Span, SpanSet
 from cafs.store.streams.drafting import Draft
@@ -340,7 +341,7 @@ async def test_one_at_a_time_has_a_turn_and_nothing_is_left(autojump_clock: obje
     turns, order = Turns(), list[str]()
 
     async def one(name: str) -> None:
-        async with turns.take("a"):
+        async with turns.hold("a", Pulse()):
             order.append(f"{name} begins")
             await trio.sleep(1)
             order.append(f"{name} ends")
@@ -352,7 +353,7 @@ async def test_one_at_a_time_has_a_turn_and_nothing_is_left(autojump_clock: obje
         with trio.move_on_after(0.1):
             await one("z")
     assert [each.split()[1] for each in order] == ["begins", "ends"] * 2
-    assert not turns._locks
+    assert not turns._turns
 
 
 async def test_decoders_leave_the_threads_that_all_share_to_others(
