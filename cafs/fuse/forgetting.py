@@ -47,8 +47,9 @@ class Forgetting:
         Cancellation: some may be forgotten.
         """
         read = set[int]() if self._interests is None else self._interests.read()
+        twice = any(inode in each for inode in read for each in inodes)
         # All of them follow, so that a keeper has few ranges to remember while it waits for one.
-        for each in (*without(inodes, read), *inodes) if read else inodes:
+        for each in (*without(inodes, read), *inodes) if twice else inodes:
             for start in range(each.start, each.stop, _PORTION):
                 portion = each[start - each.start :][:_PORTION]
                 await trio.to_thread.run_sync(_forget_pages, portion, abandon_on_cancel=True)
