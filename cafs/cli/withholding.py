@@ -33,8 +33,8 @@ class _Withheld(logging.Handler):
 def withheld(*, quiet: bool) -> Iterator[set[str]]:
     """Withhold what is logged in the block, and tell it on standard error at its end.
 
-    When a failure passes through that is told anyway, or a person interrupts it, nothing else is
-    told: what was logged led to it.
+    When a failure passes through that is told anyway, or a person or a signal ends it, nothing else
+    is told: what was logged led to it.
 
     Args:
         quiet: nothing is told but beside a bug, of which it may be the reason.
@@ -50,7 +50,8 @@ def withheld(*, quiet: bool) -> Iterator[set[str]]:
     try:
         yield failed
     except BaseException as error:
-        told = expected(error) is None and not interrupted(error)
+        ended = interrupted(error) or isinstance(error, SystemExit)  # by a signal: ``in_order``
+        told = expected(error) is None and not ended
         raise
     finally:
         logger.removeHandler(handler)

@@ -46,6 +46,7 @@ def test_of_a_ref_whose_failure_was_told_nothing_is_told_and_all_of_others(
         (NotFoundError("a"), False),
         (ExceptionGroup("two", [NotFoundError("a"), NotFoundError("b")]), False),
         (KeyboardInterrupt(), False),
+        (SystemExit(143), False),
         (LookupError("a bug"), True),
         (ExceptionGroup("two", [NotFoundError("a"), LookupError("b")]), True),
     ],
