@@ -19,6 +19,7 @@ Everything here blocks; it belongs in a thread.
 
 import os
 import re
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -186,7 +187,7 @@ class Layout:
             raise StorageError(
                 f"{path}: {text[:40]!r} is no layout version",
                 hint="name another store; if it is one of this cafs, whose file a disk has damaged:"
-                f" echo {VERSION} >{path}, then cafs verify",
+                f" echo {VERSION} >{shlex.quote(str(path))}, then cafs verify",
             )
         if int(text) > VERSION:
             raise StorageError(

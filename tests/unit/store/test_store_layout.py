@@ -33,11 +33,13 @@ async def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Pa
 
 @pytest.mark.parametrize("text", ["", "one", "0", "-1", "1.5"])
 async def test_a_version_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "VERSION").write_text(text)
+    store = tmp_path / "a store"
+    store.mkdir()
+    (store / "VERSION").write_text(text)
     with pytest.raises(StorageError, match="no layout version") as caught:
-        async with open_store(tmp_path):
+        async with open_store(store):
             pass
-    assert f"echo {VERSION} >{tmp_path}/VERSION" in caught.value.hint
+    assert f"echo {VERSION} >'{store}/VERSION'" in caught.value.hint
 
 
 async def test_only_the_owner_may_enter(store: Store) -> None:
