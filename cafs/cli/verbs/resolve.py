@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cafs.cli import options
-from cafs.cli.failing import report
+from cafs.cli.failing import expected, report
 from cafs.cli.interruptible import run_async
 from cafs.cli.saying import say
-from cafs.errors import CafsError, StorageError
+from cafs.errors import BudgetError, CafsError, StorageError
 
 if TYPE_CHECKING:
     from cafs.model.resolved import Resolved
@@ -53,10 +53,13 @@ async def _resolve(loaded: "Settings", words: tuple[str, ...], as_json: bool) ->
         for spec in specs:
             try:
                 resolved = await system.resolver.resolve(spec, Patience(spec.deadline_s))
-            except StorageError:
+            except (StorageError, BudgetError):
                 raise  # the next one would fail likewise
-            except CafsError as error:
-                codes.append(report(error, of=spec.name or spec.ref.shown))
+            except (CafsError, BaseExceptionGroup) as error:
+                known = expected(error)
+                if known is None:
+                    raise
+                codes.append(report(known, of=spec.name or spec.ref.shown))
             else:
                 _print(spec, resolved, as_json=as_json)
     return next(iter(codes), 0)
