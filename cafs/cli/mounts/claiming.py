@@ -21,6 +21,9 @@ _ENDING_S: Final = 20.0
 def claimed(mount_point: Path) -> Iterator[int]:
     """Keep other commands from mounting there until the block is left.
 
+    Its file goes with the claim, but where this process becomes another program in the block: a
+    file that nobody holds is claimed as if it had just been made.
+
     Yields:
         The descriptor that claims it: a process that inherits it goes on claiming.
 
