@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from cafs.errors import StorageFullError
+from cafs.errors import SizeMismatchError, StorageFullError
 from cafs.model.digest import Digest
 from cafs.model.identity import StreamKey
 from cafs.model.span import Span
@@ -73,6 +73,7 @@ class Draft:
         """Write bytes where nothing is present.
 
         Raises:
+            SizeMismatchError: the stream has fewer bytes, as far as that is known by now.
             StorageFullError: the disk is full.
             StorageError: the disk failed.
         """
@@ -90,11 +91,20 @@ class Draft:
                 hint="free space on the store's disk",
             )
         with self._gate() as descriptor:
-            for gap in () if descriptor is None else ledger.missing(self._key, self._record, span):
+            if descriptor is None:
+                return
+            self._check_inside(span)
+            for gap in ledger.missing(self._key, self._record, span):
                 part = view[gap.start - offset : gap.stop - offset]
                 self._written.append(_Written(gap, hashlib.sha256(part).digest()))
-                write_whole(descriptor or 0, gap.start, part)
+                write_whole(descriptor, gap.start, part)
                 ledger.drafts.note(self._key, self._record, gap)
+
+    def _check_inside(self, span: Span) -> None:
+        """Refuse what lies beyond the stream's size, which may have become known meanwhile."""
+        size = self._record.size
+        if size is not None and span.stop > size:
+            raise SizeMismatchError(f"stream {self._key}", expected=size, actual=span.stop)
 
     def keep(self) -> bool:
         """Record what was written, now that it is known to be right.
@@ -104,6 +114,7 @@ class Draft:
             has overwritten some of it; that part is not there then.
 
         Raises:
+            SizeMismatchError: the stream has fewer bytes; that became known meanwhile.
             StorageFullError: there is no room for the records; what has none is dropped.
             StorageError: the disk failed.
         """
@@ -118,6 +129,7 @@ class Draft:
     def _keep(self, descriptor: int, written: _Written) -> bool:
         """Record one part; False when it has been overwritten. Holds the gate."""
         ledger, record, span = self._shelf.ledger, self._record, written.span
+        self._check_inside(span)
         missing = ledger.missing(self._key, record, span)
         if not missing:
             return True  # somebody was faster, and has been checked like this

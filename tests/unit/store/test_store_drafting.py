@@ -5,6 +5,7 @@ import zlib
 import pytest
 import trio
 
+from cafs.errors import SizeMismatchError
 from cafs.model.bounds import Bounds
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey
@@ -283,3 +284,42 @@ async def test_with_a_stream_its_drafts_go_and_count_no_more(store: Store) -> No
     await store.checkpoint()
     assert store.room.usage().streams == 0
     assert store.room.recount() == 0
+
+
+async def test_nobody_drafts_beyond_a_size_that_becomes_known_meanwhile(store: Store) -> None:
+    stream = await store.streams.open(KEY, None)
+
+    def run() -> None:
+        draft = stream.draft_sync()
+        draft.write(0, DATA[:10])
+        stream.set_size_sync(12)
+        with pytest.raises(SizeMismatchError):
+            draft.write(10, b"abc")
+        draft.write(10, DATA[10:12])
+        assert draft.keep()
+
+    await trio.to_thread.run_sync(run)
+    [file] = store.path.glob("streams/*/*")
+    assert file.stat().st_size == 12
+    assert list(stream.present()) == [Span(0, 12)]
+
+
+async def test_what_was_drafted_beyond_a_size_that_became_known_is_not_kept(store: Store) -> None:
+    """Also where its bytes lie there again, as of one who drafted before that was looked at."""
+    stream = await store.streams.open(KEY, None)
+
+    def run() -> None:
+        draft = stream.draft_sync()
+        draft.write(0, DATA[:10])
+        draft.write(10, b"abc")
+        stream.set_size_sync(12)
+        [file] = store.path.glob("streams/*/*")
+        file.write_bytes(DATA[:10] + b"abc")
+        with pytest.raises(SizeMismatchError):
+            draft.keep()
+        draft.drop()
+
+    await trio.to_thread.run_sync(run)
+    assert not stream.present()
+    await stream.write(0, DATA[:12])
+    assert await stream.read(0, 12) == DATA[:12]
