@@ -6,6 +6,7 @@ pass that ends early leaves the raw bytes, so that the next one fetches only the
 """
 
 import math
+from functools import partial
 from typing import Final
 
 import trio
@@ -21,9 +22,10 @@ from cafs.errors import (
 from cafs.fetch.content.bridging import Intake
 from cafs.fetch.flights.shortage import Shortage
 from cafs.fetch.flights.work import Work
-from cafs.fetch.interfaces import Feed, Feeder, Priority
+from cafs.fetch.interfaces import Feed, Feeder
 from cafs.fetch.passes.file_pass import plant_file
 from cafs.fetch.passes.kinds import Kind, kind_of
+from cafs.fetch.passes.little_room import LittleRoom
 from cafs.fetch.passes.making import Making
 from cafs.fetch.passes.publishing import Plant, Publishing
 from cafs.fetch.passes.tar_pass import PlantSlices, plant_compressed, plant_plain, raw_stream_of
@@ -95,11 +97,7 @@ class FirstPass:
         self._name = name
         self._media_type = media_type
         self._limits = limits
-        self._shortage = shortage
-        self._decoding = False
-        """Whether the pass decodes into a stream of its own, as far as that is known."""
-        self._whole: int | None = None
-        """What it decodes to in bytes, where that is known and must all be kept."""
+        self._room = LittleRoom(shortage, raw, name)
         self._publishing = Publishing(raw, store, making.identity(key), name=name, threads=threads)
 
     async def run(self, work: Work[TreeRecord]) -> TreeRecord:
@@ -130,7 +128,8 @@ class FirstPass:
             if not self._raw.hopeful():
                 raise
         except StorageFullError as error:
-            return await self._make_in_little_room(work, error)
+            unkept = partial(self._make, work, keeps=False)
+            return await self._room.make(work, error, partial(self._make, work), unkept)
         except (MalformedError, UnsupportedError):
             if self._raw.digest() is not None or not self._raw.algorithms():
                 raise
@@ -138,34 +137,6 @@ class FirstPass:
         # have the right ones.
         await self._raw.ensure(Span(0, self._raw.size), work.patience())
         return await self._make(work)
-
-    async def _make_in_little_room(
-        self, work: Work[TreeRecord], error: StorageFullError
-    ) -> TreeRecord:
-        """Once more: with what makes way for it, else without keeping what is decoded.
-
-        Of that nothing is lost where it has segments: these are decoded again when they are read.
-
-        Raises:
-            StorageFullError: neither is enough; for who is no reader, the first is not.
-            CafsError: as ``run``.
-        """
-        relieved = await self._shortage.relieve(self._raw.size, work.priority())
-        if relieved:
-            try:
-                return await self._make(work)
-            except StorageFullError as again:
-                error = again
-        elif work.priority() is Priority.PREFETCH:
-            raise self._shortage.stopped(self._name, self._raw.size) from error
-        if work.priority() is not Priority.DEMAND:  # by now: a reader may have come meanwhile
-            raise error
-        try:
-            if self._decoding:
-                return await self._make(work, keeps=False)
-        except StorageFullError as again:
-            error = again
-        raise self._shortage.unopened(self._name, self._raw.size, self._whole) from error
 
     async def _locked(self, work: Work[TreeRecord]) -> SpanLock | TreeRecord:
         """Wait until no other process makes this tree; the tree if one has."""
@@ -187,7 +158,7 @@ class FirstPass:
                 work.beat()
 
     async def _make(self, work: Work[TreeRecord], *, keeps: bool = True) -> TreeRecord:
-        self._decoding = False
+        self._room.decoding = False
         await self._raw.look_around(work.patience())
         self._publishing.begin()
         feeder = self._raw.feed()
@@ -201,7 +172,7 @@ class FirstPass:
                 return await self._make_zip(work)
             if kind.compression is Compression.NONE:
                 return await self._make_plain(work, feeder, plant_plain)
-            self._decoding = True
+            self._room.decoding = True
             if not keeps:
                 intake = self._publishing.intake(work, feeder)
                 plant = self._unpacking(intake, kind.compression, None)
@@ -265,7 +236,7 @@ class FirstPass:
             )
             size, several = decoded.size, decoded.segments > 1
             if not several and stream is None:
-                self._whole = size
+                self._room.whole = size
                 raise StorageFullError(f"{self._name}: nothing of it can be decoded alone")
             # With one segment, what is missing is all of it: then the pass runs again.
             rules, key = "segments" if several else "tar", self._decoded(compression)
