@@ -228,17 +228,34 @@ def test_pages_that_were_forgotten_and_read_again_are_forgotten_again(
         assert keeper.kernel.notice().body == inval_inode_body(inode)
 
 
-def test_pages_of_too_many_places_are_dropped_and_counted(
+def test_pages_of_more_places_than_there_are_go_with_those_between(
+    keeper: RunningKeeper, worker: HandWorker
+) -> None:
+    # Nobody reads them: the pipe to the kernel fills up, then all places. What comes then is above
+    # them, below them, and in the midst.
+    asked = [*range(10_000, 22_000, 2), *range(9_998, 9_900, -2), *range(10_001, 10_050, 2), 1]
+    for inode in asked:
+        worker.notify(Notice.INVAL_INODE, inval_inode_body(inode))
+    still_works(keeper, worker)
+    status = keeper.wait_until(lambda status: status.notices == len(asked))
+    assert status.notices_dropped == 0
+    awaited = {inval_inode_body(inode) for inode in asked}
+    while awaited:
+        awaited.discard(keeper.kernel.notice().body)
+    still_works(keeper, worker)
+
+
+def test_pages_that_are_too_far_from_all_places_are_dropped_and_counted(
     keeper: RunningKeeper, worker: HandWorker
 ) -> None:
     keeper.expect_log("notification")
     taken = 6000
-    for inode in range(0, 2 * taken, 2):
-        worker.notify(Notice.INVAL_INODE, inval_inode_body(inode))
+    for inode in range(taken):
+        worker.notify(Notice.INVAL_INODE, inval_inode_body(inode << 40))
     status = keeper.wait_until(lambda status: status.notices + status.notices_dropped == taken)
     assert status.notices_dropped > 0
     seen = [keeper.kernel.notice().body for _ in range(status.notices)]
-    assert seen[:1024] == [inval_inode_body(inode) for inode in range(0, 2048, 2)]
+    assert seen[:1024] == [inval_inode_body(inode << 40) for inode in range(1024)]
     still_works(keeper, worker)
 
 

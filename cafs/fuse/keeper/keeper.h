@@ -394,8 +394,8 @@ void notice_write(int device, const void *message, size_t length);
 int pages_start(int device);
 
 /*
- * Has the kernel forget all pages of an inode. False: there are too many that do not follow each
- * other, and it is dropped.
+ * Has the kernel forget all pages of an inode, and of others where too many wait that do not follow
+ * each other. False: it is not near any of these, as no worker's inode is, and it is dropped.
  */
 bool pages_forget(uint64_t inode);
 

@@ -4,14 +4,16 @@
  * wait for that (notices.c).
  *
  * They are kept as ranges of inodes, since what turns out to be wrong is whole trees: a million files
- * are one place here, and none is left out however long the kernel keeps the thread.
+ * are one place here. When the kernel keeps the thread until there are no places, a range is widened
+ * to take in the next one: what lies between loses its pages too, and no inode is left out.
  */
 #include "keeper.h"
 
 #include <linux/fuse.h>
 #include <pthread.h>
 
-enum { RANGES_MAX = 1024 };
+/* A range is not widened by more: the inodes of a mount lie close, only nonsense is this far away. */
+enum { RANGES_MAX = 1024, GAP_MAX = 1 << 24 };
 
 /* Inodes that follow each other, both ends included. */
 struct range {
@@ -63,6 +65,31 @@ int pages_start(int device)
     return writer_start(write_all, device);
 }
 
+/* How far an inode lies from a range; 0: in it. */
+static uint64_t gap(const struct range *range, uint64_t inode)
+{
+    if (inode < range->next)
+        return range->next - inode;
+    return inode > range->last ? inode - range->last : 0;
+}
+
+/* Widens the nearest range, all places being taken; `lock` is held. False: it is too far away. */
+static bool widen(uint64_t inode)
+{
+    struct range *nearest = &ranges[0];
+
+    for (size_t place = 1; place < RANGES_MAX; place++)
+        if (gap(&ranges[place], inode) < gap(nearest, inode))
+            nearest = &ranges[place];
+    if (gap(nearest, inode) > GAP_MAX)
+        return false;
+    if (inode < nearest->next)
+        nearest->next = inode;
+    else if (inode > nearest->last)
+        nearest->last = inode;
+    return true;
+}
+
 bool pages_forget(uint64_t inode)
 {
     struct range *last;
@@ -72,13 +99,11 @@ bool pages_forget(uint64_t inode)
     last = &ranges[(first + count + RANGES_MAX - 1) % RANGES_MAX];
     if (count != 0 && inode != 0 && inode - 1 == last->last)
         last->last = inode;
-    else if (count == 0 || inode < last->next || inode > last->last) {
-        fits = count < RANGES_MAX;
-        if (fits)
-            ranges[(first + count++) % RANGES_MAX] = (struct range){inode, inode};
-    }
-    if (fits)
-        pthread_cond_signal(&arrived);
+    else if (count == RANGES_MAX)
+        fits = widen(inode);
+    else if (count == 0 || gap(last, inode) != 0)
+        ranges[(first + count++) % RANGES_MAX] = (struct range){inode, inode};
+    pthread_cond_signal(&arrived);
     pthread_mutex_unlock(&lock);
     return fits;
 }
