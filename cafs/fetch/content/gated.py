@@ -273,7 +273,7 @@ class GatedContent(Feed):
         spared = self._blame.take_spared()
         if spared:
             with suppress(StorageFullError):  # then it is fetched again
-                spans = await self._blobs.salvage(self.key, spared, self._lane.downloader.size)
+                spans = await self._blobs.take_back(self.key, spared, self._lane.downloader.size)
                 self._blame.spare(spans)
 
     async def _close(self, seen: Seen | None) -> Digest:

@@ -232,7 +232,7 @@ class Blobs(BlobStore):
         claim = Claim(name, media_type or OCTETS, tuple(claims), len(data))
         return await self._intake.take(key, data, claim)
 
-    async def salvage(self, key: StreamKey, spans: SpanSet, size: int | None) -> SpanSet:
+    async def take_back(self, key: StreamKey, spans: SpanSet, size: int | None) -> SpanSet:
         """Take spans of a stream back from where it was put when a claim was wrong.
 
         Args:

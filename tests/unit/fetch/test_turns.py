@@ -89,7 +89,7 @@ async def test_to_wait_for_a_thread_to_take_back_what_failed_is_progress_while_o
             nursery.start_soon(blobs._threads.run, check)
         await until(lambda: statistics().borrowed_tokens == ADMISSIONS)
         with Labour(waits.beat).heard():
-            nursery.start_soon(blobs.salvage, key, SpanSet(), 1)
+            nursery.start_soon(blobs.take_back, key, SpanSet(), 1)
         await until(lambda: statistics().tasks_waiting == 1)
         clock.jump(STEP_S)
         go.set()
