@@ -6,6 +6,7 @@ pass that ends early leaves the raw bytes, so that the next one fetches only the
 """
 
 import math
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -52,19 +53,33 @@ _LOCK: Final = Span(0, 1)
 
 
 class _Signs(Pulse):
-    """Tells those who wait for a pass in other processes that it goes on."""
+    """Tells those who wait for a pass in other processes that it goes on.
+
+    Each sign is a change on the disk, which may be busy: one at a time is left, in a thread of its
+    own, and nothing waits for it.
+    """
 
     def __init__(self, lock: SpanLock) -> None:
         super().__init__()
         self._lock = lock
         self._signed = -math.inf
+        self._signing = False
+        self._limiter = trio.CapacityLimiter(1)
 
     @override
     def beat(self, count: int = 0) -> None:
         super().beat(count)
-        if self.moved - self._signed >= _POLL_S:
+        if not self._signing and self.moved - self._signed >= _POLL_S:
             self._signed = self.moved
-            self._lock.sign()
+            self._signing = True
+            trio.lowlevel.spawn_system_task(self._sign)
+
+    async def _sign(self) -> None:
+        try:
+            with suppress(RuntimeError):  # no thread is to be had: the next beat tries again
+                await self._lock.sign(self._limiter)
+        finally:
+            self._signing = False
 
 
 class FirstPass:

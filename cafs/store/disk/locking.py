@@ -68,12 +68,24 @@ class SpanLock:
         let_go(self._descriptor, Span(position, self._span.stop))
         self._span = Span(self._span.start, position)
 
-    def sign(self) -> None:
-        """Leave a sign, on the file, that what it is held for goes on."""
-        if self._descriptor is not None:
-            now = time.time_ns()
-            with suppress(OSError):  # who waits then hears less, and nothing else depends on it
-                os.utime(self._descriptor, ns=(now, now))
+    async def sign(self, limiter: trio.CapacityLimiter) -> None:
+        """Leave a sign, on the file, that what it is held for goes on; as long as the disk takes.
+
+        It may be released meanwhile, and goes at once: the file is opened anew for this.
+
+        Args:
+            limiter: of the thread that it is done in.
+
+        Cancellation: carried through.
+        """
+        if self._descriptor is None:
+            return
+        with suppress(OSError):  # who waits then hears less, and nothing else depends on it
+            file = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                await trio.to_thread.run_sync(_touch, file, limiter=limiter)
+            finally:
+                os.close(file)
 
     def release(self) -> None:
         """Let go; a second call does nothing."""
@@ -91,6 +103,11 @@ class SpanLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def _touch(descriptor: int) -> None:
+    now = time.time_ns()
+    os.utime(descriptor, ns=(now, now))
 
 
 def try_lock(path: Path, span: Span, *, create: bool = False) -> SpanLock | None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +23,7 @@ from cafs.fetch.flights.sealing import Seal
 from cafs.fetch.flights.work import Work
 from cafs.fetch.interfaces import Content, Patience
 from cafs.fetch.opening import open_fetcher
-from cafs.fetch.passes import tar_pass
+from cafs.fetch.passes import first_pass, tar_pass
 from cafs.labour import Threads
 from cafs.metrics import Metrics
 from cafs.model.digest import EMPTY, Digest, Hasher, digest_of
@@ -283,6 +284,35 @@ async def test_a_pass_of_another_fetcher_or_process_is_progress(
         for _ in range(4):
             clock.jump(STEP_S)
             await until(partial(is_told, makes, waits, trio.current_time()), 20)
+        go.set()
+
+
+async def test_a_disk_that_stalls_the_signs_of_a_pass_holds_up_nobody(
+    rig: Rig, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the trio thread, nor the end of the pass, nor who makes another one then."""
+    begun, go, where = threading.Event(), threading.Event(), list[threading.Thread]()
+    trios = threading.current_thread()
+
+    def stall(_descriptor: int, *, ns: tuple[int, int]) -> None:
+        where.append(threading.current_thread())
+        begun.set()
+        if where[-1] is not trios:
+            go.wait(60)
+
+    raw = await here(rig, origin, "/x.tar.gz", 10)
+    monkeypatch.setattr(first_pass, "_POLL_S", 0.0)
+    monkeypatch.setattr(os, "utime", stall)
+    try:
+        record = await rig.plant(raw, DEADLINE)
+        await until(begun.is_set)
+        assert len(where) == 1
+        assert trios not in where
+        stream = await rig.store.streams.open(first_pass._pass_of(record.streams[0].raw), None)
+        lock = stream.try_lock(Span(0, 1))
+        assert lock is not None
+        lock.release()
+    finally:
         go.set()
 
 
