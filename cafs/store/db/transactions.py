@@ -130,40 +130,54 @@ class Snapshot:
         trace: TracebackType | None,
     ) -> None:
         self._transaction.abort()
-        if isinstance(error, lmdb.Error):
-            raise translated(error, self._path) from error
+
+    def _failed(self, error: lmdb.Error) -> StorageError:
+        """What to raise where it fails: of two that end together, neither knows whose it was."""
+        return translated(error, self._path)
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """The value at a key, None when there is none."""
-        record = self._transaction.get(key, db=table.handle)
+        try:
+            record = self._transaction.get(key, db=table.handle)
+        except lmdb.Error as error:
+            raise self._failed(error) from error
         return None if record is None else table.unseal(key, record)
 
     def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         """The record with the greatest key that is not above ``key``, None when there is none."""
-        cursor = self._transaction.cursor(table.handle)
-        above = cursor.set_range(key)
-        if not (cursor.key() == key or cursor.prev() if above else cursor.last()):
-            return None
-        at, record = cursor.item()
+        try:
+            cursor = self._transaction.cursor(table.handle)
+            above = cursor.set_range(key)
+            if not (cursor.key() == key or cursor.prev() if above else cursor.last()):
+                return None
+            at, record = cursor.item()
+        except lmdb.Error as error:
+            raise self._failed(error) from error
         value = table.unseal(at, record)
         return None if value is None else (at, value)
 
     def last_key(self, table: Table) -> bytes:
         """The greatest key of a table, whatever its record is; empty when the table is."""
-        cursor = self._transaction.cursor(table.handle)
-        return cursor.key() if cursor.last() else b""
+        try:
+            cursor = self._transaction.cursor(table.handle)
+            return cursor.key() if cursor.last() else b""
+        except lmdb.Error as error:
+            raise self._failed(error) from error
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The records with ``start <= key < stop``, ascending. Broken ones are left out."""
-        cursor = self._transaction.cursor(table.handle)
-        if not cursor.set_range(start):
-            return
-        for key, record in cursor:
-            if key >= stop:
+        try:
+            cursor = self._transaction.cursor(table.handle)
+            if not cursor.set_range(start):
                 return
-            value = table.unseal(key, record)
-            if value is not None:
-                yield key, value
+            for key, record in cursor:
+                if key >= stop:
+                    return
+                value = table.unseal(key, record)
+                if value is not None:
+                    yield key, value
+        except lmdb.Error as error:
+            raise self._failed(error) from error
 
 
 class Batch(Snapshot):
@@ -180,6 +194,8 @@ class Batch(Snapshot):
     ) -> None:
         if error is not None:
             super().__exit__(kind, error, trace)
+            if isinstance(error, lmdb.Error):
+                raise self._failed(error) from error
             return
         try:
             self._transaction.commit()

@@ -10,7 +10,7 @@ from cafs.errors import MountError
 from cafs.model.digest import digest_of
 from cafs.model.identity import StreamKey, raw_stream
 from cafs.store.db.btree_pages import LEAF, Tree, metas, nodes
-from cafs.store.db.transactions import BrokenEnvironmentError
+from cafs.store.db.transactions import BrokenEnvironmentError, is_marked
 from cafs.store.disk.layout import Layout, Usage
 from cafs.store.holds.leases import Leases
 from cafs.store.store import Store, open_store
@@ -262,3 +262,15 @@ async def test_on_a_full_disk_a_store_that_healed_while_it_was_opened_has_its_ba
         assert len(ballast.heirs) == 2
         ballast.fill()
         assert ballast.drop()
+
+
+async def test_what_is_damaged_in_one_environment_is_not_blamed_on_the_other(
+    tmp_path: Path,
+) -> None:
+    """Both are read at once: the index is sound, and would lose its pins."""
+    async with open_store(tmp_path, boot_id="boot") as store:
+        break_root(tmp_path / "recent-boot", "counters")
+        with pytest.raises(BrokenEnvironmentError, match="recent-boot: the records are damaged"):
+            store.room.usage()
+        assert not is_marked(tmp_path / "index")
+        assert is_marked(tmp_path / "recent-boot")
