@@ -175,8 +175,8 @@ def broken(said: object) -> BrokenRecord:
     return BrokenRecord(table, bytes.fromhex(low), bytes.fromhex(key), upper)
 
 
-def main() -> None:
-    source, which, count, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+def made(source: Path, which: str) -> str:
+    """Make a store whose user was killed; the name of the directory of ``which`` records in it."""
 
     async def make() -> None:
         async with open_store(
@@ -187,7 +187,12 @@ def main() -> None:
 
     assert apart(partial(trio.run, make)) == "SIGKILL"
     (source / "ballast").unlink(missing_ok=True)
-    which = "index" if which == "index" else f"recent-{BOOT}"
+    return "index" if which == "index" else f"recent-{BOOT}"
+
+
+def main() -> None:
+    source, which, count, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    which = made(source, which)
     truth = dump(source / which)
     data = (source / which / "data.mdb").read_bytes()
     used = in_use(source / which / "data.mdb")

@@ -6,10 +6,8 @@ It prints one JSON object a line.
 """
 
 import json
-import os
 import random
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +17,7 @@ import trio
 
 from cafs.errors import CafsError
 from cafs.store.store import Store, open_store
-from tests.crash.flip_child import BOOT, PAGE, apart, fill, right
+from tests.crash.flip_child import BOOT, PAGE, apart, made, right
 
 FINE, WRONG, TOLD, UNTOLD, DAMAGED = 0, 3, 4, 5, 6
 
@@ -61,17 +59,7 @@ def noise(data: bytes, seed: int) -> bytes:
 
 def main() -> None:
     source, which, first, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-
-    async def make() -> None:
-        async with open_store(
-            source, boot_id=BOOT, checkpoint_bytes=1 << 40, checkpoint_s=1e6
-        ) as store:
-            await fill(store)
-            os.kill(os.getpid(), signal.SIGKILL)  # so that recent keeps what it has
-
-    assert apart(partial(trio.run, make)) == "SIGKILL"
-    (source / "ballast").unlink(missing_ok=True)
-    which = "index" if which == "index" else f"recent-{BOOT}"
+    which = made(source, which)
     data = (source / which / "data.mdb").read_bytes()
     said = source.with_name("said")
     for seed in range(first, first + int(count)):
